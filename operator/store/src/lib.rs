@@ -1,1 +1,26 @@
-//! name = "lethe-store"
+//! The content-addressed store that operator and trainer share.
+//!
+//! ```text
+//! bundles/<hex>/{manifest.json, model.safetensors, model.json}   named by the manifest's sha256
+//! records/<hex>.json                                             named by their own sha256
+//! blobs/<hex>                                                    named by their own sha256
+//! scratch/<hex of a plan's digest>/<name>                        a run's checkpoints; removed when it is done
+//! ```
+//!
+//! **Every read is verified**: bytes that do not have the digest they were asked for by are an
+//! [`Error::Corrupt`], never a result. **Every read is limited** in size. **Every write is atomic**, and
+//! a bundle's manifest is written last: a bundle exists or it does not. Writing the same content twice,
+//! or from two places at once, is fine.
+
+#![forbid(unsafe_code)]
+
+mod bundle;
+mod error;
+mod objects;
+mod store;
+mod uri;
+
+pub use bundle::{Bundle, Folder};
+pub use error::{Error, Problem, Result};
+pub use store::{Scratch, Store};
+pub use uri::folder_uri;

@@ -1,0 +1,73 @@
+//! From a URI to the storage behind it.
+
+use std::{path::Path, sync::Arc};
+
+use object_store::{
+    ObjectStore, ObjectStoreScheme, local::LocalFileSystem, parse_url_opts, path::Path as ObjectPath,
+};
+use url::Url;
+
+use crate::error::{Error, Problem, Result};
+
+/// The `file://` URI of a folder on this machine, which need not exist.
+pub fn folder_uri(folder: &Path) -> Result<String> {
+    let not_a_uri = |reason: String| Error::Uri { uri: folder.display().to_string(), reason };
+    let absolute = std::path::absolute(folder).map_err(|e| not_a_uri(e.to_string()))?;
+    let url = Url::from_file_path(&absolute).map_err(|()| not_a_uri("it is not a path".into()))?;
+    Ok(url.into())
+}
+
+/// Opens the storage that `uri` names. Of a folder on this machine, `must_exist` asks that it is there.
+pub(crate) fn resolve(uri: &str, must_exist: bool) -> Result<(Arc<dyn ObjectStore>, ObjectPath)> {
+    let refuse = |reason: String| Error::Uri { uri: uri.chars().take(200).collect(), reason };
+    let url = Url::parse(uri).map_err(|e| refuse(format!("{e}; write for example file:///artifacts")))?;
+    let (scheme, root) = ObjectStoreScheme::parse(&url).map_err(|e| refuse(e.to_string()))?;
+    match scheme {
+        ObjectStoreScheme::Local => {
+            let folder = url.to_file_path().map_err(|()| refuse("it is not the path of a folder".into()))?;
+            if must_exist {
+                check_folder(uri, &folder)?;
+            }
+            Ok((Arc::new(LocalFileSystem::new().with_fsync(true)), root))
+        }
+        // Gone with the process, and shared with nobody.
+        ObjectStoreScheme::Memory => Err(refuse("a store in memory keeps nothing".into())),
+        // Credentials and regions come from the process environment, by the names that each provider uses.
+        _ => {
+            let (objects, root) =
+                parse_url_opts(&url, std::env::vars()).map_err(|e| refuse(e.to_string()))?;
+            Ok((Arc::from(objects), root))
+        }
+    }
+}
+
+fn check_folder(uri: &str, folder: &Path) -> Result<()> {
+    let unusable = |problem| Error::Unusable { action: "open", what: uri.into(), problem };
+    match std::fs::metadata(folder) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(unusable(Problem::NotAFolder)),
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Err(unusable(Problem::Denied)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Err(unusable(Problem::NotAFolder)),
+        Err(_) => Err(unusable(Problem::Missing)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_store_is_refused() {
+        for bad in ["", "artifacts", "/artifacts", "file://host/artifacts", "memory:///", "ftp://host/x"] {
+            assert!(matches!(resolve(bad, false), Err(Error::Uri { .. })), "{bad}");
+        }
+        let missing = resolve("file:///no/such/folder", true);
+        assert!(matches!(missing, Err(Error::Unusable { problem: Problem::Missing, .. })));
+    }
+
+    #[test]
+    fn a_folder_with_strange_characters_survives_its_uri() {
+        let uri = folder_uri(Path::new("/tmp/a b#1")).unwrap();
+        assert_eq!(Url::parse(&uri).unwrap().to_file_path().unwrap(), Path::new("/tmp/a b#1"));
+    }
+}

@@ -1,0 +1,219 @@
+//! The store on a real file system.
+
+use std::{fs, path::PathBuf};
+
+use lethe_api::contract::{BundleKind, Digest, Manifest};
+use lethe_store::{Bundle, Error, Folder, Problem, Store, folder_uri};
+use tempfile::TempDir;
+
+/// A safetensors file with one tensor of `values`.
+fn weights(values: &[f32]) -> Vec<u8> {
+    let end = 4 * values.len();
+    let header = format!(r#"{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{end}]}}}}"#, values.len());
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    bytes
+}
+
+fn bundle() -> Bundle {
+    Bundle::new(BundleKind::Generator, weights(&[1.0, 2.0]), b"{\"labels\":[]}".to_vec()).unwrap()
+}
+
+fn store() -> (TempDir, Store) {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(&folder_uri(folder.path()).unwrap()).unwrap();
+    (folder, store)
+}
+
+fn path_of(root: &TempDir, bundle: &Bundle, file: &str) -> PathBuf {
+    root.path().join("bundles").join(bundle.digest().hex()).join(file)
+}
+
+#[tokio::test]
+async fn what_was_put_is_what_one_gets() {
+    let (root, store) = store();
+    let bundle = bundle();
+    store.put_bundle(&bundle).await.unwrap();
+    store.put_bundle(&bundle).await.unwrap();
+    assert_eq!(store.get_bundle(bundle.digest(), BundleKind::Generator).await.unwrap(), bundle);
+    assert_eq!(
+        store.bundle_folder(bundle.digest()).list().await.unwrap(),
+        ["manifest.json", "model.json", "model.safetensors"]
+    );
+    let manifest = fs::read(path_of(&root, &bundle, Manifest::FILE)).unwrap();
+    assert_eq!(*bundle.digest(), Digest::of(&manifest), "the manifest's digest names the bundle");
+
+    let record = store.put_record(b"{}".to_vec()).await.unwrap();
+    assert_eq!(store.get_record(&record, 2).await.unwrap(), b"{}");
+    let blob = store.put_blob(b"png".to_vec()).await.unwrap();
+    assert_eq!(store.get_blob(&blob, 3).await.unwrap(), b"png");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let (_root, store) = store();
+    let nothing = Digest::of(b"nothing");
+    assert!(matches!(store.get_record(&nothing, 10).await, Err(Error::NotFound { .. })));
+    assert!(matches!(store.get_blob(&nothing, 10).await, Err(Error::NotFound { .. })));
+    assert!(matches!(store.get_bundle(&nothing, BundleKind::Judge).await, Err(Error::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn a_bundle_of_another_kind_is_refused() {
+    let (_root, store) = store();
+    store.put_bundle(&bundle()).await.unwrap();
+    let error = store.get_bundle(bundle().digest(), BundleKind::Judge).await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { reason, .. } if reason.contains("Generator")), "{error}");
+}
+
+#[tokio::test]
+async fn a_changed_byte_is_found_in_every_file() {
+    for file in [Manifest::FILE, Manifest::WEIGHTS, Manifest::MODEL] {
+        let (root, store) = store();
+        let bundle = bundle();
+        store.put_bundle(&bundle).await.unwrap();
+        let path = path_of(&root, &bundle, file);
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = store.get_bundle(bundle.digest(), BundleKind::Generator).await.unwrap_err();
+        assert!(matches!(&error, Error::Corrupt { what, .. } if what.ends_with(file)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn truncated_and_padded_weights_are_corrupt() {
+    for change in [-1_i64, 1] {
+        let (root, store) = store();
+        let bundle = bundle();
+        store.put_bundle(&bundle).await.unwrap();
+        let path = path_of(&root, &bundle, Manifest::WEIGHTS);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.resize((bytes.len() as i64 + change) as usize, 0);
+        fs::write(&path, bytes).unwrap();
+        let error = store.get_bundle(bundle.digest(), BundleKind::Generator).await.unwrap_err();
+        assert!(matches!(&error, Error::Corrupt { expected, .. } if expected.contains("bytes")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_whose_manifest_was_not_written_does_not_exist() {
+    let (root, store) = store();
+    let bundle = bundle();
+    store.put_bundle(&bundle).await.unwrap();
+    fs::remove_file(path_of(&root, &bundle, Manifest::FILE)).unwrap();
+    let read = store.get_bundle(bundle.digest(), BundleKind::Generator).await;
+    assert!(matches!(read, Err(Error::NotFound { .. })));
+    // Writing it again completes it.
+    store.put_bundle(&bundle).await.unwrap();
+    assert!(store.get_bundle(bundle.digest(), BundleKind::Generator).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_record_larger_than_the_limit_is_not_read() {
+    let (_root, store) = store();
+    let record = store.put_record(vec![b' '; 100]).await.unwrap();
+    let read = store.get_record(&record, 99).await;
+    assert!(matches!(read, Err(Error::TooLarge { bytes: 100, max: 99, .. })), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_file_where_a_folder_must_be_is_said_to_be_one() {
+    let (root, store) = store();
+    fs::write(root.path().join("bundles"), "in the way").unwrap();
+    let error = store.put_bundle(&bundle()).await.unwrap_err();
+    let not_a_folder = Problem::NotAFolder;
+    assert!(matches!(&error, Error::Unusable { problem, .. } if *problem == not_a_folder), "{error}");
+    let file = folder_uri(&root.path().join("bundles")).unwrap();
+    assert!(matches!(Store::open(&file), Err(Error::Unusable { problem, .. }) if problem == not_a_folder));
+}
+
+#[tokio::test]
+async fn a_base_from_elsewhere_is_copied_once_it_was_verified() {
+    let (elsewhere, here) = (TempDir::new().unwrap(), store());
+    let uri = folder_uri(&elsewhere.path().join("base")).unwrap();
+    let bundle = bundle();
+    Folder::open(&uri).unwrap().write(&bundle).await.unwrap();
+
+    let wrong = Digest::of(b"another");
+    let error = here.1.import(&uri, &wrong, BundleKind::Generator).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+
+    here.1.import(&uri, bundle.digest(), BundleKind::Generator).await.unwrap();
+    fs::remove_dir_all(elsewhere.path()).unwrap();
+    let again = here.1.import(&uri, bundle.digest(), BundleKind::Generator).await.unwrap();
+    assert_eq!(again, bundle, "once imported, the original is not needed");
+}
+
+#[tokio::test]
+async fn a_manifest_that_names_another_file_is_refused() {
+    for name in ["../../etc/passwd", "model.pt", "a/b", "model.safetensors\u{0}"] {
+        let (elsewhere, here) = (TempDir::new().unwrap(), store());
+        let good = String::from_utf8(bundle().manifest().to_vec()).unwrap();
+        let bad = good.replace("\"model.json\"", &serde_json::to_string(name).unwrap());
+        assert_ne!(good, bad);
+        fs::write(elsewhere.path().join(Manifest::FILE), &bad).unwrap();
+        let uri = folder_uri(elsewhere.path()).unwrap();
+        let error = here.1.import(&uri, &Digest::of(&bad), BundleKind::Generator).await.unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_pickle_with_a_correct_digest_is_refused() {
+    let (elsewhere, here) = (TempDir::new().unwrap(), store());
+    let pickle = b"PK\x03\x04archive/data.pkl".to_vec();
+    let good: Manifest = serde_json::from_slice(bundle().manifest()).unwrap();
+    let mut bad = good.clone();
+    let entry = bad.files.get_mut(Manifest::WEIGHTS).unwrap();
+    (entry.digest, entry.bytes) = (Digest::of(&pickle), pickle.len() as u64);
+    let manifest = serde_json::to_vec(&bad).unwrap();
+    for (file, bytes) in [
+        (Manifest::FILE, &manifest),
+        (Manifest::WEIGHTS, &pickle),
+        (Manifest::MODEL, &bundle().model().to_vec()),
+    ] {
+        fs::write(elsewhere.path().join(file), bytes).unwrap();
+    }
+    let uri = folder_uri(elsewhere.path()).unwrap();
+    let error = here.1.import(&uri, &Digest::of(&manifest), BundleKind::Generator).await.unwrap_err();
+    assert!(error.to_string().contains("pickle") && error.to_string().contains("PK"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_of_the_same_content_do_not_disturb_each_other() {
+    let (_root, store) = store();
+    let large = Bundle::new(BundleKind::Generator, weights(&vec![0.5; 1 << 18]), b"{}".to_vec()).unwrap();
+    let write = |_| {
+        let (store, bundle) = (store.clone(), large.clone());
+        tokio::spawn(async move {
+            store.put_bundle(&bundle).await.unwrap();
+            store.get_bundle(bundle.digest(), BundleKind::Generator).await.unwrap()
+        })
+    };
+    for writer in (0..8).map(write).collect::<Vec<_>>() {
+        assert_eq!(writer.await.unwrap(), large);
+    }
+    assert_eq!(store.bundle_folder(large.digest()).list().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn scratch_is_replaced_verified_and_cleared() {
+    let (root, store) = store();
+    let plan = Digest::of(b"plan");
+    let scratch = store.scratch(&plan);
+    assert_eq!(scratch.get("checkpoint", 1000).await.unwrap(), None);
+    scratch.put("checkpoint", b"one").await.unwrap();
+    scratch.put("checkpoint", b"two\nlines").await.unwrap();
+    assert_eq!(scratch.get("checkpoint", 1000).await.unwrap().unwrap(), b"two\nlines");
+
+    let path = root.path().join("scratch").join(plan.hex()).join("checkpoint");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(scratch.get("checkpoint", 1000).await, Err(Error::Corrupt { .. })));
+
+    scratch.clear().await.unwrap();
+    scratch.clear().await.unwrap();
+    assert_eq!(scratch.get("checkpoint", 1000).await.unwrap(), None);
+}
