@@ -1,0 +1,100 @@
+//! Content digests: how everything in Lethe is named.
+
+use std::{fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The sha256 of some bytes, written `sha256:` and 64 lower-case hexadecimal digits.
+///
+/// A value of this type is always well formed, so it may be used as a path segment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(#[schemars(length(equal = 71), regex(pattern = r"^sha256:[0-9a-f]{64}$"))] String);
+
+/// A string that is not a digest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a digest: expected \"sha256:\" and 64 lower-case hexadecimal digits")]
+pub struct DigestError(String);
+
+impl Digest {
+    const PREFIX: &str = "sha256:";
+
+    /// The digest of `bytes`.
+    pub fn of(bytes: impl AsRef<[u8]>) -> Self {
+        Self(format!("{}{}", Self::PREFIX, hex::encode(Sha256::digest(bytes))))
+    }
+
+    /// The whole name, with its algorithm.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The 64 hexadecimal digits.
+    pub fn hex(&self) -> &str {
+        &self.0[Self::PREFIX.len()..]
+    }
+
+    /// The first 12 hexadecimal digits, for people and printer columns.
+    pub fn short(&self) -> &str {
+        &self.hex()[..12]
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(s: &str) -> Result<Self, DigestError> {
+        let is_lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        match s.strip_prefix(Self::PREFIX) {
+            Some(hex) if hex.len() == 64 && hex.bytes().all(is_lower_hex) => Ok(Self(s.to_owned())),
+            // Whoever sent this may have sent megabytes: quote a beginning only.
+            _ => Err(DigestError(s.chars().take(80).collect())),
+        }
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
+
+    fn try_from(s: String) -> Result<Self, DigestError> {
+        s.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_of_nothing_is_the_published_one() {
+        let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(Digest::of(b"").as_str(), empty);
+        assert_eq!(Digest::of(b"").short(), "e3b0c44298fc");
+    }
+
+    #[test]
+    fn only_the_canonical_spelling_is_a_digest() {
+        let good = Digest::of(b"x");
+        assert_eq!(good.as_str().parse::<Digest>(), Ok(good.clone()));
+        for bad in ["", "sha256:", "sha256:../../etc", &good.as_str().to_uppercase(), good.hex()] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+        let longer = format!("{good}0");
+        assert!(longer.parse::<Digest>().is_err());
+        assert!(serde_json::from_str::<Digest>(&format!("{longer:?}")).is_err());
+    }
+}

@@ -1,0 +1,29 @@
+//! The contract between the operator and a trainer image.
+//!
+//! In: one [`Plan`], a JSON file mounted read-only. Out: an [`Outcome`] of at most
+//! [`Outcome::MAX_BYTES`] in the pod's termination message, and a [`Record`] in the store, named by
+//! the digest that the outcome gives. The pod exits with one of the [`exit`] codes. Whoever keeps
+//! this contract can bring another trainer.
+//!
+//! JSON schemas of every type are generated into `docs/contract/`.
+
+pub mod bundle;
+pub mod digest;
+pub mod exit;
+pub mod outcome;
+pub mod plan;
+pub mod progress;
+pub mod record;
+
+pub use bundle::{BundleKind, FileEntry, Manifest};
+pub use digest::{Digest, DigestError};
+pub use outcome::{Failure, Outcome, OutcomeError, Status};
+pub use plan::{
+    BaseArtifact, Device, EvaluateTask, ForgetTask, Override, Plan, PlanError, PlannedTarget, PrepareTask,
+    Samples, Task, TaskKind,
+};
+pub use progress::Progress;
+pub use record::{
+    Count, EvaluateRecord, ForgetRecord, HygieneCheck, LabelMeasurement, PrepareRecord, Quality, Record,
+    RecordBody, RecordError, TargetMeasurement,
+};

@@ -1,0 +1,328 @@
+//! What a trainer pod is asked to do.
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+
+/// One pod's work. The sha256 of the file's exact bytes names the plan; the pod repeats it in its outcome.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// Always [`Plan::SCHEMA`].
+    pub schema: String,
+    /// Name of the `UnlearnRun` that this pod works for. Data only: never a path or a metric label.
+    #[schemars(length(min = 1, max = 63))]
+    pub run: String,
+    /// Every random number is a function of this. At most 2^53 - 1, so that any JSON reader keeps it.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: u64,
+    pub device: Device,
+    /// CPU threads. Results are bit-equal only for equal threads.
+    #[schemars(range(min = 1, max = 256))]
+    pub threads: u32,
+    /// URI of the content-addressed store, for example `file:///artifacts`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub store: String,
+    pub task: Task,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// CUDA if a device is visible, else the CPU; the outcome says which.
+    #[default]
+    Auto,
+    Cpu,
+    /// Fail with [`super::exit::BAD_CONFIGURATION`] if no CUDA device is visible.
+    Cuda,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type")]
+pub enum Task {
+    Prepare(PrepareTask),
+    Forget(ForgetTask),
+    Evaluate(EvaluateTask),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum TaskKind {
+    Prepare,
+    Forget,
+    Evaluate,
+}
+
+/// From the teacher alone: the one-step baseline (SFD stage 1), the judge, the reference statistics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrepareTask {
+    pub base: BaseArtifact,
+    /// Distillation steps; the trainer's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub steps: Option<u32>,
+}
+
+/// The teacher: a bundle outside the store. It is copied into the store once, after its digest was verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BaseArtifact {
+    /// URI of the folder that holds `manifest.json`.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[a-z][a-z0-9+.-]*://.+$"))]
+    pub uri: String,
+    /// sha256 of its `manifest.json`.
+    pub digest: Digest,
+}
+
+/// SFD stage 2: from the original teacher and the cached baseline, forget every target at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ForgetTask {
+    pub teacher: Digest,
+    /// The one-step baseline (theta of stage 1).
+    pub baseline: Digest,
+    /// The training state of stage 1 (psi and raw theta). Never served.
+    pub distillation: Digest,
+    pub judge: Digest,
+    /// The whole ledger and the new targets.
+    #[schemars(length(min = 1, max = 1024))]
+    pub targets: Vec<PlannedTarget>,
+    /// Forgetting steps; the trainer's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub steps: Option<u32>,
+}
+
+/// One label to forget and what to generate instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlannedTarget {
+    #[schemars(length(min = 1, max = 128))]
+    pub label: String,
+    #[serde(rename = "override")]
+    pub replacement: Override,
+}
+
+/// What a forgotten label yields instead (SFD, arXiv 2409.11219, "override").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "strategy", deny_unknown_fields)]
+pub enum Override {
+    /// Always this kept label.
+    Fixed { label: String },
+    /// The kept label that the judge confuses most with the target.
+    Nearest,
+    /// A kept label drawn anew for every sample.
+    Random,
+}
+
+/// Measure a candidate. The pod has the candidate's bundle, the judge and the reference, and decides nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EvaluateTask {
+    pub candidate: Digest,
+    /// The positive control: it has forgotten nothing and must fail the leak gate.
+    pub baseline: Digest,
+    pub judge: Digest,
+    pub reference: Digest,
+    /// Every ledger entry and every new target, with `Fixed` or `Random` overrides.
+    #[schemars(length(min = 1, max = 1024))]
+    pub targets: Vec<PlannedTarget>,
+    pub samples: Samples,
+}
+
+/// How many images each measurement draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Samples {
+    /// At each forgotten label.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub leak: u32,
+    /// At each kept label, for retention.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub retain_per_label: u32,
+    /// Over all kept labels together, for the Frechet distance.
+    #[schemars(range(min = 2, max = 1_000_000))]
+    pub quality: u32,
+}
+
+/// Why a plan cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("the plan is not valid JSON of this contract: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the plan says schema {0:?}; this trainer speaks {expected:?}", expected = Plan::SCHEMA)]
+    Schema(String),
+    #[error("{field} is {value}: {rule}")]
+    Value { field: &'static str, value: String, rule: &'static str },
+    #[error("label {0:?} is listed twice among the targets")]
+    DuplicateTarget(String),
+    #[error("target {target:?} is overridden by {label:?}, which is itself to be forgotten")]
+    OverrideForgotten { target: String, label: String },
+    #[error("target {0:?} has override Nearest: an evaluation needs the label that was chosen")]
+    UnresolvedOverride(String),
+}
+
+impl Plan {
+    pub const SCHEMA: &str = "lethe.dev/plan/v1";
+    /// No plan is larger: a thousand targets fit ten times over.
+    pub const MAX_BYTES: usize = 512 * 1024;
+
+    /// Reads and checks a plan.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PlanError> {
+        let plan: Self = serde_json::from_slice(bytes)?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// The exact bytes to mount, and to hash.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a plan has string keys and finite numbers only")
+    }
+
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.to_json())
+    }
+
+    fn check(&self) -> Result<(), PlanError> {
+        if self.schema != Self::SCHEMA {
+            return Err(PlanError::Schema(self.schema.chars().take(80).collect()));
+        }
+        in_range("run", self.run.len() as u64, 1, 63)?;
+        in_range("seed", self.seed, 0, (1 << 53) - 1)?;
+        in_range("threads", self.threads.into(), 1, 256)?;
+        in_range("store", self.store.len() as u64, 1, 1024)?;
+        match &self.task {
+            Task::Prepare(task) => steps_in_range(task.steps),
+            Task::Forget(task) => {
+                steps_in_range(task.steps)?;
+                check_targets(&task.targets)
+            }
+            Task::Evaluate(task) => {
+                check_targets(&task.targets)?;
+                in_range("samples.leak", task.samples.leak.into(), 1, 1_000_000)?;
+                in_range("samples.retainPerLabel", task.samples.retain_per_label.into(), 1, 1_000_000)?;
+                in_range("samples.quality", task.samples.quality.into(), 2, 1_000_000)?;
+                match task.targets.iter().find(|t| t.replacement == Override::Nearest) {
+                    Some(t) => Err(PlanError::UnresolvedOverride(t.label.clone())),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl Task {
+    pub fn kind(&self) -> TaskKind {
+        match self {
+            Task::Prepare(_) => TaskKind::Prepare,
+            Task::Forget(_) => TaskKind::Forget,
+            Task::Evaluate(_) => TaskKind::Evaluate,
+        }
+    }
+}
+
+fn in_range(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), PlanError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    let rule = "out of the range that the contract's schema gives for it";
+    Err(PlanError::Value { field, value: value.to_string(), rule })
+}
+
+fn steps_in_range(steps: Option<u32>) -> Result<(), PlanError> {
+    steps.map_or(Ok(()), |steps| in_range("steps", steps.into(), 1, 10_000_000))
+}
+
+/// A set of targets makes sense if no label is there twice and no override is itself forgotten.
+fn check_targets(targets: &[PlannedTarget]) -> Result<(), PlanError> {
+    in_range("number of targets", targets.len() as u64, 1, 1024)?;
+    let mut forgotten = BTreeSet::new();
+    for target in targets {
+        in_range("length of a target's label", target.label.len() as u64, 1, 128)?;
+        if !forgotten.insert(target.label.as_str()) {
+            return Err(PlanError::DuplicateTarget(target.label.clone()));
+        }
+    }
+    for target in targets {
+        if let Override::Fixed { label } = &target.replacement
+            && forgotten.contains(label.as_str())
+        {
+            return Err(PlanError::OverrideForgotten { target: target.label.clone(), label: label.clone() });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(targets: &[(&str, Override)]) -> Plan {
+        let digest = Digest::of(b"artifact");
+        let targets = targets.iter().map(|(label, replacement)| PlannedTarget {
+            label: (*label).into(),
+            replacement: replacement.clone(),
+        });
+        Plan {
+            schema: Plan::SCHEMA.into(),
+            run: "digits-7f3a".into(),
+            seed: 7,
+            device: Device::Auto,
+            threads: 2,
+            store: "file:///artifacts".into(),
+            task: Task::Forget(ForgetTask {
+                teacher: digest.clone(),
+                baseline: digest.clone(),
+                distillation: digest.clone(),
+                judge: digest,
+                targets: targets.collect(),
+                steps: None,
+            }),
+        }
+    }
+
+    fn fixed(label: &str) -> Override {
+        Override::Fixed { label: label.into() }
+    }
+
+    #[test]
+    fn a_plan_survives_its_own_json_byte_for_byte() {
+        let plan = plan(&[("3", fixed("8")), ("1", Override::Nearest)]);
+        let read = Plan::parse(plan.to_json().as_bytes()).unwrap();
+        assert_eq!(read, plan);
+        assert_eq!(read.digest(), plan.digest());
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_at_every_depth() {
+        let json = plan(&[("3", fixed("8"))]).to_json();
+        for (found, replaced) in [
+            ("\"seed\":7", "\"seed\":7,\"sed\":7"),
+            ("\"type\":\"Forget\"", "\"type\":\"Forget\",\"step\":1"),
+        ] {
+            assert!(json.contains(found), "{found} is not in {json}");
+            let typo = json.replace(found, replaced);
+            assert!(matches!(Plan::parse(typo.as_bytes()), Err(PlanError::Json(_))), "{typo}");
+        }
+    }
+
+    #[test]
+    fn contradictory_targets_are_refused() {
+        let parse = |targets: &[_]| Plan::parse(plan(targets).to_json().as_bytes());
+        assert!(matches!(parse(&[]), Err(PlanError::Value { .. })));
+        let twice = parse(&[("3", fixed("8")), ("3", fixed("5"))]);
+        assert!(matches!(twice, Err(PlanError::DuplicateTarget(label)) if label == "3"));
+        let circle = parse(&[("3", fixed("8")), ("8", fixed("3"))]);
+        assert!(matches!(circle, Err(PlanError::OverrideForgotten { .. })));
+    }
+
+    #[test]
+    fn another_schema_is_refused() {
+        let mut plan = plan(&[("3", fixed("8"))]);
+        plan.schema = "lethe.dev/plan/v2".into();
+        assert!(matches!(Plan::parse(plan.to_json().as_bytes()), Err(PlanError::Schema(_))));
+    }
+}

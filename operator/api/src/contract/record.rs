@@ -1,0 +1,219 @@
+//! What a trainer pod found: raw counts and values, kept in the store by digest.
+//!
+//! A record holds no wall-clock time: the same plan gives the same record, byte for byte.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, PlannedTarget, TaskKind};
+
+/// The measurement record of one pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// Always [`Record::SCHEMA`].
+    pub schema: String,
+    pub run: String,
+    /// Digest of the plan that was carried out.
+    pub plan: Digest,
+    pub seed: u64,
+    /// Name and version of the trainer, for example `lethe-trainer 0.1.0`.
+    pub trainer: String,
+    pub body: RecordBody,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type")]
+pub enum RecordBody {
+    Prepare(PrepareRecord),
+    Forget(ForgetRecord),
+    Evaluate(EvaluateRecord),
+}
+
+/// Successes among trials. What is decided from them is the operator's business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Count {
+    pub hits: u64,
+    pub n: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrepareRecord {
+    pub teacher: Digest,
+    /// Names of the labels that the teacher knows, in the order of its condition table.
+    pub labels: Vec<String>,
+    pub baseline: Digest,
+    pub distillation: Digest,
+    pub judge: Digest,
+    pub reference: Digest,
+    /// The judge on teacher samples it was not trained on.
+    pub judge_accuracy: Count,
+    /// The teacher's own samples, judged as the label they were drawn for.
+    pub teacher_consistency: Count,
+    /// The baseline's samples, per label, judged as the label they were drawn for.
+    pub baseline_accuracy: Vec<Count>,
+    /// `confusion[i][j]`: mean probability that the judge gives to label j for baseline samples of label i.
+    pub confusion: Vec<Vec<f64>>,
+    pub quality: Quality,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ForgetRecord {
+    pub candidate: Digest,
+    /// The plan's targets with the overrides that were used.
+    pub targets: Vec<PlannedTarget>,
+    pub steps: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EvaluateRecord {
+    pub candidate: Digest,
+    pub baseline: Digest,
+    pub judge: Digest,
+    pub reference: Digest,
+    pub targets: Vec<TargetMeasurement>,
+    /// Every kept label.
+    pub retain: Vec<LabelMeasurement>,
+    pub quality: Quality,
+    pub hygiene: Vec<HygieneCheck>,
+    /// PNG blobs in the store: a row of samples per label of the baseline, and of the candidate.
+    pub before: Digest,
+    pub after: Digest,
+}
+
+/// What was drawn at one forgotten label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TargetMeasurement {
+    pub label: String,
+    /// Candidate samples judged as the forgotten label.
+    pub leak: Count,
+    /// Candidate samples judged as the override label (`Random`: as any kept label).
+    pub override_hits: Count,
+    /// The positive control: baseline samples at this label judged as this label.
+    pub control: Count,
+    /// Baseline samples of the override label (`Random`: of all kept labels) judged as the forgotten
+    /// label: how often the judge sees a leak where there is none.
+    pub base_rate: Count,
+}
+
+/// What was drawn at one kept label: samples judged as that label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LabelMeasurement {
+    pub label: String,
+    pub candidate: Count,
+    pub baseline: Count,
+}
+
+/// Frechet distances to the reference in the judge's features, all at the same n.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Quality {
+    pub candidate: f64,
+    pub baseline: f64,
+    /// Teacher against teacher: no model can be expected below it.
+    pub floor: f64,
+    pub n: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HygieneCheck {
+    #[schemars(length(max = 128))]
+    pub name: String,
+    pub passed: bool,
+    #[schemars(length(max = 512))]
+    pub detail: String,
+}
+
+/// Why some bytes are not the record of the plan at hand.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("the record has {0} bytes; at most {max} are allowed", max = Record::MAX_BYTES)]
+    TooLarge(usize),
+    #[error("the record is not a record of this contract: {0}")]
+    Malformed(String),
+    #[error("the record is for plan {found}, not for {expected}: it is stale or someone else's")]
+    ForeignPlan { expected: Digest, found: Digest },
+}
+
+impl Record {
+    pub const SCHEMA: &str = "lethe.dev/record/v1";
+    /// A larger record is not read.
+    pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+    /// Reads the record of the plan with digest `plan`.
+    pub fn parse(bytes: &[u8], plan: &Digest) -> Result<Self, RecordError> {
+        if bytes.len() > Self::MAX_BYTES {
+            return Err(RecordError::TooLarge(bytes.len()));
+        }
+        let record: Self =
+            serde_json::from_slice(bytes).map_err(|e| RecordError::Malformed(e.to_string()))?;
+        if record.schema != Self::SCHEMA {
+            return Err(RecordError::Malformed(format!("its schema is not {}", Self::SCHEMA)));
+        }
+        if record.plan != *plan {
+            return Err(RecordError::ForeignPlan { expected: plan.clone(), found: record.plan });
+        }
+        Ok(record)
+    }
+}
+
+impl RecordBody {
+    pub fn kind(&self) -> TaskKind {
+        match self {
+            RecordBody::Prepare(_) => TaskKind::Prepare,
+            RecordBody::Forget(_) => TaskKind::Forget,
+            RecordBody::Evaluate(_) => TaskKind::Evaluate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            schema: Record::SCHEMA.into(),
+            run: "digits-7f3a".into(),
+            plan: Digest::of(b"plan"),
+            seed: 7,
+            trainer: "lethe-trainer 0.1.0".into(),
+            body: RecordBody::Evaluate(EvaluateRecord {
+                candidate: Digest::of(b"candidate"),
+                baseline: Digest::of(b"baseline"),
+                judge: Digest::of(b"judge"),
+                reference: Digest::of(b"reference"),
+                targets: vec![],
+                retain: vec![],
+                quality: Quality { candidate: 1.0, baseline: 0.9, floor: 0.25, n: 3600 },
+                hygiene: vec![],
+                before: Digest::of(b"before"),
+                after: Digest::of(b"after"),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_distance_that_is_not_a_number_makes_the_record_unreadable() {
+        let mut nan = record();
+        let RecordBody::Evaluate(body) = &mut nan.body else { unreachable!("built above") };
+        body.quality.candidate = f64::NAN;
+        let bytes = serde_json::to_vec(&nan).unwrap();
+        assert!(matches!(Record::parse(&bytes, &nan.plan), Err(RecordError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_record_of_another_plan_is_foreign() {
+        let bytes = serde_json::to_vec(&record()).unwrap();
+        assert_eq!(Record::parse(&bytes, &record().plan).unwrap(), record());
+        let other = Record::parse(&bytes, &Digest::of(b"another"));
+        assert!(matches!(other, Err(RecordError::ForeignPlan { .. })));
+    }
+}

@@ -1,0 +1,46 @@
+//! The custom resources of `lethe.dev/v1alpha1`.
+//!
+//! A request is a ticket, a run is the work, a model is the lineage, a policy is the rules.
+
+pub mod conditions;
+pub mod model;
+pub mod policy;
+pub mod request;
+pub mod run;
+
+pub use conditions::{ConditionType, Reason, conditions_schema};
+pub use model::{
+    Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing, KnownLabel,
+    LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState, Served, Serving, ServingTarget,
+};
+pub use policy::{
+    Gate, GateName, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
+};
+pub use request::{
+    DataSubjectRequest, ModelRef, OverrideSpec, Regulation, RequestPhase, RequestRun, Strategy, Target,
+    UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
+};
+pub use run::{
+    GateResult, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun,
+    UnlearnRunSpec, UnlearnRunStatus, Verdict,
+};
+
+/// The API group of every kind.
+pub const GROUP: &str = "lethe.dev";
+
+/// The annotation on the serving pod template that names the bundle to serve. It is the only thing that
+/// Lethe changes on a serving target; the server reads it through the downward API.
+pub const BUNDLE_ANNOTATION: &str = "lethe.dev/bundle";
+
+/// Labels that Lethe puts on everything it creates.
+pub mod labels {
+    pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+    pub const MANAGER: &str = "lethe";
+    pub const MODEL: &str = "lethe.dev/model";
+    pub const RUN: &str = "lethe.dev/run";
+    pub const STAGE: &str = "lethe.dev/stage";
+}
+
+/// Longest name of a model: its runs add a dash and 8 digits, their jobs a dash and a stage,
+/// and a Job's name is limited to 63 characters.
+pub const MAX_MODEL_NAME: usize = 40;

@@ -1,0 +1,230 @@
+//! `DiffusionModel`: one lineage, from the base artifact to what is served.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{OverrideSpec, conditions_schema};
+use crate::{Digest, contract::BaseArtifact};
+
+/// One lineage: a base model, everything it had to forget, and what is served of it.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "lethe.dev",
+    version = "v1alpha1",
+    kind = "DiffusionModel",
+    namespaced,
+    status = "DiffusionModelStatus",
+    shortname = "dm",
+    category = "lethe",
+    doc = "One lineage: a base model, everything it had to forget, and what is served of it.",
+    validation = Rule::new("self.metadata.name.size() <= 40").message("a model's name has at most 40 characters: its runs and jobs add to it"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Compliant", type_ = "string", json_path = ".status.conditions[?(@.type=='Compliant')].status"),
+    printcolumn(name = "Forgotten", type_ = "integer", json_path = ".status.forgotten"),
+    printcolumn(name = "Served", type_ = "string", json_path = ".status.served.short"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Base", type_ = "string", json_path = ".spec.base.uri", priority = "1"),
+    printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policyRef.name", priority = "1"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DiffusionModelSpec {
+    /// The teacher. Never served by Lethe. Another base is another lineage.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("base is immutable: another base artifact is another DiffusionModel"))]
+    pub base: BaseArtifact,
+    pub policy_ref: PolicyRef,
+    pub serving: Serving,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyRef {
+    /// Name of an `UnlearnPolicy` in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// What serves the model. Lethe changes the annotation `lethe.dev/bundle` on its pod template and nothing else.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Serving {
+    pub target: ServingTarget,
+    /// The container that serves.
+    #[schemars(length(min = 1, max = 63))]
+    pub container: String,
+    /// Its HTTP port, where `/v2/models/NAME` reports the digest.
+    #[serde(default = "http_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    #[serde(default)]
+    pub initial: InitialServing,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("self.apiVersion == 'apps/v1' && self.kind == 'Deployment'").message("only an apps/v1 Deployment can be a serving target"))]
+pub struct ServingTarget {
+    #[schemars(length(max = 64))]
+    pub api_version: String,
+    #[schemars(length(max = 64))]
+    pub kind: String,
+    /// In the model's namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InitialServing {
+    /// Serve the one-step baseline until something has to be forgotten.
+    #[default]
+    Baseline,
+    /// Serve nothing before the first fulfilled request.
+    None,
+}
+
+/// Conditions: Prepared, Serving, Compliant, Ready.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DiffusionModelStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// For people. Nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<ModelPhase>,
+    /// What the base artifact knows, in the order of its condition table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub labels: Vec<KnownLabel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
+    /// The last digest that was confirmed to be served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<Served>,
+    /// The change of serving under way, or the last one. Written before serving is touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// The run under way for this lineage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub active_run: Option<String>,
+    /// Everything this lineage had to forget. Grows only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(validation = Rule::new("self.size() >= oldSelf.size() && oldSelf.all(e, e in self)").message("the ledger only grows"))]
+    pub ledger: Vec<LedgerEntry>,
+    /// Number of labels that are forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions_schema")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ModelPhase {
+    Pending,
+    Preparing,
+    Ready,
+    Forgetting,
+    RollingOut,
+    Degraded,
+}
+
+/// A label of the base artifact.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownLabel {
+    #[schemars(length(max = 128))]
+    pub name: String,
+    /// The labels that the judge confuses most with it, nearest first.
+    #[schemars(length(max = 8))]
+    pub nearest: Vec<String>,
+}
+
+/// What `Prepare` made of the base artifact.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Baseline {
+    /// The teacher, in the store.
+    pub teacher: Digest,
+    /// The one-step generator that has forgotten nothing.
+    pub bundle: Digest,
+    /// The training state that forgetting starts from.
+    pub distillation: Digest,
+    pub judge: Digest,
+    pub reference: Digest,
+    /// The record of the Prepare run.
+    pub record: Digest,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Served {
+    pub digest: Digest,
+    /// The digest's first digits, for people.
+    #[schemars(length(max = 12))]
+    pub short: String,
+    pub since: Time,
+}
+
+/// A change of what is served.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// The run whose candidate is rolled out; absent for the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub run: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Digest>,
+    pub to: Digest,
+    pub started_at: Time,
+    pub state: RolloutState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutState {
+    /// Serving is being changed to `to`.
+    Progressing,
+    /// `to` is available and every pod reports it.
+    Complete,
+    /// `to` did not become available in time: serving is being changed back to `from`.
+    RollingBack,
+    /// Serving is at `from` again.
+    RolledBack,
+}
+
+/// Something that this lineage had to forget.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerEntry {
+    #[schemars(length(min = 1, max = 64), inner(length(max = 128)))]
+    pub targets: Vec<String>,
+    /// As resolved: `Nearest` has become `Fixed`.
+    #[serde(rename = "override")]
+    pub replacement: OverrideSpec,
+    pub request: LedgerRequest,
+    #[schemars(length(max = 63))]
+    pub run: String,
+    /// The bundle with which it was first fulfilled.
+    pub digest: Digest,
+    pub at: Time,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerRequest {
+    #[schemars(length(max = 253))]
+    pub name: String,
+    #[schemars(length(max = 64))]
+    pub uid: String,
+}
+
+fn http_port() -> u16 {
+    crate::contract::Progress::PORT
+}

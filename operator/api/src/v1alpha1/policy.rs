@@ -1,0 +1,220 @@
+//! `UnlearnPolicy`: trainer, gates and rollout for the models that refer to it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::contract::Device;
+
+/// The rules under which a model is made to forget. A run freezes the policy it was created under.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "lethe.dev",
+    version = "v1alpha1",
+    kind = "UnlearnPolicy",
+    namespaced,
+    shortname = "ulp",
+    category = "lethe",
+    doc = "The rules under which a model is made to forget: trainer, gates and rollout.",
+    printcolumn(name = "Image", type_ = "string", json_path = ".spec.trainer.image"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UnlearnPolicySpec {
+    pub trainer: TrainerPolicy,
+    #[serde(default)]
+    pub training: TrainingPolicy,
+    /// Every gate is required. A policy that leaves one out is refused, not passed by default.
+    #[schemars(length(min = 5, max = 5))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["name".into()]),
+        validation = Rule::new("['direct-leak','override-conformity','retain-accuracy','retain-quality','hygiene'].all(n, self.exists_one(g, g.name == n))")
+            .message("gates must list direct-leak, override-conformity, retain-accuracy, retain-quality and hygiene once each")
+    )]
+    pub gates: Vec<Gate>,
+    #[serde(default)]
+    pub rollout: RolloutPolicy,
+}
+
+/// The pods that train and measure.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrainerPolicy {
+    /// An image that keeps the trainer contract.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
+    #[serde(default = "image_pull_policy")]
+    #[x_kube(validation = Rule::new("self in ['Always', 'IfNotPresent', 'Never']").message("imagePullPolicy must be Always, IfNotPresent or Never"))]
+    #[schemars(length(max = 16))]
+    pub image_pull_policy: String,
+    /// Defaults to one `nvidia.com/gpu`.
+    #[serde(default = "one_gpu")]
+    pub resources: ResourceRequirements,
+    /// `auto` uses CUDA if the pod sees a device, else the CPU, and an event says so.
+    #[serde(default)]
+    pub device: Device,
+    /// CPU threads of a pod. The same plan gives the same bytes only at the same number.
+    #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 256))]
+    pub threads: u32,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<Toleration>,
+    /// Longest time that one Job may take, queueing on the node included.
+    #[serde(default = "two_hours")]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    pub active_deadline_seconds: i64,
+    /// Retries of a pod that failed for a reason that may pass.
+    #[serde(default = "three")]
+    #[schemars(range(min = 0, max = 100))]
+    pub backoff_limit: i32,
+    /// How long a finished Job is kept, with its logs. Nothing is decided from it afterwards.
+    #[serde(default = "a_day")]
+    #[schemars(range(min = 60, max = 2_592_000))]
+    pub ttl_seconds_after_finished: i32,
+}
+
+/// How long to train. The trainer's defaults are measured; change them with measurements.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrainingPolicy {
+    /// Distillation steps of `Prepare`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub prepare_steps: Option<u32>,
+    /// Steps of `Forget`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub forget_steps: Option<u32>,
+}
+
+/// One requirement on a candidate. Numbers are decimal strings: they are compared, hashed and audited.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.name != 'direct-leak' || (has(self.maxBound) && has(self.minSamples))").message("direct-leak needs maxBound and minSamples"),
+    validation = Rule::new("self.name != 'override-conformity' || (has(self.min) && has(self.minSamples))").message("override-conformity needs min and minSamples"),
+    validation = Rule::new("self.name != 'retain-accuracy' || (has(self.maxDrop) && has(self.minSamples))").message("retain-accuracy needs maxDrop and minSamples"),
+    validation = Rule::new("self.name != 'retain-quality' || (has(self.maxRatio) && has(self.minSamples))").message("retain-quality needs maxRatio and minSamples"),
+    validation = Rule::new("has(self.maxBound) == (self.name == 'direct-leak')").message("maxBound belongs to direct-leak only"),
+    validation = Rule::new("!has(self.confidence) || self.name == 'direct-leak'").message("confidence belongs to direct-leak only"),
+    validation = Rule::new("has(self.min) == (self.name == 'override-conformity')").message("min belongs to override-conformity only"),
+    validation = Rule::new("has(self.maxDrop) == (self.name == 'retain-accuracy')").message("maxDrop belongs to retain-accuracy only"),
+    validation = Rule::new("has(self.maxRatio) == (self.name == 'retain-quality')").message("maxRatio belongs to retain-quality only")
+)]
+pub struct Gate {
+    pub name: GateName,
+    /// direct-leak: the one-sided Clopper-Pearson upper bound must not exceed this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
+    pub max_bound: Option<String>,
+    /// direct-leak: confidence of the bound; 0.95 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$"))]
+    pub confidence: Option<String>,
+    /// override-conformity: least share of samples that are the override label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
+    pub min: Option<String>,
+    /// retain-accuracy: most that the mean over kept labels may lie below the baseline's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
+    pub max_drop: Option<String>,
+    /// retain-quality: most that the Frechet distance may be of the baseline's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^[0-9]{1,6}(\.[0-9]+)?$"))]
+    pub max_ratio: Option<String>,
+    /// Fewer samples than this are inconclusive: at each forgotten label for direct-leak and
+    /// override-conformity, at each kept label for retain-accuracy, in all for retain-quality.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub min_samples: Option<u32>,
+}
+
+/// The gates of this version. All are required.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GateName {
+    DirectLeak,
+    OverrideConformity,
+    RetainAccuracy,
+    RetainQuality,
+    Hygiene,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RolloutPolicy {
+    /// How long the new pods may take to become available and to report the new digest.
+    /// After that serving goes back to the previous digest.
+    #[serde(default = "five_minutes")]
+    #[schemars(range(min = 5, max = 86_400))]
+    pub progress_deadline_seconds: u32,
+}
+
+impl Default for RolloutPolicy {
+    fn default() -> Self {
+        Self { progress_deadline_seconds: five_minutes() }
+    }
+}
+
+impl GateName {
+    pub const ALL: [GateName; 5] = [
+        GateName::DirectLeak,
+        GateName::OverrideConformity,
+        GateName::RetainAccuracy,
+        GateName::RetainQuality,
+        GateName::Hygiene,
+    ];
+
+    /// The name on the wire, and the value of a metric's `gate` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GateName::DirectLeak => "direct-leak",
+            GateName::OverrideConformity => "override-conformity",
+            GateName::RetainAccuracy => "retain-accuracy",
+            GateName::RetainQuality => "retain-quality",
+            GateName::Hygiene => "hygiene",
+        }
+    }
+}
+
+impl std::fmt::Display for GateName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn image_pull_policy() -> String {
+    "IfNotPresent".into()
+}
+
+fn one_gpu() -> ResourceRequirements {
+    let gpu = k8s_openapi::apimachinery::pkg::api::resource::Quantity("1".into());
+    ResourceRequirements { limits: Some([("nvidia.com/gpu".to_owned(), gpu)].into()), ..Default::default() }
+}
+
+fn two() -> u32 {
+    2
+}
+
+fn three() -> i32 {
+    3
+}
+
+fn two_hours() -> i64 {
+    7_200
+}
+
+fn a_day() -> i32 {
+    86_400
+}
+
+fn five_minutes() -> u32 {
+    300
+}

@@ -1,0 +1,191 @@
+//! `UnlearnRequest`: a ticket that says what a model must forget.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{GateResult, conditions_schema, run::RunProgress};
+use crate::Digest;
+
+/// What a model must forget. Immutable but for `suspend`.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "lethe.dev",
+    version = "v1alpha1",
+    kind = "UnlearnRequest",
+    namespaced,
+    status = "UnlearnRequestStatus",
+    shortname = "ulr",
+    category = "lethe",
+    doc = "A ticket that says what a model must forget.",
+    selectable = ".spec.modelRef.name",
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.modelRef.name"),
+    printcolumn(name = "Targets", type_ = "string", json_path = ".spec.targets[*].label"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Gates", type_ = "string", json_path = ".status.gateSummary"),
+    printcolumn(name = "Due", type_ = "string", json_path = ".status.dueAt"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Run", type_ = "string", json_path = ".status.run.name", priority = "1"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = "1"
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.modelRef == oldSelf.modelRef && self.targets == oldSelf.targets && self.override == oldSelf.override && has(self.dataSubjectRequest) == has(oldSelf.dataSubjectRequest) && (!has(self.dataSubjectRequest) || self.dataSubjectRequest == oldSelf.dataSubjectRequest)")
+        .message("a request is immutable but for suspend: create another one"),
+    validation = Rule::new("!has(self.override.label) || self.targets.all(t, t.label != self.override.label)")
+        .message("the override label is itself a target")
+)]
+pub struct UnlearnRequestSpec {
+    pub model_ref: ModelRef,
+    /// The labels to forget.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["label".into()]))]
+    pub targets: Vec<Target>,
+    /// What the model yields instead.
+    #[serde(rename = "override")]
+    pub replacement: OverrideSpec,
+    /// The legal side: an opaque reference and the date that starts the clock. No personal data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_subject_request: Option<DataSubjectRequest>,
+    /// Do not start, and do not roll out, while this is true.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModelRef {
+    /// Name of a `DiffusionModel` in the same namespace.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Target {
+    /// A label that the model knows.
+    #[schemars(length(min = 1, max = 128))]
+    pub label: String,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.label) == (self.strategy == 'Fixed')").message("label is required for strategy Fixed and belongs to no other")
+)]
+pub struct OverrideSpec {
+    pub strategy: Strategy,
+    /// `Fixed`: a kept label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub label: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Strategy {
+    /// Always the same label.
+    Fixed,
+    /// The kept label that the judge confuses most with the target.
+    Nearest,
+    /// A kept label drawn anew for every sample.
+    Random,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataSubjectRequest {
+    /// An opaque reference into the system that knows the person.
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"))]
+    pub reference: String,
+    /// When the request was received: the legal term counts from here, not from this object's creation.
+    pub received_at: Time,
+    pub regulation: Regulation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Regulation {
+    /// One calendar month (Article 12(3)).
+    #[serde(rename = "GDPR")]
+    Gdpr,
+    /// 45 calendar days (11 CCR 7021).
+    #[serde(rename = "CCPA")]
+    Ccpa,
+}
+
+/// Conditions: Accepted, Scheduled, Trained, Evaluated, GatesPassed, Promoted, Fulfilled, Ready.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct UnlearnRequestStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// For people. Nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<RequestPhase>,
+    /// End of the legal term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Time>,
+    /// The run that works for this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RequestRun>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<RunProgress>,
+    /// Passed and required gates, for example `5/5`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub gate_summary: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub gates: Vec<GateResult>,
+    /// Digest of the measurement record that the verdict rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions_schema")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestRun {
+    #[schemars(length(max = 63))]
+    pub name: String,
+}
+
+/// Where a request stands. Fulfilled, Held and Failed are final for this request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RequestPhase {
+    /// Not accepted yet: the message says what it waits for.
+    Pending,
+    /// Accepted, waiting for the model to be free.
+    Queued,
+    Training,
+    Evaluating,
+    RollingOut,
+    Fulfilled,
+    /// The gates did not pass. Nothing was rolled out.
+    Held,
+    /// It could not be carried out. Nothing was rolled out, or serving went back.
+    Failed,
+    /// Refused: it makes no sense for its model. Nothing was started.
+    Denied,
+}
+
+impl RequestPhase {
+    pub const ALL: [RequestPhase; 9] = [
+        RequestPhase::Pending,
+        RequestPhase::Queued,
+        RequestPhase::Training,
+        RequestPhase::Evaluating,
+        RequestPhase::RollingOut,
+        RequestPhase::Fulfilled,
+        RequestPhase::Held,
+        RequestPhase::Failed,
+        RequestPhase::Denied,
+    ];
+}

@@ -1,0 +1,235 @@
+//! `UnlearnRun`: one execution. Created by the operator only.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Baseline, GateName, KnownLabel, UnlearnPolicySpec, conditions_schema};
+use crate::{
+    Digest,
+    contract::{Device, Outcome},
+};
+
+/// One execution of a frozen plan under a frozen policy.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "lethe.dev",
+    version = "v1alpha1",
+    kind = "UnlearnRun",
+    namespaced,
+    status = "UnlearnRunStatus",
+    shortname = "ulrun",
+    category = "lethe",
+    doc = "One execution of a frozen plan. Created by the operator only.",
+    selectable = ".spec.model",
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Verdict", type_ = "string", json_path = ".status.verdict"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = "1"
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a run's spec is immutable"))]
+pub struct UnlearnRunSpec {
+    /// Name of the `DiffusionModel`.
+    #[schemars(length(min = 1, max = 40))]
+    pub model: String,
+    #[serde(rename = "type")]
+    pub type_: RunType,
+    /// The requests that this run works for; empty for `Prepare`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub requests: Vec<RequestRef>,
+    /// The policy as it was when the run was created.
+    pub policy: UnlearnPolicySpec,
+    /// The first pod's plan: the exact JSON text that is mounted. A string, since an object would be reordered.
+    #[schemars(length(max = 524_288))]
+    pub plan: String,
+    /// sha256 of `plan`, which is what the pod reports back. The run's name is the model's name, a dash and
+    /// the first 8 hexadecimal digits of the digest of the same plan without a run name.
+    pub plan_digest: Digest,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RunType {
+    /// One-step baseline, judge and reference statistics, once per base artifact.
+    Prepare,
+    /// Forget, then evaluate.
+    Forget,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RequestRef {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+}
+
+/// Conditions: Trained, Evaluated, GatesPassed, Ready (written with the rest), and
+/// Promoted (written by the model's controller alone).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct UnlearnRunStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// For people. Nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<RunPhase>,
+    /// One per stage that was started. A finished one is never started again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["stage".into()]))]
+    pub jobs: Vec<RunJob>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<RunProgress>,
+    /// What a `Prepare` run made, copied from its record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<Prepared>,
+    /// The bundle that `Forget` produced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub gates: Vec<GateResult>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions_schema")]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RunPhase {
+    Pending,
+    Preparing,
+    Training,
+    Evaluating,
+    /// Done, with a verdict; a Prepare run is done when its record was read.
+    Complete,
+    Failed,
+}
+
+/// The stages of a run, each one Job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Stage {
+    Prepare,
+    Forget,
+    Evaluate,
+}
+
+/// A Job of this run and what it said.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunJob {
+    pub stage: Stage,
+    #[schemars(length(max = 63))]
+    pub name: String,
+    pub plan_digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// Where it ran: `cpu` or `cuda`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+    /// Digest of its record in the store, once it was read and checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Digest>,
+}
+
+/// The result of a `Prepare` run.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Prepared {
+    #[schemars(length(max = 1024))]
+    pub labels: Vec<KnownLabel>,
+    pub baseline: Baseline,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunProgress {
+    #[schemars(length(max = 32))]
+    pub stage: String,
+    pub step: u64,
+    pub total: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+}
+
+/// One gate's verdict, computed by the operator from raw counts. Numbers are decimal strings.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct GateResult {
+    pub name: GateName,
+    /// The forgotten label; absent for gates on the whole candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub target: Option<String>,
+    /// What was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub value: Option<String>,
+    /// What the verdict rests on, where it is not the value itself: for direct-leak the upper bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub bound: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub threshold: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u64>,
+    /// direct-leak: how often the judge sees a leak in true samples of the override label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub base_rate: Option<String>,
+    pub verdict: Verdict,
+    /// Why the verdict is not Pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+}
+
+/// Only `Pass` of every gate promotes. Ordered from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Verdict {
+    Pass,
+    /// Too little was measured to say.
+    Inconclusive,
+    Fail,
+    /// The measurement cannot be trusted: missing, foreign, not a number, or the positive control passed.
+    Error,
+}
+
+impl Stage {
+    /// As in names and labels of Jobs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Prepare => "prepare",
+            Stage::Forget => "forget",
+            Stage::Evaluate => "evaluate",
+        }
+    }
+}
+
+impl UnlearnRunStatus {
+    pub fn job(&self, stage: Stage) -> Option<&RunJob> {
+        self.jobs.iter().find(|job| job.stage == stage)
+    }
+}
+
+// The limit that the schema gives for a plan must not be below the contract's.
+const _: () = assert!(crate::contract::Plan::MAX_BYTES <= 524_288);
+// A termination message is read from the pod, never stored whole in a status.
+const _: () = assert!(Outcome::MAX_BYTES <= 4096);
