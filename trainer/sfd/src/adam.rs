@@ -1,0 +1,45 @@
+//! Adam over a flat buffer (Kingma and Ba, arXiv 1412.6980). Its state is plain tensors, so that a training can be saved.
+
+use crate::params::Params;
+use tch::{Tensor, no_grad};
+
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+#[derive(Debug)]
+pub(crate) struct Adam {
+    beta1: f64,
+    /// Mean gradient; absent if beta1 is zero, where it would be the gradient itself.
+    first: Option<Tensor>,
+    /// Mean squared gradient.
+    second: Tensor,
+}
+
+impl Adam {
+    pub(crate) fn new(params: &Params, beta1: f64) -> Self {
+        let first = (beta1 > 0.0).then(|| params.flat().zeros_like());
+        Self { beta1, first, second: params.flat().zeros_like() }
+    }
+
+    /// One step along `gradient` [P]; `step` counts from zero.
+    pub(crate) fn step(&mut self, params: &Params, gradient: &Tensor, learning_rate: f64, step: u64) {
+        let unbiased = |beta: f64| 1.0 - beta.powi(i32::try_from(step + 1).unwrap_or(i32::MAX));
+        no_grad(|| {
+            let _ = self.second.lerp_(&gradient.square(), 1.0 - BETA2);
+            let mean = match &mut self.first {
+                Some(first) => first.lerp_(gradient, 1.0 - self.beta1),
+                None => gradient.shallow_clone(),
+            };
+            let mut scale = self.second.sqrt();
+            let scale = scale.g_div_scalar_(unbiased(BETA2).sqrt()).g_add_scalar_(EPSILON);
+            let mut update = mean / scale;
+            let update = update.g_mul_scalar_(learning_rate / unbiased(self.beta1));
+            let _ = params.flat().shallow_clone().g_sub_(&update);
+        });
+    }
+
+    /// The state's tensors, by name.
+    pub(crate) fn state(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        self.first.iter().map(|first| ("first", first)).chain([("second", &self.second)])
+    }
+}

@@ -1,0 +1,157 @@
+//! What a model is: its images, its labels, its noise levels and its network. Travels with the weights as `model.json`.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Everything needed to rebuild a model around its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ModelConfig {
+    pub image: ImageShape,
+    /// Names of the labels; a label's index here is its index everywhere in this crate.
+    pub labels: Vec<String>,
+    #[serde(default)]
+    pub noise: NoiseConfig,
+    #[serde(default)]
+    pub network: MlpConfig,
+}
+
+/// Shape of one image. Pixels lie in [-1, 1].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ImageShape {
+    pub channels: i64,
+    pub height: i64,
+    pub width: i64,
+}
+
+/// Noise levels, in units of pixel standard deviations (EDM, arXiv 2206.00364, table 1; SiD, arXiv 2404.04057).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct NoiseConfig {
+    /// Standard deviation of the data that the preconditioning assumes.
+    pub sigma_data: f64,
+    /// The one level at which the one-step generator denoises.
+    pub sigma_init: f64,
+    /// Lowest level of the sampler and of the generator's training.
+    pub sigma_min: f64,
+    /// Highest level of the sampler.
+    pub sigma_max: f64,
+}
+
+/// The residual network that stands in for a U-Net on small images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct MlpConfig {
+    /// Hidden units of the residual stream.
+    pub width: i64,
+    /// Residual blocks.
+    pub blocks: i64,
+    /// Units of the condition (noise level plus label) that modulates every block.
+    pub embedding: i64,
+    /// Sine and cosine pairs that describe the noise level.
+    pub frequencies: i64,
+}
+
+impl Default for NoiseConfig {
+    fn default() -> Self {
+        Self { sigma_data: 0.5, sigma_init: 2.5, sigma_min: 0.002, sigma_max: 80.0 }
+    }
+}
+
+impl Default for MlpConfig {
+    fn default() -> Self {
+        Self { width: 256, blocks: 4, embedding: 128, frequencies: 32 }
+    }
+}
+
+impl ImageShape {
+    /// Values per image.
+    pub fn pixels(&self) -> i64 {
+        self.channels * self.height * self.width
+    }
+}
+
+impl ModelConfig {
+    /// Number of labels.
+    pub fn classes(&self) -> i64 {
+        self.labels.len() as i64
+    }
+
+    /// Index of a label's name.
+    pub fn label(&self, name: &str) -> Option<i64> {
+        self.labels.iter().position(|label| label == name).map(|index| index as i64)
+    }
+
+    /// Refuses what no model can be, before anything is allocated.
+    pub fn validate(&self) -> Result<()> {
+        let image = &self.image;
+        for (field, value) in [
+            ("image.channels", image.channels),
+            ("image.height", image.height),
+            ("image.width", image.width),
+            ("network.width", self.network.width),
+            ("network.blocks", self.network.blocks),
+            ("network.embedding", self.network.embedding),
+            ("network.frequencies", self.network.frequencies),
+        ] {
+            within(field, value, 1, 1 << 14)?;
+        }
+        within("image pixels", image.pixels(), 1, 1 << 20)?;
+        self.validate_labels()?;
+        self.noise.validate()
+    }
+
+    fn validate_labels(&self) -> Result<()> {
+        within("number of labels", self.classes(), 2, 1 << 14)?;
+        for (index, label) in self.labels.iter().enumerate() {
+            if label.is_empty() || self.labels[..index].contains(label) {
+                return Err(config("labels", format!("{label:?}"), "labels must be non-empty and different"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl NoiseConfig {
+    fn validate(&self) -> Result<()> {
+        let all = [self.sigma_data, self.sigma_init, self.sigma_min, self.sigma_max];
+        if !all.iter().all(|sigma| sigma.is_finite() && *sigma > 0.0) {
+            return Err(config("noise", format!("{self:?}"), "every level must be a positive number"));
+        }
+        if !(self.sigma_min < self.sigma_init && self.sigma_init < self.sigma_max) {
+            let problem = "levels must be ordered sigmaMin < sigmaInit < sigmaMax";
+            return Err(config("noise", format!("{self:?}"), problem));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn config(field: &'static str, value: impl ToString, problem: &'static str) -> Error {
+    Error::Config { field, value: value.to_string(), problem }
+}
+
+pub(crate) fn within(field: &'static str, value: i64, least: i64, most: i64) -> Result<()> {
+    if value < least {
+        return Err(config(field, value, "too small"));
+    }
+    if value > most {
+        return Err(config(field, value, "too large"));
+    }
+    Ok(())
+}
+
+pub(crate) fn positive(field: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(config(field, value, "must be a positive number"))
+}
+
+/// `value` lies in [least, most).
+pub(crate) fn fraction(field: &'static str, value: f64, least: f64, most: f64) -> Result<()> {
+    if value >= least && value < most {
+        return Ok(());
+    }
+    Err(config(field, value, "out of range"))
+}

@@ -1,0 +1,66 @@
+//! Everything that can go wrong in this crate, as data.
+
+/// What a caller of this crate has to handle. A wrong tensor shape *inside* the crate is a bug and panics; everything
+/// that a file, a plan or the training itself can cause is one of these.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A configuration or a setting is out of its range.
+    #[error("{field} is {value}: {problem}")]
+    Config { field: &'static str, value: String, problem: &'static str },
+    /// The labels to forget and their overrides contradict each other or the model.
+    #[error("targets: {0}")]
+    Concept(#[from] ConceptError),
+    /// A file is not the safetensors file that it must be.
+    #[error("{file}: {source}")]
+    Weights { file: &'static str, source: WeightsError },
+    /// A training state belongs to another training.
+    #[error("the saved state cannot continue this training: {what} was {saved}, and is {expected} now")]
+    Resume { what: &'static str, saved: String, expected: String },
+    /// A loss, a gradient statistic or a weight stopped being a finite number.
+    #[error("training diverged at step {step}: {tensor} is not finite; lower the learning rate")]
+    Diverged { step: u64, tensor: String },
+    /// Training images that do not fit the model.
+    #[error("training images: {0}")]
+    Images(String),
+    /// A number that only makes sense over several samples was asked of too few.
+    #[error("{what} needs at least {least} samples, and got {given}")]
+    TooFewSamples { what: &'static str, least: i64, given: i64 },
+}
+
+/// Why a set of targets cannot be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConceptError {
+    #[error("label {label} does not exist: the model has labels 0 to {last}")]
+    UnknownLabel { label: i64, last: i64 },
+    #[error("label {0} is named twice")]
+    Duplicate(i64),
+    #[error("label {target} cannot be overridden by label {replacement}, which is forgotten itself")]
+    OverrideForgotten { target: i64, replacement: i64 },
+    #[error("every label of the model would be forgotten; at least one must be kept")]
+    NothingKept,
+    #[error("the nearest override of label {0} needs the judge's confusion matrix of the baseline")]
+    NoConfusion(i64),
+    #[error("the confusion matrix covers {given} labels and the model has {expected}")]
+    ConfusionSize { given: usize, expected: usize },
+}
+
+/// What is wrong with the bytes of a weights file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WeightsError {
+    #[error("not a safetensors file: {0}")]
+    Malformed(String),
+    #[error("tensor {0} is missing")]
+    Missing(String),
+    #[error("tensor {0} does not belong here")]
+    Unknown(String),
+    #[error("tensor {name} has shape {found:?}, expected {expected:?}")]
+    Shape { name: String, found: Vec<i64>, expected: Vec<i64> },
+    #[error("tensor {name} has type {found}, expected {expected}")]
+    Type { name: String, found: String, expected: &'static str },
+    #[error("tensor {0} holds a value that is not finite")]
+    NotFinite(String),
+    #[error("the header does not say what the file is: {0}")]
+    Header(String),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;

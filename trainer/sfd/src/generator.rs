@@ -1,0 +1,66 @@
+//! The one-step generator: one denoising of pure noise, G(z, label) = D(sigma_init z; sigma_init, label) (SiD, arXiv
+//! 2404.04057).
+
+use crate::denoiser::Denoiser;
+use crate::noise::{Noise, Stream};
+use tch::{Kind, Tensor, no_grad};
+
+/// Most samples that pass through a network at once, to bound memory.
+const CHUNK: i64 = 1024;
+
+/// Samples under `label`, without gradients.
+///
+/// # Shapes
+/// latent: [B, pixels] standard normal; label: [B] whole numbers -> [B, pixels]
+pub fn generate(model: &Denoiser, latent: &Tensor, label: &Tensor) -> Tensor {
+    no_grad(|| {
+        let chunks = latent.split(CHUNK, 0).into_iter().zip(label.split(CHUNK, 0));
+        let images: Vec<Tensor> = chunks
+            .map(|(latent, label)| {
+                let (x, sigma) = start(model, &latent);
+                model.denoise(&x, &sigma, &label)
+            })
+            .collect();
+        Tensor::cat(&images, 0)
+    })
+}
+
+/// One image per (label, seed) pair, the same whatever else is in the batch; pixel values, row by row, channel by
+/// channel, clamped to [-1, 1].
+///
+/// # Panics
+/// If a label is not one of the model's.
+pub fn serve(model: &Denoiser, requests: &[(i64, u64)]) -> Vec<Vec<f32>> {
+    let pixels = model.config().image.pixels();
+    let latents: Vec<Tensor> = requests
+        .iter()
+        .map(|&(_, seed)| Noise::new(seed, Stream::ServeLatent).normal(0, 1, pixels, model.device()))
+        .collect();
+    if latents.is_empty() {
+        return Vec::new();
+    }
+    let labels: Vec<i64> = requests.iter().map(|&(label, _)| label).collect();
+    let labels = Tensor::from_slice(&labels).to_device(model.device());
+    images(&generate(model, &Tensor::cat(&latents, 0), &labels))
+}
+
+/// Pixel values of each row of a [B, pixels] tensor, clamped to [-1, 1].
+pub fn images(samples: &Tensor) -> Vec<Vec<f32>> {
+    let [rows, pixels] = samples.size2().expect("samples are [B, pixels]").into();
+    let flat =
+        samples.detach().clamp(-1.0, 1.0).to_kind(Kind::Float).to_device(tch::Device::Cpu).contiguous();
+    let mut values = vec![0.0_f32; (rows * pixels) as usize];
+    flat.copy_data(&mut values, (rows * pixels) as usize);
+    values.chunks(pixels as usize).map(<[f32]>::to_vec).collect()
+}
+
+/// Samples with a graph that leads to the weights.
+pub(crate) fn generate_trainable(model: &Denoiser, latent: &Tensor, label: &Tensor) -> Tensor {
+    let (x, sigma) = start(model, latent);
+    model.denoise_trainable(&x, &sigma, label)
+}
+
+fn start(model: &Denoiser, latent: &Tensor) -> (Tensor, Tensor) {
+    let sigma_init = model.config().noise.sigma_init;
+    (latent * sigma_init, Tensor::full([latent.size()[0], 1], sigma_init, (latent.kind(), latent.device())))
+}

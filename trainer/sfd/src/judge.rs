@@ -1,0 +1,181 @@
+//! The judge: a classifier trained on the teacher's own samples, so that measuring needs no data either. Its penultimate
+//! layer gives the features in which distributions are compared.
+
+use crate::adam::Adam;
+use crate::config::ModelConfig;
+use crate::denoiser::{Denoiser, expected};
+use crate::error::{Error, Result, WeightsError};
+use crate::noise::{Noise, Stream};
+use crate::params::{Layout, Linear, Params};
+use crate::sampler::heun;
+use crate::settings::JudgeSettings;
+use crate::training::schedule;
+use crate::weights;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tch::{Device, Kind, Reduction, Tensor, no_grad};
+
+const FILE: &str = "judge.safetensors";
+const BETA1: f64 = 0.9;
+/// The learning rate falls along a cosine from the first step.
+const DECAY: f64 = 1.0;
+
+/// Sizes of the judge's layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Shape {
+    pixels: i64,
+    hidden: i64,
+    features: i64,
+    classes: i64,
+}
+
+#[derive(Debug)]
+pub struct Judge {
+    shape: Shape,
+    layers: Layers,
+    params: Params,
+}
+
+#[derive(Debug)]
+struct Layers {
+    first: Linear,
+    second: Linear,
+    last: Linear,
+}
+
+impl Judge {
+    /// Learns to name the label that the teacher was asked for. `sampler_steps` is the teacher's number of noise levels.
+    ///
+    /// # Errors
+    /// If a setting is not valid, or a weight is not finite at the end.
+    pub fn train(
+        teacher: &Denoiser,
+        settings: &JudgeSettings,
+        sampler_steps: i64,
+        seed: u64,
+    ) -> Result<Self> {
+        settings.validate()?;
+        let (images, labels) =
+            samples(teacher, settings.samples_per_label, sampler_steps, seed, Stream::JudgeLatent);
+        let shape = Shape {
+            pixels: teacher.config().image.pixels(),
+            hidden: settings.hidden,
+            features: settings.features,
+            classes: teacher.config().classes(),
+        };
+        let (layers, layout) = build(shape);
+        let params = Params::init(Arc::new(layout), seed, teacher.device());
+        let judge = Self { shape, layers, params };
+        judge.fit(&images, &labels, settings, seed);
+        match judge.params.first_not_finite() {
+            None => Ok(judge),
+            Some(name) => {
+                Err(Error::Diverged { step: settings.steps, tensor: format!("weight {name} of the judge") })
+            }
+        }
+    }
+
+    /// Reads a judge of this model's images and labels.
+    ///
+    /// # Errors
+    /// If the bytes are no judge, or one of another model.
+    pub fn from_bytes(config: &ModelConfig, bytes: &[u8], device: Device) -> Result<Self> {
+        let header = |problem: String| Error::Weights { file: FILE, source: WeightsError::Header(problem) };
+        let shape: Shape = serde_json::from_str(&weights::read_header(FILE, bytes)?)
+            .map_err(|error| header(error.to_string()))?;
+        if shape.pixels != config.image.pixels() || shape.classes != config.classes() {
+            let (pixels, classes) = (config.image.pixels(), config.classes());
+            return Err(header(format!("{shape:?} does not judge {pixels} pixels and {classes} labels")));
+        }
+        if !(1..=1 << 14).contains(&shape.hidden) || !(1..=1 << 12).contains(&shape.features) {
+            return Err(header(format!("{shape:?} is out of range")));
+        }
+        let (layers, layout) = build(shape);
+        let tensors = weights::read(FILE, bytes, &expected(&layout), device)?;
+        let flat: Vec<Tensor> = tensors.iter().map(|tensor| tensor.flatten(0, -1)).collect();
+        let params = Params::from_flat(Arc::new(layout), Tensor::cat(&flat, 0));
+        Ok(Self { shape, layers, params })
+    }
+
+    /// The weights as safetensors. Same weights, same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let shape = serde_json::to_string(&self.shape).expect("numbers have a JSON form");
+        weights::write(Some(shape), self.params.named().map(|(name, tensor)| (name.to_owned(), tensor)))
+    }
+
+    /// Number of features of an image.
+    pub fn feature_count(&self) -> i64 {
+        self.shape.features
+    }
+
+    /// What the judge sees in each image.
+    ///
+    /// # Shapes
+    /// images: [B, pixels] -> features [B, F] and class probabilities [B, classes]
+    pub fn look(&self, images: &Tensor) -> (Tensor, Tensor) {
+        no_grad(|| {
+            let features = self.layers.features(self.params.frozen(), images);
+            let logits = self.layers.last.forward(self.params.frozen(), &features);
+            (features, logits.softmax(1, None::<Kind>))
+        })
+    }
+
+    fn fit(&self, images: &Tensor, labels: &Tensor, settings: &JudgeSettings, seed: u64) {
+        let mut adam = Adam::new(&self.params, BETA1);
+        let (count, pixels) = images.size2().expect("images are [N, pixels]");
+        for step in 0..settings.steps {
+            let first = step * settings.batch as u64;
+            let chosen = Noise::new(seed, Stream::JudgeImage).below(first, settings.batch, count as usize);
+            let chosen: Vec<i64> = chosen.into_iter().map(|index| index as i64).collect();
+            let chosen = Tensor::from_slice(&chosen).to_device(images.device());
+            let noise =
+                Noise::new(seed, Stream::JudgeNoise).normal(first, settings.batch, pixels, images.device());
+            let noisy = images.index_select(0, &chosen) + noise * settings.noise;
+            let features = self.layers.features(self.params.trainable(), &noisy);
+            let logits = self.layers.last.forward(self.params.trainable(), &features);
+            let loss = logits.cross_entropy_loss(
+                &labels.index_select(0, &chosen),
+                None::<&Tensor>,
+                Reduction::Mean,
+                -100,
+                0.0,
+            );
+            let gradient = self.params.gradient(&loss);
+            let rate = settings.learning_rate * schedule(step, settings.steps, 0, DECAY);
+            adam.step(&self.params, &gradient, rate, step);
+        }
+    }
+}
+
+impl Layers {
+    fn features(&self, weights: &[Tensor], images: &Tensor) -> Tensor {
+        self.second.forward(weights, &self.first.forward(weights, images).silu()).silu()
+    }
+}
+
+/// `per_label` teacher samples of every label: images [N, pixels] and labels [N], label by label.
+pub(crate) fn samples(
+    teacher: &Denoiser,
+    per_label: i64,
+    sampler_steps: i64,
+    seed: u64,
+    stream: Stream,
+) -> (Tensor, Tensor) {
+    let (classes, device) = (teacher.config().classes(), teacher.device());
+    let latents =
+        Noise::new(seed, stream).normal(0, classes * per_label, teacher.config().image.pixels(), device);
+    let labels =
+        Tensor::arange(classes, (Kind::Int64, device)).repeat_interleave_self_int(per_label, None, None);
+    (heun(teacher, &latents, &labels, sampler_steps), labels)
+}
+
+fn build(shape: Shape) -> (Layers, Layout) {
+    let mut layout = Layout::default();
+    let layers = Layers {
+        first: Linear::new(&mut layout, "first", shape.pixels, shape.hidden),
+        second: Linear::new(&mut layout, "second", shape.hidden, shape.features),
+        last: Linear::new(&mut layout, "last", shape.features, shape.classes),
+    };
+    (layers, layout)
+}

@@ -1,0 +1,100 @@
+//! The losses, as pure functions of tensors: [B, pixels] in, one value per sample out. They draw nothing, weight no batch
+//! and know no parameters.
+
+use tch::{Kind, Tensor};
+
+/// Floor of the generator loss's normaliser.
+const LEAST_DISTANCE: f64 = 1e-5;
+
+/// A clean image plus noise: x = clean + sigma * noise.
+///
+/// # Shapes
+/// clean, noise: [B, pixels]; sigma: [B, 1] -> [B, pixels]
+pub fn perturb(clean: &Tensor, noise: &Tensor, sigma: &Tensor) -> Tensor {
+    clean + sigma * noise
+}
+
+/// How far a denoised image is from the clean one, weighted so that every noise level counts alike (EDM, equation 2 and
+/// table 1): (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 * |D(x; sigma) - clean|^2.
+///
+/// # Shapes
+/// denoised, clean: [B, pixels]; sigma: [B, 1] -> [B]
+pub fn denoising(denoised: &Tensor, clean: &Tensor, sigma: &Tensor, sigma_data: f64) -> Tensor {
+    let weight = (sigma.square() + sigma_data * sigma_data) / (sigma * sigma_data).square();
+    (weight * (denoised - clean).square()).sum_dim_intlist(1, false, None::<Kind>)
+}
+
+/// The generator's loss (SiD, equation 23; SFD, arXiv 2409.11219): with d = real - fake,
+/// sum over pixels of d * ((real - clean) - alpha * d), divided by mean |real - clean|.
+///
+/// `real` is the teacher's image of the perturbed sample, `fake` the fake score's, `clean` the sample. The divisor has no
+/// gradient. The value may be negative and is no measure of progress.
+///
+/// # Shapes
+/// real, fake, clean: [B, pixels] -> [B]
+pub fn score_difference(real: &Tensor, fake: &Tensor, clean: &Tensor, alpha: f64) -> Tensor {
+    let difference = real - fake;
+    let towards_real = real - clean;
+    let distance = towards_real.detach().abs().mean_dim(1, true, None::<Kind>).clamp_min(LEAST_DISTANCE);
+    (&difference * (towards_real - &difference * alpha) / distance).sum_dim_intlist(1, false, None::<Kind>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn random(seed: u64, shape: [i64; 2]) -> Tensor {
+        use crate::noise::{Noise, Stream};
+        Noise::new(seed, Stream::FakeNoise).normal(0, shape[0], shape[1], Device::Cpu).to_kind(Kind::Double)
+    }
+
+    fn largest(tensor: &Tensor) -> f64 {
+        tensor.abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn with_alpha_one_the_loss_is_the_score_difference_times_the_fake_residual() {
+        let [real, fake, clean] = [1, 2, 3].map(|seed| random(seed, [5, 7]));
+        let distance = (&real - &clean).abs().mean_dim(1, true, None::<Kind>);
+        let expected =
+            ((&real - &fake) * (&fake - &clean) / distance).sum_dim_intlist(1, false, None::<Kind>);
+        assert!(largest(&(score_difference(&real, &fake, &clean, 1.0) - expected)) < 1e-12);
+    }
+
+    #[test]
+    fn agreeing_scores_cost_nothing() {
+        let [real, clean] = [1, 2].map(|seed| random(seed, [5, 7]));
+        assert_eq!(largest(&score_difference(&real, &real, &clean, 1.2)), 0.0);
+    }
+
+    #[test]
+    fn the_normaliser_carries_no_gradient() {
+        let [real, fake, clean] = [1, 2, 3].map(|seed| random(seed, [1, 7]));
+        let clean = clean.set_requires_grad(true);
+        let loss = score_difference(&real, &fake, &clean, 1.2).sum(None::<Kind>);
+        let gradient = Tensor::run_backward(&[loss], &[&clean], false, false).remove(0);
+        // With the divisor held constant, d loss / d clean = -(real - fake) / distance.
+        let distance = (&real - &clean).abs().mean(None::<Kind>);
+        assert!(largest(&(gradient + (&real - &fake) / distance)) < 1e-12);
+    }
+
+    #[test]
+    fn the_normaliser_has_a_floor() {
+        let clean = random(1, [1, 7]);
+        let fake = &clean + 1e-3;
+        let loss = score_difference(&clean, &fake, &clean, 1.0).double_value(&[0]);
+        let expected = -7.0 * 1e-6 / LEAST_DISTANCE;
+        assert!((loss - expected).abs() < 1e-9, "{loss} is not {expected}");
+    }
+
+    #[test]
+    fn every_noise_level_weighs_a_unit_of_network_error_alike() {
+        // An error of c_out in the denoised image is an error of one in the network (EDM, table 1).
+        let clean = Tensor::zeros([3, 1], (Kind::Double, Device::Cpu));
+        let sigma = Tensor::from_slice(&[0.01, 0.5, 20.0]).view([3, 1]);
+        let c_out = &sigma * 0.5 / (sigma.square() + 0.25).sqrt();
+        let loss = denoising(&(&clean + c_out), &clean, &sigma, 0.5);
+        assert!(largest(&(loss - 1.0)) < 1e-12);
+    }
+}

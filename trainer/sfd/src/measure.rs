@@ -1,0 +1,222 @@
+//! Measurements: raw counts and values of what a model emits, as the judge sees it. Nothing here passes or fails.
+//!
+//! A model's samples are addressed by (seed, label, index): measuring twice, or measuring other labels in between, gives
+//! the same numbers.
+
+use crate::config::ModelConfig;
+use crate::denoiser::Denoiser;
+use crate::error::{Error, Result, WeightsError};
+use crate::frechet::{self, Moments};
+use crate::generator::generate;
+use crate::judge::{Judge, samples};
+use crate::noise::{Noise, Stream};
+use crate::settings::ReferenceSettings;
+use crate::weights::{self, Expected};
+use tch::{Kind, Tensor};
+
+const FILE: &str = "reference.safetensors";
+
+/// `hits` of `n` samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    pub hits: u64,
+    pub n: u64,
+}
+
+/// What the judge says about a model's samples under one label.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Census {
+    /// The label that the model was asked for.
+    pub label: i64,
+    /// Samples by the label that the judge finds most likely.
+    pub predicted: Vec<u64>,
+    /// The judge's mean probability of each label.
+    pub probability: Vec<f64>,
+}
+
+/// A census of every label of a model that has forgotten nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Confusion(Vec<Census>);
+
+/// What the teacher's samples look like to the judge, label by label.
+#[derive(Debug)]
+pub struct Reference {
+    samples_per_label: i64,
+    moments: Vec<Moments>,
+    /// Per label, how many of the teacher's samples the judge recognises.
+    recognised: Vec<u64>,
+}
+
+impl Count {
+    pub fn share(&self) -> f64 {
+        self.hits as f64 / self.n.max(1) as f64
+    }
+}
+
+impl Census {
+    pub fn n(&self) -> u64 {
+        self.predicted.iter().sum()
+    }
+
+    /// Samples that the judge takes for `label`. At a forgotten label's census: the direct leak if `label` is the
+    /// forgotten one, override conformity if it is the replacement. At a kept label's census: retained accuracy.
+    pub fn count(&self, label: i64) -> Count {
+        Count { hits: self.predicted[label as usize], n: self.n() }
+    }
+
+    /// Samples that the judge takes for any of `labels`.
+    pub fn count_any(&self, labels: &[i64]) -> Count {
+        Count { hits: labels.iter().map(|&label| self.count(label).hits).sum(), n: self.n() }
+    }
+}
+
+impl Confusion {
+    /// Asks `model` for `n` samples of every label.
+    pub fn measure(model: &Denoiser, judge: &Judge, n: i64, seed: u64) -> Self {
+        Self((0..model.config().classes()).map(|label| census(model, judge, label, n, seed)).collect())
+    }
+
+    pub fn classes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// One census per label.
+    pub fn rows(&self) -> &[Census] {
+        &self.0
+    }
+
+    /// The one of `candidates` that the judge finds most like `label`: by mean probability, because a good judge hardly
+    /// ever confuses two labels outright.
+    ///
+    /// # Panics
+    /// If there are no candidates.
+    pub fn nearest(&self, label: i64, candidates: &[i64]) -> i64 {
+        let likeness = |candidate: &i64| self.0[label as usize].probability[*candidate as usize];
+        let nearest = candidates.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        *nearest.expect("at least one label is kept")
+    }
+}
+
+/// Asks a one-step model for `n` samples under `label`.
+pub fn census(model: &Denoiser, judge: &Judge, label: i64, n: i64, seed: u64) -> Census {
+    let (_, probability) = judge.look(&one_step(model, label, n, seed));
+    let predicted = probability.argmax(1, false).bincount::<Tensor>(None, probability.size()[1]);
+    let count = |class: i64| predicted.int64_value(&[class]) as u64;
+    let mean = probability.mean_dim(0, false, Kind::Double);
+    let classes = 0..model.config().classes();
+    Census {
+        label,
+        predicted: classes.clone().map(count).collect(),
+        probability: classes.map(|class| mean.double_value(&[class])).collect(),
+    }
+}
+
+/// Frechet distance between a one-step model's samples and the teacher's in the judge's features, over `labels`, with
+/// equally many samples of both.
+///
+/// # Errors
+/// [`Error::TooFewSamples`] without labels.
+pub fn frechet(
+    model: &Denoiser,
+    judge: &Judge,
+    reference: &Reference,
+    labels: &[i64],
+    seed: u64,
+) -> Result<f64> {
+    let per_label = reference.samples_per_label;
+    let moments = |&label: &i64| Moments::of(&judge.look(&one_step(model, label, per_label, seed)).0);
+    let ours: Vec<Moments> = labels.iter().map(moments).collect();
+    let theirs = labels.iter().map(|&label| &reference.moments[label as usize]);
+    match (Moments::union(&ours), Moments::union(theirs)) {
+        (Some(ours), Some(theirs)) => Ok(frechet::distance(&ours, &theirs)),
+        _ => Err(Error::TooFewSamples { what: "the Frechet distance", least: 2, given: 0 }),
+    }
+}
+
+impl Reference {
+    /// Draws fresh teacher samples, other ones than the judge learnt from.
+    ///
+    /// # Errors
+    /// If a setting is not valid.
+    pub fn measure(
+        teacher: &Denoiser,
+        judge: &Judge,
+        settings: &ReferenceSettings,
+        seed: u64,
+    ) -> Result<Self> {
+        settings.validate()?;
+        let per_label = settings.samples_per_label;
+        let (images, _) = samples(teacher, per_label, settings.sampler_steps, seed, Stream::ReferenceLatent);
+        let (features, probability) = judge.look(&images);
+        let parts =
+            features.split(per_label, 0).into_iter().zip(probability.argmax(1, false).split(per_label, 0));
+        let mut reference =
+            Self { samples_per_label: per_label, moments: Vec::new(), recognised: Vec::new() };
+        for (label, (features, predicted)) in (0_i64..).zip(parts) {
+            reference.moments.push(Moments::of(&features));
+            reference.recognised.push(predicted.eq(label).sum(Kind::Int64).int64_value(&[]) as u64);
+        }
+        Ok(reference)
+    }
+
+    /// How many of the teacher's fresh samples of `label` the judge recognises.
+    pub fn recognised(&self, label: i64) -> Count {
+        Count { hits: self.recognised[label as usize], n: self.samples_per_label as u64 }
+    }
+
+    /// Teacher samples behind each label's statistics.
+    pub fn samples_per_label(&self) -> i64 {
+        self.samples_per_label
+    }
+
+    /// Same statistics, same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let stack = |part: fn(&Moments) -> &Tensor| {
+            Tensor::stack(&self.moments.iter().map(part).collect::<Vec<_>>(), 0)
+        };
+        let recognised: Vec<i64> = self.recognised.iter().map(|&hits| hits as i64).collect();
+        let tensors = [
+            ("samples", Tensor::from_slice(&[self.samples_per_label])),
+            ("recognised", Tensor::from_slice(&recognised)),
+            ("sum", stack(|moments| &moments.sum)),
+            ("outer", stack(|moments| &moments.outer)),
+        ];
+        weights::write(None, tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor)))
+    }
+
+    /// # Errors
+    /// If the bytes are not reference statistics of this model and this judge.
+    pub fn from_bytes(config: &ModelConfig, judge: &Judge, bytes: &[u8]) -> Result<Self> {
+        let (classes, features) = (config.classes(), judge.feature_count());
+        let expected = [
+            Expected::new("samples", &[1], Kind::Int64),
+            Expected::new("recognised", &[classes], Kind::Int64),
+            Expected::new("sum", &[classes, features], Kind::Double),
+            Expected::new("outer", &[classes, features, features], Kind::Double),
+        ];
+        let tensors = weights::read(FILE, bytes, &expected, tch::Device::Cpu)?;
+        let samples_per_label = tensors[0].int64_value(&[0]);
+        let recognised: Vec<i64> = (0..classes).map(|label| tensors[1].int64_value(&[label])).collect();
+        if samples_per_label < 2 || recognised.iter().any(|hits| !(0..=samples_per_label).contains(hits)) {
+            let problem = format!("{recognised:?} recognised of {samples_per_label} samples per label");
+            return Err(Error::Weights { file: FILE, source: WeightsError::Header(problem) });
+        }
+        let moments = |label| Moments {
+            n: samples_per_label,
+            sum: tensors[2].get(label),
+            outer: tensors[3].get(label),
+        };
+        Ok(Self {
+            samples_per_label,
+            moments: (0..classes).map(moments).collect(),
+            recognised: recognised.into_iter().map(|hits| hits as u64).collect(),
+        })
+    }
+}
+
+/// Samples of `label` that depend on the seed, the label and their index only: [n, pixels].
+fn one_step(model: &Denoiser, label: i64, n: i64, seed: u64) -> Tensor {
+    let (pixels, device) = (model.config().image.pixels(), model.device());
+    let latent = Noise::new(seed, Stream::MeasureLatent).normal((label as u64) << 32, n, pixels, device);
+    generate(model, &latent, &Tensor::full([n], label, (Kind::Int64, device)))
+}

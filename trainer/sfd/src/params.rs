@@ -1,0 +1,166 @@
+//! The parameters of one network, in one flat buffer.
+//!
+//! Adam, the moving average and the finite check then cost a handful of tensor operations however many layers there are.
+//! Every named parameter is a view of the buffer, seen in two ways: `trainable` views are leaves that collect
+//! gradients; `frozen` views let gradients pass through the network to its input only.
+
+use crate::noise::{Noise, Stream};
+use std::sync::Arc;
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// How a parameter starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Init {
+    Zeros,
+    /// Uniform in (-bound, bound).
+    Uniform(f64),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<i64>,
+    init: Init,
+    offset: i64,
+    len: i64,
+}
+
+/// Names, shapes and places of a network's parameters. The names are a public format: they are the keys in the file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Layout {
+    entries: Vec<Entry>,
+}
+
+impl Layout {
+    /// Adds a parameter and returns its position.
+    pub(crate) fn add(&mut self, name: String, shape: &[i64], init: Init) -> usize {
+        let entry =
+            Entry { name, shape: shape.to_vec(), init, offset: self.len(), len: shape.iter().product() };
+        self.entries.push(entry);
+        self.entries.len() - 1
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Number of values of all parameters together.
+    pub(crate) fn len(&self) -> i64 {
+        self.entries.last().map_or(0, |last| last.offset + last.len)
+    }
+
+    /// Views of a flat buffer, in the order of the entries.
+    fn views(&self, flat: &Tensor) -> Vec<Tensor> {
+        self.entries
+            .iter()
+            .map(|entry| flat.narrow(0, entry.offset, entry.len).view(&entry.shape[..]))
+            .collect()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Params {
+    layout: Arc<Layout>,
+    flat: Tensor,
+    trainable: Vec<Tensor>,
+    frozen: Vec<Tensor>,
+}
+
+impl Params {
+    /// Fresh weights: a function of the seed alone.
+    pub(crate) fn init(layout: Arc<Layout>, seed: u64, device: Device) -> Self {
+        let noise = Noise::new(seed, Stream::Weights);
+        let parts: Vec<Tensor> = layout
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| match entry.init {
+                Init::Zeros => Tensor::zeros([entry.len], (Kind::Float, Device::Cpu)),
+                Init::Uniform(bound) => noise.signed(index as u64, entry.len, Kind::Float) * bound,
+            })
+            .collect();
+        Self::from_flat(layout, Tensor::cat(&parts, 0).to_device(device))
+    }
+
+    /// Takes a buffer of exactly `layout.len()` values.
+    pub(crate) fn from_flat(layout: Arc<Layout>, flat: Tensor) -> Self {
+        assert_eq!(flat.size(), [layout.len()], "a flat buffer must match its layout");
+        let frozen = layout.views(&flat);
+        let trainable = frozen.iter().map(|view| view.detach().set_requires_grad(true)).collect();
+        Self { layout, flat, trainable, frozen }
+    }
+
+    /// An independent copy of the same values.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self::from_flat(self.layout.clone(), self.flat.copy())
+    }
+
+    pub(crate) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// All values: [P]. Writing to it in place (without gradients) changes the network.
+    pub(crate) fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    pub(crate) fn trainable(&self) -> &[Tensor] {
+        &self.trainable
+    }
+
+    pub(crate) fn frozen(&self) -> &[Tensor] {
+        &self.frozen
+    }
+
+    /// Names and values, in the order of the layout.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.layout.entries.iter().map(|entry| entry.name.as_str()).zip(&self.frozen)
+    }
+
+    /// The gradient of a scalar loss with respect to these parameters only: [P]. Leaves nothing in `.grad`.
+    pub(crate) fn gradient(&self, loss: &Tensor) -> Tensor {
+        let gradients = Tensor::run_backward(&[loss], &self.trainable, false, false);
+        let flat: Vec<Tensor> = gradients.iter().map(|gradient| gradient.flatten(0, -1)).collect();
+        Tensor::cat(&flat, 0)
+    }
+
+    /// Name of the first parameter that holds a value that is not finite.
+    pub(crate) fn first_not_finite(&self) -> Option<&str> {
+        let finite = |tensor: &Tensor| no_grad(|| tensor.isfinite().all().int64_value(&[]) == 1);
+        if finite(&self.flat) {
+            return None;
+        }
+        self.named().find(|(_, tensor)| !finite(tensor)).map(|(name, _)| name)
+    }
+}
+
+/// An affine layer's place among the parameters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Linear {
+    weight: usize,
+    bias: usize,
+}
+
+impl Linear {
+    /// Uniform in plus or minus 1 / sqrt(inputs), the usual start of an affine layer.
+    pub(crate) fn new(layout: &mut Layout, name: &str, inputs: i64, outputs: i64) -> Self {
+        Self::with_init(layout, name, inputs, outputs, Init::Uniform(1.0 / (inputs as f64).sqrt()))
+    }
+
+    /// Starts as the zero function.
+    pub(crate) fn zeros(layout: &mut Layout, name: &str, inputs: i64, outputs: i64) -> Self {
+        Self::with_init(layout, name, inputs, outputs, Init::Zeros)
+    }
+
+    fn with_init(layout: &mut Layout, name: &str, inputs: i64, outputs: i64, init: Init) -> Self {
+        let weight = layout.add(format!("{name}.weight"), &[outputs, inputs], init);
+        let bias = layout.add(format!("{name}.bias"), &[outputs], Init::Zeros);
+        Self { weight, bias }
+    }
+
+    /// # Shapes
+    /// x: [B, inputs] -> [B, outputs]
+    pub(crate) fn forward(&self, weights: &[Tensor], x: &Tensor) -> Tensor {
+        x.linear(&weights[self.weight], Some(&weights[self.bias]))
+    }
+}

@@ -1,0 +1,206 @@
+//! How long and how hard to train: plain numbers, each with a default that was measured on 8x8 digits.
+//!
+//! A plan may override any of them; an unknown name is refused.
+
+use crate::config::{fraction, positive, within};
+use crate::error::Result;
+use serde::{Deserialize, Serialize};
+
+const MOST_STEPS: i64 = 100_000_000;
+const MOST_BATCH: i64 = 1 << 16;
+
+/// Training a teacher from images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct TeachSettings {
+    pub steps: u64,
+    /// Images per step.
+    pub batch: i64,
+    /// Adam's learning rate after the warm-up; falls to zero along a cosine.
+    pub learning_rate: f64,
+    pub warmup_steps: u64,
+    /// Weights are averaged with min(ema_decay, (1 + step) / (10 + step)).
+    pub ema_decay: f64,
+}
+
+/// Stage 1: distilling the teacher into a one-step generator, no label forgotten.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct DistilSettings {
+    pub steps: u64,
+    /// Samples per step.
+    pub batch: i64,
+    pub optimiser: SfdOptimiser,
+}
+
+/// Stage 2: forgetting labels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct ForgetSettings {
+    pub steps: u64,
+    /// Samples under kept labels per step.
+    pub remain_batch: i64,
+    /// Samples under forgotten labels per step.
+    pub forget_batch: i64,
+    /// Weight of the mean loss over the forget batch, relative to that over the remain batch, in both networks' losses.
+    pub forget_weight: f64,
+    pub optimiser: SfdOptimiser,
+}
+
+/// What both stages share. Adam's first moment decay is zero (SiD, arXiv 2404.04057).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct SfdOptimiser {
+    /// psi: faster than the generator, because it has to follow it.
+    pub fake_score_learning_rate: f64,
+    /// theta.
+    pub generator_learning_rate: f64,
+    /// Part of the steps, at the end, over which both learning rates fall to zero along a cosine.
+    pub decay: f64,
+    /// alpha of the generator's loss (SiD, equation 23).
+    pub alpha: f64,
+    /// Each component of a gradient is clipped to [-clip, clip].
+    pub clip: f64,
+    /// The generator is averaged with min(ema_decay, (1 + step) / (10 + step)); the average is what is served.
+    pub ema_decay: f64,
+}
+
+/// Training a classifier on the teacher's own samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct JudgeSettings {
+    /// Teacher samples per label to learn from.
+    pub samples_per_label: i64,
+    pub steps: u64,
+    pub batch: i64,
+    pub learning_rate: f64,
+    /// Standard deviation of the noise added to every training image.
+    pub noise: f64,
+    /// Units of the first hidden layer.
+    pub hidden: i64,
+    /// Units of the penultimate layer, whose values are the features of the Frechet distance.
+    pub features: i64,
+}
+
+/// Drawing from the teacher, and how many of its samples make the reference statistics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct ReferenceSettings {
+    /// Teacher samples per label behind the reference statistics; a model is measured with the same number.
+    pub samples_per_label: i64,
+    /// Noise levels of the teacher's Heun sampler.
+    pub sampler_steps: i64,
+}
+
+impl Default for TeachSettings {
+    fn default() -> Self {
+        Self { steps: 4_000, batch: 256, learning_rate: 1e-3, warmup_steps: 100, ema_decay: 0.998 }
+    }
+}
+
+impl Default for DistilSettings {
+    fn default() -> Self {
+        Self { steps: 1_000, batch: 128, optimiser: SfdOptimiser::default() }
+    }
+}
+
+impl Default for ForgetSettings {
+    fn default() -> Self {
+        let optimiser = SfdOptimiser::default();
+        Self { steps: 500, remain_batch: 128, forget_batch: 64, forget_weight: 0.1, optimiser }
+    }
+}
+
+impl Default for SfdOptimiser {
+    fn default() -> Self {
+        Self {
+            fake_score_learning_rate: 9e-4,
+            generator_learning_rate: 3e-4,
+            decay: 0.5,
+            alpha: 1.2,
+            clip: 1.0,
+            ema_decay: 0.99,
+        }
+    }
+}
+
+impl Default for JudgeSettings {
+    fn default() -> Self {
+        Self {
+            samples_per_label: 450,
+            steps: 1_500,
+            batch: 128,
+            learning_rate: 1e-3,
+            noise: 0.1,
+            hidden: 256,
+            features: 128,
+        }
+    }
+}
+
+impl Default for ReferenceSettings {
+    fn default() -> Self {
+        Self { samples_per_label: 400, sampler_steps: 18 }
+    }
+}
+
+impl TeachSettings {
+    pub fn validate(&self) -> Result<()> {
+        steps("teach.steps", self.steps)?;
+        within("teach.batch", self.batch, 1, MOST_BATCH)?;
+        positive("teach.learningRate", self.learning_rate)?;
+        fraction("teach.emaDecay", self.ema_decay, 0.0, 1.0)
+    }
+}
+
+impl DistilSettings {
+    pub fn validate(&self) -> Result<()> {
+        steps("distil.steps", self.steps)?;
+        within("distil.batch", self.batch, 1, MOST_BATCH)?;
+        self.optimiser.validate()
+    }
+}
+
+impl ForgetSettings {
+    pub fn validate(&self) -> Result<()> {
+        steps("forget.steps", self.steps)?;
+        within("forget.remainBatch", self.remain_batch, 1, MOST_BATCH)?;
+        within("forget.forgetBatch", self.forget_batch, 1, MOST_BATCH)?;
+        positive("forget.forgetWeight", self.forget_weight)?;
+        self.optimiser.validate()
+    }
+}
+
+impl SfdOptimiser {
+    fn validate(&self) -> Result<()> {
+        positive("optimiser.fakeScoreLearningRate", self.fake_score_learning_rate)?;
+        positive("optimiser.generatorLearningRate", self.generator_learning_rate)?;
+        positive("optimiser.alpha", self.alpha)?;
+        positive("optimiser.clip", self.clip)?;
+        fraction("optimiser.decay", self.decay, 0.0, 1.0 + f64::EPSILON)?;
+        fraction("optimiser.emaDecay", self.ema_decay, 0.0, 1.0)
+    }
+}
+
+impl JudgeSettings {
+    pub fn validate(&self) -> Result<()> {
+        within("judge.samplesPerLabel", self.samples_per_label, 1, MOST_STEPS)?;
+        steps("judge.steps", self.steps)?;
+        within("judge.batch", self.batch, 1, MOST_BATCH)?;
+        positive("judge.learningRate", self.learning_rate)?;
+        fraction("judge.noise", self.noise, 0.0, 10.0)?;
+        within("judge.hidden", self.hidden, 1, 1 << 14)?;
+        within("judge.features", self.features, 1, 1 << 12)
+    }
+}
+
+impl ReferenceSettings {
+    pub fn validate(&self) -> Result<()> {
+        within("reference.samplesPerLabel", self.samples_per_label, 2, MOST_STEPS)?;
+        within("reference.samplerSteps", self.sampler_steps, 2, 1000)
+    }
+}
+
+fn steps(field: &'static str, value: u64) -> Result<()> {
+    within(field, i64::try_from(value).unwrap_or(i64::MAX), 1, MOST_STEPS)
+}

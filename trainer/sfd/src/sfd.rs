@@ -1,0 +1,285 @@
+//! Both stages of SFD as resumable trainings: [`Distillation`] makes the baseline from the teacher alone, [`Forgetting`]
+//! makes it forget.
+//!
+//! A forgetting always starts from the original teacher and the cached baseline with *all* targets ever forgotten.
+//! Training on from the last candidate with only the newest target brings the earlier ones back, and chaining fake
+//! scores as teachers piles up errors.
+
+use crate::adam::Adam;
+use crate::concept::Concept;
+use crate::config::config;
+use crate::denoiser::Denoiser;
+use crate::ema;
+use crate::error::{Error, Result};
+use crate::params::Params;
+use crate::settings::{DistilSettings, ForgetSettings, SfdOptimiser};
+use crate::state::{self, Identity};
+use crate::step::{self, Batch, BatchShape, Loss};
+use crate::training::{Meter, Progress, Stage, Training, schedule};
+use serde_json::json;
+use tch::Tensor;
+
+/// Adam's first moment decay for both networks (SiD).
+const BETA1: f64 = 0.0;
+const LOSSES: [&str; 4] =
+    ["fake score (remain)", "fake score (forget)", "generator (remain)", "generator (forget)"];
+
+/// What stage 1 leaves behind. Neither network has forgotten anything: the generator may be served as "before", the fake
+/// score is training state.
+#[derive(Debug)]
+pub struct Baseline {
+    pub generator: Denoiser,
+    pub fake_score: Denoiser,
+}
+
+/// Stage 1: the teacher becomes a one-step generator.
+#[derive(Debug)]
+pub struct Distillation(Iteration);
+
+/// Stage 2: the baseline forgets.
+#[derive(Debug)]
+pub struct Forgetting(Iteration);
+
+impl Distillation {
+    /// # Errors
+    /// If a setting is not valid.
+    pub fn new(teacher: Denoiser, settings: DistilSettings, seed: u64) -> Result<Self> {
+        settings.validate()?;
+        let concept = Concept::keep_all(teacher.config().classes());
+        let identity = [("settings", json!(settings))];
+        let start = Baseline { generator: teacher.duplicate(), fake_score: teacher.duplicate() };
+        let shape = BatchShape { remain: settings.batch, forget: 0, forget_weight: 0.0 };
+        let plan =
+            Plan { stage: Stage::Distil, steps: settings.steps, shape, optimiser: settings.optimiser, seed };
+        Ok(Self(Iteration::new(plan, teacher, start, concept, identity)))
+    }
+
+    /// Continues from a checkpoint of a training with the same arguments.
+    ///
+    /// # Errors
+    /// If the state is not one of this training.
+    pub fn resume(&mut self, state: &[u8]) -> Result<()> {
+        self.0.resume(state)
+    }
+
+    /// # Errors
+    /// [`Error::Diverged`] if a weight is not finite.
+    pub fn finish(self) -> Result<Baseline> {
+        self.0.check()?;
+        Ok(Baseline { generator: self.0.average, fake_score: self.0.fake_score })
+    }
+}
+
+impl Forgetting {
+    /// `concept` holds the whole ledger plus the new targets.
+    ///
+    /// # Errors
+    /// If a setting is not valid, nothing is to be forgotten, or the three models differ in form.
+    pub fn new(
+        teacher: Denoiser,
+        baseline: Baseline,
+        concept: Concept,
+        settings: ForgetSettings,
+        seed: u64,
+    ) -> Result<Self> {
+        settings.validate()?;
+        if concept.forgotten().is_empty() {
+            return Err(config("targets", "empty", "name at least one label to forget"));
+        }
+        for (field, model) in [("generator", &baseline.generator), ("fake score", &baseline.fake_score)] {
+            if model.config() != teacher.config() {
+                return Err(config(
+                    field,
+                    "another form",
+                    "the baseline must be distilled from this teacher",
+                ));
+            }
+        }
+        let identity =
+            [("settings", json!(settings)), ("targets", json!(format!("{:?}", concept.forgotten())))];
+        let (remain, forget) = (settings.remain_batch, settings.forget_batch);
+        let shape = BatchShape { remain, forget, forget_weight: settings.forget_weight };
+        let plan =
+            Plan { stage: Stage::Forget, steps: settings.steps, shape, optimiser: settings.optimiser, seed };
+        Ok(Self(Iteration::new(plan, teacher, baseline, concept, identity)))
+    }
+
+    /// Continues from a checkpoint of a training with the same arguments.
+    ///
+    /// # Errors
+    /// If the state is not one of this training.
+    pub fn resume(&mut self, state: &[u8]) -> Result<()> {
+        self.0.resume(state)
+    }
+
+    /// The candidate: the generator's averaged weights and nothing else. The fake score still knows what was forgotten
+    /// and ends here.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if a weight is not finite.
+    pub fn finish(self) -> Result<Denoiser> {
+        self.0.check()?;
+        Ok(self.0.average)
+    }
+}
+
+#[derive(Debug)]
+struct Plan {
+    stage: Stage,
+    steps: u64,
+    shape: BatchShape,
+    optimiser: SfdOptimiser,
+    seed: u64,
+}
+
+/// The training that both stages share.
+#[derive(Debug)]
+struct Iteration {
+    plan: Plan,
+    identity: Identity,
+    concept: Concept,
+    /// phi
+    teacher: Denoiser,
+    /// psi
+    fake_score: Denoiser,
+    /// theta
+    generator: Denoiser,
+    /// theta's moving average
+    average: Denoiser,
+    fake_score_adam: Adam,
+    generator_adam: Adam,
+    step: u64,
+    meter: Meter,
+}
+
+impl Iteration {
+    fn new<const N: usize>(
+        plan: Plan,
+        teacher: Denoiser,
+        start: Baseline,
+        concept: Concept,
+        identity: [(&'static str, serde_json::Value); N],
+    ) -> Self {
+        let common =
+            [("stage", json!(plan.stage)), ("seed", json!(plan.seed)), ("model", json!(teacher.config()))];
+        Self {
+            identity: Identity::new(common.into_iter().chain(identity)),
+            concept,
+            average: start.generator.duplicate(),
+            fake_score_adam: Adam::new(start.fake_score.params(), BETA1),
+            generator_adam: Adam::new(start.generator.params(), BETA1),
+            fake_score: start.fake_score,
+            generator: start.generator,
+            step: 0,
+            meter: Meter::new(&LOSSES, teacher.device()),
+            teacher,
+            plan,
+        }
+    }
+
+    fn resume(&mut self, state: &[u8]) -> Result<()> {
+        self.step = state::load(state, &self.identity, self.state())?;
+        Ok(())
+    }
+
+    /// Every tensor that changes.
+    fn state(&self) -> Vec<(String, &Tensor)> {
+        let networks =
+            [("fake_score", &self.fake_score), ("generator", &self.generator), ("average", &self.average)];
+        let adams = [("fake_score_adam", &self.fake_score_adam), ("generator_adam", &self.generator_adam)];
+        let weights = networks.map(|(name, network)| (name.to_owned(), network.params().flat()));
+        let moments = adams
+            .into_iter()
+            .flat_map(|(of, adam)| adam.state().map(move |(name, tensor)| (format!("{of}.{name}"), tensor)));
+        weights.into_iter().chain(moments).collect()
+    }
+
+    /// First the fake score follows the generator, then the generator follows the teacher.
+    fn advance(&mut self) {
+        if self.done() {
+            return;
+        }
+        let Plan { shape, optimiser, seed, steps, .. } = &self.plan;
+        let batch = Batch::draw(&self.teacher, &self.concept, *shape, *seed, self.step);
+        let rate = schedule(self.step, *steps, 0, optimiser.decay);
+
+        let fake = step::fake_score_loss(&self.fake_score, &self.generator, &batch);
+        let gradient = clipped_gradient(self.fake_score.params(), &fake, optimiser.clip);
+        let fake_score_rate = rate * optimiser.fake_score_learning_rate;
+        self.fake_score_adam.step(self.fake_score.params(), &gradient, fake_score_rate, self.step);
+
+        let generated =
+            step::generator_loss(&self.teacher, &self.fake_score, &self.generator, &batch, optimiser.alpha);
+        let gradient = clipped_gradient(self.generator.params(), &generated, optimiser.clip);
+        let generator_rate = rate * optimiser.generator_learning_rate;
+        self.generator_adam.step(self.generator.params(), &gradient, generator_rate, self.step);
+
+        let decay = ema::decay(self.step, optimiser.ema_decay);
+        ema::update(self.average.params().flat(), self.generator.params().flat(), decay);
+        let [fake_remain, fake_forget] = fake.parts;
+        let [remain, forget] = generated.parts;
+        self.meter.add(&[fake_remain, fake_forget, remain, forget]);
+        self.step += 1;
+    }
+
+    fn report(&mut self) -> Result<Progress> {
+        let losses = self.meter.read(self.step)?;
+        self.check()?;
+        Ok(Progress { stage: self.plan.stage, step: self.step, total: self.plan.steps, losses })
+    }
+
+    fn checkpoint(&self) -> Result<Vec<u8>> {
+        self.check()?;
+        Ok(state::save(&self.identity, self.step, self.state()))
+    }
+
+    fn check(&self) -> Result<()> {
+        for (of, network) in [("fake score", &self.fake_score), ("generator", &self.generator)] {
+            if let Some(name) = network.params().first_not_finite() {
+                let tensor = format!("weight {name} of the {of}");
+                return Err(Error::Diverged { step: self.step, tensor });
+            }
+        }
+        Ok(())
+    }
+
+    fn done(&self) -> bool {
+        self.step >= self.plan.steps
+    }
+}
+
+fn clipped_gradient(params: &Params, loss: &Loss, clip: f64) -> Tensor {
+    params.gradient(&loss.total).clamp_(-clip, clip)
+}
+
+macro_rules! training {
+    ($($stage:ty),*) => {$(
+        impl Training for $stage {
+            fn stage(&self) -> Stage {
+                self.0.plan.stage
+            }
+
+            fn step(&self) -> u64 {
+                self.0.step
+            }
+
+            fn total(&self) -> u64 {
+                self.0.plan.steps
+            }
+
+            fn advance(&mut self) {
+                self.0.advance();
+            }
+
+            fn report(&mut self) -> Result<Progress> {
+                self.0.report()
+            }
+
+            fn checkpoint(&self) -> Result<Vec<u8>> {
+                self.0.checkpoint()
+            }
+        }
+    )*};
+}
+
+training!(Distillation, Forgetting);

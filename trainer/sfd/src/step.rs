@@ -1,0 +1,137 @@
+//! One iteration of Score Forgetting Distillation (SFD, arXiv 2409.11219) on EDM-parametrised networks.
+//!
+//! The teacher phi is frozen. The fake score psi learns to denoise what the generator theta emits, under the labels that
+//! theta was asked for. The generator moves to where the teacher's score and the fake score agree. The one ingredient
+//! of forgetting: for a forgotten label the teacher is asked for the label's *replacement*, while psi and theta keep the
+//! forgotten label, so that theta's images under it become the replacement's.
+//!
+//! Samples under kept and forgotten labels go through the networks as one batch with a weight for each sample; that is
+//! exact, because no layer mixes samples.
+
+use crate::concept::{Concept, Draw};
+use crate::denoiser::Denoiser;
+use crate::generator::{generate, generate_trainable};
+use crate::loss;
+use crate::noise::{Noise, Stream};
+use crate::sigma;
+use tch::{Device, Kind, Tensor};
+
+/// Sizes and weights of the two parts of a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BatchShape {
+    pub(crate) remain: i64,
+    pub(crate) forget: i64,
+    /// Weight of the forget part's mean loss; the remain part's is one.
+    pub(crate) forget_weight: f64,
+}
+
+/// Everything random about one iteration. Fresh latents, levels and noise for each of the two networks' steps.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    shape: BatchShape,
+    /// Labels that psi and theta are asked for: [B].
+    pub(crate) shown: Tensor,
+    /// Labels that phi is asked for: [B].
+    pub(crate) taught: Tensor,
+    /// Weight of each sample's loss: [B].
+    weight: Tensor,
+    fake_score: Sample,
+    generator: Sample,
+}
+
+/// A latent to generate from, and the level and noise that perturb the generated image.
+#[derive(Debug)]
+struct Sample {
+    latent: Tensor,
+    /// [B, 1]
+    sigma: Tensor,
+    noise: Tensor,
+}
+
+/// A step's loss and its parts for the log.
+pub(crate) struct Loss {
+    /// The scalar to minimise.
+    pub(crate) total: Tensor,
+    /// Mean over the remain part, and over the forget part (zero if there is none).
+    pub(crate) parts: [Tensor; 2],
+}
+
+impl Batch {
+    /// The batch of iteration `step`: a function of its arguments alone.
+    pub(crate) fn draw(
+        teacher: &Denoiser,
+        concept: &Concept,
+        shape: BatchShape,
+        seed: u64,
+        step: u64,
+    ) -> Self {
+        let (device, size) = (teacher.device(), shape.remain + shape.forget);
+        let first = step * size as u64;
+        let Draw { shown, taught } = concept.draw(seed, first, shape.remain, shape.forget);
+        let labels = |labels: &[i64]| Tensor::from_slice(labels).to_device(device);
+        let pixels = teacher.config().image.pixels();
+        let normal = |stream, columns| Noise::new(seed, stream).normal(first, size, columns, device);
+        let levels = Noise::new(seed, Stream::GeneratorSigma).uniform(first, size).into_iter();
+        let levels: Vec<f64> = levels.map(|u| sigma::generator_level(&teacher.config().noise, u)).collect();
+        Self {
+            shape,
+            shown: labels(&shown),
+            taught: labels(&taught),
+            weight: weights(shape).to_device(device),
+            fake_score: Sample {
+                latent: normal(Stream::FakeLatent, pixels),
+                sigma: sigma::score_levels(&normal(Stream::FakeSigma, 1)),
+                noise: normal(Stream::FakeNoise, pixels),
+            },
+            generator: Sample {
+                latent: normal(Stream::GeneratorLatent, pixels),
+                sigma: Tensor::from_slice(&levels).to_kind(Kind::Float).view([size, 1]).to_device(device),
+                noise: normal(Stream::GeneratorNoise, pixels),
+            },
+        }
+    }
+
+    fn reduce(&self, per_sample: &Tensor) -> Loss {
+        let [remain, forget]: [Tensor; 2] = per_sample
+            .detach()
+            .split_with_sizes([self.shape.remain, self.shape.forget], 0)
+            .try_into()
+            .expect("two parts");
+        let mean = |part: Tensor| part.sum(Kind::Double) / part.size()[0].max(1) as f64;
+        Loss { total: (per_sample * &self.weight).sum(None::<Kind>), parts: [mean(remain), mean(forget)] }
+    }
+}
+
+/// psi's loss: denoise the generator's current images under the labels it was asked for. Leads to psi's weights only.
+pub(crate) fn fake_score_loss(fake_score: &Denoiser, generator: &Denoiser, batch: &Batch) -> Loss {
+    let Sample { latent, sigma, noise } = &batch.fake_score;
+    let clean = generate(generator, latent, &batch.shown);
+    let noisy = loss::perturb(&clean, noise, sigma);
+    let denoised = fake_score.denoise_trainable(&noisy, sigma, &batch.shown);
+    batch.reduce(&loss::denoising(&denoised, &clean, sigma, fake_score.config().noise.sigma_data))
+}
+
+/// theta's loss: where teacher and fake score disagree about the generator's images, the teacher is right. Leads to
+/// theta's weights only, through phi and psi.
+pub(crate) fn generator_loss(
+    teacher: &Denoiser,
+    fake_score: &Denoiser,
+    generator: &Denoiser,
+    batch: &Batch,
+    alpha: f64,
+) -> Loss {
+    let Sample { latent, sigma, noise } = &batch.generator;
+    let clean = generate_trainable(generator, latent, &batch.shown);
+    let noisy = loss::perturb(&clean, noise, sigma);
+    let real = teacher.denoise(&noisy, sigma, &batch.taught);
+    let fake = fake_score.denoise(&noisy, sigma, &batch.shown);
+    batch.reduce(&loss::score_difference(&real, &fake, &clean, alpha))
+}
+
+/// 1 / n for each of the n remain samples, forget_weight / m for each of the m forget samples.
+fn weights(shape: BatchShape) -> Tensor {
+    let part = |size: i64, weight: f64| {
+        Tensor::full([size], weight / size.max(1) as f64, (Kind::Float, Device::Cpu))
+    };
+    Tensor::cat(&[part(shape.remain, 1.0), part(shape.forget, shape.forget_weight)], 0)
+}

@@ -1,0 +1,197 @@
+//! Training a teacher from images: the only part of this crate that sees any.
+
+use crate::adam::Adam;
+use crate::config::ModelConfig;
+use crate::denoiser::Denoiser;
+use crate::error::{Error, Result};
+use crate::noise::{Noise, Stream};
+use crate::settings::TeachSettings;
+use crate::state::{self, Identity};
+use crate::training::{Meter, Progress, Stage, Training, schedule};
+use crate::{ema, loss, sigma};
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+
+const BETA1: f64 = 0.9;
+/// Part of the steps, at the end, over which the learning rate falls.
+const DECAY: f64 = 0.5;
+
+/// Images with their labels.
+#[derive(Debug)]
+pub struct TrainingImages {
+    /// [N, pixels], values in [-1, 1].
+    images: Tensor,
+    /// [N]
+    labels: Tensor,
+}
+
+impl TrainingImages {
+    /// `pixels` holds one image after another, each channel by channel and row by row, with values in [-1, 1].
+    ///
+    /// # Errors
+    /// [`Error::Images`] if there are none, sizes do not match, a value is out of range, or a label is unknown.
+    pub fn new(config: &ModelConfig, pixels: &[f32], labels: &[i64]) -> Result<Self> {
+        let (size, count) = (config.image.pixels(), labels.len() as i64);
+        if count == 0 || pixels.len() as i64 != count * size {
+            let (values, shape) = (pixels.len(), config.image);
+            return Err(Error::Images(format!("{values} pixel values are not {count} images of {shape:?}")));
+        }
+        if let Some(at) = pixels.iter().position(|pixel| !(-1.0..=1.0).contains(pixel)) {
+            let (image, value) = (at as i64 / size, pixels[at]);
+            return Err(Error::Images(format!("image {image} has a pixel of {value}, outside [-1, 1]")));
+        }
+        if let Some(at) = labels.iter().position(|label| !(0..config.classes()).contains(label)) {
+            return Err(Error::Images(format!("image {at} has label {}, which the model lacks", labels[at])));
+        }
+        Ok(Self {
+            images: Tensor::from_slice(pixels).view([count, size]),
+            labels: Tensor::from_slice(labels),
+        })
+    }
+
+    pub fn len(&self) -> i64 {
+        self.labels.size()[0]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Images [N, pixels] and labels [N].
+    pub fn tensors(&self) -> (&Tensor, &Tensor) {
+        (&self.images, &self.labels)
+    }
+}
+
+/// Denoising score matching in EDM form.
+#[derive(Debug)]
+pub struct Teaching {
+    settings: TeachSettings,
+    seed: u64,
+    images: TrainingImages,
+    model: Denoiser,
+    average: Denoiser,
+    adam: Adam,
+    step: u64,
+    meter: Meter,
+}
+
+impl Teaching {
+    /// # Errors
+    /// If the configuration or a setting is not valid.
+    pub fn new(
+        config: &ModelConfig,
+        images: TrainingImages,
+        settings: TeachSettings,
+        seed: u64,
+        device: Device,
+    ) -> Result<Self> {
+        settings.validate()?;
+        let model = Denoiser::init(config, seed, device)?;
+        let images = TrainingImages {
+            images: images.images.to_device(device),
+            labels: images.labels.to_device(device),
+        };
+        let (average, adam) = (model.duplicate(), Adam::new(model.params(), BETA1));
+        let meter = Meter::new(&["denoising"], device);
+        Ok(Self { settings, seed, images, model, average, adam, step: 0, meter })
+    }
+
+    /// Continues from a checkpoint of a training with the same arguments.
+    ///
+    /// # Errors
+    /// If the state is not one of this training.
+    pub fn resume(&mut self, state: &[u8]) -> Result<()> {
+        self.step = state::load(state, &self.identity(), self.state())?;
+        Ok(())
+    }
+
+    /// The teacher: the averaged weights.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if a weight is not finite.
+    pub fn finish(self) -> Result<Denoiser> {
+        self.check()?;
+        Ok(self.average)
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::new([
+            ("stage", json!(Stage::Teach)),
+            ("seed", json!(self.seed)),
+            ("model", json!(self.model.config())),
+            ("settings", json!(self.settings)),
+        ])
+    }
+
+    /// Every tensor that changes.
+    fn state(&self) -> Vec<(String, &Tensor)> {
+        let networks = [("model", &self.model), ("average", &self.average)];
+        let weights = networks.map(|(name, network)| (name.to_owned(), network.params().flat()));
+        let adam = self.adam.state().map(|(name, tensor)| (format!("adam.{name}"), tensor));
+        weights.into_iter().chain(adam).collect()
+    }
+
+    fn loss(&self) -> Tensor {
+        let (device, size) = (self.model.device(), self.settings.batch);
+        let first = self.step * size as u64;
+        let chosen = Noise::new(self.seed, Stream::TeachImage).below(first, size, self.images.len() as usize);
+        let chosen: Vec<i64> = chosen.into_iter().map(|index| index as i64).collect();
+        let chosen = Tensor::from_slice(&chosen).to_device(device);
+        let (clean, label) =
+            (self.images.images.index_select(0, &chosen), self.images.labels.index_select(0, &chosen));
+        let normal = |stream, columns| Noise::new(self.seed, stream).normal(first, size, columns, device);
+        let sigma = sigma::score_levels(&normal(Stream::TeachSigma, 1));
+        let noisy = loss::perturb(&clean, &normal(Stream::TeachNoise, clean.size()[1]), &sigma);
+        let denoised = self.model.denoise_trainable(&noisy, &sigma, &label);
+        loss::denoising(&denoised, &clean, &sigma, self.model.config().noise.sigma_data).mean(None::<Kind>)
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.model.params().first_not_finite() {
+            None => Ok(()),
+            Some(name) => {
+                Err(Error::Diverged { step: self.step, tensor: format!("weight {name} of the teacher") })
+            }
+        }
+    }
+}
+
+impl Training for Teaching {
+    fn stage(&self) -> Stage {
+        Stage::Teach
+    }
+
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn total(&self) -> u64 {
+        self.settings.steps
+    }
+
+    fn advance(&mut self) {
+        if self.done() {
+            return;
+        }
+        let loss = self.loss();
+        let gradient = self.model.params().gradient(&loss);
+        let rate = schedule(self.step, self.settings.steps, self.settings.warmup_steps, DECAY);
+        self.adam.step(self.model.params(), &gradient, rate * self.settings.learning_rate, self.step);
+        let decay = ema::decay(self.step, self.settings.ema_decay);
+        ema::update(self.average.params().flat(), self.model.params().flat(), decay);
+        self.meter.add(&[loss]);
+        self.step += 1;
+    }
+
+    fn report(&mut self) -> Result<Progress> {
+        let losses = self.meter.read(self.step)?;
+        self.check()?;
+        Ok(Progress { stage: self.stage(), step: self.step, total: self.total(), losses })
+    }
+
+    fn checkpoint(&self) -> Result<Vec<u8>> {
+        self.check()?;
+        Ok(state::save(&self.identity(), self.step, self.state()))
+    }
+}
