@@ -1,1 +1,112 @@
-//! name = "lethe-core"
+//! Every decision of the operator, as pure functions: (what was observed, now) to
+//! (status, effects, events, when to look again).
+//!
+//! There is no IO here, no async and no clock. The controllers observe, call one `decide` per kind,
+//! and carry out what it returned: **the status first, then the effects in order**. Every effect is
+//! idempotent, so an operator that dies anywhere in between is continued by its successor, which
+//! observes again and decides again.
+//!
+//! - [`request::decide`]: is the request acceptable, and where does it stand?
+//! - [`model::decide`]: prepare, start a run, change serving, write the ledger. The one writer per lineage.
+//! - [`run::decide`]: create Jobs, read their outcomes, judge the measurements.
+
+#![forbid(unsafe_code)]
+
+pub mod accept;
+pub mod binomial;
+pub mod conditions;
+pub mod deadline;
+pub mod decimal;
+pub mod gates;
+pub mod job;
+pub mod jobs;
+pub mod model;
+pub mod names;
+pub mod plans;
+pub mod request;
+pub mod rollout;
+pub mod run;
+pub mod targets;
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{ConfigMap, Volume},
+    },
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use lethe_api::{
+    Digest,
+    v1alpha1::{LedgerEntry, UnlearnRun},
+};
+
+/// What a controller is to do about one object.
+#[derive(Clone, Debug)]
+pub struct Decision<Status> {
+    /// The whole status. Written only if it differs from the observed one.
+    pub status: Status,
+    /// To carry out in order, after the status was written.
+    pub effects: Vec<Effect>,
+    /// To publish, after the status was written.
+    pub events: Vec<Event>,
+    /// Look again after this long, even if nothing changes.
+    pub recheck: Option<Duration>,
+}
+
+/// An external effect. Each is idempotent.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Create; "already exists" is success. Never re-applied.
+    CreateRun(Box<UnlearnRun>),
+    /// Create; "already exists" is success. Never re-applied.
+    CreateConfigMap(Box<ConfigMap>),
+    /// Create; "already exists" is success. Never re-applied: queues and admission change Jobs.
+    CreateJob(Box<Job>),
+    /// Delete in the background; "not found" is success.
+    DeleteJob {
+        name: String,
+    },
+    /// Set or remove the bundle annotation on the pod template of a Deployment, by server-side apply.
+    PatchServing {
+        deployment: String,
+        bundle: Option<Digest>,
+    },
+    /// Write the `Promoted` condition of a run, under a field manager of its own.
+    MarkPromoted {
+        run: String,
+        condition: Condition,
+    },
+    /// Keep the ledger of a model that is being deleted, in a ConfigMap that outlives it.
+    ArchiveLedger(Box<ConfigMap>),
+    AddFinalizer,
+    RemoveFinalizer,
+}
+
+/// An event on the object that was decided about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub warning: bool,
+    /// PascalCase, from a closed set.
+    pub reason: String,
+    pub note: String,
+}
+
+/// What the installation adds to every trainer pod.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// URI of the content-addressed store, as the pods see it.
+    pub store: String,
+    /// The volume that holds it, and where it is mounted; none for a remote store.
+    pub store_volume: Option<(Volume, String)>,
+}
+
+/// The finalizer that keeps a model until its ledger is archived.
+pub const FINALIZER: &str = "lethe.dev/ledger";
+
+/// How often a controller looks at something that sends no events (a pod's progress, a server's digest).
+pub const POLL: Duration = Duration::from_secs(2);
+
+/// A ledger that outlived its model, as read from the archive ConfigMap.
+pub type ArchivedLedger = Vec<LedgerEntry>;

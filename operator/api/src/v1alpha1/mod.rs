@@ -2,6 +2,9 @@
 //!
 //! A request is a ticket, a run is the work, a model is the lineage, a policy is the rules.
 
+// Printer columns repeat their type, which is not a mistake.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod conditions;
 pub mod model;
 pub mod policy;
