@@ -1,1 +1,142 @@
-//! conditions
+//! Building and comparing conditions.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use lethe_api::v1alpha1::{ConditionType, Reason};
+
+use crate::Event;
+
+/// Longest message that the schema allows.
+const MAX_MESSAGE: usize = 4096;
+
+/// Conditions under construction. Starts from the observed ones, so that a condition which keeps its
+/// status keeps its transition time, and nothing is written when nothing changed.
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    list: Vec<Condition>,
+    generation: Option<i64>,
+    now: Timestamp,
+}
+
+impl Conditions {
+    pub fn new(observed: &[Condition], generation: Option<i64>, now: Timestamp) -> Self {
+        Self { list: observed.to_vec(), generation, now }
+    }
+
+    pub fn yes(&mut self, type_: ConditionType, reason: Reason, message: impl Into<String>) {
+        self.set(type_, "True", reason, message.into());
+    }
+
+    pub fn no(&mut self, type_: ConditionType, reason: Reason, message: impl Into<String>) {
+        self.set(type_, "False", reason, message.into());
+    }
+
+    /// Not known yet: it may still become either.
+    pub fn unknown(&mut self, type_: ConditionType, reason: Reason, message: impl Into<String>) {
+        self.set(type_, "Unknown", reason, message.into());
+    }
+
+    fn set(&mut self, type_: ConditionType, status: &str, reason: Reason, mut message: String) {
+        if message.len() > MAX_MESSAGE {
+            let cut = (0..=MAX_MESSAGE).rev().find(|&i| message.is_char_boundary(i)).unwrap_or(0);
+            message.truncate(cut);
+        }
+        let observed = type_.find(&self.list);
+        let last_transition_time = match observed {
+            Some(found) if found.status == status => found.last_transition_time.clone(),
+            _ => Time(self.now),
+        };
+        let condition = Condition {
+            type_: type_.as_str().into(),
+            status: status.into(),
+            reason: reason.to_string(),
+            message,
+            observed_generation: self.generation,
+            last_transition_time,
+        };
+        match self.list.iter_mut().find(|c| c.type_ == condition.type_) {
+            Some(found) => *found = condition,
+            None => self.list.push(condition),
+        }
+    }
+
+    pub fn remove(&mut self, type_: ConditionType) {
+        self.list.retain(|c| c.type_ != type_.as_str());
+    }
+
+    pub fn is_true(&self, type_: ConditionType) -> bool {
+        type_.is_true(&self.list)
+    }
+
+    pub fn into_list(mut self) -> Vec<Condition> {
+        self.list.sort_by(|a, b| a.type_.cmp(&b.type_));
+        self.list
+    }
+}
+
+/// One event for every condition whose status or reason changed, but for those that only say "not yet".
+pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Event> {
+    let changed = |c: &&Condition| {
+        let old = before.iter().find(|old| old.type_ == c.type_);
+        c.status != "Unknown" && old.is_none_or(|old| old.status != c.status || old.reason != c.reason)
+    };
+    after
+        .iter()
+        // Ready repeats what another condition says.
+        .filter(|c| c.type_ != ConditionType::Ready.as_str())
+        .filter(changed)
+        .map(|c| Event {
+            warning: c.status == "False" && !is_waiting(&c.reason),
+            reason: c.reason.clone(),
+            note: c.message.clone(),
+        })
+        .collect()
+}
+
+/// Reasons of a False that is no cause for concern.
+fn is_waiting(reason: &str) -> bool {
+    use Reason::*;
+    [WaitingForModel, WaitingForPolicy, WaitingForRun, WaitingForServing, Suspended, Preparing, Training, Evaluating, RollingOut, NotServed]
+        .iter()
+        .any(|waiting| waiting.to_string() == reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_transition_time_moves_only_with_the_status() {
+        let mut first = Conditions::new(&[], Some(1), at(10));
+        first.no(ConditionType::Ready, Reason::Training, "step 1");
+        let mut second = Conditions::new(&first.into_list(), Some(1), at(20));
+        second.no(ConditionType::Ready, Reason::Evaluating, "step 2");
+        let second = second.into_list();
+        assert_eq!(second[0].last_transition_time.0, at(10));
+        let mut third = Conditions::new(&second, Some(1), at(30));
+        third.yes(ConditionType::Ready, Reason::Ready, "");
+        assert_eq!(third.into_list()[0].last_transition_time.0, at(30));
+    }
+
+    #[test]
+    fn an_event_is_published_once_per_change_and_warns_of_trouble_only() {
+        let mut conditions = Conditions::new(&[], None, at(0));
+        conditions.no(ConditionType::GatesPassed, Reason::GateFailed, "leak");
+        conditions.no(ConditionType::Promoted, Reason::WaitingForServing, "");
+        let list = conditions.into_list();
+        let events = transitions(&[], &list);
+        assert_eq!(events.iter().map(|e| e.warning).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(transitions(&list, &list), []);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let mut conditions = Conditions::new(&[], None, at(0));
+        conditions.no(ConditionType::Ready, Reason::BadRecord, "\u{e9}".repeat(4096));
+        assert!(conditions.into_list()[0].message.len() <= MAX_MESSAGE);
+    }
+}

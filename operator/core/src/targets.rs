@@ -1,1 +1,211 @@
-//! targets
+//! What is forgotten, what is kept, and what a forgotten label yields instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lethe_api::{
+    contract::{Override, PlannedTarget},
+    v1alpha1::{KnownLabel, LedgerEntry, OverrideSpec, Reason, Strategy, UnlearnRequestSpec},
+};
+
+/// Why a set of targets makes no sense, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetsError {
+    #[error("label {label:?} is not known to the model; it knows {known}")]
+    UnknownLabel { label: String, known: String },
+    #[error("forgetting {0} would leave the model no label to generate; keep at least one")]
+    NothingWouldRemain(String),
+    #[error("override {0:?} is itself a target of this request; choose a label that stays")]
+    OverrideIsTarget(String),
+    #[error("override {0:?} is already forgotten by this model; choose a label that stays")]
+    OverrideIsForgotten(String),
+    #[error(
+        "none of the labels nearest to {0:?} stays; name one with strategy Fixed, or use strategy Random"
+    )]
+    OverrideUnavailable(String),
+}
+
+impl TargetsError {
+    pub fn reason(&self) -> Reason {
+        match self {
+            TargetsError::UnknownLabel { .. } => Reason::UnknownLabel,
+            TargetsError::NothingWouldRemain(_) => Reason::NothingWouldRemain,
+            TargetsError::OverrideIsTarget(_) => Reason::OverrideIsTarget,
+            TargetsError::OverrideIsForgotten(_) => Reason::OverrideIsForgotten,
+            TargetsError::OverrideUnavailable(_) => Reason::OverrideUnavailable,
+        }
+    }
+}
+
+/// Forgotten labels and their overrides, in label order.
+pub type Forgotten = BTreeMap<String, Override>;
+
+/// What the ledger says is forgotten. The first entry for a label counts; later ones repeat it.
+pub fn ledger_targets(ledger: &[LedgerEntry]) -> Forgotten {
+    let mut forgotten = Forgotten::new();
+    for entry in ledger {
+        for label in &entry.targets {
+            forgotten.entry(label.clone()).or_insert_with(|| as_override(&entry.replacement));
+        }
+    }
+    forgotten
+}
+
+/// Adds a request's targets to what is forgotten already. Targets that are there are left as they are.
+pub fn add_request(
+    forgotten: &Forgotten,
+    request: &UnlearnRequestSpec,
+    labels: &[KnownLabel],
+) -> Result<Forgotten, TargetsError> {
+    let targets: BTreeSet<&str> = request.targets.iter().map(|t| t.label.as_str()).collect();
+    for label in targets.iter().copied().chain(request.replacement.label.as_deref()) {
+        if !labels.iter().any(|known| known.name == label) {
+            return Err(TargetsError::UnknownLabel { label: label.into(), known: some_names(labels) });
+        }
+    }
+    if let Some(label) = request.replacement.label.as_deref() {
+        if targets.contains(label) {
+            return Err(TargetsError::OverrideIsTarget(label.into()));
+        }
+        if forgotten.contains_key(label) {
+            return Err(TargetsError::OverrideIsForgotten(label.into()));
+        }
+    }
+    let mut union = forgotten.clone();
+    for label in &targets {
+        union.entry((*label).to_owned()).or_insert_with(|| as_override(&request.replacement));
+    }
+    if labels.iter().all(|known| union.contains_key(&known.name)) {
+        let names = targets.iter().copied().collect::<Vec<_>>().join(", ");
+        return Err(TargetsError::NothingWouldRemain(names));
+    }
+    Ok(union)
+}
+
+/// The targets of a plan: `Nearest` becomes the nearest kept label, and an override that was itself
+/// forgotten later is replaced by its own override, until a kept label is reached.
+pub fn resolve(forgotten: &Forgotten, labels: &[KnownLabel]) -> Result<Vec<PlannedTarget>, TargetsError> {
+    let nearest_kept = |label: &str| -> Result<Override, TargetsError> {
+        let known = labels.iter().find(|known| known.name == label);
+        let mut candidates = known.into_iter().flat_map(|known| &known.nearest);
+        let kept = candidates.find(|name| !forgotten.contains_key(*name));
+        kept.map(|name| Override::Fixed { label: name.clone() })
+            .ok_or_else(|| TargetsError::OverrideUnavailable(label.to_owned()))
+    };
+    let resolve_one = |label: &str| -> Result<Override, TargetsError> {
+        let mut at = label;
+        // A chain has no more links than there are forgotten labels; a longer one is a circle.
+        for _ in 0..=forgotten.len() {
+            match &forgotten[at] {
+                Override::Random => return Ok(Override::Random),
+                Override::Nearest => return nearest_kept(at),
+                Override::Fixed { label: next } if forgotten.contains_key(next) => at = next,
+                kept @ Override::Fixed { .. } => return Ok(kept.clone()),
+            }
+        }
+        nearest_kept(label)
+    };
+    forgotten
+        .keys()
+        .map(|label| Ok(PlannedTarget { label: label.clone(), replacement: resolve_one(label)? }))
+        .collect()
+}
+
+fn as_override(spec: &OverrideSpec) -> Override {
+    match (spec.strategy, &spec.label) {
+        (Strategy::Fixed, Some(label)) => Override::Fixed { label: label.clone() },
+        // The schema refuses Fixed without a label; nearest is what is least wrong should it slip by.
+        (Strategy::Fixed, None) | (Strategy::Nearest, _) => Override::Nearest,
+        (Strategy::Random, _) => Override::Random,
+    }
+}
+
+/// The other way round, for the ledger.
+pub fn as_spec(replacement: &Override) -> OverrideSpec {
+    match replacement {
+        Override::Fixed { label } => OverrideSpec { strategy: Strategy::Fixed, label: Some(label.clone()) },
+        Override::Nearest => OverrideSpec { strategy: Strategy::Nearest, label: None },
+        Override::Random => OverrideSpec { strategy: Strategy::Random, label: None },
+    }
+}
+
+/// The first labels, for a message that must stay readable with a thousand of them.
+fn some_names(labels: &[KnownLabel]) -> String {
+    let shown = labels.iter().take(20).map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ");
+    if labels.len() > 20 { format!("{shown} and {} more", labels.len() - 20) } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lethe_api::v1alpha1::{ModelRef, Target};
+
+    fn known(names: &[&str]) -> Vec<KnownLabel> {
+        let nearest = |name: &str| names.iter().filter(|n| **n != name).map(|n| (*n).into()).collect();
+        names.iter().map(|n| KnownLabel { name: (*n).into(), nearest: nearest(n) }).collect()
+    }
+
+    fn request(targets: &[&str], strategy: Strategy, label: Option<&str>) -> UnlearnRequestSpec {
+        UnlearnRequestSpec {
+            model_ref: ModelRef { name: "digits".into() },
+            targets: targets.iter().map(|t| Target { label: (*t).into() }).collect(),
+            replacement: OverrideSpec { strategy, label: label.map(Into::into) },
+            data_subject_request: None,
+            suspend: false,
+        }
+    }
+
+    fn forget(pairs: &[(&str, &str)]) -> Forgotten {
+        pairs.iter().map(|(t, o)| ((*t).into(), Override::Fixed { label: (*o).into() })).collect()
+    }
+
+    fn fixed(label: &str) -> Override {
+        Override::Fixed { label: label.into() }
+    }
+
+    #[test]
+    fn a_label_that_the_model_does_not_know_is_named() {
+        let labels = known(&["0", "1", "2"]);
+        let error = add_request(&Forgotten::new(), &request(&["7"], Strategy::Nearest, None), &labels).unwrap_err();
+        assert_eq!(error.reason(), Reason::UnknownLabel);
+        assert!(error.to_string().contains("\"7\"") && error.to_string().contains("0, 1, 2"));
+        let error = add_request(&Forgotten::new(), &request(&["0"], Strategy::Fixed, Some("9")), &labels);
+        assert_eq!(error.unwrap_err().reason(), Reason::UnknownLabel);
+    }
+
+    #[test]
+    fn an_override_must_stay() {
+        let labels = known(&["0", "1", "2"]);
+        let in_targets = add_request(&Forgotten::new(), &request(&["0", "1"], Strategy::Fixed, Some("1")), &labels);
+        assert_eq!(in_targets.unwrap_err().reason(), Reason::OverrideIsTarget);
+        let in_ledger = add_request(&forget(&[("1", "2")]), &request(&["0"], Strategy::Fixed, Some("1")), &labels);
+        assert_eq!(in_ledger.unwrap_err().reason(), Reason::OverrideIsForgotten);
+    }
+
+    #[test]
+    fn something_must_remain() {
+        let labels = known(&["0", "1", "2"]);
+        let all = add_request(&forget(&[("1", "2")]), &request(&["0", "2"], Strategy::Random, None), &labels);
+        assert_eq!(all.unwrap_err().reason(), Reason::NothingWouldRemain);
+    }
+
+    #[test]
+    fn an_override_that_is_forgotten_later_hands_on_to_its_own() {
+        let labels = known(&["1", "3", "5", "8"]);
+        let chain = resolve(&forget(&[("3", "8"), ("8", "1")]), &labels).unwrap();
+        assert!(chain.iter().all(|t| t.replacement == fixed("1")), "{chain:?}");
+        let circle = resolve(&forget(&[("3", "8"), ("8", "3")]), &labels).unwrap();
+        assert!(circle.iter().all(|t| t.replacement == fixed("1")), "{circle:?}");
+    }
+
+    #[test]
+    fn nearest_skips_what_is_forgotten() {
+        let labels = known(&["0", "1", "2"]);
+        let mut forgotten = forget(&[("0", "2")]);
+        forgotten.insert("1".into(), Override::Nearest);
+        let resolved = resolve(&forgotten, &labels).unwrap();
+        assert_eq!(resolved[1].replacement, fixed("2"));
+        let mut blind = labels.clone();
+        blind[1].nearest = vec!["0".into()];
+        assert_eq!(resolve(&forgotten, &blind).unwrap_err().reason(), Reason::OverrideUnavailable);
+    }
+}

@@ -90,6 +90,9 @@ pub struct ForgetTask {
     /// The whole ledger and the new targets.
     #[schemars(length(min = 1, max = 1024))]
     pub targets: Vec<PlannedTarget>,
+    /// Every other label of the model. Said outright, so that a label that nobody measures is noticed.
+    #[schemars(length(min = 1, max = 1024))]
+    pub kept: Vec<String>,
     /// Forgetting steps; the trainer's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
@@ -130,6 +133,9 @@ pub struct EvaluateTask {
     /// Every ledger entry and every new target, with `Fixed` or `Random` overrides.
     #[schemars(length(min = 1, max = 1024))]
     pub targets: Vec<PlannedTarget>,
+    /// Every other label of the model: retention is measured on each.
+    #[schemars(length(min = 1, max = 1024))]
+    pub kept: Vec<String>,
     pub samples: Samples,
 }
 
@@ -161,6 +167,10 @@ pub enum PlanError {
     DuplicateTarget(String),
     #[error("target {target:?} is overridden by {label:?}, which is itself to be forgotten")]
     OverrideForgotten { target: String, label: String },
+    #[error("label {0:?} is listed both as a target and as kept, or twice as kept")]
+    KeptTwice(String),
+    #[error("target {target:?} is overridden by {label:?}, which is not among the kept labels")]
+    OverrideNotKept { target: String, label: String },
     #[error("target {0:?} has override Nearest: an evaluation needs the label that was chosen")]
     UnresolvedOverride(String),
 }
@@ -198,10 +208,10 @@ impl Plan {
             Task::Prepare(task) => steps_in_range(task.steps),
             Task::Forget(task) => {
                 steps_in_range(task.steps)?;
-                check_targets(&task.targets)
+                check_targets(&task.targets, &task.kept)
             }
             Task::Evaluate(task) => {
-                check_targets(&task.targets)?;
+                check_targets(&task.targets, &task.kept)?;
                 in_range("samples.leak", task.samples.leak.into(), 1, 1_000_000)?;
                 in_range("samples.retainPerLabel", task.samples.retain_per_label.into(), 1, 1_000_000)?;
                 in_range("samples.quality", task.samples.quality.into(), 2, 1_000_000)?;
@@ -236,9 +246,10 @@ fn steps_in_range(steps: Option<u32>) -> Result<(), PlanError> {
     steps.map_or(Ok(()), |steps| in_range("steps", steps.into(), 1, 10_000_000))
 }
 
-/// A set of targets makes sense if no label is there twice and no override is itself forgotten.
-fn check_targets(targets: &[PlannedTarget]) -> Result<(), PlanError> {
+/// Targets and kept labels make sense if no label is there twice and every override is kept.
+fn check_targets(targets: &[PlannedTarget], kept: &[String]) -> Result<(), PlanError> {
     in_range("number of targets", targets.len() as u64, 1, 1024)?;
+    in_range("number of kept labels", kept.len() as u64, 1, 1024)?;
     let mut forgotten = BTreeSet::new();
     for target in targets {
         in_range("length of a target's label", target.label.len() as u64, 1, 128)?;
@@ -246,11 +257,21 @@ fn check_targets(targets: &[PlannedTarget]) -> Result<(), PlanError> {
             return Err(PlanError::DuplicateTarget(target.label.clone()));
         }
     }
+    let mut stays = BTreeSet::new();
+    for label in kept {
+        if forgotten.contains(label.as_str()) || !stays.insert(label.as_str()) {
+            return Err(PlanError::KeptTwice(label.clone()));
+        }
+    }
     for target in targets {
-        if let Override::Fixed { label } = &target.replacement
-            && forgotten.contains(label.as_str())
-        {
-            return Err(PlanError::OverrideForgotten { target: target.label.clone(), label: label.clone() });
+        if let Override::Fixed { label } = &target.replacement {
+            let (target, label) = (target.label.clone(), label.clone());
+            if forgotten.contains(label.as_str()) {
+                return Err(PlanError::OverrideForgotten { target, label });
+            }
+            if !stays.contains(label.as_str()) {
+                return Err(PlanError::OverrideNotKept { target, label });
+            }
         }
     }
     Ok(())
@@ -279,6 +300,7 @@ mod tests {
                 distillation: digest.clone(),
                 judge: digest,
                 targets: targets.collect(),
+                kept: vec!["5".into(), "9".into()],
                 steps: None,
             }),
         }
@@ -290,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_plan_survives_its_own_json_byte_for_byte() {
-        let plan = plan(&[("3", fixed("8")), ("1", Override::Nearest)]);
+        let plan = plan(&[("3", fixed("9")), ("1", Override::Nearest)]);
         let read = Plan::parse(plan.to_json().as_bytes()).unwrap();
         assert_eq!(read, plan);
         assert_eq!(read.digest(), plan.digest());
@@ -298,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_refused_at_every_depth() {
-        let json = plan(&[("3", fixed("8"))]).to_json();
+        let json = plan(&[("3", fixed("9"))]).to_json();
         for (found, replaced) in [
             ("\"seed\":7", "\"seed\":7,\"sed\":7"),
             ("\"type\":\"Forget\"", "\"type\":\"Forget\",\"step\":1"),
@@ -317,6 +339,8 @@ mod tests {
         assert!(matches!(twice, Err(PlanError::DuplicateTarget(label)) if label == "3"));
         let circle = parse(&[("3", fixed("8")), ("8", fixed("3"))]);
         assert!(matches!(circle, Err(PlanError::OverrideForgotten { .. })));
+        assert!(matches!(parse(&[("3", fixed("7"))]), Err(PlanError::OverrideNotKept { .. })));
+        assert!(matches!(parse(&[("9", fixed("5"))]), Err(PlanError::KeptTwice(label)) if label == "9"));
     }
 
     #[test]
