@@ -1,1 +1,51 @@
-fn main() {}
+//! `cargo xtask VERB`: one module per verb, one line here.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::{cluster, env, image, setup};
+
+/// Set up, build, run and test Lethe on this machine
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Setup(setup::Args),
+    Cluster(cluster::cli::Args),
+    Image(image::Args),
+    Env(env::Args),
+    /// The first process inside a cluster's namespaces; started by `cluster up`
+    #[command(hide = true)]
+    NodeInit {
+        dir: PathBuf,
+        bin: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Setup(args) => setup::run(&args)?,
+        Verb::Cluster(args) => return cluster::cli::run(&args),
+        Verb::Image(args) => image::run(&args)?,
+        Verb::Env(args) => env::run(&args)?,
+        Verb::NodeInit { dir, bin } => cluster::init::run(&dir, &bin)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

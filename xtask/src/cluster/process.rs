@@ -1,0 +1,89 @@
+//! The processes of a cluster, found in the process table itself: a file with process ids would be wrong after
+//! a crash and could name somebody else's process after a while.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::layout::Layout;
+
+/// How long the kernel may take to end everything in the namespaces.
+const ENDING: Duration = Duration::from_secs(20);
+
+/// The first process inside the namespaces and whatever started it outside.
+pub struct Processes {
+    init: Option<Pid>,
+    all: Vec<Pid>,
+}
+
+impl Processes {
+    /// Finds the processes that were started for this cluster.
+    pub fn find(layout: &Layout) -> Self {
+        let init = layout.init().to_string_lossy().into_owned();
+        let mut found = Self { init: None, all: Vec::new() };
+        for pid in process_ids() {
+            let words = command_line(pid);
+            if words.contains(&init) {
+                found.all.push(pid);
+                if words.first() == Some(&init) && is_first_of_its_namespace(pid) {
+                    found.init = Some(pid);
+                }
+            }
+        }
+        found
+    }
+
+    /// The first process inside, by its number outside.
+    pub fn init(&self) -> Option<Pid> {
+        self.init
+    }
+
+    /// Ends the cluster: with the first process the kernel ends everything in its namespace. Returns when all
+    /// of it is gone, and with it the mounts and the network.
+    ///
+    /// # Errors
+    /// If a process may not be killed or does not end.
+    pub fn kill(layout: &Layout) -> Result<()> {
+        let deadline = Instant::now() + ENDING;
+        loop {
+            let found = Self::find(layout);
+            if found.all.is_empty() {
+                return Ok(());
+            }
+            for pid in &found.all {
+                match kill_process(*pid, Signal::KILL) {
+                    Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                    Err(error) => {
+                        return Err(error).with_context(|| {
+                            format!("cannot end process {} of cluster {}", pid.as_raw_nonzero(), layout.name)
+                        });
+                    }
+                }
+            }
+            if Instant::now() > deadline {
+                bail!("processes {:?} of cluster {} do not end", found.all, layout.name);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn process_ids() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// Empty for a process that has ended but was not yet waited for: it holds nothing any more.
+fn command_line(pid: Pid) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+fn is_first_of_its_namespace(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().next_back() == Some("1"))
+}

@@ -1,0 +1,39 @@
+//! `cargo xtask env`.
+
+use anyhow::Result;
+
+use crate::{cargo, setup};
+
+/// Print the environment for plain cargo with the trainer crates, and kubectl: eval "$(cargo xtask env)"
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// # Errors
+/// If libtorch or Kubernetes is not there and cannot be had.
+pub fn run(_args: &Args) -> Result<()> {
+    for (name, value) in cargo::libtorch_env(&setup::libtorch::directory()?) {
+        println!("export {name}={}", quote(&value));
+    }
+    let bin = setup::kubernetes::binaries()?;
+    println!("export PATH={}:\"$PATH\"", quote(&bin.to_string_lossy()));
+    Ok(())
+}
+
+/// For a POSIX shell.
+fn quote(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_survive_the_shell() {
+        let value = "a b'c$d";
+        let said = crate::cmd::output(
+            std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quote(value))]),
+        );
+        assert_eq!(said.unwrap(), value);
+    }
+}

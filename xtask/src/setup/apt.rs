@@ -1,0 +1,141 @@
+//! Debian packages: installed only when something is missing, so that a machine that has everything (or is no
+//! Debian but has the programs) needs neither root nor network.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::{cache, cmd, host, progress};
+
+/// A package, and how to tell that it is not needed.
+pub struct Package {
+    pub name: &'static str,
+    pub sign: Sign,
+}
+
+/// What a package brings.
+pub enum Sign {
+    Program(&'static str),
+    /// One of these files.
+    File(&'static [&'static str]),
+}
+
+impl Package {
+    const fn program(name: &'static str, program: &'static str) -> Self {
+        Self { name, sign: Sign::Program(program) }
+    }
+
+    fn is_there(&self) -> bool {
+        match self.sign {
+            Sign::Program(program) => cmd::find_program(program).is_some(),
+            Sign::File(files) => files.iter().any(|file| Path::new(file).exists()),
+        }
+    }
+}
+
+/// For building the workspace.
+pub const BUILD: &[Package] = &[
+    Package::program("g++", "c++"),
+    Package::program("git", "git"),
+    Package {
+        name: "libc6-dev",
+        sign: Sign::File(&["/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib64/libc.a"]),
+    },
+    Package {
+        name: "ca-certificates",
+        sign: Sign::File(&["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"]),
+    },
+];
+
+/// For fetching libtorch.
+pub const PYTHON: &[Package] = &[Package::program("python3", "python3")];
+
+/// `python3 -m pip` is a package of its own in Debian.
+pub const PIP: &str = "python3-pip";
+
+/// For running nodes.
+pub const CLUSTER: &[Package] = &[
+    Package::program("containerd", "containerd"),
+    Package::program("runc", "runc"),
+    Package {
+        name: "containernetworking-plugins",
+        sign: Sign::File(&["/usr/lib/cni/bridge", "/usr/libexec/cni/bridge", "/opt/cni/bin/bridge"]),
+    },
+    Package::program("iptables", "iptables"),
+    Package::program("iproute2", "ip"),
+    Package::program("conntrack", "conntrack"),
+    Package::program("socat", "socat"),
+    Package::program("util-linux", "nsenter"),
+    Package::program("mount", "mount"),
+];
+
+/// Installs what is missing of `packages`.
+///
+/// # Errors
+/// If something is missing and there is no apt, no right to use it, or it fails.
+pub fn ensure(packages: &[Package]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().filter(|one| !one.is_there()).map(|one| one.name).collect();
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+/// Installs `packages`, whatever is there.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if cmd::find_program("apt-get").is_none() {
+        bail!(
+            "missing: {list} (names as in Debian). There is no apt-get here: install them as your system does"
+        );
+    }
+    if !host::is_root() && cmd::find_program("sudo").is_none() {
+        bail!("missing: {list}. Run as root: apt-get install {list}");
+    }
+    progress::step(&format!("install {list}"), || {
+        update()?;
+        let mut install = apt_get(&["install", "--yes", "--no-install-recommends"]);
+        cmd::run_logged(install.args(packages), &cache::log("apt-install")?)
+    })
+}
+
+/// Package mirrors fail for a moment now and then, and a stale list makes the installation fail later.
+fn update() -> Result<()> {
+    const ATTEMPTS: u32 = 4;
+    let log = cache::log("apt-update")?;
+    for attempt in 1..ATTEMPTS {
+        if cmd::run_logged(&mut apt_get(&["update"]), &log).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_secs(2 * u64::from(attempt)));
+    }
+    cmd::run_logged(&mut apt_get(&["update"]), &log)
+}
+
+fn apt_get(args: &[&str]) -> Command {
+    // A service manager must not start the packages' services on the developer's machine; the lock may be held
+    // by an unattended upgrade.
+    let fixed = ["-q", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Options::=--force-confold"];
+    let mut command = if host::is_root() { Command::new("apt-get") } else { Command::new("sudo") };
+    if host::is_root() {
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+    } else {
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    }
+    command.args(fixed).args(args);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_recognised_and_what_is_not_is_missing() {
+        assert!(Package::program("dash", "sh").is_there());
+        assert!(!Package::program("none", "no-such-program-here").is_there());
+        assert!(Package { name: "base", sign: Sign::File(&["/no/such/file", "/etc/passwd"]) }.is_there());
+    }
+}

@@ -1,0 +1,54 @@
+//! `cargo xtask setup`: everything that the other verbs need and that this machine lacks. Every part is a
+//! function of its own, called by whoever needs it, and does nothing when there is nothing to do.
+
+pub mod apt;
+pub mod golang;
+pub mod helm;
+pub mod kubernetes;
+pub mod libtorch;
+
+use anyhow::Result;
+
+use crate::{host, progress};
+
+/// Install or build what is missing: Debian packages, libtorch, Kubernetes, Helm
+///
+/// Does nothing that is already done, and may be run at any time. Debian packages are installed with apt-get
+/// (with sudo when not root); everything else goes to the cache: $LETHE_CACHE, $XDG_CACHE_HOME/lethe or
+/// ~/.cache/lethe. The other verbs call the parts they need themselves.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// # Errors
+/// Of the first part that fails.
+pub fn run(_args: &Args) -> Result<()> {
+    build_packages()?;
+    match host::can_run_nodes() {
+        Ok(()) => {
+            cluster_packages()?;
+            progress::note("packages");
+        }
+        Err(reason) => progress::skip("packages for a local node", &reason),
+    }
+    let libtorch = libtorch::directory()?;
+    progress::note(&format!("libtorch {}: {}", libtorch::VERSION, libtorch.display()));
+    progress::note(&format!("Kubernetes {}: {}", kubernetes::VERSION, kubernetes::binaries()?.display()));
+    progress::note(&format!("Helm {}: {}", helm::VERSION, helm::binary()?.display()));
+    Ok(())
+}
+
+/// What building the workspace needs.
+///
+/// # Errors
+/// If something is missing and cannot be installed.
+pub fn build_packages() -> Result<()> {
+    apt::ensure(apt::BUILD)
+}
+
+/// What running nodes needs.
+///
+/// # Errors
+/// If something is missing and cannot be installed.
+pub fn cluster_packages() -> Result<()> {
+    apt::ensure(apt::CLUSTER)
+}
