@@ -1,0 +1,44 @@
+{{/*
+What the operator may do in a namespace that it watches. Every verb is one that it uses; there is no wildcard, and
+nothing here reads a Secret.
+*/}}
+{{- define "lethe.rules" -}}
+# Read the four kinds.
+- apiGroups: [lethe.dev]
+  resources: [diffusionmodels, unlearnpolicies, unlearnrequests, unlearnruns]
+  verbs: [get, list, watch]
+# Add and remove the finalizer that keeps a model until its ledger is archived.
+- apiGroups: [lethe.dev]
+  resources: [diffusionmodels]
+  verbs: [patch]
+# Start runs. Their spec is immutable.
+- apiGroups: [lethe.dev]
+  resources: [unlearnruns]
+  verbs: [create]
+- apiGroups: [lethe.dev]
+  resources: [diffusionmodels/status, unlearnrequests/status, unlearnruns/status]
+  verbs: [patch]
+# Owner references with blockOwnerDeletion, where the cluster enforces the right to set them.
+- apiGroups: [lethe.dev]
+  resources: [diffusionmodels/finalizers, unlearnruns/finalizers]
+  verbs: [update]
+# Plans, and the archive of a deleted model's ledger. Read by name only.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, patch]
+# One Job per stage of a run. Never changed once created.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
+# Termination messages, and the addresses of trainer and server pods.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+# The bundle annotation on a serving target.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, patch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
