@@ -32,3 +32,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "lethe.trainerNamespaces" -}}
 {{- .Values.networkPolicy.trainerNamespaces | default .Values.watchNamespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
+
+{{/* The volume source of the store, as JSON. */}}
+{{- define "lethe.volume" -}}
+{{- .Values.store.volume | default (dict "persistentVolumeClaim" (dict "claimName" "lethe-store")) | toJson }}
+{{- end }}
+
+{{/* The claim that holds the store; empty if it is another kind of volume. */}}
+{{- define "lethe.claim" -}}
+{{- dig "persistentVolumeClaim" "claimName" "" (fromJson (include "lethe.volume" .)) }}
+{{- end }}
