@@ -18,10 +18,6 @@ nothing here reads a Secret.
 - apiGroups: [lethe.dev]
   resources: [diffusionmodels/status, unlearnrequests/status, unlearnruns/status]
   verbs: [patch]
-# Owner references with blockOwnerDeletion, where the cluster enforces the right to set them.
-- apiGroups: [lethe.dev]
-  resources: [diffusionmodels/finalizers, unlearnruns/finalizers]
-  verbs: [update]
 # Plans, and the archive of a deleted model's ledger. Read by name only.
 - apiGroups: [""]
   resources: [configmaps]
