@@ -43,6 +43,8 @@ pub struct Confusion(Vec<Census>);
 pub struct Reference {
     samples_per_label: i64,
     moments: Vec<Moments>,
+    /// The same of as many other teacher samples: how far the teacher is from itself.
+    floor: Vec<Moments>,
     /// Per label, how many of the teacher's samples the judge recognises.
     recognised: Vec<u64>,
 }
@@ -123,11 +125,31 @@ pub fn frechet(
     labels: &[i64],
     seed: u64,
 ) -> Result<f64> {
-    let per_label = reference.samples_per_label;
+    frechet_of(model, judge, reference, labels, reference.samples_per_label, seed)
+}
+
+/// As [`frechet`], with `per_label` samples of the model.
+///
+/// # Errors
+/// [`Error::TooFewSamples`] without labels.
+pub fn frechet_of(
+    model: &Denoiser,
+    judge: &Judge,
+    reference: &Reference,
+    labels: &[i64],
+    per_label: i64,
+    seed: u64,
+) -> Result<f64> {
     let moments = |&label: &i64| Moments::of(&judge.look(&one_step(model, label, per_label, seed)).0);
     let ours: Vec<Moments> = labels.iter().map(moments).collect();
-    let theirs = labels.iter().map(|&label| &reference.moments[label as usize]);
-    match (Moments::union(&ours), Moments::union(theirs)) {
+    distance(&ours, labels.iter().map(|&label| &reference.moments[label as usize]))
+}
+
+fn distance<'a>(
+    ours: impl IntoIterator<Item = &'a Moments>,
+    theirs: impl IntoIterator<Item = &'a Moments>,
+) -> Result<f64> {
+    match (Moments::union(ours), Moments::union(theirs)) {
         (Some(ours), Some(theirs)) => Ok(frechet::distance(&ours, &theirs)),
         _ => Err(Error::TooFewSamples { what: "the Frechet distance", least: 2, given: 0 }),
     }
@@ -150,13 +172,26 @@ impl Reference {
         let (features, probability) = judge.look(&images);
         let parts =
             features.split(per_label, 0).into_iter().zip(probability.argmax(1, false).split(per_label, 0));
+        let (others, _) = samples(teacher, per_label, settings.sampler_steps, seed, Stream::FloorLatent);
+        let floor = judge.look(&others).0.split(per_label, 0).iter().map(Moments::of).collect();
         let mut reference =
-            Self { samples_per_label: per_label, moments: Vec::new(), recognised: Vec::new() };
+            Self { samples_per_label: per_label, moments: Vec::new(), floor, recognised: Vec::new() };
         for (label, (features, predicted)) in (0_i64..).zip(parts) {
             reference.moments.push(Moments::of(&features));
             reference.recognised.push(predicted.eq(label).sum(Kind::Int64).int64_value(&[]) as u64);
         }
         Ok(reference)
+    }
+
+    /// Frechet distance of the teacher from itself over `labels`: no model can be expected below it.
+    ///
+    /// # Errors
+    /// [`Error::TooFewSamples`] without labels.
+    pub fn floor(&self, labels: &[i64]) -> Result<f64> {
+        distance(
+            labels.iter().map(|&label| &self.floor[label as usize]),
+            labels.iter().map(|&label| &self.moments[label as usize]),
+        )
     }
 
     /// How many of the teacher's fresh samples of `label` the judge recognises.
@@ -171,15 +206,17 @@ impl Reference {
 
     /// Same statistics, same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let stack = |part: fn(&Moments) -> &Tensor| {
-            Tensor::stack(&self.moments.iter().map(part).collect::<Vec<_>>(), 0)
+        let stack = |moments: &[Moments], part: fn(&Moments) -> &Tensor| {
+            Tensor::stack(&moments.iter().map(part).collect::<Vec<_>>(), 0)
         };
         let recognised: Vec<i64> = self.recognised.iter().map(|&hits| hits as i64).collect();
         let tensors = [
             ("samples", Tensor::from_slice(&[self.samples_per_label])),
             ("recognised", Tensor::from_slice(&recognised)),
-            ("sum", stack(|moments| &moments.sum)),
-            ("outer", stack(|moments| &moments.outer)),
+            ("sum", stack(&self.moments, |moments| &moments.sum)),
+            ("outer", stack(&self.moments, |moments| &moments.outer)),
+            ("floor.sum", stack(&self.floor, |moments| &moments.sum)),
+            ("floor.outer", stack(&self.floor, |moments| &moments.outer)),
         ];
         weights::write(None, tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor)))
     }
@@ -193,6 +230,8 @@ impl Reference {
             Expected::new("recognised", &[classes], Kind::Int64),
             Expected::new("sum", &[classes, features], Kind::Double),
             Expected::new("outer", &[classes, features, features], Kind::Double),
+            Expected::new("floor.sum", &[classes, features], Kind::Double),
+            Expected::new("floor.outer", &[classes, features, features], Kind::Double),
         ];
         let tensors = weights::read(FILE, bytes, &expected, tch::Device::Cpu)?;
         let samples_per_label = tensors[0].int64_value(&[0]);
@@ -201,14 +240,18 @@ impl Reference {
             let problem = format!("{recognised:?} recognised of {samples_per_label} samples per label");
             return Err(Error::Weights { file: FILE, source: WeightsError::Header(problem) });
         }
-        let moments = |label| Moments {
-            n: samples_per_label,
-            sum: tensors[2].get(label),
-            outer: tensors[3].get(label),
+        let moments = |first: usize| -> Vec<Moments> {
+            let of = |label| Moments {
+                n: samples_per_label,
+                sum: tensors[first].get(label),
+                outer: tensors[first + 1].get(label),
+            };
+            (0..classes).map(of).collect()
         };
         Ok(Self {
             samples_per_label,
-            moments: (0..classes).map(moments).collect(),
+            moments: moments(2),
+            floor: moments(4),
             recognised: recognised.into_iter().map(|hits| hits as u64).collect(),
         })
     }

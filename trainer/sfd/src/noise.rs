@@ -34,6 +34,8 @@ pub enum Stream {
     MeasureLatent = 17,
     /// Samples that are served or shown.
     ServeLatent = 18,
+    /// Teacher samples that are compared with those behind the reference statistics.
+    FloorLatent = 19,
 }
 
 /// A source of random numbers that is addressed, not consumed.
