@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{cargo, setup};
+use crate::{cargo, progress, setup};
 
 /// Print the environment for plain cargo with the trainer crates, and kubectl: eval "$(cargo xtask env)"
 #[derive(Debug, clap::Args)]
@@ -12,10 +12,10 @@ pub struct Args {}
 /// If libtorch or Kubernetes is not there and cannot be had.
 pub fn run(_args: &Args) -> Result<()> {
     for (name, value) in cargo::libtorch_env(&setup::libtorch::directory()?) {
-        println!("export {name}={}", quote(&value));
+        progress::say(format_args!("export {name}={}", quote(&value)))?;
     }
     let bin = setup::kubernetes::binaries()?;
-    println!("export PATH={}:\"$PATH\"", quote(&bin.to_string_lossy()));
+    progress::say(format_args!("export PATH={}:\"$PATH\"", quote(&bin.to_string_lossy())))?;
     Ok(())
 }
 

@@ -32,11 +32,18 @@ enum Verb {
 fn main() -> ExitCode {
     match run(Cli::parse().verb) {
         Ok(code) => code,
+        // `cargo xtask ... | head`: the reader has what it wanted.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn run(verb: Verb) -> Result<ExitCode> {

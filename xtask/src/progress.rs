@@ -43,6 +43,14 @@ pub fn skip(what: &str, why: &str) {
     eprintln!("SKIP   {what}: {why}");
 }
 
+/// Writes a result to standard output.
+///
+/// # Errors
+/// If nobody reads it any more, or it cannot be written.
+pub fn say(text: impl std::fmt::Display) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
 /// `3.2 s` or `4 min 05 s`.
 pub fn seconds(time: Duration) -> String {
     let whole = time.as_secs();

@@ -66,7 +66,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Verb::Load { images } => load(&args.name, images)?,
         Verb::Forward { port, address } => {
             let port = Cluster::find(&args.name)?.forward(*port, *address)?;
-            println!("127.0.0.1:{port} is {address} in cluster {}; Ctrl-C ends it", args.name);
+            progress::say(format_args!(
+                "127.0.0.1:{port} is {address} in cluster {}; Ctrl-C ends it",
+                args.name
+            ))?;
             loop {
                 std::thread::park();
             }
@@ -78,25 +81,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 fn up(options: &Options) -> Result<()> {
     let cluster = Cluster::up(options)?;
     let name = &options.name;
-    println!("cluster {name} is up; its logs are in {}", cluster.logs().display());
-    println!("  cargo xtask cluster --name {name} exec -- kubectl get nodes");
-    println!("  cargo xtask cluster --name {name} down");
+    progress::say(format_args!("cluster {name} is up; its logs are in {}", cluster.logs().display()))?;
+    progress::say(format_args!("  cargo xtask cluster --name {name} exec -- kubectl get nodes"))?;
+    progress::say(format_args!("  cargo xtask cluster --name {name} down"))?;
     Ok(())
 }
 
 fn status(name: &str) -> Result<ExitCode> {
     for (name, running) in list()? {
-        println!("{name}: {}", if running { "running" } else { "not running; `down` removes what is left" });
+        let state = if running { "running" } else { "not running; `down` removes what is left" };
+        progress::say(format_args!("{name}: {state}"))?;
     }
     let cluster = match Cluster::find(name) {
         Ok(cluster) => cluster,
         Err(reason) => {
-            println!("{reason:#}");
+            progress::say(format_args!("{reason:#}"))?;
             return Ok(ExitCode::FAILURE);
         }
     };
-    println!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?);
-    println!("{}", cluster.kubectl(&["get", "pods", "--all-namespaces"])?);
+    progress::say(cluster.kubectl(&["get", "nodes", "-o", "wide"])?)?;
+    progress::say(cluster.kubectl(&["get", "pods", "--all-namespaces"])?)?;
     Ok(ExitCode::SUCCESS)
 }
 

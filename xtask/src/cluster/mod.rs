@@ -82,6 +82,7 @@ impl Cluster {
         let started = progress::step(&format!("start cluster {}", layout.name), || start(&layout, &bin));
         let ready = started.and_then(|cluster| {
             progress::step("node ready", || cluster.make_ready(&pause, options.gpus))?;
+            fs::write(layout.ready(), "").context("cannot note that the cluster is up")?;
             Ok(cluster)
         });
         if ready.is_err() {
@@ -273,7 +274,7 @@ pub fn list() -> Result<Vec<(String, bool)>> {
 
 /// A start that died half way is not up.
 fn is_up(layout: &Layout) -> bool {
-    layout.dir.join(init::API_READY).exists() && Processes::find(layout).init().is_some()
+    layout.ready().exists() && Processes::find(layout).init().is_some()
 }
 
 /// Ends everything, then removes everything, in the order in which one holds the other.

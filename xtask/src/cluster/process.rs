@@ -12,6 +12,10 @@ use super::layout::Layout;
 /// How long the kernel may take to end everything in the namespaces.
 const ENDING: Duration = Duration::from_secs(20);
 
+/// How long what started the first process may take to notice that it ended; also what a start that was killed
+/// before its first process existed costs.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// The first process inside the namespaces and whatever started it outside.
 pub struct Processes {
     init: Option<Pid>,
@@ -46,26 +50,33 @@ impl Processes {
     /// # Errors
     /// If a process may not be killed or does not end.
     pub fn kill(layout: &Layout) -> Result<()> {
-        let deadline = Instant::now() + ENDING;
+        let start = Instant::now();
         loop {
             let found = Self::find(layout);
             if found.all.is_empty() {
                 return Ok(());
             }
-            for pid in &found.all {
-                match kill_process(*pid, Signal::KILL) {
-                    Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                    Err(error) => {
-                        return Err(error).with_context(|| {
-                            format!("cannot end process {} of cluster {}", pid.as_raw_nonzero(), layout.name)
-                        });
-                    }
-                }
+            // The first process alone: what started it outside then reaps it and ends by itself. Killed
+            // together, they would leave a zombie wherever the machine's own process 1 does not reap.
+            if let Some(init) = found.init {
+                kill(init, layout)?;
+            } else if start.elapsed() > GRACE {
+                found.all.iter().try_for_each(|pid| kill(*pid, layout))?;
             }
-            if Instant::now() > deadline {
+            if start.elapsed() > ENDING {
                 bail!("processes {:?} of cluster {} do not end", found.all, layout.name);
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn kill(pid: Pid, layout: &Layout) -> Result<()> {
+    match kill_process(pid, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => {
+            let pid = pid.as_raw_nonzero();
+            Err(error).with_context(|| format!("cannot end process {pid} of cluster {}", layout.name))
         }
     }
 }

@@ -57,16 +57,16 @@ pub struct Built {
 pub fn run(args: &Args) -> Result<()> {
     let wanted = |which| args.which == which || args.which == Which::All;
     if wanted(Which::Operator) {
-        report(&operator()?);
+        report(&operator()?)?;
     }
     if wanted(Which::Trainer) {
-        report(&trainer()?);
+        report(&trainer()?)?;
     }
     if wanted(Which::Pause) {
         let file = directory()?.join("pause.tar");
         fs::copy(pause()?, &file).with_context(|| format!("cannot write {}", file.display()))?;
         let identity = oci::identify(&file)?.context("the sandbox image has no index")?;
-        report(&Built { file, identity });
+        report(&Built { file, identity })?;
     }
     Ok(())
 }
@@ -87,8 +87,9 @@ pub fn trainer() -> Result<Built> {
     trainer::build(&directory()?)
 }
 
-fn report(image: &Built) {
-    println!("{} {} {}", image.identity.name, image.identity.digest, image.file.display());
+fn report(image: &Built) -> Result<()> {
+    let Identity { name, digest } = &image.identity;
+    progress::say(format_args!("{name} {digest} {}", image.file.display()))
 }
 
 /// Where image tars go: in the clone.
