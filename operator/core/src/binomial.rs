@@ -42,9 +42,15 @@ mod tests {
     #[test]
     fn the_largest_sample_sizes_that_keep_a_bound_are_the_published_ones() {
         // (hits, smallest n whose 95 % bound is at most the limit).
-        for (hits, n, limit) in
-            [(0, 299, 0.01), (1, 473, 0.01), (2, 628, 0.01), (3, 773, 0.01), (5, 1049, 0.01), (0, 598, 0.005), (1, 947, 0.005)]
-        {
+        for (hits, n, limit) in [
+            (0, 299, 0.01),
+            (1, 473, 0.01),
+            (2, 628, 0.01),
+            (3, 773, 0.01),
+            (5, 1049, 0.01),
+            (0, 598, 0.005),
+            (1, 947, 0.005),
+        ] {
             assert!(upper_bound(hits, n, 0.95) <= limit, "{hits} of {n}");
             assert!(upper_bound(hits, n - 1, 0.95) > limit, "{hits} of {}", n - 1);
         }

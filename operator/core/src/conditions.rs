@@ -36,20 +36,24 @@ impl Conditions {
         self.set(type_, "Unknown", reason, message.into());
     }
 
-    fn set(&mut self, type_: ConditionType, status: &str, reason: Reason, mut message: String) {
+    fn set(&mut self, type_: ConditionType, status: &str, reason: Reason, message: String) {
+        self.put(type_.as_str(), status, reason.to_string(), message);
+    }
+
+    fn put(&mut self, type_: &str, status: &str, reason: String, mut message: String) {
         if message.len() > MAX_MESSAGE {
             let cut = (0..=MAX_MESSAGE).rev().find(|&i| message.is_char_boundary(i)).unwrap_or(0);
             message.truncate(cut);
         }
-        let observed = type_.find(&self.list);
+        let observed = self.list.iter().find(|c| c.type_ == type_);
         let last_transition_time = match observed {
             Some(found) if found.status == status => found.last_transition_time.clone(),
             _ => Time(self.now),
         };
         let condition = Condition {
-            type_: type_.as_str().into(),
+            type_: type_.into(),
             status: status.into(),
-            reason: reason.to_string(),
+            reason,
             message,
             observed_generation: self.generation,
             last_transition_time,
@@ -58,6 +62,11 @@ impl Conditions {
             Some(found) => *found = condition,
             None => self.list.push(condition),
         }
+    }
+
+    /// Repeats a condition of another object.
+    pub fn copy(&mut self, from: &Condition) {
+        self.put(&from.type_, &from.status, from.reason.clone(), from.message.clone());
     }
 
     pub fn remove(&mut self, type_: ConditionType) {
@@ -96,9 +105,20 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Event> {
 /// Reasons of a False that is no cause for concern.
 fn is_waiting(reason: &str) -> bool {
     use Reason::*;
-    [WaitingForModel, WaitingForPolicy, WaitingForRun, WaitingForServing, Suspended, Preparing, Training, Evaluating, RollingOut, NotServed]
-        .iter()
-        .any(|waiting| waiting.to_string() == reason)
+    [
+        WaitingForModel,
+        WaitingForPolicy,
+        WaitingForRun,
+        WaitingForServing,
+        Suspended,
+        Preparing,
+        Training,
+        Evaluating,
+        RollingOut,
+        NotServed,
+    ]
+    .iter()
+    .any(|waiting| waiting.to_string() == reason)
 }
 
 #[cfg(test)]

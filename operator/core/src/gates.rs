@@ -1,1 +1,297 @@
-//! gates
+//! Verdicts from raw counts. Everything here fails closed: what was not measured, or cannot be trusted,
+//! never passes.
+
+use lethe_api::{
+    contract::{Count, EvaluateRecord, EvaluateTask, TargetMeasurement},
+    v1alpha1::{Gate, GateName, GateResult, Verdict},
+};
+
+use crate::{binomial, decimal};
+
+/// Confidence of the leak bound where the policy names none.
+const DEFAULT_CONFIDENCE: f64 = 0.95;
+
+/// One result per gate, and per target where the gate is about a target.
+///
+/// `task` is what the evaluation pod was asked to measure: a record of anything else is an Error.
+pub fn judge(gates: &[Gate], task: &EvaluateTask, record: &EvaluateRecord) -> Vec<GateResult> {
+    if let Err(why) = same_subject(task, record) {
+        return GateName::ALL.into_iter().map(|name| error(name, None, why.clone())).collect();
+    }
+    let mut results = Vec::new();
+    for name in GateName::ALL {
+        // The schema refuses such a policy; should one slip by, it must not pass by having fewer gates.
+        let Some(gate) = gates.iter().find(|gate| gate.name == name) else {
+            results.push(error(name, None, "the policy has no such gate".into()));
+            continue;
+        };
+        match name {
+            GateName::DirectLeak => results.extend(per_target(name, task, record, |m| leak(gate, m))),
+            GateName::OverrideConformity => {
+                results.extend(per_target(name, task, record, |m| conformity(gate, m)));
+            }
+            GateName::RetainAccuracy => results.push(retain_accuracy(gate, task, record)),
+            GateName::RetainQuality => results.push(retain_quality(gate, record)),
+            GateName::Hygiene => results.push(hygiene(record)),
+        }
+    }
+    results
+}
+
+/// The worst verdict; Error if there is none at all.
+pub fn overall(results: &[GateResult]) -> Verdict {
+    results.iter().map(|result| result.verdict).max().unwrap_or(Verdict::Error)
+}
+
+/// The measurement must be of what was asked for, with the judge and reference that were asked for.
+fn same_subject(task: &EvaluateTask, record: &EvaluateRecord) -> Result<(), String> {
+    let pairs = [
+        ("candidate", &task.candidate, &record.candidate),
+        ("baseline", &task.baseline, &record.baseline),
+        ("judge", &task.judge, &record.judge),
+        ("reference", &task.reference, &record.reference),
+    ];
+    for (what, asked, found) in pairs {
+        if asked != found {
+            return Err(format!("the measurement is of {what} {}, not {}", found.short(), asked.short()));
+        }
+    }
+    let unasked = record.targets.iter().find(|m| !task.targets.iter().any(|t| t.label == m.label));
+    if let Some(measurement) = unasked {
+        return Err(format!("the measurement has a target {:?} that nobody asked for", measurement.label));
+    }
+    Ok(())
+}
+
+fn per_target(
+    name: GateName,
+    task: &EvaluateTask,
+    record: &EvaluateRecord,
+    gate: impl Fn(&TargetMeasurement) -> GateResult,
+) -> Vec<GateResult> {
+    let one = |label: &String| match record.targets.iter().filter(|m| m.label == *label).collect::<Vec<_>>()[..]
+    {
+        [measurement] => gate(measurement),
+        [] => error(name, Some(label.clone()), "this target was not measured".into()),
+        _ => error(name, Some(label.clone()), "this target was measured more than once".into()),
+    };
+    task.targets.iter().map(|target| one(&target.label)).collect()
+}
+
+/// direct-leak: the upper bound on how often the forgotten label is still generated.
+fn leak(gate: &Gate, measured: &TargetMeasurement) -> GateResult {
+    let name = GateName::DirectLeak;
+    let target = Some(measured.label.clone());
+    let confidence = gate.confidence.as_deref().map_or(Some(DEFAULT_CONFIDENCE), decimal::parse);
+    let (Some(limit), Some(confidence)) = (threshold(&gate.max_bound), confidence) else {
+        return error(name, target, "the policy's maxBound or confidence is not a decimal number".into());
+    };
+    for count in [measured.leak, measured.control, measured.base_rate] {
+        if let Err(why) = plausible(count) {
+            return error(name, target, why);
+        }
+    }
+    let bound = binomial::upper_bound(measured.leak.hits, measured.leak.n, confidence);
+    let result = GateResult {
+        target: target.clone(),
+        bound: Some(decimal::show_upper(bound)),
+        threshold: gate.max_bound.clone(),
+        base_rate: share(measured.base_rate).map(decimal::show),
+        ..counted(name, measured.leak)
+    };
+    let control_lower = 1.0
+        - binomial::upper_bound(measured.control.n - measured.control.hits, measured.control.n, confidence);
+    if control_lower <= limit {
+        return GateResult {
+            verdict: Verdict::Error,
+            message: Some(format!(
+                "the positive control passed: of {} samples of the baseline, which has forgotten nothing, the \
+                 judge recognised {}; this judge cannot tell",
+                measured.control.n, measured.control.hits
+            )),
+            ..result
+        };
+    }
+    if let Some(message) = too_few(gate, measured.leak.n) {
+        return GateResult { verdict: Verdict::Inconclusive, message: Some(message), ..result };
+    }
+    if bound <= limit {
+        return GateResult { verdict: Verdict::Pass, ..result };
+    }
+    let message = format!(
+        "{} of {} samples were judged as the forgotten label; the bound {} is above {}",
+        measured.leak.hits,
+        measured.leak.n,
+        decimal::show_upper(bound),
+        gate.max_bound.as_deref().unwrap_or_default()
+    );
+    GateResult { verdict: Verdict::Fail, message: Some(message), ..result }
+}
+
+/// override-conformity: the share of samples at the forgotten label that are the override.
+fn conformity(gate: &Gate, measured: &TargetMeasurement) -> GateResult {
+    let name = GateName::OverrideConformity;
+    let target = Some(measured.label.clone());
+    let Some(least) = threshold(&gate.min) else {
+        return error(name, target, "the policy's min is not a decimal number".into());
+    };
+    if let Err(why) = plausible(measured.override_hits) {
+        return error(name, target, why);
+    }
+    let result = GateResult { target, threshold: gate.min.clone(), ..counted(name, measured.override_hits) };
+    if let Some(message) = too_few(gate, measured.override_hits.n) {
+        return GateResult { verdict: Verdict::Inconclusive, message: Some(message), ..result };
+    }
+    let value = share(measured.override_hits).unwrap_or(0.0);
+    compare(result, value >= least, || "too few samples are the override label".into())
+}
+
+/// retain-accuracy: how far the mean accuracy over the kept labels lies below the baseline's.
+fn retain_accuracy(gate: &Gate, task: &EvaluateTask, record: &EvaluateRecord) -> GateResult {
+    let name = GateName::RetainAccuracy;
+    let Some(most) = threshold(&gate.max_drop) else {
+        return error(name, None, "the policy's maxDrop is not a decimal number".into());
+    };
+    let mut measured: Vec<&str> = record.retain.iter().map(|m| m.label.as_str()).collect();
+    let mut kept: Vec<&str> = task.kept.iter().map(String::as_str).collect();
+    measured.sort_unstable();
+    kept.sort_unstable();
+    if measured != kept || kept.is_empty() {
+        return error(name, None, "not every kept label was measured exactly once".into());
+    }
+    for label in &record.retain {
+        if let Err(why) = plausible(label.candidate).and(plausible(label.baseline)) {
+            return error(name, None, format!("label {:?}: {why}", label.label));
+        }
+    }
+    let mean = |count: fn(&lethe_api::contract::LabelMeasurement) -> Count| {
+        let shares = record.retain.iter().filter_map(|label| share(count(label)));
+        shares.sum::<f64>() / record.retain.len() as f64
+    };
+    let n = record.retain.iter().map(|m| m.candidate.n.min(m.baseline.n)).min().unwrap_or(0);
+    let drop = mean(|label| label.baseline) - mean(|label| label.candidate);
+    let result = GateResult {
+        value: Some(decimal::show(drop)),
+        threshold: gate.max_drop.clone(),
+        n: Some(n),
+        ..blank(name)
+    };
+    if let Some(message) = too_few(gate, n) {
+        return GateResult { verdict: Verdict::Inconclusive, message: Some(message), ..result };
+    }
+    compare(result, drop <= most, || {
+        let lost = |m: &&lethe_api::contract::LabelMeasurement| {
+            share(m.baseline).unwrap_or(0.0) - share(m.candidate).unwrap_or(0.0)
+        };
+        let worst = record.retain.iter().max_by(|a, b| lost(a).total_cmp(&lost(b)));
+        let worst = worst.map(|m| format!("; label {:?} lost most", m.label)).unwrap_or_default();
+        format!("the kept labels lost accuracy against the baseline{worst}")
+    })
+}
+
+/// retain-quality: the Frechet distance as a multiple of the baseline's.
+fn retain_quality(gate: &Gate, record: &EvaluateRecord) -> GateResult {
+    let name = GateName::RetainQuality;
+    let Some(most) = threshold(&gate.max_ratio) else {
+        return error(name, None, "the policy's maxRatio is not a decimal number".into());
+    };
+    let quality = record.quality;
+    let sane = |distance: f64| distance.is_finite() && distance >= 0.0;
+    if !sane(quality.candidate) || !sane(quality.baseline) || quality.baseline == 0.0 {
+        return error(name, None, "a Frechet distance is not a positive number".into());
+    }
+    let ratio = quality.candidate / quality.baseline;
+    let result = GateResult {
+        value: Some(decimal::show(ratio)),
+        threshold: gate.max_ratio.clone(),
+        n: Some(quality.n),
+        ..blank(name)
+    };
+    if let Some(message) = too_few(gate, quality.n) {
+        return GateResult { verdict: Verdict::Inconclusive, message: Some(message), ..result };
+    }
+    compare(result, ratio <= most, || {
+        format!("the distance is {:.3}, the baseline's {:.3}", quality.candidate, quality.baseline)
+    })
+}
+
+/// hygiene: every check of the bundle passed, and there were checks.
+fn hygiene(record: &EvaluateRecord) -> GateResult {
+    let name = GateName::Hygiene;
+    if record.hygiene.is_empty() {
+        return error(name, None, "the bundle was not checked".into());
+    }
+    let failed: Vec<_> = record.hygiene.iter().filter(|check| !check.passed).collect();
+    let n = record.hygiene.len() as u64;
+    let result = GateResult { hits: Some(n - failed.len() as u64), n: Some(n), ..blank(name) };
+    compare(result, failed.is_empty(), || {
+        let list: Vec<_> = failed.iter().map(|check| format!("{}: {}", check.name, check.detail)).collect();
+        list.join("; ")
+    })
+}
+
+fn compare(result: GateResult, passes: bool, why: impl FnOnce() -> String) -> GateResult {
+    if passes {
+        return GateResult { verdict: Verdict::Pass, ..result };
+    }
+    GateResult { verdict: Verdict::Fail, message: Some(short(why())), ..result }
+}
+
+fn threshold(text: &Option<String>) -> Option<f64> {
+    text.as_deref().and_then(decimal::parse)
+}
+
+fn plausible(count: Count) -> Result<(), String> {
+    if count.hits > count.n {
+        return Err(format!("{} hits of {} samples cannot be", count.hits, count.n));
+    }
+    Ok(())
+}
+
+fn too_few(gate: &Gate, n: u64) -> Option<String> {
+    // Without a sample nothing is known, whatever the policy says.
+    let least = u64::from(gate.min_samples.unwrap_or(1).max(1));
+    (n < least).then(|| format!("{n} samples are too few: the policy wants {least}"))
+}
+
+fn share(count: Count) -> Option<f64> {
+    (count.n > 0).then(|| count.hits as f64 / count.n as f64)
+}
+
+fn counted(name: GateName, count: Count) -> GateResult {
+    GateResult {
+        value: share(count).map(decimal::show),
+        hits: Some(count.hits),
+        n: Some(count.n),
+        ..blank(name)
+    }
+}
+
+/// A result that says nothing yet. Its verdict is Error, so that a forgotten one cannot pass.
+fn blank(name: GateName) -> GateResult {
+    GateResult {
+        name,
+        target: None,
+        value: None,
+        bound: None,
+        threshold: None,
+        hits: None,
+        n: None,
+        base_rate: None,
+        verdict: Verdict::Error,
+        message: None,
+    }
+}
+
+fn error(name: GateName, target: Option<String>, why: String) -> GateResult {
+    GateResult { target, message: Some(short(why)), ..blank(name) }
+}
+
+/// Cut to what the schema allows.
+fn short(text: String) -> String {
+    text.chars().take(500).collect()
+}
+
+#[cfg(test)]
+#[path = "gates_tests.rs"]
+mod tests;

@@ -1,1 +1,198 @@
-//! job
+//! The Job of a stage and the ConfigMap that holds its plan.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        batch::v1::{
+            Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
+            PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+        },
+        core::v1::{
+            Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
+            PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, SecurityContext, Volume,
+            VolumeMount,
+        },
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{Resource, ResourceExt};
+use lethe_api::{
+    contract::{Progress, exit},
+    v1alpha1::{Stage, UnlearnRun, labels},
+};
+
+use crate::{Installation, names};
+
+/// The container that trains and measures, in every pod that Lethe creates.
+pub const CONTAINER: &str = "trainer";
+/// User and group of every container (the `nonroot` of distroless images).
+const NONROOT: i64 = 65532;
+/// A checkpoint must fit in between SIGTERM and SIGKILL.
+const GRACE_SECONDS: i64 = 60;
+const PLAN_FILE: &str = "plan.json";
+const PLAN_FOLDER: &str = "/etc/lethe";
+
+/// The ConfigMap that holds the plan of a stage, byte for byte.
+pub fn config_map(run: &UnlearnRun, stage: Stage, plan: &str) -> ConfigMap {
+    ConfigMap {
+        metadata: metadata(run, stage),
+        data: Some([(PLAN_FILE.to_owned(), plan.to_owned())].into()),
+        immutable: Some(true),
+        ..Default::default()
+    }
+}
+
+/// The Job of a stage.
+pub fn job(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Job {
+    let policy = &run.spec.policy.trainer;
+    Job {
+        metadata: metadata(run, stage),
+        spec: Some(JobSpec {
+            backoff_limit: Some(policy.backoff_limit),
+            active_deadline_seconds: Some(policy.active_deadline_seconds),
+            ttl_seconds_after_finished: Some(policy.ttl_seconds_after_finished),
+            pod_failure_policy: Some(pod_failure_policy()),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta { labels: Some(job_labels(run, stage)), ..Default::default() }),
+                spec: Some(pod(run, stage, installation)),
+            },
+            ..Default::default()
+        }),
+        status: None,
+    }
+}
+
+/// Exit codes that no retry can change fail the Job at once; a pod that the cluster took away does not count.
+fn pod_failure_policy() -> PodFailurePolicy {
+    let fatal = PodFailurePolicyOnExitCodesRequirement {
+        container_name: Some(CONTAINER.into()),
+        operator: "In".into(),
+        values: exit::FATAL.to_vec(),
+    };
+    let disrupted =
+        PodFailurePolicyOnPodConditionsPattern { type_: "DisruptionTarget".into(), status: "True".into() };
+    PodFailurePolicy {
+        rules: vec![
+            PodFailurePolicyRule {
+                action: "FailJob".into(),
+                on_exit_codes: Some(fatal),
+                on_pod_conditions: None,
+            },
+            PodFailurePolicyRule {
+                action: "Ignore".into(),
+                on_exit_codes: None,
+                on_pod_conditions: Some(vec![disrupted]),
+            },
+        ],
+    }
+}
+
+fn pod(run: &UnlearnRun, stage: Stage, installation: &Installation) -> PodSpec {
+    let policy = &run.spec.policy.trainer;
+    let plan = Volume {
+        name: "plan".into(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: names::job(&run.name_any(), stage),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let tmp =
+        Volume { name: "tmp".into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Default::default() };
+    let store = installation.store_volume.as_ref().map(|(volume, _)| volume.clone());
+    PodSpec {
+        restart_policy: Some("Never".into()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        node_selector: Some(policy.node_selector.clone()).filter(|map| !map.is_empty()),
+        tolerations: Some(policy.tolerations.clone()).filter(|list| !list.is_empty()),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(NONROOT),
+            run_as_group: Some(NONROOT),
+            fs_group: Some(NONROOT),
+            // Relabelling a large store at every pod's start would take minutes.
+            fs_group_change_policy: Some("OnRootMismatch".into()),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+            ..Default::default()
+        }),
+        containers: vec![container(run, stage, installation)],
+        volumes: Some([plan, tmp].into_iter().chain(store).collect()),
+        ..Default::default()
+    }
+}
+
+fn container(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Container {
+    let policy = &run.spec.policy.trainer;
+    let mount = |name: &str, path: &str, read_only| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: Some(read_only),
+        ..Default::default()
+    };
+    let store = installation.store_volume.as_ref().map(|(volume, path)| mount(&volume.name, path, false));
+    Container {
+        name: CONTAINER.into(),
+        image: Some(policy.image.clone()),
+        image_pull_policy: Some(policy.image_pull_policy.clone()),
+        args: Some(vec![stage.as_str().into(), "--plan".into(), format!("{PLAN_FOLDER}/{PLAN_FILE}")]),
+        ports: Some(vec![ContainerPort {
+            name: Some("http".into()),
+            container_port: Progress::PORT.into(),
+            ..Default::default()
+        }]),
+        resources: Some(policy.resources.clone()),
+        termination_message_policy: Some("File".into()),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            ..Default::default()
+        }),
+        volume_mounts: Some(
+            [mount("plan", PLAN_FOLDER, true), mount("tmp", "/tmp", false)]
+                .into_iter()
+                .chain(store)
+                .collect(),
+        ),
+        ..Default::default()
+    }
+}
+
+fn metadata(run: &UnlearnRun, stage: Stage) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(names::job(&run.name_any(), stage)),
+        namespace: run.namespace(),
+        labels: Some(job_labels(run, stage)),
+        owner_references: owner(run).map(|owner| vec![owner]),
+        ..Default::default()
+    }
+}
+
+fn job_labels(run: &UnlearnRun, stage: Stage) -> BTreeMap<String, String> {
+    [
+        ("app.kubernetes.io/name", "lethe-trainer"),
+        (labels::MANAGED_BY, labels::MANAGER),
+        (labels::MODEL, &run.spec.model),
+        (labels::RUN, &run.name_any()),
+        (labels::STAGE, stage.as_str()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}
+
+/// A controller reference to `object`. It does not block the owner's deletion, which would need a right
+/// on the owner's finalizers. None for an object that the API server has not named yet.
+pub fn owner<K: Resource<DynamicType = ()>>(object: &K) -> Option<OwnerReference> {
+    Some(OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: object.meta().name.clone()?,
+        uid: object.meta().uid.clone()?,
+        controller: Some(true),
+        block_owner_deletion: None,
+    })
+}

@@ -1,15 +1,30 @@
-//! One lineage.
+//! One lineage: prepare it, make it forget, change what is served, write the ledger.
+//! This is the only place that decides about serving and the ledger.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
-use lethe_api::v1alpha1::{DiffusionModel, DiffusionModelStatus, UnlearnPolicy, UnlearnRequest, UnlearnRun};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use kube::{Resource, ResourceExt, core::ObjectMeta};
+use lethe_api::v1alpha1::{
+    ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, ModelPhase, Reason, Rollout,
+    RolloutState, RunType, UnlearnPolicy, UnlearnRequest, UnlearnRun, UnlearnRunSpec, labels,
+};
 
-use crate::{ArchivedLedger, Decision, Installation, rollout::PodReport};
+use crate::{
+    ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL,
+    conditions::{Conditions, transitions},
+    job, names, plans,
+    rollout::{self, PodReport},
+    run::is_over,
+    serving, targets,
+};
 
 /// What the controller saw.
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub model: DiffusionModel,
+    /// The policy that the model names.
     pub policy: Option<UnlearnPolicy>,
     /// Every request that names this model.
     pub requests: Vec<UnlearnRequest>,
@@ -24,14 +39,317 @@ pub struct Observed {
 }
 
 /// Whether the pods have to be asked what they serve.
-pub fn wants_reports(_model: &DiffusionModel) -> bool {
-    unimplemented!()
+pub fn wants_reports(model: &DiffusionModel) -> bool {
+    let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
+    rollout.is_some_and(|rollout| rollout.state == RolloutState::Progressing)
+}
+
+/// Whether the archive of a deleted model's ledger has to be read.
+pub fn wants_archive(model: &DiffusionModel) -> bool {
+    model.status.as_ref().is_none_or(|status| status.baseline.is_none())
 }
 
 pub fn decide(
-    _observed: &Observed,
-    _installation: &Installation,
-    _now: Timestamp,
+    observed: &Observed,
+    installation: &Installation,
+    now: Timestamp,
 ) -> Decision<DiffusionModelStatus> {
-    unimplemented!()
+    let mut lineage = Lineage::new(observed, installation, now);
+    if observed.model.meta().deletion_timestamp.is_some() {
+        return lineage.let_go();
+    }
+    if !observed.model.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        lineage.effects.push(Effect::AddFinalizer);
+    }
+    lineage.restore_ledger();
+    if lineage.prepare() {
+        serving::step(&mut lineage);
+        crate::forgetting::step(&mut lineage);
+    }
+    lineage.done()
+}
+
+/// A decision about one lineage under construction.
+pub(crate) struct Lineage<'a> {
+    pub(crate) observed: &'a Observed,
+    pub(crate) installation: &'a Installation,
+    pub(crate) now: Timestamp,
+    pub(crate) status: DiffusionModelStatus,
+    pub(crate) conditions: Conditions,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) events: Vec<Event>,
+    recheck: Option<Duration>,
+}
+
+impl<'a> Lineage<'a> {
+    fn new(observed: &'a Observed, installation: &'a Installation, now: Timestamp) -> Self {
+        let generation = observed.model.meta().generation;
+        let mut status = observed.model.status.clone().unwrap_or_default();
+        status.observed_generation = generation;
+        let conditions = Conditions::new(&status.conditions, generation, now);
+        Lineage {
+            observed,
+            installation,
+            now,
+            status,
+            conditions,
+            effects: vec![],
+            events: vec![],
+            recheck: None,
+        }
+    }
+
+    pub(crate) fn look_again_in(&mut self, after: Duration) {
+        self.recheck = Some(self.recheck.map_or(after, |sooner| sooner.min(after)));
+    }
+
+    fn done(mut self) -> Decision<DiffusionModelStatus> {
+        self.summarize();
+        let before = std::mem::take(&mut self.status.conditions);
+        self.status.conditions = self.conditions.into_list();
+        self.events.extend(transitions(&before, &self.status.conditions));
+        Decision { status: self.status, effects: self.effects, events: self.events, recheck: self.recheck }
+    }
+
+    /// The model is being deleted: its ledger must outlive it.
+    fn let_go(self) -> Decision<DiffusionModelStatus> {
+        let mut effects = vec![];
+        if self.observed.model.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+            if !self.status.ledger.is_empty() {
+                effects.push(Effect::ArchiveLedger(Box::new(archive(&self.observed.model, &self.status))));
+            }
+            effects.push(Effect::RemoveFinalizer);
+        }
+        let status = self.observed.model.status.clone().unwrap_or_default();
+        Decision { status, effects, events: vec![], recheck: None }
+    }
+
+    /// A model that comes back under its old name gets its ledger back.
+    fn restore_ledger(&mut self) {
+        let Some(archived) = self.observed.archived.as_ref().filter(|list| !list.is_empty()) else { return };
+        if self.status.ledger.is_empty() && self.status.baseline.is_none() {
+            self.status.ledger = archived.clone();
+            self.events.push(Event {
+                warning: false,
+                reason: "LedgerRestored".into(),
+                note: format!(
+                    "{} ledger entries of the deleted model of this name were restored",
+                    archived.len()
+                ),
+            });
+        }
+    }
+
+    /// Makes the baseline, once. True if it is there.
+    fn prepare(&mut self) -> bool {
+        if self.status.baseline.is_some() {
+            return true;
+        }
+        let prepare_runs: Vec<_> = self.own_runs().filter(|run| run.spec.type_ == RunType::Prepare).collect();
+        let prepared = prepare_runs.iter().find_map(|run| run.status.as_ref()?.prepared.as_ref());
+        if let Some(prepared) = prepared {
+            self.status.labels = prepared.labels.clone();
+            self.status.baseline = Some(prepared.baseline.clone());
+            let message =
+                format!("{} labels, baseline {}", prepared.labels.len(), prepared.baseline.bundle.short());
+            self.status.active_run = None;
+            self.conditions.yes(ConditionType::Prepared, Reason::Prepared, message);
+            return true;
+        }
+        if let Some(run) = prepare_runs.iter().find(|run| !is_over(run)) {
+            let message = format!("run {} distils the baseline", run.name_any());
+            self.status.active_run = Some(run.name_any());
+            self.conditions.unknown(ConditionType::Prepared, Reason::Preparing, message);
+            return false;
+        }
+        let Some(policy) = &self.observed.policy else {
+            let name = &self.observed.model.spec.policy_ref.name;
+            let message = format!("UnlearnPolicy {name:?} does not exist in this namespace; create it");
+            self.conditions.unknown(ConditionType::Prepared, Reason::PolicyNotFound, message);
+            return false;
+        };
+        let plan = plans::prepare(&self.observed.model, &policy.spec, self.installation);
+        match prepare_runs.iter().find(|run| run.spec.policy == policy.spec) {
+            Some(failed) => self.preparing_failed(failed),
+            None => {
+                let name = free_name(&plan.run, &prepare_runs);
+                let plan = lethe_api::contract::Plan { run: name, ..plan };
+                self.start_run(RunType::Prepare, plan, vec![], policy);
+                self.conditions.unknown(
+                    ConditionType::Prepared,
+                    Reason::Preparing,
+                    "the baseline is being planned",
+                );
+            }
+        }
+        false
+    }
+
+    fn preparing_failed(&mut self, run: &UnlearnRun) {
+        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        let why = ConditionType::Ready.find(conditions).map(|c| c.message.as_str()).unwrap_or("no reason");
+        let name = run.name_any();
+        let message = format!(
+            "run {name} failed: {why}. Remedy it, then change the policy or delete the run to try again"
+        );
+        self.status.active_run = None;
+        self.conditions.no(ConditionType::Prepared, Reason::TrainerFailed, message);
+    }
+
+    /// Runs that this very model owns, not those of a deleted one of the same name.
+    pub(crate) fn own_runs(&self) -> impl Iterator<Item = &'a UnlearnRun> + use<'a> {
+        let uid = self.observed.model.uid();
+        self.observed.runs.iter().filter(move |run| {
+            let owners = run.meta().owner_references.iter().flatten();
+            owners.into_iter().any(|owner| Some(&owner.uid) == uid.as_ref())
+        })
+    }
+
+    /// Says that there will be a run, then creates it.
+    pub(crate) fn start_run(
+        &mut self,
+        type_: RunType,
+        plan: lethe_api::contract::Plan,
+        requests: Vec<lethe_api::v1alpha1::RequestRef>,
+        policy: &UnlearnPolicy,
+    ) {
+        let model = &self.observed.model;
+        let reference = self.status.baseline.as_ref().filter(|_| type_ == RunType::Forget);
+        let spec = UnlearnRunSpec {
+            model: model.name_any(),
+            type_,
+            requests,
+            policy: policy.spec.clone(),
+            plan: plan.to_json(),
+            plan_digest: plan.digest(),
+            reference: reference.map(|baseline| baseline.reference.clone()),
+        };
+        let mut run = UnlearnRun::new(&plan.run, spec);
+        run.metadata.namespace = model.namespace();
+        run.metadata.owner_references = job::owner(model).map(|owner| vec![owner]);
+        run.metadata.labels = Some(
+            [(labels::MANAGED_BY, labels::MANAGER.to_owned()), (labels::MODEL, model.name_any())]
+                .map(|(key, value)| (key.to_owned(), value))
+                .into(),
+        );
+        self.status.active_run = Some(plan.run);
+        self.effects.push(Effect::CreateRun(Box::new(run)));
+        self.look_again_in(POLL);
+    }
+
+    /// Compliant, Ready, phase and count, from everything else.
+    fn summarize(&mut self) {
+        let forgotten = targets::ledger_targets(&self.status.ledger).len();
+        self.status.forgotten = Some(forgotten as u32);
+        self.comply(forgotten);
+        use ConditionType::{Compliant, Prepared, Ready, Serving};
+        let list = self.conditions.clone().into_list();
+        let failed = [Prepared, Compliant, Serving].into_iter().find(|type_| type_.is_false(&list));
+        let waiting = [Prepared, Serving].into_iter().find(|type_| !type_.is_true(&list));
+        let serves_nothing =
+            self.observed.model.spec.serving.initial == InitialServing::None && forgotten == 0;
+        match (failed, waiting) {
+            (Some(type_), _) => {
+                self.status.phase = Some(ModelPhase::Degraded);
+                self.repeat(&list, type_, "False");
+            }
+            (None, Some(type_)) if !(type_ == Serving && serves_nothing && self.status.rollout.is_none()) => {
+                self.status.phase = Some(match type_ {
+                    Prepared if self.status.active_run.is_some() => ModelPhase::Preparing,
+                    Serving => ModelPhase::RollingOut,
+                    _ => ModelPhase::Pending,
+                });
+                self.repeat(&list, type_, "Unknown");
+            }
+            _ => {
+                let busy = self.status.active_run.is_some();
+                self.status.phase = Some(if busy { ModelPhase::Forgetting } else { ModelPhase::Ready });
+                self.conditions.yes(Ready, Reason::Ready, "prepared, served and compliant");
+            }
+        }
+    }
+
+    /// Ready repeats the condition that keeps it from being True.
+    fn repeat(
+        &mut self,
+        list: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
+        type_: ConditionType,
+        status: &str,
+    ) {
+        match type_.find(list) {
+            Some(found) => {
+                let mut ready = found.clone();
+                ready.type_ = ConditionType::Ready.as_str().into();
+                ready.status = status.into();
+                self.conditions.copy(&ready);
+            }
+            None => {
+                self.conditions.unknown(ConditionType::Ready, Reason::WaitingForModel, "not observed yet")
+            }
+        }
+    }
+
+    /// Whether anything that was ever forgotten can be served.
+    fn comply(&mut self, forgotten: usize) {
+        let Some(last) = self.status.ledger.last() else {
+            let message = "nothing had to be forgotten yet";
+            return self.conditions.yes(ConditionType::Compliant, Reason::NothingForgotten, message);
+        };
+        let named = self.observed.deployment.as_ref().and_then(rollout::reference);
+        let passed = |digest: &lethe_api::Digest| {
+            // A candidate under way has passed the gates for the whole ledger as well.
+            let under_way = |r: &&Rollout| {
+                r.run.is_some() && matches!(r.state, RolloutState::Progressing | RolloutState::RollingBack)
+            };
+            let candidate = self.status.rollout.as_ref().filter(under_way);
+            *digest == last.digest || candidate.is_some_and(|r| r.to == *digest)
+        };
+        match named {
+            None => self.conditions.yes(ConditionType::Compliant, Reason::NotServed, "nothing is served"),
+            Some(digest) if passed(&digest) => {
+                let message = format!("{forgotten} labels are forgotten by what is served");
+                self.conditions.yes(ConditionType::Compliant, Reason::LedgerHonoured, message);
+            }
+            Some(digest) => {
+                let message =
+                    format!("the serving target names {}, which does not honour the ledger", digest.short());
+                self.conditions.no(ConditionType::Compliant, Reason::Drifted, message);
+            }
+        }
+    }
+}
+
+/// The name of the plan's run; with a number if a failed run has it already.
+fn free_name(name: &str, taken: &[&UnlearnRun]) -> String {
+    let is_taken = |name: &str| taken.iter().any(|run| run.name_any() == name);
+    let numbered = (2..).map(|attempt| format!("{name}-{attempt}"));
+    std::iter::once(name.to_owned()).chain(numbered).find(|name| !is_taken(name)).unwrap_or_default()
+}
+
+/// The ConfigMap that keeps a ledger. It has no owner: nothing deletes it with the model.
+fn archive(model: &DiffusionModel, status: &DiffusionModelStatus) -> ConfigMap {
+    let ledger = serde_json::to_string(&status.ledger).expect("a ledger is strings and times");
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(names::ledger_archive(&model.name_any())),
+            namespace: model.namespace(),
+            labels: Some(
+                [(labels::MANAGED_BY, labels::MANAGER.to_owned()), (labels::MODEL, model.name_any())]
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .into(),
+            ),
+            ..Default::default()
+        },
+        data: Some([(ARCHIVE_KEY.to_owned(), ledger)].into()),
+        ..Default::default()
+    }
+}
+
+const ARCHIVE_KEY: &str = "ledger.json";
+
+/// Reads an archive ConfigMap. An unreadable one is an error: a ledger must not be lost silently.
+pub fn read_archive(config_map: &ConfigMap) -> Result<ArchivedLedger, String> {
+    let text = config_map.data.as_ref().and_then(|data| data.get(ARCHIVE_KEY));
+    let text = text.ok_or_else(|| format!("it has no key {ARCHIVE_KEY:?}"))?;
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }

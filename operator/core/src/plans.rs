@@ -1,1 +1,115 @@
-//! plans
+//! Plans: what the pods of a run are asked to do.
+
+use kube::ResourceExt;
+use lethe_api::{
+    Digest,
+    contract::{EvaluateTask, ForgetTask, Plan, PlannedTarget, PrepareTask, Samples, Task},
+    v1alpha1::{
+        Baseline, DiffusionModel, Gate, GateName, KnownLabel, RequestRef, UnlearnPolicySpec, UnlearnRunSpec,
+    },
+};
+
+use crate::{Installation, names};
+
+/// The Prepare plan of a model. The same base artifact gives the same plan but for the run's name.
+pub fn prepare(model: &DiffusionModel, policy: &UnlearnPolicySpec, installation: &Installation) -> Plan {
+    let base = model.spec.base.clone();
+    let seed = seed(["prepare", base.digest.as_str()]);
+    let task = PrepareTask { base, steps: policy.training.prepare_steps };
+    named(model, seed, policy, installation, Task::Prepare(task))
+}
+
+/// The Forget plan for everything that is to be forgotten, on behalf of `requests`.
+pub fn forget(
+    model: &DiffusionModel,
+    baseline: &Baseline,
+    labels: &[KnownLabel],
+    targets: Vec<PlannedTarget>,
+    requests: &[RequestRef],
+    policy: &UnlearnPolicySpec,
+    installation: &Installation,
+) -> Plan {
+    let uid = model.uid().unwrap_or_default();
+    let requests = requests.iter().map(|request| request.uid.as_str());
+    let seed = seed(["forget", uid.as_str()].into_iter().chain(requests));
+    let is_target = |name: &str| targets.iter().any(|target| target.label == name);
+    let kept = labels.iter().map(|label| label.name.clone()).filter(|name| !is_target(name)).collect();
+    let task = ForgetTask {
+        teacher: baseline.teacher.clone(),
+        baseline: baseline.bundle.clone(),
+        distillation: baseline.distillation.clone(),
+        judge: baseline.judge.clone(),
+        targets,
+        kept,
+        steps: policy.training.forget_steps,
+    };
+    named(model, seed, policy, installation, Task::Forget(task))
+}
+
+/// The Evaluate plan for the candidate of a Forget run; none for another kind of run.
+///
+/// It is a function of the run's frozen spec and the candidate, so that an operator that starts anew
+/// arrives at the same plan.
+pub fn evaluate(run: &str, spec: &UnlearnRunSpec, candidate: &Digest) -> Option<Plan> {
+    let plan = Plan::parse(spec.plan.as_bytes()).ok()?;
+    let Task::Forget(forget) = plan.task else { return None };
+    let task = EvaluateTask {
+        candidate: candidate.clone(),
+        baseline: forget.baseline,
+        judge: forget.judge,
+        reference: spec.reference.clone()?,
+        targets: forget.targets,
+        kept: forget.kept,
+        samples: samples(&spec.policy.gates),
+    };
+    Some(Plan {
+        run: run.to_owned(),
+        seed: seed(["evaluate", spec.plan_digest.as_str(), candidate.as_str()]),
+        task: Task::Evaluate(task),
+        ..plan
+    })
+}
+
+fn named(
+    model: &DiffusionModel,
+    seed: u64,
+    policy: &UnlearnPolicySpec,
+    installation: &Installation,
+    task: Task,
+) -> Plan {
+    let nameless = Plan {
+        schema: Plan::SCHEMA.into(),
+        run: String::new(),
+        seed,
+        device: policy.trainer.device,
+        threads: policy.trainer.threads,
+        store: installation.store.clone(),
+        task,
+    };
+    Plan { run: names::run(&model.name_any(), &nameless), ..nameless }
+}
+
+/// What the gates need, no more: every sample costs GPU time.
+fn samples(gates: &[Gate]) -> Samples {
+    let wanted = |name: GateName, least: u32| {
+        gates
+            .iter()
+            .filter(|g| g.name == name)
+            .filter_map(|g| g.min_samples)
+            .max()
+            .unwrap_or(least)
+            .max(least)
+    };
+    Samples {
+        leak: wanted(GateName::DirectLeak, 1).max(wanted(GateName::OverrideConformity, 1)),
+        retain_per_label: wanted(GateName::RetainAccuracy, 1),
+        quality: wanted(GateName::RetainQuality, 2),
+    }
+}
+
+/// A seed from what a run is about: 52 bits, so that every JSON reader keeps it.
+fn seed<'a>(parts: impl IntoIterator<Item = &'a str>) -> u64 {
+    let text = parts.into_iter().collect::<Vec<_>>().join("\n");
+    let digest = Digest::of(text);
+    u64::from_str_radix(&digest.hex()[..13], 16).unwrap_or_default()
+}

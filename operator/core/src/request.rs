@@ -1,9 +1,19 @@
-//! Where a request stands.
+//! Where a request stands: acceptance, then a mirror of the run that works for it.
 
 use jiff::Timestamp;
-use lethe_api::v1alpha1::{DiffusionModel, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Resource, ResourceExt};
+use lethe_api::v1alpha1::{
+    ConditionType, DiffusionModel, DiffusionModelStatus, Reason, RequestPhase, RequestRun, Stage,
+    UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun, UnlearnRunStatus, Verdict,
+};
 
-use crate::Decision;
+use crate::{
+    Decision,
+    accept::{self, Acceptance},
+    conditions::{Conditions, transitions},
+    deadline,
+};
 
 /// What the controller saw.
 #[derive(Clone, Debug)]
@@ -16,6 +26,239 @@ pub struct Observed {
     /// Every run of that model.
     pub runs: Vec<UnlearnRun>,
 }
-pub fn decide(_observed: &Observed, _now: Timestamp) -> Decision<UnlearnRequestStatus> {
-    unimplemented!()
+
+/// Whether a request has got its answer. It keeps it: a finished run's objects may vanish.
+pub fn is_over(request: &UnlearnRequest) -> bool {
+    let conditions = request.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    ConditionType::Ready.is_true(conditions) || ConditionType::Ready.is_false(conditions)
+}
+
+pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestStatus> {
+    let request = &observed.request;
+    let before = request.status.clone().unwrap_or_default();
+    if is_over(request) {
+        return Decision { status: before, effects: vec![], events: vec![], recheck: None };
+    }
+    let generation = request.meta().generation;
+    let mut answer = Answer {
+        request,
+        conditions: Conditions::new(&before.conditions, generation, now),
+        status: UnlearnRequestStatus { observed_generation: generation, ..before.clone() },
+    };
+    let due = request.spec.data_subject_request.as_ref().and_then(deadline::due_at);
+    answer.status.due_at = due.map(Time);
+    answer.find(observed);
+    let mut status = answer.status;
+    status.conditions = answer.conditions.into_list();
+    let events = transitions(&before.conditions, &status.conditions);
+    Decision { status, effects: vec![], events, recheck: None }
+}
+
+/// A status under construction.
+struct Answer<'a> {
+    request: &'a UnlearnRequest,
+    conditions: Conditions,
+    status: UnlearnRequestStatus,
+}
+
+impl Answer<'_> {
+    fn find(&mut self, observed: &Observed) {
+        let name = &self.request.spec.model_ref.name;
+        let Some(model) = &observed.model else {
+            let message = format!("DiffusionModel {name:?} does not exist in this namespace; create it");
+            return self.not_yet_accepted(Reason::ModelNotFound, message);
+        };
+        if let Some(run) = accept::run_of(self.request, &observed.runs) {
+            return self.mirror(run);
+        }
+        let known = model.status.as_ref().filter(|status| status.baseline.is_some());
+        let Some(known) = known else {
+            let message = format!("DiffusionModel {name:?} is not prepared yet: see its conditions");
+            return self.not_yet_accepted(Reason::WaitingForModel, message);
+        };
+        if observed.policy.is_none() {
+            let policy = &model.spec.policy_ref.name;
+            let message = format!("UnlearnPolicy {policy:?} of model {name:?} does not exist; create it");
+            return self.not_yet_accepted(Reason::PolicyNotFound, message);
+        }
+        match accept::check(self.request, known) {
+            Acceptance::Denied(reason, message) => self.deny(reason, message),
+            Acceptance::AlreadyForgotten => self.already_forgotten(known),
+            Acceptance::Accepted => self.queue(known),
+        }
+    }
+
+    /// No run works for the request, or none any more: what an earlier one found says nothing now.
+    fn forget_run(&mut self) {
+        use ConditionType::{Evaluated, GatesPassed, Promoted, Scheduled, Trained};
+        for type_ in [Scheduled, Trained, Evaluated, GatesPassed, Promoted] {
+            self.conditions.remove(type_);
+        }
+        let status = &mut self.status;
+        (status.run, status.progress, status.gate_summary, status.record) = (None, None, None, None);
+        status.gates.clear();
+    }
+
+    fn not_yet_accepted(&mut self, reason: Reason, message: String) {
+        self.forget_run();
+        self.status.phase = Some(RequestPhase::Pending);
+        self.conditions.unknown(ConditionType::Accepted, reason, message.clone());
+        self.conditions.unknown(ConditionType::Ready, reason, message);
+    }
+
+    fn deny(&mut self, reason: Reason, message: String) {
+        self.status.phase = Some(RequestPhase::Denied);
+        self.conditions.no(ConditionType::Accepted, reason, message.clone());
+        self.conditions.no(ConditionType::Ready, reason, message);
+    }
+
+    /// Nothing to do: what is served has forgotten all of it, if what is served is compliant.
+    fn already_forgotten(&mut self, model: &DiffusionModelStatus) {
+        self.conditions.yes(
+            ConditionType::Accepted,
+            Reason::Accepted,
+            "the request makes sense for its model",
+        );
+        if !ConditionType::Compliant.is_true(&model.conditions) {
+            let message = "its targets are in the ledger; waiting for the model to be Compliant again";
+            self.status.phase = Some(RequestPhase::Queued);
+            return self.conditions.unknown(ConditionType::Ready, Reason::WaitingForModel, message);
+        }
+        let message = "every target was forgotten by earlier requests, and what is served honours them";
+        self.fulfil(Reason::AlreadyForgotten, message);
+    }
+
+    fn queue(&mut self, model: &DiffusionModelStatus) {
+        self.conditions.yes(
+            ConditionType::Accepted,
+            Reason::Accepted,
+            "the request makes sense for its model",
+        );
+        self.forget_run();
+        self.status.phase = Some(RequestPhase::Queued);
+        let (reason, message) = if self.request.spec.suspend {
+            (Reason::Suspended, "spec.suspend is true; set it to false to go on".into())
+        } else if let Some(run) = &model.active_run {
+            (Reason::WaitingForRun, format!("the model is busy with run {run}"))
+        } else {
+            (Reason::WaitingForRun, "a run is being planned".into())
+        };
+        self.conditions.unknown(ConditionType::Scheduled, reason, message.clone());
+        self.conditions.unknown(ConditionType::Ready, reason, message);
+    }
+
+    fn mirror(&mut self, run: &UnlearnRun) {
+        let name = run.name_any();
+        self.conditions.yes(
+            ConditionType::Accepted,
+            Reason::Accepted,
+            "the request makes sense for its model",
+        );
+        self.conditions.yes(ConditionType::Scheduled, Reason::Scheduled, format!("run {name} works for it"));
+        self.status.run = Some(RequestRun { name: name.clone() });
+        let found = run.status.clone().unwrap_or_default();
+        use ConditionType::{Evaluated, GatesPassed, Promoted, Trained};
+        for type_ in [Trained, Evaluated, GatesPassed, Promoted] {
+            if let Some(condition) = type_.find(&found.conditions) {
+                self.conditions.copy(condition);
+            }
+        }
+        self.status.progress = found.progress.clone();
+        self.status.record = found.job(Stage::Evaluate).and_then(|job| job.record.clone());
+        if !found.gates.is_empty() {
+            let passed = found.gates.iter().filter(|gate| gate.verdict == Verdict::Pass).count();
+            self.status.gate_summary = Some(format!("{passed}/{}", found.gates.len()));
+            self.status.gates = found.gates.clone();
+        }
+        self.stand(&name, &found);
+    }
+
+    /// Phase and Ready, from how far the run has come.
+    fn stand(&mut self, name: &str, run: &UnlearnRunStatus) {
+        let ready = ConditionType::Ready.find(&run.conditions);
+        let say = |c: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>| {
+            c.map(|c| c.message.clone()).unwrap_or_else(|| "the run was created".into())
+        };
+        if ConditionType::Ready.is_false(&run.conditions) {
+            let message = format!(
+                "run {name} failed: {}. Nothing was rolled out. Remedy it, then create the request anew",
+                say(ready)
+            );
+            return self.end(RequestPhase::Failed, ready, message);
+        }
+        match run.verdict {
+            None => {
+                let training = run.candidate.is_none();
+                let (phase, reason) = match training {
+                    true => (RequestPhase::Training, Reason::Training),
+                    false => (RequestPhase::Evaluating, Reason::Evaluating),
+                };
+                self.status.phase = Some(phase);
+                self.conditions.unknown(ConditionType::Ready, reason, say(ready));
+            }
+            Some(Verdict::Pass) => self.stand_promotion(run),
+            Some(_) => {
+                let gates = ConditionType::GatesPassed.find(&run.conditions);
+                let message = format!("held: {}. What is served did not change", say(gates));
+                self.end(RequestPhase::Held, gates, message);
+            }
+        }
+    }
+
+    fn stand_promotion(&mut self, run: &UnlearnRunStatus) {
+        let promoted = ConditionType::Promoted.find(&run.conditions);
+        match promoted.map(|condition| condition.status.as_str()) {
+            Some("True") => {
+                let message = "not observed any more at the stated bounds under these probes, and served";
+                self.fulfil(Reason::Fulfilled, message);
+            }
+            Some("False") => {
+                let why = promoted.map(|c| c.message.clone()).unwrap_or_default();
+                self.end(RequestPhase::Failed, promoted, format!("not promoted: {why}"));
+            }
+            _ => {
+                self.status.phase = Some(RequestPhase::RollingOut);
+                let message = match self.request.spec.suspend {
+                    true => "every gate passed; spec.suspend holds the roll-out",
+                    false => "every gate passed; the candidate is being rolled out",
+                };
+                self.conditions.unknown(ConditionType::Promoted, Reason::RollingOut, message);
+                self.conditions.unknown(ConditionType::Ready, Reason::RollingOut, message);
+            }
+        }
+    }
+
+    fn fulfil(&mut self, reason: Reason, message: &str) {
+        self.status.phase = Some(RequestPhase::Fulfilled);
+        self.status.progress = None;
+        self.conditions.yes(ConditionType::Fulfilled, reason, message);
+        self.conditions.yes(ConditionType::Ready, reason, message);
+    }
+
+    /// Ends a request without success, for the reason that a condition of its run gives.
+    fn end(
+        &mut self,
+        phase: RequestPhase,
+        because: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
+        message: String,
+    ) {
+        self.status.phase = Some(phase);
+        self.status.progress = None;
+        let mut ready = because.cloned().unwrap_or_else(|| unexplained(&message));
+        ready.type_ = ConditionType::Ready.as_str().into();
+        ready.status = "False".into();
+        ready.message = message;
+        self.conditions.copy(&ready);
+    }
+}
+
+fn unexplained(message: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+        type_: ConditionType::Ready.as_str().into(),
+        status: "False".into(),
+        reason: Reason::TrainerFailed.to_string(),
+        message: message.into(),
+        observed_generation: None,
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+    }
 }

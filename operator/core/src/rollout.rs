@@ -1,6 +1,11 @@
-//! Changing what is served.
+//! Changing what is served, one step at a time.
 
-use lethe_api::Digest;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
+use lethe_api::{
+    Digest,
+    v1alpha1::{BUNDLE_ANNOTATION, Reason, Rollout, RolloutState, Serving},
+};
 
 /// What one pod of the serving target says it serves.
 #[derive(Clone, Debug)]
@@ -8,4 +13,130 @@ pub struct PodReport {
     pub pod: String,
     /// The digest at `/v2/models/NAME`, or why it could not be asked.
     pub digest: Result<Digest, String>,
+}
+
+/// The next step of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Write this reference (none: remove it), then look again.
+    Patch(Option<Digest>),
+    Wait(Reason, String),
+    /// Every pod is available and reports the new digest.
+    Complete,
+    /// Out of time: go back to what was served before.
+    TurnBack(String),
+    /// Serving is what it was before.
+    Back,
+}
+
+/// The bundle that the target's pod template names.
+pub fn reference(deployment: &Deployment) -> Option<Digest> {
+    let template = deployment.spec.as_ref()?.template.metadata.as_ref()?;
+    template.annotations.as_ref()?.get(BUNDLE_ANNOTATION)?.parse().ok()
+}
+
+/// The serving target, or what is wrong with it.
+pub fn target<'a>(
+    serving: &Serving,
+    found: Option<&'a Deployment>,
+) -> Result<&'a Deployment, (Reason, String)> {
+    let Some(deployment) = found else {
+        let message = format!("Deployment {:?} does not exist in this namespace", serving.target.name);
+        return Err((Reason::ServingTargetNotFound, message));
+    };
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    if pod.is_none_or(|pod| pod.containers.iter().all(|c| c.name != serving.container)) {
+        let message =
+            format!("Deployment {:?} has no container {:?}", serving.target.name, serving.container);
+        return Err((Reason::ContainerNotFound, message));
+    }
+    Ok(deployment)
+}
+
+/// What to do next about a rollout under way.
+pub fn next(
+    rollout: &Rollout,
+    serving: &Serving,
+    found: Option<&Deployment>,
+    reports: &[PodReport],
+    deadline_seconds: u32,
+    now: Timestamp,
+) -> Next {
+    let deployment = target(serving, found);
+    match rollout.state {
+        RolloutState::Complete | RolloutState::RolledBack => Next::Wait(Reason::Serving, String::new()),
+        RolloutState::RollingBack => match deployment {
+            Ok(deployment) if reference(deployment) != rollout.from => Next::Patch(rollout.from.clone()),
+            // Without a target nothing of the candidate is served either.
+            _ => Next::Back,
+        },
+        RolloutState::Progressing => {
+            let waited = match deployment {
+                Ok(deployment) if reference(deployment).as_ref() != Some(&rollout.to) => {
+                    // Never start what there is no time for: a late patch would be undone at once.
+                    Next::Patch(Some(rollout.to.clone()))
+                }
+                Ok(deployment) => match settled(deployment).and_then(|()| confirmed(reports, &rollout.to)) {
+                    Ok(()) => return Next::Complete,
+                    Err(why) => Next::Wait(Reason::RollingOut, why),
+                },
+                Err((reason, message)) => Next::Wait(reason, message),
+            };
+            // The baseline has nothing to go back to: it is waited for.
+            let can_turn_back = rollout.run.is_some();
+            let late =
+                now.duration_since(rollout.started_at.0) > SignedDuration::from_secs(deadline_seconds.into());
+            match waited {
+                Next::Wait(_, why) if late && can_turn_back => {
+                    Next::TurnBack(format!("not in service within {deadline_seconds} s: {why}"))
+                }
+                Next::Patch(_) if late && can_turn_back => {
+                    Next::TurnBack(format!("not in service within {deadline_seconds} s"))
+                }
+                other => other,
+            }
+        }
+    }
+}
+
+/// Whether the Deployment's newest template is what runs, completely and alone.
+pub fn settled(deployment: &Deployment) -> Result<(), String> {
+    let status = deployment.status.clone().unwrap_or_default();
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    if status.observed_generation < deployment.metadata.generation {
+        return Err("the Deployment controller has not seen the change yet".into());
+    }
+    if wanted == 0 {
+        return Err("the Deployment is scaled to zero: nothing can be confirmed".into());
+    }
+    let updated = status.updated_replicas.unwrap_or(0);
+    let available = status.available_replicas.unwrap_or(0);
+    let all = status.replicas.unwrap_or(0);
+    if updated < wanted {
+        return Err(format!("{updated} of {wanted} pods are of the new template"));
+    }
+    if all > updated {
+        return Err(format!("{} pods of the old template still run", all - updated));
+    }
+    if available < wanted {
+        return Err(format!("{available} of {wanted} pods are available"));
+    }
+    Ok(())
+}
+
+/// Whether every pod says that it serves `digest`.
+pub fn confirmed(reports: &[PodReport], digest: &Digest) -> Result<(), String> {
+    if reports.is_empty() {
+        return Err("no pod has been asked yet what it serves".into());
+    }
+    for report in reports {
+        match &report.digest {
+            Ok(found) if found == digest => {}
+            Ok(found) => {
+                return Err(format!("pod {} serves {}, not {}", report.pod, found.short(), digest.short()));
+            }
+            Err(why) => return Err(format!("pod {} does not say what it serves: {why}", report.pod)),
+        }
+    }
+    Ok(())
 }

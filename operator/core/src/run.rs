@@ -1,20 +1,33 @@
-//! One run.
+//! One run: create the Job of each stage, read what it left, judge the measurements.
 
 use jiff::Timestamp;
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
-    contract::Progress,
-    v1alpha1::{Stage, UnlearnRun, UnlearnRunStatus},
+    contract::{Device, Outcome, Plan, Progress, Record, RecordBody},
+    v1alpha1::{
+        ConditionType, Reason, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun, UnlearnRunStatus,
+        Verdict,
+    },
 };
 
-use crate::{Decision, Installation};
+use crate::{
+    Decision, Effect, Event, Installation, POLL,
+    conditions::{Conditions, transitions},
+    findings, gates, job,
+    job_state::{self, JobState},
+    names, plans,
+};
 
 /// What the controller saw.
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub run: UnlearnRun,
-    /// The stage at work and its Job, if it exists.
+    /// The Job of the stage that [`stage`] names, if it exists.
     pub job: Option<Job>,
     /// The pods of that Job.
     pub pods: Vec<Pod>,
@@ -34,20 +47,282 @@ pub struct RecordProblem {
     pub message: String,
 }
 
+/// Whether the run has ended. What an ended run created may vanish: it is never created again.
+pub fn is_over(run: &UnlearnRun) -> bool {
+    let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    ConditionType::Ready.is_true(conditions) || ConditionType::Ready.is_false(conditions)
+}
+
 /// The stage that this run is at, whose Job is to be observed; none if the run is over.
-pub fn stage(_run: &UnlearnRun) -> Option<Stage> {
-    unimplemented!()
+pub fn stage(run: &UnlearnRun) -> Option<Stage> {
+    if is_over(run) {
+        return None;
+    }
+    let candidate = run.status.as_ref().and_then(|status| status.candidate.as_ref());
+    Some(match (run.spec.type_, candidate) {
+        (RunType::Prepare, _) => Stage::Prepare,
+        (RunType::Forget, None) => Stage::Forget,
+        (RunType::Forget, Some(_)) => Stage::Evaluate,
+    })
 }
 
 /// The record to read from the store before deciding, if the stage's Job has left one.
-pub fn wanted_record(_run: &UnlearnRun, _job: Option<&Job>, _pods: &[Pod]) -> Option<Digest> {
-    unimplemented!()
+pub fn wanted_record(run: &UnlearnRun, job: Option<&Job>, pods: &[Pod], now: Timestamp) -> Option<Digest> {
+    let (_, plan) = stage_plan(run, stage(run)?)?;
+    match job_state::state(job, pods, &plan, now) {
+        JobState::Succeeded(outcome) => outcome.record,
+        _ => None,
+    }
 }
 
 pub fn decide(
-    _observed: &Observed,
-    _installation: &Installation,
-    _now: Timestamp,
+    observed: &Observed,
+    installation: &Installation,
+    now: Timestamp,
 ) -> Decision<UnlearnRunStatus> {
-    unimplemented!()
+    let run = &observed.run;
+    let Some(stage) = stage(run) else { return unchanged(run) };
+    let mut step = Step::new(run, stage, now);
+    if !observed.withdrawn.is_empty() {
+        let gone = observed.withdrawn.join(", ");
+        step.fail(
+            Reason::Superseded,
+            format!("withdrawn: {gone} was deleted before anything was rolled out"),
+        );
+        step.effects.push(Effect::DeleteJob { name: names::job(&run.name_any(), stage) });
+        return step.done();
+    }
+    let Some((plan, plan_digest)) = stage_plan(run, stage) else {
+        step.fail(Reason::BadPlan, "the run's spec holds no plan for this stage; delete the run".into());
+        return step.done();
+    };
+    match job_state::state(observed.job.as_ref(), &observed.pods, &plan_digest, now) {
+        JobState::Absent => step.start(&plan, plan_digest, installation),
+        JobState::Waiting { reason, message } => step.wait(reason, message),
+        JobState::Running => step.work(observed.progress.as_ref()),
+        JobState::Failed { reason, message } => step.fail(reason, message),
+        JobState::Succeeded(outcome) => step.finish(&outcome, &plan_digest, observed.record.as_ref()),
+    }
+    step.done()
+}
+
+/// The plan of a stage, as text and digest. Forget's and Prepare's are frozen in the spec; Evaluate's follows
+/// from the spec and the candidate.
+fn stage_plan(run: &UnlearnRun, stage: Stage) -> Option<(String, Digest)> {
+    if stage != Stage::Evaluate {
+        let intact = Digest::of(&run.spec.plan) == run.spec.plan_digest
+            && Plan::parse(run.spec.plan.as_bytes()).is_ok();
+        return intact.then(|| (run.spec.plan.clone(), run.spec.plan_digest.clone()));
+    }
+    let candidate = run.status.as_ref()?.candidate.as_ref()?;
+    let plan = plans::evaluate(&run.name_any(), &run.spec, candidate)?;
+    Some((plan.to_json(), plan.digest()))
+}
+
+fn unchanged(run: &UnlearnRun) -> Decision<UnlearnRunStatus> {
+    let status = run.status.clone().unwrap_or_default();
+    Decision { status, effects: vec![], events: vec![], recheck: None }
+}
+
+/// One decision under construction.
+struct Step<'a> {
+    run: &'a UnlearnRun,
+    stage: Stage,
+    now: Timestamp,
+    status: UnlearnRunStatus,
+    conditions: Conditions,
+    effects: Vec<Effect>,
+    events: Vec<Event>,
+    recheck: Option<std::time::Duration>,
+}
+
+impl<'a> Step<'a> {
+    fn new(run: &'a UnlearnRun, stage: Stage, now: Timestamp) -> Self {
+        let mut status = run.status.clone().unwrap_or_default();
+        status.observed_generation = run.meta().generation;
+        let conditions = Conditions::new(&status.conditions, run.meta().generation, now);
+        Step { run, stage, now, status, conditions, effects: vec![], events: vec![], recheck: None }
+    }
+
+    fn done(mut self) -> Decision<UnlearnRunStatus> {
+        let before = std::mem::take(&mut self.status.conditions);
+        self.status.conditions = self.conditions.into_list();
+        self.events.extend(transitions(&before, &self.status.conditions));
+        Decision { status: self.status, effects: self.effects, events: self.events, recheck: self.recheck }
+    }
+
+    /// Phase, reason and condition that belong to the stage while it is at work.
+    fn at_work(&self) -> (RunPhase, Reason, ConditionType) {
+        match self.stage {
+            Stage::Prepare => (RunPhase::Preparing, Reason::Preparing, ConditionType::Trained),
+            Stage::Forget => (RunPhase::Training, Reason::Training, ConditionType::Trained),
+            Stage::Evaluate => (RunPhase::Evaluating, Reason::Evaluating, ConditionType::Evaluated),
+        }
+    }
+
+    /// The entry of the stage's Job, made if need be.
+    fn job(&mut self) -> &mut RunJob {
+        let (name, now) = (names::job(&self.run.name_any(), self.stage), Time(self.now));
+        let plan_digest = stage_plan(self.run, self.stage).map(|(_, digest)| digest);
+        let index = self.status.jobs.iter().position(|job| job.stage == self.stage).unwrap_or_else(|| {
+            self.status.jobs.push(RunJob {
+                stage: self.stage,
+                name,
+                plan_digest: plan_digest.unwrap_or_else(|| self.run.spec.plan_digest.clone()),
+                started_at: Some(now),
+                finished_at: None,
+                device: None,
+                record: None,
+            });
+            self.status.jobs.len() - 1
+        });
+        &mut self.status.jobs[index]
+    }
+
+    /// No Job yet: say that there will be one, then create it.
+    fn start(&mut self, plan: &str, _digest: Digest, installation: &Installation) {
+        self.job();
+        self.wait(self.at_work().1, "the Job is being created".into());
+        let config_map = job::config_map(self.run, self.stage, plan);
+        self.effects.push(Effect::CreateConfigMap(Box::new(config_map)));
+        self.effects.push(Effect::CreateJob(Box::new(job::job(self.run, self.stage, installation))));
+    }
+
+    fn wait(&mut self, reason: Reason, message: String) {
+        let (phase, _, condition) = self.at_work();
+        self.status.phase = Some(phase);
+        self.conditions.unknown(condition, reason, message.clone());
+        self.conditions.unknown(ConditionType::Ready, reason, message);
+        self.recheck = Some(POLL);
+    }
+
+    fn work(&mut self, progress: Option<&Progress>) {
+        self.job();
+        if let Some(progress) = progress {
+            self.status.progress = Some(RunProgress {
+                stage: progress.stage.chars().take(32).collect(),
+                step: progress.step,
+                total: progress.total,
+                eta_seconds: progress.eta_seconds,
+            });
+        }
+        let (_, reason, _) = self.at_work();
+        self.wait(reason, format!("the {} pod is at work", self.stage.as_str()));
+    }
+
+    fn fail(&mut self, reason: Reason, message: String) {
+        let (_, _, condition) = self.at_work();
+        self.status.phase = Some(RunPhase::Failed);
+        self.status.progress = None;
+        self.end_job(None, None);
+        self.conditions.no(condition, reason, message.clone());
+        self.conditions.no(ConditionType::Ready, reason, message);
+    }
+
+    fn end_job(&mut self, device: Option<Device>, record: Option<Digest>) {
+        let now = Time(self.now);
+        if self.status.jobs.iter().any(|job| job.stage == self.stage) {
+            let job = self.job();
+            job.finished_at.get_or_insert(now);
+            job.device = device.or(job.device);
+            job.record = record.or_else(|| job.record.take());
+        }
+    }
+
+    /// The Job succeeded: its record is what counts.
+    fn finish(&mut self, outcome: &Outcome, plan: &Digest, record: Option<&Result<Vec<u8>, RecordProblem>>) {
+        let bytes = match record {
+            None => return self.wait(self.at_work().1, "the record is being read".into()),
+            Some(Err(problem)) if problem.transient => {
+                return self.wait(Reason::RecordUnavailable, format!("the store: {}", problem.message));
+            }
+            Some(Err(problem)) => return self.fail(Reason::RecordUnavailable, problem.message.clone()),
+            Some(Ok(bytes)) => bytes,
+        };
+        let record = match Record::parse(bytes, plan) {
+            Ok(record) => record,
+            Err(error) => return self.fail(Reason::BadRecord, error.to_string()),
+        };
+        self.job();
+        self.end_job(outcome.device, outcome.record.clone());
+        self.say_where_it_ran(outcome);
+        self.status.progress = None;
+        match (self.stage, record.body) {
+            (Stage::Prepare, RecordBody::Prepare(body)) => {
+                let digest = outcome.record.clone();
+                match findings::prepared(&self.run.spec, body, digest) {
+                    Ok(prepared) => self.complete_prepare(prepared),
+                    Err(why) => self.fail(Reason::BadRecord, why),
+                }
+            }
+            (Stage::Forget, RecordBody::Forget(body)) => match findings::candidate(&self.run.spec, body) {
+                Ok(candidate) => self.trained(candidate),
+                Err(why) => self.fail(Reason::BadRecord, why),
+            },
+            (Stage::Evaluate, RecordBody::Evaluate(body)) => {
+                let gates = findings::gate_results(&self.run.name_any(), &self.run.spec, &self.status, &body);
+                match gates {
+                    Ok(results) => self.judged(results),
+                    Err(why) => self.fail(Reason::BadRecord, why),
+                }
+            }
+            (stage, body) => {
+                let message = format!("the {} pod left a record of {:?}", stage.as_str(), body.kind());
+                self.fail(Reason::BadRecord, message);
+            }
+        }
+    }
+
+    fn say_where_it_ran(&mut self, outcome: &Outcome) {
+        if self.run.spec.policy.trainer.device == Device::Auto && outcome.device == Some(Device::Cpu) {
+            self.events.push(Event {
+                warning: false,
+                reason: "RanOnCpu".into(),
+                note: format!("the {} pod saw no CUDA device and ran on the CPU", self.stage.as_str()),
+            });
+        }
+    }
+
+    fn complete_prepare(&mut self, prepared: lethe_api::v1alpha1::Prepared) {
+        self.status.phase = Some(RunPhase::Complete);
+        let message = format!("the baseline {} was distilled", prepared.baseline.bundle.short());
+        self.status.prepared = Some(prepared);
+        self.conditions.yes(ConditionType::Trained, Reason::Prepared, message.clone());
+        self.conditions.yes(ConditionType::Ready, Reason::Prepared, message);
+    }
+
+    fn trained(&mut self, candidate: Digest) {
+        let message = format!("the candidate {} was trained", candidate.short());
+        self.conditions.yes(ConditionType::Trained, Reason::Trained, message);
+        self.status.candidate = Some(candidate);
+        self.status.phase = Some(RunPhase::Evaluating);
+        let message = "the candidate waits for its evaluation";
+        self.conditions.unknown(ConditionType::Evaluated, Reason::Evaluating, message);
+        self.conditions.unknown(ConditionType::Ready, Reason::Evaluating, message);
+        self.recheck = Some(std::time::Duration::ZERO);
+    }
+
+    fn judged(&mut self, results: Vec<lethe_api::v1alpha1::GateResult>) {
+        let verdict = gates::overall(&results);
+        self.conditions.yes(ConditionType::Evaluated, Reason::Evaluated, "the candidate was measured");
+        let message = findings::describe(&results);
+        match verdict {
+            Verdict::Pass => {
+                self.conditions.yes(ConditionType::GatesPassed, Reason::GatesPassed, message.clone())
+            }
+            Verdict::Fail => {
+                self.conditions.no(ConditionType::GatesPassed, Reason::GateFailed, message.clone())
+            }
+            Verdict::Inconclusive => {
+                self.conditions.no(ConditionType::GatesPassed, Reason::GateInconclusive, message.clone());
+            }
+            Verdict::Error => {
+                self.conditions.no(ConditionType::GatesPassed, Reason::GateError, message.clone())
+            }
+        }
+        self.conditions.yes(ConditionType::Ready, Reason::Evaluated, message);
+        self.status.phase = Some(RunPhase::Complete);
+        self.status.verdict = Some(verdict);
+        self.status.gates = results;
+    }
 }

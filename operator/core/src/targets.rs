@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn a_label_that_the_model_does_not_know_is_named() {
         let labels = known(&["0", "1", "2"]);
-        let error = add_request(&Forgotten::new(), &request(&["7"], Strategy::Nearest, None), &labels).unwrap_err();
+        let error =
+            add_request(&Forgotten::new(), &request(&["7"], Strategy::Nearest, None), &labels).unwrap_err();
         assert_eq!(error.reason(), Reason::UnknownLabel);
         assert!(error.to_string().contains("\"7\"") && error.to_string().contains("0, 1, 2"));
         let error = add_request(&Forgotten::new(), &request(&["0"], Strategy::Fixed, Some("9")), &labels);
@@ -175,9 +176,11 @@ mod tests {
     #[test]
     fn an_override_must_stay() {
         let labels = known(&["0", "1", "2"]);
-        let in_targets = add_request(&Forgotten::new(), &request(&["0", "1"], Strategy::Fixed, Some("1")), &labels);
+        let in_targets =
+            add_request(&Forgotten::new(), &request(&["0", "1"], Strategy::Fixed, Some("1")), &labels);
         assert_eq!(in_targets.unwrap_err().reason(), Reason::OverrideIsTarget);
-        let in_ledger = add_request(&forget(&[("1", "2")]), &request(&["0"], Strategy::Fixed, Some("1")), &labels);
+        let in_ledger =
+            add_request(&forget(&[("1", "2")]), &request(&["0"], Strategy::Fixed, Some("1")), &labels);
         assert_eq!(in_ledger.unwrap_err().reason(), Reason::OverrideIsForgotten);
     }
 

@@ -65,8 +65,7 @@ pub enum Reason {
     OverrideIsForgotten,
     OverrideIsTarget,
     OverrideUnavailable,
-    TargetsConflict,
-    PolicyInvalid,
+    LedgerFull,
     ModelNotFound,
     PolicyNotFound,
     NameTooLong,
@@ -83,7 +82,6 @@ pub enum Reason {
     BadOutcome,
     RecordUnavailable,
     BadRecord,
-    JobLost,
     // Gates.
     GateFailed,
     GateInconclusive,

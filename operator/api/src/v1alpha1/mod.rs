@@ -14,7 +14,8 @@ pub mod run;
 pub use conditions::{ConditionType, Reason, conditions_schema};
 pub use model::{
     Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing, KnownLabel,
-    LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState, Served, Serving, ServingTarget,
+    LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState, Served,
+    Serving, ServingTarget,
 };
 pub use policy::{
     Gate, GateName, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,

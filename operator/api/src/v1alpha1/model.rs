@@ -109,7 +109,7 @@ pub struct DiffusionModelStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub active_run: Option<String>,
-    /// Everything this lineage had to forget. Grows only.
+    /// Everything this lineage had to forget. Grows only. At most [`LEDGER_CAPACITY`] entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(validation = Rule::new("self.size() >= oldSelf.size() && oldSelf.all(e, e in self)").message("the ledger only grows"))]
@@ -224,6 +224,9 @@ pub struct LedgerRequest {
     #[schemars(length(max = 64))]
     pub uid: String,
 }
+
+/// A lineage's ledger holds no more entries; a request that would need another one is refused.
+pub const LEDGER_CAPACITY: usize = 256;
 
 fn http_port() -> u16 {
     crate::contract::Progress::PORT

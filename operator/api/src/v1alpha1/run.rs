@@ -55,6 +55,9 @@ pub struct UnlearnRunSpec {
     /// sha256 of `plan`, which is what the pod reports back. The run's name is the model's name, a dash and
     /// the first 8 hexadecimal digits of the digest of the same plan without a run name.
     pub plan_digest: Digest,
+    /// The statistics that the candidate is measured against; absent for `Prepare`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Digest>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +75,9 @@ pub struct RequestRef {
     pub name: String,
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
+    /// Its targets, so that the ledger can be written even if the request is gone by then.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 128)))]
+    pub targets: Vec<String>,
 }
 
 /// Conditions: Trained, Evaluated, GatesPassed, Ready (written with the rest), and

@@ -1,0 +1,173 @@
+//! The part of a lineage's decision that is about runs: follow the active one, or start the next.
+
+use kube::{Resource, ResourceExt};
+use lethe_api::{
+    contract::Plan,
+    v1alpha1::{
+        ConditionType, LEDGER_CAPACITY, Reason, RequestRef, RolloutState, RunType, UnlearnPolicy,
+        UnlearnRequest, UnlearnRun, Verdict,
+    },
+};
+
+use crate::{
+    Effect, POLL, accept,
+    conditions::Conditions,
+    model::Lineage,
+    plans, request,
+    run::is_over,
+    serving::{self, planned_targets},
+    targets,
+};
+
+pub(crate) fn step(lineage: &mut Lineage<'_>) {
+    let active = lineage.status.active_run.clone();
+    let found = lineage.own_runs().find(|run| Some(run.name_any()) == active);
+    match (active, found) {
+        (Some(_), Some(run)) => follow(lineage, run),
+        // Created a moment ago and not seen yet, or deleted by somebody: plan again. The same plan has the
+        // same name, and creating it twice creates it once.
+        (Some(_), None) | (None, _) => start_next(lineage),
+    }
+}
+
+/// What the active run's end means for serving.
+fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) {
+    if !is_over(run) {
+        return;
+    }
+    let status = run.status.clone().unwrap_or_default();
+    let promotion_is_known = ConditionType::Promoted.is_true(&status.conditions)
+        || ConditionType::Promoted.is_false(&status.conditions);
+    if status.verdict != Some(Verdict::Pass) || promotion_is_known {
+        // Its requests have their answer: the lineage is free.
+        lineage.status.active_run = None;
+        return start_next(lineage);
+    }
+    let Some(candidate) = status.candidate else {
+        lineage.status.active_run = None;
+        return;
+    };
+    if lineage.status.ledger.iter().any(|entry| entry.run == run.name_any()) {
+        let message = format!("{} is served and in the ledger", candidate.short());
+        return mark(lineage, run, true, Reason::Promoted, message);
+    }
+    let rollout = lineage.status.rollout.clone().filter(|rollout| rollout.run == Some(run.name_any()));
+    match rollout.map(|rollout| (rollout.state, rollout.message)) {
+        Some((RolloutState::RolledBack, why)) => {
+            let why = why.unwrap_or_default();
+            mark(lineage, run, false, Reason::RolloutTimedOut, format!("serving went back: {why}"));
+        }
+        Some(_) => {}
+        None => try_to_roll_out(lineage, run, candidate),
+    }
+}
+
+/// The candidate passed every gate. It is rolled out if that still is what everybody wants.
+fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe_api::Digest) {
+    let withdrawn = withdrawn(run, &lineage.observed.requests);
+    if !withdrawn.is_empty() {
+        let message = format!("withdrawn: {} was deleted before the roll-out", withdrawn.join(", "));
+        return mark(lineage, run, false, Reason::Superseded, message);
+    }
+    let planned = planned_targets(run);
+    let forgotten = targets::ledger_targets(&lineage.status.ledger);
+    if forgotten.keys().any(|label| planned.iter().all(|target| target.label != *label)) {
+        let message =
+            "the ledger has grown since the run was planned: the candidate was not measured for all of it";
+        return mark(lineage, run, false, Reason::LedgerMoved, message.into());
+    }
+    let is_suspended = |request: &&UnlearnRequest| {
+        request.spec.suspend && run.spec.requests.iter().any(|r| Some(&r.uid) == request.uid().as_ref())
+    };
+    if lineage.observed.requests.iter().any(|request| is_suspended(&request)) {
+        return;
+    }
+    // A rollout under way, for example of the baseline, ends first.
+    let busy = lineage.status.rollout.as_ref().is_some_and(|rollout| {
+        rollout.run.is_some()
+            && matches!(rollout.state, RolloutState::Progressing | RolloutState::RollingBack)
+    });
+    if !busy {
+        serving::begin(lineage, Some(run.name_any()), candidate);
+    }
+}
+
+/// Writes the run's Promoted condition. The run stays active until it is seen there.
+fn mark(lineage: &mut Lineage<'_>, run: &UnlearnRun, promoted: bool, reason: Reason, message: String) {
+    let observed = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    let mut conditions = Conditions::new(observed, run.meta().generation, lineage.now);
+    match promoted {
+        true => conditions.yes(ConditionType::Promoted, reason, message),
+        false => conditions.no(ConditionType::Promoted, reason, message),
+    }
+    let list = conditions.into_list();
+    if let Some(condition) = ConditionType::Promoted.find(&list) {
+        let condition = condition.clone();
+        lineage.effects.push(Effect::MarkPromoted { run: run.name_any(), condition });
+    }
+    lineage.look_again_in(POLL);
+}
+
+/// Names of requests that a run works for and that are gone.
+pub fn withdrawn(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Vec<String> {
+    let is_there = |uid: &str| {
+        requests.iter().any(|r| r.uid().as_deref() == Some(uid) && r.meta().deletion_timestamp.is_none())
+    };
+    run.spec.requests.iter().filter(|r| !is_there(&r.uid)).map(|r| r.name.clone()).collect()
+}
+
+/// Starts one run for every accepted request that can share it: many targets cost as much as one.
+fn start_next(lineage: &mut Lineage<'_>) {
+    let Some(policy) = &lineage.observed.policy else { return };
+    let Some((plan, requests)) = next_plan(lineage, policy) else {
+        lineage.status.active_run = None;
+        return;
+    };
+    lineage.start_run(RunType::Forget, plan, requests, policy);
+}
+
+fn next_plan(lineage: &Lineage<'_>, policy: &UnlearnPolicy) -> Option<(Plan, Vec<RequestRef>)> {
+    let baseline = lineage.status.baseline.as_ref()?;
+    let labels = &lineage.status.labels;
+    let ledger = targets::ledger_targets(&lineage.status.ledger);
+    let mut forgotten = ledger.clone();
+    let mut members = Vec::new();
+    let mut entries = lineage.status.ledger.len();
+    for request in waiting(lineage) {
+        // One that contradicts the earlier ones waits for its turn, and gets its answer then.
+        let Ok(union) = targets::add_request(&forgotten, &request.spec, labels) else { continue };
+        let covered = request.spec.targets.iter().all(|target| ledger.contains_key(&target.label));
+        entries += request.spec.targets.len();
+        if covered || targets::resolve(&union, labels).is_err() || entries > LEDGER_CAPACITY {
+            continue;
+        }
+        forgotten = union;
+        members.push(RequestRef {
+            name: request.name_any(),
+            uid: request.uid()?,
+            targets: request.spec.targets.iter().map(|target| target.label.clone()).collect(),
+        });
+    }
+    if members.is_empty() {
+        return None;
+    }
+    let planned = targets::resolve(&forgotten, labels).ok()?;
+    let model = &lineage.observed.model;
+    let plan = plans::forget(model, baseline, labels, planned, &members, &policy.spec, lineage.installation);
+    Some((plan, members))
+}
+
+/// Accepted requests that no run works for, oldest first.
+fn waiting<'a>(lineage: &Lineage<'a>) -> Vec<&'a UnlearnRequest> {
+    let accepted = |request: &&UnlearnRequest| {
+        let conditions = request.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        ConditionType::Accepted.is_true(conditions)
+            && !request::is_over(request)
+            && !request.spec.suspend
+            && request.meta().deletion_timestamp.is_none()
+            && accept::run_of(request, &lineage.observed.runs).is_none()
+    };
+    let mut waiting: Vec<_> = lineage.observed.requests.iter().filter(accepted).collect();
+    waiting.sort_by_key(|request| (request.creation_timestamp().map(|at| at.0), request.name_any()));
+    waiting
+}

@@ -1,0 +1,148 @@
+//! What a Job and its pods say about a stage.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ContainerStateTerminated, Pod},
+};
+use lethe_api::{
+    Digest,
+    contract::{Outcome, exit},
+    v1alpha1::Reason,
+};
+
+use crate::job::CONTAINER;
+
+/// How long after a Job's completion its pod may still be missing from a cache.
+const POD_GRACE: SignedDuration = SignedDuration::from_secs(30);
+
+/// The state of a stage's Job.
+#[derive(Clone, Debug)]
+pub enum JobState {
+    Absent,
+    /// It exists and does not run yet, for a reason that people should know.
+    Waiting {
+        reason: Reason,
+        message: String,
+    },
+    Running,
+    /// The Job succeeded and its pod left an outcome for this plan.
+    Succeeded(Box<Outcome>),
+    Failed {
+        reason: Reason,
+        message: String,
+    },
+}
+
+/// Reads the state of the Job that was given the plan with digest `plan`.
+pub fn state(job: Option<&Job>, pods: &[Pod], plan: &Digest, now: Timestamp) -> JobState {
+    let Some(job) = job else { return JobState::Absent };
+    if has_condition(job, "Complete") {
+        return succeeded(job, pods, plan, now);
+    }
+    if let Some(failure) = condition(job, "Failed") {
+        let (reason, message) = failed(failure.reason.as_deref(), failure.message.as_deref(), pods, plan);
+        return JobState::Failed { reason, message };
+    }
+    if job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true) {
+        let message = "the Job is suspended: a queue has not admitted it yet".into();
+        return JobState::Waiting { reason: Reason::Suspended, message };
+    }
+    match pods.iter().find_map(why_waiting) {
+        Some((reason, message)) => JobState::Waiting { reason, message },
+        None => JobState::Running,
+    }
+}
+
+fn succeeded(job: &Job, pods: &[Pod], plan: &Digest, now: Timestamp) -> JobState {
+    let done = pods.iter().filter_map(terminated).find(|t| t.exit_code == exit::DONE);
+    let Some(done) = done else {
+        let completed = job.status.as_ref().and_then(|status| status.completion_time.as_ref());
+        if completed.is_some_and(|at| now.duration_since(at.0) < POD_GRACE) {
+            return JobState::Running;
+        }
+        let message = "the Job completed and its pod is gone: nobody can say what it found".into();
+        return JobState::Failed { reason: Reason::NoOutcome, message };
+    };
+    match Outcome::parse(done.message.as_deref().unwrap_or_default(), plan) {
+        Ok(outcome) if outcome.failure.is_none() => JobState::Succeeded(Box::new(outcome)),
+        Ok(outcome) => JobState::Failed {
+            reason: Reason::BadOutcome,
+            message: format!("the trainer exited 0 but says {:?}", outcome.status),
+        },
+        Err(error) => {
+            let missing = matches!(error, lethe_api::contract::OutcomeError::Missing);
+            let reason = if missing { Reason::NoOutcome } else { Reason::BadOutcome };
+            JobState::Failed { reason, message: format!("the trainer exited 0, but {error}") }
+        }
+    }
+}
+
+/// Why a Job failed: what its last pod said, if it said anything, and what Kubernetes says.
+fn failed(reason: Option<&str>, message: Option<&str>, pods: &[Pod], plan: &Digest) -> (Reason, String) {
+    let mut ends: Vec<_> = pods.iter().filter_map(terminated).filter(|t| t.exit_code != exit::DONE).collect();
+    ends.sort_by_key(|t| t.finished_at.as_ref().map(|at| at.0));
+    let last = ends.last();
+    let said = last.map(|end| Outcome::parse(end.message.as_deref().unwrap_or_default(), plan));
+    let reason = match (reason, last.map(|end| end.exit_code)) {
+        (Some("DeadlineExceeded"), _) => Reason::DeadlineExceeded,
+        (_, Some(exit::BAD_PLAN)) => Reason::BadPlan,
+        (_, Some(exit::BAD_ARTIFACT)) => Reason::BadArtifact,
+        (_, Some(exit::BAD_CONFIGURATION)) => Reason::BadConfiguration,
+        (Some("BackoffLimitExceeded"), _) => Reason::BackoffLimitExceeded,
+        _ => Reason::TrainerFailed,
+    };
+    let detail = match (said, last) {
+        (Some(Ok(outcome)), _) if outcome.message.is_some() => outcome.message.unwrap_or_default(),
+        (_, Some(end)) => match end.reason.as_deref() {
+            Some("OOMKilled") => "the pod was killed: it used more memory than its limit".into(),
+            _ => format!("the pod exited with code {}; see its log", end.exit_code),
+        },
+        (_, None) => match pods.iter().find_map(why_waiting) {
+            Some((_, waiting)) => waiting,
+            None => message.unwrap_or("Kubernetes gives no reason").to_owned(),
+        },
+    };
+    let prefix = if reason == Reason::DeadlineExceeded { "the Job did not end in time: " } else { "" };
+    (reason, format!("{prefix}{detail}"))
+}
+
+/// Why a pod does not run: it found no node, or its image cannot be had.
+fn why_waiting(pod: &Pod) -> Option<(Reason, String)> {
+    let status = pod.status.as_ref()?;
+    if status.phase.as_deref() != Some("Pending") {
+        return None;
+    }
+    let unschedulable =
+        status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    if let Some(condition) = unschedulable {
+        let message = condition.message.as_deref().unwrap_or("no node takes the pod");
+        return Some((Reason::Unschedulable, message.to_owned()));
+    }
+    let waiting =
+        status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref())?;
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    if reason.contains("Image") {
+        let detail = waiting.message.as_deref().unwrap_or(reason);
+        return Some((Reason::ImageUnavailable, format!("the trainer image cannot be pulled: {detail}")));
+    }
+    if reason.contains("CreateContainer") {
+        let detail = waiting.message.as_deref().unwrap_or(reason);
+        return Some((Reason::BadConfiguration, format!("the pod's container cannot be created: {detail}")));
+    }
+    None
+}
+
+fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|c| c.name == CONTAINER)?.state.as_ref()?.terminated.as_ref()
+}
+
+fn has_condition(job: &Job, type_: &str) -> bool {
+    condition(job, type_).is_some()
+}
+
+fn condition<'a>(job: &'a Job, type_: &str) -> Option<&'a k8s_openapi::api::batch::v1::JobCondition> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|c| c.type_ == type_ && c.status == "True")
+}

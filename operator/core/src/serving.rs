@@ -1,0 +1,194 @@
+//! The part of a lineage's decision that is about what is served.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use lethe_api::{
+    Digest,
+    v1alpha1::{
+        ConditionType, InitialServing, LedgerEntry, LedgerRequest, Reason, Rollout, RolloutState, Served,
+        UnlearnRun,
+    },
+};
+
+use crate::{
+    Effect, POLL,
+    model::Lineage,
+    rollout::{self, Next},
+    targets,
+};
+use kube::ResourceExt;
+use lethe_api::contract::{Override, Plan, PlannedTarget, Task};
+
+/// Drives a rollout under way, or keeps what is served as it should be.
+pub(crate) fn step(lineage: &mut Lineage<'_>) {
+    match lineage.status.rollout.clone() {
+        Some(rollout) if matches!(rollout.state, RolloutState::Progressing | RolloutState::RollingBack) => {
+            drive(lineage, rollout);
+        }
+        _ => keep(lineage),
+    }
+}
+
+/// Says that `to` will be served, and starts. `run` is the run whose candidate it is.
+pub(crate) fn begin(lineage: &mut Lineage<'_>, run: Option<String>, to: Digest) {
+    let from = lineage.status.served.as_ref().map(|served| served.digest.clone());
+    let rollout = Rollout {
+        run,
+        from,
+        to,
+        started_at: Time(lineage.now),
+        state: RolloutState::Progressing,
+        message: None,
+    };
+    lineage.status.rollout = Some(rollout.clone());
+    drive(lineage, rollout);
+}
+
+fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
+    let observed = lineage.observed;
+    let serving = &observed.model.spec.serving;
+    let deadline = observed.policy.as_ref().map(|p| p.spec.rollout.clone()).unwrap_or_default();
+    let next = rollout::next(
+        &rollout,
+        serving,
+        observed.deployment.as_ref(),
+        &observed.reports,
+        deadline.progress_deadline_seconds,
+        lineage.now,
+    );
+    let to = rollout.to.short().to_owned();
+    match next {
+        Next::Patch(bundle) => {
+            let deployment = serving.target.name.clone();
+            lineage.effects.push(Effect::PatchServing { deployment, bundle });
+            lineage.conditions.unknown(
+                ConditionType::Serving,
+                Reason::RollingOut,
+                format!("{to} is being rolled out"),
+            );
+            lineage.look_again_in(POLL);
+        }
+        Next::Wait(reason, message) => {
+            rollout.message = Some(message.chars().take(500).collect());
+            lineage.conditions.unknown(ConditionType::Serving, reason, message);
+            lineage.look_again_in(POLL);
+        }
+        Next::Complete => return complete(lineage, rollout),
+        Next::TurnBack(why) => {
+            rollout.state = RolloutState::RollingBack;
+            rollout.message = Some(why.chars().take(500).collect());
+            let from = rollout.from.as_ref().map_or("nothing", |digest| digest.short());
+            let message = format!("going back from {to} to {from}: {why}");
+            lineage.conditions.no(ConditionType::Serving, Reason::RolloutTimedOut, message);
+            let deployment = serving.target.name.clone();
+            lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });
+            lineage.look_again_in(POLL);
+        }
+        Next::Back => {
+            rollout.state = RolloutState::RolledBack;
+            lineage.look_again_in(POLL);
+        }
+    }
+    lineage.status.rollout = Some(rollout);
+}
+
+/// The new digest is in service: served and ledger change in the same write.
+fn complete(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
+    let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
+    if rollout.run.is_some() && run.is_none() {
+        // The run's plan says what was forgotten: without it the ledger cannot be written.
+        let message = "in service, but its run is gone: the ledger cannot be written";
+        lineage.conditions.unknown(ConditionType::Serving, Reason::RollingOut, message);
+        return lineage.look_again_in(POLL);
+    }
+    if let Some(run) = run {
+        let entries = ledger_entries(run, &rollout, lineage.now);
+        lineage.status.ledger.extend(entries);
+    }
+    rollout.state = RolloutState::Complete;
+    rollout.message = None;
+    let digest = rollout.to.clone();
+    let short = digest.short().to_owned();
+    lineage.conditions.yes(ConditionType::Serving, Reason::Serving, format!("every pod serves {short}"));
+    lineage.status.served = Some(Served { digest, short, since: Time(lineage.now) });
+    lineage.status.rollout = Some(rollout);
+}
+
+/// One entry per request and resolved override.
+fn ledger_entries(run: &UnlearnRun, rollout: &Rollout, now: jiff::Timestamp) -> Vec<LedgerEntry> {
+    let planned = planned_targets(run);
+    let mut entries: Vec<LedgerEntry> = Vec::new();
+    for request in &run.spec.requests {
+        let first = entries.len();
+        for label in &request.targets {
+            let planned = planned.iter().find(|target| target.label == *label);
+            let replacement =
+                targets::as_spec(planned.map_or(&Override::Nearest, |target| &target.replacement));
+            match entries[first..].iter_mut().find(|entry| entry.replacement == replacement) {
+                Some(entry) => entry.targets.push(label.clone()),
+                None => entries.push(LedgerEntry {
+                    targets: vec![label.clone()],
+                    replacement,
+                    request: LedgerRequest { name: request.name.clone(), uid: request.uid.clone() },
+                    run: run.name_any(),
+                    digest: rollout.to.clone(),
+                    at: Time(now),
+                }),
+            }
+        }
+    }
+    entries
+}
+
+/// What a Forget run forgets; nothing for another run.
+pub(crate) fn planned_targets(run: &UnlearnRun) -> Vec<PlannedTarget> {
+    match Plan::parse(run.spec.plan.as_bytes()).map(|plan| plan.task) {
+        Ok(Task::Forget(task)) => task.targets,
+        _ => vec![],
+    }
+}
+
+/// No rollout is under way: serve what should be served, and nothing else.
+fn keep(lineage: &mut Lineage<'_>) {
+    let serving = &lineage.observed.model.spec.serving;
+    let Some(wanted) = wanted(lineage) else {
+        let message = "nothing is served before the first fulfilled request";
+        return lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
+    };
+    if lineage.status.served.is_none() {
+        return begin(lineage, None, wanted);
+    }
+    match rollout::target(serving, lineage.observed.deployment.as_ref()) {
+        Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
+        Ok(deployment) if rollout::reference(deployment).as_ref() != Some(&wanted) => {
+            let found = rollout::reference(deployment);
+            let found = found.as_ref().map_or("nothing", |digest| digest.short());
+            let message = format!(
+                "somebody changed the serving target to {found}; setting it back to {}",
+                wanted.short()
+            );
+            lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);
+            let deployment = serving.target.name.clone();
+            lineage.effects.push(Effect::PatchServing { deployment, bundle: Some(wanted) });
+            lineage.look_again_in(POLL);
+        }
+        Ok(deployment) => match rollout::settled(deployment) {
+            Ok(()) => {
+                let message = format!("every pod serves {}", wanted.short());
+                lineage.conditions.yes(ConditionType::Serving, Reason::Serving, message);
+            }
+            Err(why) => lineage.conditions.unknown(ConditionType::Serving, Reason::WaitingForServing, why),
+        },
+    }
+}
+
+/// What should be served when no rollout is under way: the last digest that passed for the whole ledger.
+fn wanted(lineage: &Lineage<'_>) -> Option<Digest> {
+    let status = &lineage.status;
+    if let Some(last) = status.ledger.last() {
+        return Some(last.digest.clone());
+    }
+    match lineage.observed.model.spec.serving.initial {
+        InitialServing::Baseline => status.baseline.as_ref().map(|baseline| baseline.bundle.clone()),
+        InitialServing::None => None,
+    }
+}
