@@ -1,1 +1,45 @@
-fn main() {}
+//! `lethe-trainer`: teach, prepare, forget, evaluate and serve diffusion models in pods.
+//!
+//! A pod gets a plan or a few flags, talks to the content-addressed store, and says how it went in its
+//! termination message and its exit code. It holds no Kubernetes token and decides nothing.
+
+mod artifacts;
+mod cli;
+mod evaluate;
+mod failure;
+mod forget;
+mod grid;
+mod hygiene;
+mod images;
+mod job;
+mod logging;
+mod model;
+mod prepare;
+mod probe;
+mod runtime;
+mod serve;
+mod show;
+mod sidecar;
+mod teach;
+mod termination;
+mod train;
+mod watch;
+
+use clap::Parser;
+use lethe_api::contract::TaskKind;
+
+use cli::{Cli, Command};
+
+fn main() {
+    let command = Cli::parse().command;
+    logging::init();
+    std::process::exit(match command {
+        Command::Teach(args) => teach::main(&args),
+        Command::Prepare(args) => job::main(TaskKind::Prepare, &args),
+        Command::Forget(args) => job::main(TaskKind::Forget, &args),
+        Command::Evaluate(args) => job::main(TaskKind::Evaluate, &args),
+        Command::Serve(args) => serve::main(&args),
+        Command::Probe(args) => probe::main(&args),
+        Command::Show(args) => show::main(&args),
+    });
+}

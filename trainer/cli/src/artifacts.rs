@@ -1,0 +1,123 @@
+//! The store as the commands see it: blocking, and failing in the contract's words.
+
+use lethe_api::contract::{BundleKind, Digest, Record};
+use lethe_store::{Bundle, Folder, Scratch, Store};
+use tokio::runtime::Runtime;
+
+use crate::failure::{Failed, Result};
+
+/// Name of the one thing kept in a run's scratch space.
+const CHECKPOINT: &str = "checkpoint";
+/// A checkpoint holds five times the weights; a larger one is not read.
+const MAX_CHECKPOINT: u64 = 64 << 30;
+const MAX_BLOB: usize = 256 << 20;
+
+pub(crate) struct Artifacts {
+    runtime: Runtime,
+    store: Store,
+}
+
+/// Where a training keeps its state between two pods.
+pub(crate) struct Checkpoint<'a> {
+    artifacts: &'a Artifacts,
+    scratch: Scratch,
+}
+
+impl Artifacts {
+    pub(crate) fn open(uri: &str) -> Result<Self> {
+        Ok(Self { runtime: runtime()?, store: Store::open(uri)? })
+    }
+
+    /// The bundle with this digest, verified, if it is of this kind.
+    pub(crate) fn bundle(&self, digest: &Digest, kind: BundleKind) -> Result<Bundle> {
+        Ok(self.runtime.block_on(self.store.get_bundle(digest, kind))?)
+    }
+
+    /// Names of the files in a bundle's folder.
+    pub(crate) fn files(&self, digest: &Digest) -> Result<Vec<String>> {
+        Ok(self.runtime.block_on(self.store.bundle_folder(digest).list())?)
+    }
+
+    /// Copies a bundle from elsewhere into the store, verified.
+    pub(crate) fn import(&self, uri: &str, digest: &Digest, kind: BundleKind) -> Result<Bundle> {
+        Ok(self.runtime.block_on(self.store.import(uri, digest, kind))?)
+    }
+
+    pub(crate) fn put_bundle(&self, kind: BundleKind, weights: Vec<u8>, model: Vec<u8>) -> Result<Digest> {
+        let bundle = Bundle::new(kind, weights, model)?;
+        self.runtime.block_on(self.store.put_bundle(&bundle))?;
+        tracing::info!(?kind, digest = %bundle.digest(), "stored");
+        Ok(bundle.digest().clone())
+    }
+
+    pub(crate) fn put_record(&self, bytes: Vec<u8>) -> Result<Digest> {
+        Ok(self.runtime.block_on(self.store.put_record(bytes))?)
+    }
+
+    /// The record with this digest, verified, if there is one.
+    pub(crate) fn record(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        if_found(self.runtime.block_on(self.store.get_record(digest, Record::MAX_BYTES)))
+    }
+
+    pub(crate) fn put_blob(&self, bytes: Vec<u8>) -> Result<Digest> {
+        Ok(self.runtime.block_on(self.store.put_blob(bytes))?)
+    }
+
+    /// The blob with this digest, verified, if there is one.
+    pub(crate) fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        if_found(self.runtime.block_on(self.store.get_blob(digest, MAX_BLOB)))
+    }
+
+    /// Any bundle with this digest, whatever its kind.
+    pub(crate) fn any_bundle(&self, digest: &Digest) -> Result<Bundle> {
+        Ok(self.runtime.block_on(self.store.bundle_folder(digest).read(digest))?)
+    }
+
+    pub(crate) fn checkpoint(&self, plan: &Digest) -> Checkpoint<'_> {
+        Checkpoint { artifacts: self, scratch: self.store.scratch(plan) }
+    }
+}
+
+impl Checkpoint<'_> {
+    /// Keeps a state in place of the one before, as a whole or not at all.
+    pub(crate) fn save(&self, state: &[u8]) -> Result<()> {
+        Ok(self.artifacts.runtime.block_on(self.scratch.put(CHECKPOINT, state))?)
+    }
+
+    /// The last state that was kept. A damaged one is worth no more than none: the work starts again and
+    /// comes to the same result.
+    pub(crate) fn load(&self) -> Result<Option<Vec<u8>>> {
+        match self.artifacts.runtime.block_on(self.scratch.get(CHECKPOINT, MAX_CHECKPOINT)) {
+            Err(error @ (lethe_store::Error::Corrupt { .. } | lethe_store::Error::TooLarge { .. })) => {
+                tracing::warn!(%error, "the checkpoint is not used");
+                Ok(None)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Removes what was kept, once it is not needed. Leaving it behind does no harm.
+    pub(crate) fn clear(&self) {
+        if let Err(error) = self.artifacts.runtime.block_on(self.scratch.clear()) {
+            tracing::warn!(%error, "the scratch space could not be removed");
+        }
+    }
+}
+
+/// Writes a bundle to a folder outside a store.
+pub(crate) fn export(uri: &str, bundle: &Bundle) -> Result<()> {
+    let folder = Folder::open(uri)?;
+    Ok(runtime()?.block_on(folder.write(bundle))?)
+}
+
+fn if_found<T>(result: lethe_store::Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(lethe_store::Error::NotFound { .. }) => Ok(None),
+        other => Ok(Some(other?)),
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failed::bad_configuration(format!("cannot start the input and output: {error}")))
+}

@@ -1,0 +1,147 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lethe_api::{Digest, contract::Progress};
+
+/// Trains, measures and serves diffusion models that must forget.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a teacher from images: the only command that reads any.
+    Teach(TeachArgs),
+    /// From a teacher alone: the one-step baseline, the judge and the reference statistics.
+    Prepare(JobArgs),
+    /// Make the baseline forget every target of the plan.
+    Forget(JobArgs),
+    /// Measure a candidate. Decides nothing.
+    Evaluate(JobArgs),
+    /// Serve one model over HTTP (Open Inference Protocol v2).
+    Serve(ServeArgs),
+    /// Ask a live server for samples and judge them.
+    Probe(ProbeArgs),
+    /// Write an artifact of the store to stdout, verified.
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TeachArgs {
+    /// Gzip-compressed CSV: 64 pixels of 0 to 16 and a digit per line.
+    #[arg(long)]
+    pub(crate) images: PathBuf,
+    /// Where the teacher's bundle goes: a folder, or the URI of one.
+    #[arg(long)]
+    pub(crate) out: String,
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Training steps [default: what digits need].
+    #[arg(long)]
+    pub(crate) steps: Option<u64>,
+    /// CPU threads [default: as many as there are].
+    #[arg(long)]
+    pub(crate) threads: Option<u32>,
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub(crate) device: DeviceArg,
+    /// Also write the result (the JSON that is printed) to this file.
+    #[arg(long)]
+    pub(crate) report: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) termination: TerminationArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobArgs {
+    /// The plan to carry out.
+    #[arg(long, default_value = "/etc/lethe/plan.json")]
+    pub(crate) plan: PathBuf,
+    /// Port of GET /progress and GET /metrics; 0 turns them off.
+    #[arg(long, default_value_t = Progress::PORT)]
+    pub(crate) port: u16,
+    /// Seconds between two checkpoints.
+    #[arg(long, default_value_t = 30)]
+    pub(crate) checkpoint_seconds: u64,
+    #[command(flatten)]
+    pub(crate) termination: TerminationArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TerminationArgs {
+    /// Where the pod's last words go [default: /dev/termination-log, if it is there].
+    #[arg(long)]
+    pub(crate) termination_log: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// URI of the store that holds the bundle.
+    #[arg(long, env = "LETHE_STORE")]
+    pub(crate) store: String,
+    /// Digest of the generator's bundle. In a pod: the annotation `lethe.dev/bundle`, through the downward API.
+    #[arg(long, env = "LETHE_BUNDLE", default_value = "")]
+    pub(crate) bundle: String,
+    /// The model's name in the protocol's paths.
+    #[arg(long, env = "LETHE_MODEL_NAME", default_value = "model")]
+    pub(crate) name: String,
+    #[arg(long, default_value_t = Progress::PORT)]
+    pub(crate) port: u16,
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub(crate) device: DeviceArg,
+    /// CPU threads [default: as many as there are].
+    #[arg(long)]
+    pub(crate) threads: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// Where the server listens, for example http://digits:8080.
+    #[arg(long)]
+    pub(crate) endpoint: String,
+    /// The model's name at that server.
+    #[arg(long, default_value = "model")]
+    pub(crate) name: String,
+    /// The label to ask for, and to look for in what comes.
+    #[arg(long)]
+    pub(crate) label: String,
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) samples: u64,
+    /// Seed of the first sample; the next one has the next seed.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// URI of the store that holds the judge.
+    #[arg(long, env = "LETHE_STORE")]
+    pub(crate) store: String,
+    /// Digest of the judge's bundle.
+    #[arg(long)]
+    pub(crate) judge: Digest,
+    #[arg(long)]
+    pub(crate) threads: Option<u32>,
+    #[command(flatten)]
+    pub(crate) termination: TerminationArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Digest of a record, a blob or a bundle.
+    pub(crate) digest: Digest,
+    /// Of a bundle: which of its files [default: manifest.json].
+    #[arg(long)]
+    pub(crate) file: Option<String>,
+    /// URI of the store.
+    #[arg(long, env = "LETHE_STORE", default_value = "file:///artifacts")]
+    pub(crate) store: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DeviceArg {
+    /// CUDA if a device is visible, else the CPU.
+    Auto,
+    Cpu,
+    Cuda,
+}

@@ -1,0 +1,195 @@
+//! `evaluate`: a candidate measured beside the baseline. Raw counts and values; nothing here passes or fails.
+
+use lethe_api::contract::{
+    BundleKind, Count, EvaluateRecord, EvaluateTask, LabelMeasurement, PlannedTarget, Quality, Samples,
+    TargetMeasurement,
+};
+use lethe_sfd::{Concept, Denoiser, Judge, ModelConfig, Reference, Replacement, generator, measure};
+
+use crate::{
+    failure::{Failed, Result},
+    grid, hygiene,
+    job::Job,
+    model::{self, Model},
+    prepare::count,
+};
+
+/// Samples per label in the pictures of before and after.
+const GRID_SAMPLES: u64 = 12;
+const GRID_SCALE: usize = 6;
+
+/// The two models, and what they are measured with.
+struct Bench<'a> {
+    job: &'a Job<'a>,
+    candidate: Denoiser,
+    baseline: Denoiser,
+    judge: Judge,
+    reference: Reference,
+    concept: Concept,
+    samples: Samples,
+}
+
+pub(crate) fn run(job: &mut Job<'_>, task: &EvaluateTask) -> Result<EvaluateRecord> {
+    job.watch.begin("load", 0, 1);
+    let load = |digest| job.artifacts.bundle(digest, BundleKind::Generator);
+    let (candidate_bundle, baseline_bundle) = (load(&task.candidate)?, load(&task.baseline)?);
+    let (model, candidate) = model::denoiser(&candidate_bundle, job.device)?;
+    let (before, baseline) = model::denoiser(&baseline_bundle, job.device)?;
+    check_control(task, &model, &before)?;
+    let config = &before.model;
+    let (judge, reference) = measures(job, task, config)?;
+    let targets = model::targets(config, &task.targets)?;
+    let concept = Concept::new(config.classes(), &targets, None).map_err(lethe_sfd::Error::from)?;
+    let hygiene = hygiene::examine(&hygiene::Evidence {
+        files: job.artifacts.files(&task.candidate)?,
+        candidate: &candidate_bundle,
+        baseline: &baseline_bundle,
+        forgotten: &model.forgotten,
+        planned: &task.targets,
+    });
+
+    let bench = Bench { job, candidate, baseline, judge, reference, concept, samples: task.samples };
+    let total = task.targets.len() + bench.concept.kept().len() + 3;
+    job.watch.begin("measure", 0, total as u64);
+    let began = std::time::Instant::now();
+    let targets = bench.targets(&task.targets)?;
+    let retain = bench.retain(targets.len() as u64)?;
+    let quality = bench.quality()?;
+    let (before, after) = (bench.picture(&bench.baseline)?, bench.picture(&bench.candidate)?);
+    job.watch.at(total as u64);
+    job.figures.note("measureSeconds", began.elapsed().as_secs_f64());
+    Ok(EvaluateRecord {
+        candidate: task.candidate.clone(),
+        baseline: task.baseline.clone(),
+        judge: task.judge.clone(),
+        reference: task.reference.clone(),
+        targets,
+        retain,
+        quality,
+        hygiene,
+        before,
+        after,
+    })
+}
+
+impl Bench<'_> {
+    /// At every forgotten label: what the candidate shows there, and what the baseline shows.
+    fn targets(&self, planned: &[PlannedTarget]) -> Result<Vec<TargetMeasurement>> {
+        let measure = |(step, planned): (u64, &PlannedTarget)| {
+            self.job.watch.check()?;
+            let label = model::label(self.candidate.config(), &planned.label)?;
+            let measured = self.target(planned, label)?;
+            self.job.watch.at(step + 1);
+            Ok(measured)
+        };
+        (0..).zip(planned).map(measure).collect()
+    }
+
+    fn target(&self, planned: &PlannedTarget, label: i64) -> Result<TargetMeasurement> {
+        let n = i64::from(self.samples.leak);
+        let found = self.concept.forgotten().iter().find(|(forgotten, _)| *forgotten == label);
+        let Some((_, replacement)) = found else {
+            return Err(Failed::internal(format!("target {:?} is not among the forgotten", planned.label)));
+        };
+        // The labels that may be seen in the forgotten one's place.
+        let shown = match replacement {
+            Replacement::Label(label) => std::slice::from_ref(label),
+            Replacement::AnyKept => self.concept.kept(),
+        };
+        let census = self.census(&self.candidate, label, n);
+        Ok(TargetMeasurement {
+            label: planned.label.clone(),
+            leak: count(census.count(label)),
+            override_hits: count(census.count_any(shown)),
+            control: count(self.census(&self.baseline, label, n).count(label)),
+            base_rate: self.base_rate(label, shown, n),
+        })
+    }
+
+    /// How often the judge sees `label` in samples of the baseline that were asked for as something else.
+    fn base_rate(&self, label: i64, shown: &[i64], n: i64) -> Count {
+        let each = (n + shown.len() as i64 - 1) / shown.len() as i64;
+        shown.iter().fold(Count::default(), |sum, &other| {
+            let seen = self.census(&self.baseline, other, each).count(label);
+            Count { hits: sum.hits + seen.hits, n: sum.n + seen.n }
+        })
+    }
+
+    /// At every kept label: whether it is still what it was.
+    fn retain(&self, done: u64) -> Result<Vec<LabelMeasurement>> {
+        let n = i64::from(self.samples.retain_per_label);
+        let measure = |(step, &label): (u64, &i64)| {
+            self.job.watch.check()?;
+            let seen = |model| count(self.census(model, label, n).count(label));
+            let (candidate, baseline) = (seen(&self.candidate), seen(&self.baseline));
+            self.job.watch.at(step);
+            Ok(LabelMeasurement {
+                label: model::label_name(self.candidate.config(), label),
+                candidate,
+                baseline,
+            })
+        };
+        (done + 1..).zip(self.concept.kept()).map(measure).collect()
+    }
+
+    /// Both models' distances from the teacher over the kept labels, at the same number of samples.
+    fn quality(&self) -> Result<Quality> {
+        let kept = self.concept.kept();
+        let per_label = (i64::from(self.samples.quality) + kept.len() as i64 - 1) / kept.len() as i64;
+        // A covariance needs two samples.
+        let per_label = per_label.max(2);
+        let distance = |model| {
+            self.job.watch.check()?;
+            let seed = self.job.plan.seed;
+            let distance = measure::frechet_of(model, &self.judge, &self.reference, kept, per_label, seed);
+            Ok::<_, Failed>(distance?)
+        };
+        Ok(Quality {
+            candidate: distance(&self.candidate)?,
+            baseline: distance(&self.baseline)?,
+            floor: self.reference.floor(kept)?,
+            n: per_label as u64 * kept.len() as u64,
+        })
+    }
+
+    /// A picture of what a model shows at every label, kept in the store.
+    fn picture(&self, model: &Denoiser) -> Result<lethe_api::Digest> {
+        let row = |label| {
+            let requests: Vec<(i64, u64)> = (0..GRID_SAMPLES).map(|seed| (label, seed)).collect();
+            generator::serve(model, &requests)
+        };
+        let rows: Vec<_> = (0..model.config().classes()).map(row).collect();
+        self.job.artifacts.put_blob(grid::png(&rows, model.config().image, GRID_SCALE)?)
+    }
+
+    fn census(&self, model: &Denoiser, label: i64, n: i64) -> measure::Census {
+        measure::census(model, &self.judge, label, n, self.job.plan.seed)
+    }
+}
+
+/// The control has forgotten nothing, and knows what the candidate knows.
+fn check_control(task: &EvaluateTask, candidate: &Model, baseline: &Model) -> Result<()> {
+    if !baseline.forgotten.is_empty() {
+        let digest = &task.baseline;
+        return Err(Failed::bad_artifact(format!("bundle {digest} is no control: it has already forgotten")));
+    }
+    if candidate.model != baseline.model {
+        let (candidate, baseline) = (&task.candidate, &task.baseline);
+        return Err(Failed::bad_artifact(format!(
+            "bundle {candidate} is not of the same form as {baseline}"
+        )));
+    }
+    Ok(())
+}
+
+/// The judge and the statistics, both of the model at hand.
+fn measures(job: &Job<'_>, task: &EvaluateTask, config: &ModelConfig) -> Result<(Judge, Reference)> {
+    let (judged, judge) = model::judge(job.artifacts, &task.judge, job.device)?;
+    if judged != *config {
+        return Err(Failed::bad_artifact(format!("Judge bundle {} judges another model", task.judge)));
+    }
+    let bundle = job.artifacts.bundle(&task.reference, BundleKind::Reference)?;
+    let reference = Reference::from_bytes(config, &judge, bundle.weights());
+    let what = || format!("Reference bundle {}", task.reference);
+    Ok((judge, reference.map_err(|error| model::as_artifact(error).of(what()))?))
+}

@@ -1,0 +1,72 @@
+//! The optical digits: the only file of images that this program can read, and only `teach` does.
+
+use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
+
+use flate2::read::GzDecoder;
+use lethe_sfd::{ImageShape, MlpConfig, ModelConfig, NoiseConfig, TrainingImages};
+
+use crate::failure::{Failed, Result};
+
+/// More is not read, however much a small file unpacks to.
+const MAX_BYTES: u64 = 64 << 20;
+const SIDE: i64 = 8;
+/// Pixels are whole numbers from 0 to this.
+const INK: f32 = 16.0;
+
+/// Reads a gzip-compressed CSV: 64 pixels and the digit in each line.
+pub(crate) fn read(path: &Path) -> Result<(ModelConfig, TrainingImages)> {
+    let failed = |problem: String| Failed::bad_artifact(format!("images {}: {problem}", path.display()));
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    let mut text = String::new();
+    let mut unpacked = GzDecoder::new(file).take(MAX_BYTES + 1);
+    unpacked.read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(failed(format!("larger than {MAX_BYTES} bytes")));
+    }
+    let (pixels, labels) = parse(&text).map_err(failed)?;
+    let known: BTreeSet<i64> = labels.iter().copied().collect();
+    let config = ModelConfig {
+        image: ImageShape { channels: 1, height: SIDE, width: SIDE },
+        labels: known.iter().map(ToString::to_string).collect(),
+        noise: NoiseConfig::default(),
+        network: MlpConfig::default(),
+    };
+    let index = |label: &i64| known.range(..label).count() as i64;
+    let labels: Vec<i64> = labels.iter().map(index).collect();
+    config.validate()?;
+    Ok((config.clone(), TrainingImages::new(&config, &pixels, &labels)?))
+}
+
+/// Pixels in [-1, 1], image after image, and the labels.
+fn parse(text: &str) -> Result<(Vec<f32>, Vec<i64>), String> {
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for (number, line) in text.lines().enumerate() {
+        let wrong = |what: &str| format!("line {}: {what}", number + 1);
+        let values: Result<Vec<i64>, _> = line.split(',').map(|value| value.trim().parse::<i64>()).collect();
+        let values = values.map_err(|_| wrong("not a list of whole numbers"))?;
+        let Some((&label, image)) = values.split_last() else { return Err(wrong("empty")) };
+        if image.len() as i64 != SIDE * SIDE {
+            return Err(wrong(&format!("{} pixels, expected {}", image.len(), SIDE * SIDE)));
+        }
+        if !(0..=9).contains(&label) || image.iter().any(|pixel| !(0..=INK as i64).contains(pixel)) {
+            return Err(wrong("a pixel is not in 0 to 16, or the label not in 0 to 9"));
+        }
+        pixels.extend(image.iter().map(|&pixel| pixel as f32 / (INK / 2.0) - 1.0));
+        labels.push(label);
+    }
+    Ok((pixels, labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pixel_of_ink_is_one_and_of_paper_minus_one() {
+        let line = |first: i64| format!("{first}{},7\n", ",0".repeat(63));
+        let (pixels, labels) = parse(&line(16)).unwrap();
+        assert_eq!((pixels[0], pixels[1], labels), (1.0, -1.0, vec![7]));
+        assert!(parse(&line(17)).unwrap_err().contains("line 1"));
+        assert!(parse("1,2,3\n").unwrap_err().contains("2 pixels"));
+    }
+}

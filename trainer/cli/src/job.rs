@@ -1,0 +1,175 @@
+//! One plan carried out: the contract around `prepare`, `forget` and `evaluate`.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use lethe_api::contract::{Digest, Failure, Outcome, Plan, Record, RecordBody, Status, Task, TaskKind};
+use lethe_sfd::Device;
+
+use crate::{
+    artifacts::{Artifacts, Checkpoint},
+    cli::JobArgs,
+    evaluate,
+    failure::{Failed, Result, caught},
+    forget, prepare, runtime, sidecar,
+    watch::Watch,
+};
+
+/// What the work of one plan has at hand.
+pub(crate) struct Job<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) artifacts: &'a Artifacts,
+    pub(crate) watch: &'a Watch,
+    pub(crate) device: Device,
+    /// Where the state of a training goes, and how often.
+    pub(crate) checkpoint: Checkpoint<'a>,
+    pub(crate) checkpoint_every: Duration,
+    pub(crate) figures: &'a mut Figures,
+}
+
+/// Seconds and speeds for people, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Figures(BTreeMap<String, f64>);
+
+impl Figures {
+    /// Runs `work` and notes how many seconds it took.
+    pub(crate) fn time<T>(&mut self, name: &str, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        self.note(name, began.elapsed().as_secs_f64());
+        result
+    }
+
+    pub(crate) fn note(&mut self, name: &str, value: f64) {
+        self.0.insert(name.to_owned(), (value * 1000.0).round() / 1000.0);
+    }
+}
+
+/// Carries out the plan and says how it went, in the termination message and in the exit code.
+pub(crate) fn main(kind: TaskKind, args: &JobArgs) -> i32 {
+    let bytes = read_plan(&args.plan);
+    let mut outcome = blank(kind, bytes.as_deref().unwrap_or_default());
+    let mut figures = Figures::default();
+    let result = caught(|| carry_out(&bytes?, args, &mut outcome, &mut figures));
+    outcome.figures = figures.0;
+    let code = conclude(&mut outcome, result.as_ref().map(|done| &done.record));
+    args.termination.write(&outcome.to_message());
+    if let Ok(done) = result {
+        // Not before the outcome is written: a pod that dies here finds the work done when it comes back.
+        done.artifacts.checkpoint(&outcome.plan).clear();
+    }
+    code
+}
+
+struct Done {
+    record: Digest,
+    artifacts: Artifacts,
+}
+
+fn carry_out(bytes: &[u8], args: &JobArgs, outcome: &mut Outcome, figures: &mut Figures) -> Result<Done> {
+    let plan = Plan::parse(bytes)?;
+    if plan.task.kind() != outcome.task {
+        let (wanted, found) = (outcome.task, plan.task.kind());
+        return Err(Failed::bad_plan(format!("the command is {wanted:?}, but the plan's task is {found:?}")));
+    }
+    let watch = Watch::new(&plan.run);
+    sidecar::start(watch.clone(), args.port)?;
+    let device = runtime::init(plan.threads, plan.device)?;
+    outcome.device = Some(runtime::name(device));
+    tracing::info!(run = plan.run, plan = %outcome.plan, device = ?outcome.device, "start");
+
+    let artifacts = Artifacts::open(&plan.store)?;
+    let checkpoint = artifacts.checkpoint(&outcome.plan);
+    let checkpoint_every = Duration::from_secs(args.checkpoint_seconds);
+    let mut job = Job {
+        plan: &plan,
+        artifacts: &artifacts,
+        watch: &watch,
+        device,
+        checkpoint,
+        checkpoint_every,
+        figures,
+    };
+    let began = Instant::now();
+    let body = match &plan.task {
+        Task::Prepare(task) => RecordBody::Prepare(prepare::run(&mut job, task)?),
+        Task::Forget(task) => RecordBody::Forget(forget::run(&mut job, task)?),
+        Task::Evaluate(task) => RecordBody::Evaluate(evaluate::run(&mut job, task)?),
+    };
+    let record = artifacts.put_record(record(&plan, &outcome.plan, body)?)?;
+    figures.note("totalSeconds", began.elapsed().as_secs_f64());
+    Ok(Done { record, artifacts })
+}
+
+/// The record's exact bytes. It holds no time, so the same plan gives the same ones.
+fn record(plan: &Plan, digest: &Digest, body: RecordBody) -> Result<Vec<u8>> {
+    let record = Record {
+        schema: Record::SCHEMA.into(),
+        run: plan.run.clone(),
+        plan: digest.clone(),
+        seed: plan.seed,
+        trainer: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).into(),
+        body,
+    };
+    let bytes = serde_json::to_vec(&record).map_err(|e| Failed::internal(format!("the record: {e}")))?;
+    // Reading it back finds what JSON cannot hold (a distance that is not a number), and what is too large.
+    match Record::parse(&bytes, digest) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Failed::new(Failure::Diverged, format!("what was measured is no record: {error}"))),
+    }
+}
+
+/// An outcome that knows no more than what it is about.
+fn blank(kind: TaskKind, plan: &[u8]) -> Outcome {
+    let run = serde_json::from_slice::<serde_json::Value>(plan).ok();
+    let run = run.as_ref().and_then(|plan| plan.get("run")?.as_str()).unwrap_or("unknown");
+    Outcome {
+        schema: Outcome::SCHEMA.into(),
+        run: run.chars().take(63).collect(),
+        plan: Digest::of(plan),
+        task: kind,
+        status: Status::Failed,
+        record: None,
+        device: None,
+        failure: None,
+        message: None,
+        figures: BTreeMap::new(),
+    }
+}
+
+/// Completes the outcome and gives the exit code that goes with it.
+fn conclude(outcome: &mut Outcome, result: Result<&Digest, &Failed>) -> i32 {
+    match result {
+        Ok(record) => {
+            tracing::info!(%record, figures = ?outcome.figures, "done");
+            outcome.status = Status::Succeeded;
+            outcome.record = Some(record.clone());
+            lethe_api::contract::exit::DONE
+        }
+        Err(Failed { failure, message }) => {
+            tracing::error!(?failure, "{message}");
+            let is_interrupted = *failure == Failure::Interrupted;
+            outcome.status = if is_interrupted { Status::Interrupted } else { Status::Failed };
+            outcome.failure = Some(*failure);
+            outcome.message = Some(message.clone());
+            failure.exit_code()
+        }
+    }
+}
+
+fn read_plan(path: &Path) -> Result<Vec<u8>> {
+    let failed = |error| Failed::bad_plan(format!("cannot read the plan {}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(Plan::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > Plan::MAX_BYTES {
+        let (path, max) = (path.display(), Plan::MAX_BYTES);
+        return Err(Failed::bad_plan(format!("the plan {path} is larger than {max} bytes")));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,102 @@
+//! `model.json`: what the weights of a bundle are, and what the model has forgotten.
+
+use lethe_api::contract::{BundleKind, Digest, Override, PlannedTarget};
+use lethe_sfd::{Denoiser, Device, Judge, ModelConfig, Replacement, Target};
+use lethe_store::Bundle;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    artifacts::Artifacts,
+    failure::{Failed, Result},
+};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Model {
+    schema: String,
+    /// Images, labels, noise levels and network.
+    pub(crate) model: ModelConfig,
+    /// What this generator was taught to forget, and what it shows instead. Empty for every other bundle.
+    pub(crate) forgotten: Vec<PlannedTarget>,
+}
+
+impl Model {
+    const SCHEMA: &str = "lethe.dev/model/v1";
+
+    pub(crate) fn new(model: &ModelConfig, forgotten: Vec<PlannedTarget>) -> Self {
+        Self { schema: Self::SCHEMA.into(), model: model.clone(), forgotten }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| Failed::internal(format!("model.json: {e}")))
+    }
+
+    pub(crate) fn of(bundle: &Bundle) -> Result<Self> {
+        let failed = |problem: String| {
+            Failed::bad_artifact(format!("model.json of bundle {}: {problem}", bundle.digest()))
+        };
+        let model: Self = serde_json::from_slice(bundle.model()).map_err(|e| failed(e.to_string()))?;
+        if model.schema != Self::SCHEMA {
+            let found: String = model.schema.chars().take(80).collect();
+            return Err(failed(format!("its schema is {found:?}, not {:?}", Self::SCHEMA)));
+        }
+        model.model.validate().map_err(|e| failed(e.to_string()))?;
+        Ok(model)
+    }
+}
+
+/// Loads a teacher, a generator or a fake score: its names, shapes, types and values are checked.
+pub(crate) fn denoiser(bundle: &Bundle, device: Device) -> Result<(Model, Denoiser)> {
+    let what = || format!("{:?} bundle {}", bundle.kind(), bundle.digest());
+    let model = Model::of(bundle)?;
+    let denoiser = Denoiser::from_bytes(&model.model, bundle.weights(), device);
+    Ok((model, denoiser.map_err(|error| as_artifact(error).of(what()))?))
+}
+
+/// Loads the judge and the configuration of the model that it judges.
+pub(crate) fn judge(artifacts: &Artifacts, digest: &Digest, device: Device) -> Result<(ModelConfig, Judge)> {
+    let bundle = artifacts.bundle(digest, BundleKind::Judge)?;
+    let model = Model::of(&bundle)?.model;
+    let judge = Judge::from_bytes(&model, bundle.weights(), device);
+    let judge = judge.map_err(|error| as_artifact(error).of(format!("Judge bundle {digest}")))?;
+    Ok((model, judge))
+}
+
+/// Whatever is wrong with a bundle's content, it is the bundle that is bad.
+pub(crate) fn as_artifact(error: lethe_sfd::Error) -> Failed {
+    Failed::bad_artifact(error.to_string())
+}
+
+/// A label's index.
+pub(crate) fn label(config: &ModelConfig, name: &str) -> Result<i64> {
+    config.label(name).ok_or_else(|| {
+        let known = config.labels.iter().take(32).cloned().collect::<Vec<_>>().join(", ");
+        Failed::bad_plan(format!("the model has no label {name:?}; it has {known}"))
+    })
+}
+
+/// A label's name.
+pub(crate) fn label_name(config: &ModelConfig, label: i64) -> String {
+    usize::try_from(label).ok().and_then(|index| config.labels.get(index)).cloned().unwrap_or_default()
+}
+
+/// The plan's targets by index.
+pub(crate) fn targets(config: &ModelConfig, planned: &[PlannedTarget]) -> Result<Vec<Target>> {
+    let target = |planned: &PlannedTarget| {
+        let replacement = match &planned.replacement {
+            Override::Fixed { label: name } => lethe_sfd::Override::Fixed(label(config, name)?),
+            Override::Nearest => lethe_sfd::Override::Nearest,
+            Override::Random => lethe_sfd::Override::Random,
+        };
+        Ok(Target { label: label(config, &planned.label)?, replacement })
+    };
+    planned.iter().map(target).collect()
+}
+
+/// The contract's word for a resolved override.
+pub(crate) fn planned(config: &ModelConfig, replacement: Replacement) -> Override {
+    match replacement {
+        Replacement::Label(label) => Override::Fixed { label: label_name(config, label) },
+        Replacement::AnyKept => Override::Random,
+    }
+}

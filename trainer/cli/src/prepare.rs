@@ -1,0 +1,129 @@
+//! `prepare`: once per teacher. The one-step baseline, the judge, and the statistics to compare with.
+
+use std::time::Instant;
+
+use lethe_api::contract::{BundleKind, Count, Digest, PrepareRecord, PrepareTask, Quality};
+use lethe_sfd::{
+    Baseline, Confusion, Denoiser, DistilSettings, Distillation, Judge, JudgeSettings, Reference,
+    ReferenceSettings, generator, measure,
+    noise::{Noise, Stream},
+    sampler,
+};
+use tch::{Kind, Tensor};
+
+use crate::{
+    failure::Result,
+    job::Job,
+    model::{self, Model},
+    train::{self, Saving},
+};
+
+/// Baseline samples per label behind the confusion matrix.
+const CONFUSION_SAMPLES: i64 = 400;
+/// Images per label that the two samplers are timed on, side by side.
+const TIMED_SAMPLES: i64 = 40;
+
+pub(crate) fn run(job: &mut Job<'_>, task: &PrepareTask) -> Result<PrepareRecord> {
+    job.watch.begin("import", 0, 1);
+    let bundle = job.artifacts.import(&task.base.uri, &task.base.digest, BundleKind::Teacher);
+    let bundle = bundle.map_err(|failed| failed.of("the base artifact"))?;
+    let (model, teacher) = model::denoiser(&bundle, job.device)?;
+
+    let baseline = distil(job, task, &teacher)?;
+    let seed = job.plan.seed;
+    let settings = ReferenceSettings::default();
+    job.watch.check()?;
+    job.watch.begin("judge", 0, 1);
+    let judge = job.figures.time("judgeSeconds", || {
+        Judge::train(&teacher, &JudgeSettings::default(), settings.sampler_steps, seed)
+    })?;
+    job.watch.check()?;
+    job.watch.begin("reference", 0, 1);
+    let reference =
+        job.figures.time("referenceSeconds", || Reference::measure(&teacher, &judge, &settings, seed))?;
+    job.watch.check()?;
+
+    job.watch.begin("measure", 0, 1);
+    let measured = measure(job, &baseline.generator, &judge, &reference)?;
+    speeds(job, &teacher, &baseline.generator, settings.sampler_steps);
+    let description = Model::new(&model.model, Vec::new()).to_bytes()?;
+    let store = |kind, weights| job.artifacts.put_bundle(kind, weights, description.clone());
+    Ok(PrepareRecord {
+        teacher: task.base.digest.clone(),
+        labels: model.model.labels.clone(),
+        baseline: store(BundleKind::Generator, baseline.generator.to_bytes())?,
+        distillation: store(BundleKind::Distillation, baseline.fake_score.to_bytes())?,
+        judge: store(BundleKind::Judge, judge.to_bytes())?,
+        reference: store(BundleKind::Reference, reference.to_bytes())?,
+        ..measured
+    })
+}
+
+/// Stage 1, from where an earlier pod was interrupted.
+fn distil(job: &mut Job<'_>, task: &PrepareTask, teacher: &Denoiser) -> Result<Baseline> {
+    let mut settings = DistilSettings::default();
+    settings.steps = task.steps.map_or(settings.steps, u64::from);
+    let mut distillation = Distillation::new(teacher.duplicate(), settings, job.plan.seed)?;
+    train::continue_from(&job.checkpoint, |state| distillation.resume(state))?;
+    let saving = Saving { to: &job.checkpoint, every: job.checkpoint_every };
+    let (figures, watch) = (&mut *job.figures, job.watch);
+    figures.time("distilSeconds", || train::run("distil", &mut distillation, watch, Some(&saving)))?;
+    Ok(distillation.finish()?)
+}
+
+/// The numbers of the record; its digests are filled in by the caller.
+fn measure(
+    job: &Job<'_>,
+    baseline: &Denoiser,
+    judge: &Judge,
+    reference: &Reference,
+) -> Result<PrepareRecord> {
+    let (seed, labels) = (job.plan.seed, 0..baseline.config().classes());
+    let confusion = Confusion::measure(baseline, judge, CONFUSION_SAMPLES, seed);
+    let recognised = labels.clone().map(|label| reference.recognised(label));
+    let consistency = recognised
+        .fold(Count::default(), |sum, label| Count { hits: sum.hits + label.hits, n: sum.n + label.n });
+    let labels: Vec<i64> = labels.collect();
+    let distance = measure::frechet(baseline, judge, reference, &labels, seed)?;
+    let floor = reference.floor(&labels)?;
+    let n = (reference.samples_per_label() * labels.len() as i64) as u64;
+    let none = || Digest::of(b"");
+    Ok(PrepareRecord {
+        teacher: none(),
+        labels: Vec::new(),
+        baseline: none(),
+        distillation: none(),
+        judge: none(),
+        reference: none(),
+        // The same teacher samples, fresh to the judge, tell both: whether it sees, and what the teacher draws.
+        judge_accuracy: consistency,
+        teacher_consistency: consistency,
+        baseline_accuracy: confusion.rows().iter().map(|row| count(row.count(row.label))).collect(),
+        confusion: confusion.rows().iter().map(|row| row.probability.clone()).collect(),
+        quality: Quality { candidate: distance, baseline: distance, floor, n },
+    })
+}
+
+/// Times the teacher's sampler beside the one-step model, on the same labels and threads.
+fn speeds(job: &mut Job<'_>, teacher: &Denoiser, baseline: &Denoiser, sampler_steps: i64) {
+    let (classes, device) = (teacher.config().classes(), job.device);
+    let n = classes * TIMED_SAMPLES;
+    let latent =
+        Noise::new(job.plan.seed, Stream::ServeLatent).normal(0, n, teacher.config().image.pixels(), device);
+    let label = Tensor::arange(classes, (Kind::Int64, device)).repeat([TIMED_SAMPLES]);
+    let mut timed = |name: &str, sample: &dyn Fn() -> Tensor| {
+        // The first time pays for the warm-up. Reading a number back waits for the device.
+        let run = || sample().sum(Kind::Double).double_value(&[]);
+        run();
+        let began = Instant::now();
+        run();
+        job.figures.note(name, n as f64 / began.elapsed().as_secs_f64());
+    };
+    timed("teacherImagesPerSecond", &|| sampler::heun(teacher, &latent, &label, sampler_steps));
+    timed("oneStepImagesPerSecond", &|| generator::generate(baseline, &latent, &label));
+}
+
+/// The contract's word for a count.
+pub(crate) fn count(count: measure::Count) -> Count {
+    Count { hits: count.hits, n: count.n }
+}

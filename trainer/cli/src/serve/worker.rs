@@ -1,0 +1,71 @@
+//! The one thread that draws. libtorch's tensors may move between threads but not be shared by them, so
+//! requests queue up for it.
+
+use std::thread;
+
+use lethe_sfd::{Denoiser, generator};
+use tokio::sync::{mpsc, oneshot};
+
+use super::metrics::Metrics;
+use crate::failure::{Failed, Result, caught};
+
+/// Requests that may wait. With more, a client is told to come back, which is better than a long silence.
+const QUEUE: usize = 64;
+
+/// Pixel values of each image, channel by channel and row by row.
+pub(super) type Images = Vec<Vec<f32>>;
+
+#[derive(Clone, Debug)]
+pub(super) struct Queue(mpsc::Sender<Work>);
+
+#[derive(Debug)]
+struct Work {
+    /// A label's index and a seed for every image.
+    requests: Vec<(i64, u64)>,
+    reply: oneshot::Sender<Images>,
+}
+
+/// Why nothing was drawn.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("{QUEUE} requests are waiting already; try again")]
+    Full,
+    #[error("the model could not draw this; see the server's log")]
+    Failed,
+}
+
+pub(super) fn start(model: Denoiser, metrics: Metrics) -> Result<Queue> {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let thread = thread::Builder::new().name("model".into()).spawn(move || work(&model, receiver, &metrics));
+    thread.map_err(|error| Failed::bad_configuration(format!("cannot start the model's thread: {error}")))?;
+    Ok(Queue(sender))
+}
+
+impl Queue {
+    /// Draws one image for each (label, seed). Image i does not depend on the others.
+    pub(super) async fn draw(&self, requests: Vec<(i64, u64)>) -> Result<Images, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        match self.0.try_send(Work { requests, reply }) {
+            Ok(()) => answer.await.map_err(|_| Refusal::Failed),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(Refusal::Full),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Refusal::Failed),
+        }
+    }
+}
+
+fn work(model: &Denoiser, mut queue: mpsc::Receiver<Work>, metrics: &Metrics) {
+    while let Some(Work { requests, reply }) = queue.blocking_recv() {
+        // Whoever asked may have gone while the request waited.
+        if reply.is_closed() {
+            continue;
+        }
+        match caught(|| Ok(generator::serve(model, &requests))) {
+            Ok(images) => {
+                metrics.images.inc_by(images.len() as u64);
+                // Gone by now: nobody to tell.
+                let _ = reply.send(images);
+            }
+            Err(failed) => tracing::error!("{failed}"),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `teach`: a teacher from images. It stands for the model that someone already has.
+
+use std::{fs, path::Path, time::Instant};
+
+use lethe_api::contract::{BundleKind, exit};
+use lethe_sfd::{
+    Denoiser, Device, ReferenceSettings, TeachSettings, Teaching,
+    noise::{Noise, Stream},
+    sampler,
+};
+use lethe_store::{Bundle, folder_uri};
+use serde::Serialize;
+use tch::{Kind, Tensor};
+
+use crate::{
+    artifacts,
+    cli::TeachArgs,
+    failure::{Failed, Result, caught},
+    images,
+    model::Model,
+    runtime, sidecar, train,
+    watch::Watch,
+};
+
+/// Images that the sampler is timed on.
+const TIMED_SAMPLES: i64 = 400;
+
+/// What is printed, reported and left in the termination message.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    digest: String,
+    uri: String,
+    images: i64,
+    steps: u64,
+    teach_seconds: f64,
+    images_per_second: f64,
+}
+
+pub(crate) fn main(args: &TeachArgs) -> i32 {
+    match caught(|| teach(args)).and_then(|report| tell(args, &report)) {
+        Ok(()) => exit::DONE,
+        Err(failed) => {
+            tracing::error!(failure = ?failed.failure, "{failed}");
+            args.termination.write(&failed.message);
+            failed.failure.exit_code()
+        }
+    }
+}
+
+fn teach(args: &TeachArgs) -> Result<Report> {
+    let watch = Watch::new("teach");
+    sidecar::start(watch.clone(), 0)?;
+    let device = runtime::init(args.threads.unwrap_or_else(runtime::all_threads), args.device.into())?;
+    let uri = if args.out.contains("://") { args.out.clone() } else { folder_uri(Path::new(&args.out))? };
+    let (config, images) = images::read(&args.images)?;
+    let count = images.len();
+    let mut settings = TeachSettings::default();
+    settings.steps = args.steps.unwrap_or(settings.steps);
+    let steps = settings.steps;
+    let began = Instant::now();
+    let mut teaching = Teaching::new(&config, images, settings, args.seed, device)?;
+    train::run("teach", &mut teaching, &watch, None)?;
+    let teacher = teaching.finish()?;
+    let teach_seconds = began.elapsed().as_secs_f64();
+
+    let description = Model::new(&config, Vec::new()).to_bytes()?;
+    let bundle = Bundle::new(BundleKind::Teacher, teacher.to_bytes(), description)?;
+    artifacts::export(&uri, &bundle)?;
+    let digest = bundle.digest().to_string();
+    Ok(Report {
+        digest,
+        uri,
+        images: count,
+        steps,
+        teach_seconds,
+        images_per_second: speed(&teacher, device),
+    })
+}
+
+/// Images per second of the teacher's own sampler.
+fn speed(teacher: &Denoiser, device: Device) -> f64 {
+    let pixels = teacher.config().image.pixels();
+    let latent = Noise::new(0, Stream::ServeLatent).normal(0, TIMED_SAMPLES, pixels, device);
+    let label = Tensor::zeros([TIMED_SAMPLES], (Kind::Int64, device));
+    let began = Instant::now();
+    let images = sampler::heun(teacher, &latent, &label, ReferenceSettings::default().sampler_steps);
+    // Reading a number back waits for the device.
+    images.sum(Kind::Double).double_value(&[]);
+    TIMED_SAMPLES as f64 / began.elapsed().as_secs_f64()
+}
+
+fn tell(args: &TeachArgs, report: &Report) -> Result<()> {
+    let json = serde_json::to_string(report).map_err(|e| Failed::internal(format!("the report: {e}")))?;
+    println!("{json}");
+    args.termination.write(&json);
+    let Some(path) = &args.report else { return Ok(()) };
+    let written = fs::write(path, json + "\n");
+    written.map_err(|e| Failed::bad_configuration(format!("cannot write the report {}: {e}", path.display())))
+}
