@@ -36,6 +36,8 @@ pub mod sigma;
 mod state;
 mod step;
 pub mod teach;
+#[cfg(test)]
+mod testing;
 pub mod training;
 mod weights;
 

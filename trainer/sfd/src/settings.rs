@@ -55,6 +55,8 @@ pub struct SfdOptimiser {
     pub fake_score_learning_rate: f64,
     /// theta.
     pub generator_learning_rate: f64,
+    /// Steps over which both learning rates rise from zero: Adam's second moments start empty.
+    pub warmup_steps: u64,
     /// Part of the steps, at the end, over which both learning rates fall to zero along a cosine.
     pub decay: f64,
     /// alpha of the generator's loss (SiD, equation 23).
@@ -116,6 +118,7 @@ impl Default for SfdOptimiser {
         Self {
             fake_score_learning_rate: 9e-4,
             generator_learning_rate: 3e-4,
+            warmup_steps: 20,
             decay: 0.5,
             alpha: 1.2,
             clip: 1.0,

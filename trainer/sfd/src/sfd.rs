@@ -19,6 +19,9 @@ use crate::training::{Meter, Progress, Stage, Training, schedule};
 use serde_json::json;
 use tch::Tensor;
 
+#[cfg(test)]
+mod tests;
+
 /// Adam's first moment decay for both networks (SiD).
 const BETA1: f64 = 0.0;
 const LOSSES: [&str; 4] =
@@ -199,27 +202,38 @@ impl Iteration {
         if self.done() {
             return;
         }
-        let Plan { shape, optimiser, seed, steps, .. } = &self.plan;
-        let batch = Batch::draw(&self.teacher, &self.concept, *shape, *seed, self.step);
-        let rate = schedule(self.step, *steps, 0, optimiser.decay);
-
-        let fake = step::fake_score_loss(&self.fake_score, &self.generator, &batch);
-        let gradient = clipped_gradient(self.fake_score.params(), &fake, optimiser.clip);
-        let fake_score_rate = rate * optimiser.fake_score_learning_rate;
-        self.fake_score_adam.step(self.fake_score.params(), &gradient, fake_score_rate, self.step);
-
-        let generated =
-            step::generator_loss(&self.teacher, &self.fake_score, &self.generator, &batch, optimiser.alpha);
-        let gradient = clipped_gradient(self.generator.params(), &generated, optimiser.clip);
-        let generator_rate = rate * optimiser.generator_learning_rate;
-        self.generator_adam.step(self.generator.params(), &gradient, generator_rate, self.step);
-
-        let decay = ema::decay(self.step, optimiser.ema_decay);
-        ema::update(self.average.params().flat(), self.generator.params().flat(), decay);
-        let [fake_remain, fake_forget] = fake.parts;
-        let [remain, forget] = generated.parts;
+        let Plan { shape, seed, .. } = self.plan;
+        let batch = Batch::draw(&self.teacher, &self.concept, shape, seed, self.step);
+        let [fake_remain, fake_forget] = self.follow_generator(&batch);
+        let [remain, forget] = self.follow_teacher(&batch);
         self.meter.add(&[fake_remain, fake_forget, remain, forget]);
         self.step += 1;
+    }
+
+    /// One step of psi, and of nothing else.
+    fn follow_generator(&mut self, batch: &Batch) -> [Tensor; 2] {
+        let rate = self.rate() * self.plan.optimiser.fake_score_learning_rate;
+        let loss = step::fake_score_loss(&self.fake_score, &self.generator, batch);
+        let gradient = clipped_gradient(self.fake_score.params(), &loss, self.plan.optimiser.clip);
+        self.fake_score_adam.step(self.fake_score.params(), &gradient, rate, self.step);
+        loss.parts
+    }
+
+    /// One step of theta and its average, and of nothing else.
+    fn follow_teacher(&mut self, batch: &Batch) -> [Tensor; 2] {
+        let SfdOptimiser { generator_learning_rate, alpha, clip, ema_decay, .. } = self.plan.optimiser;
+        let rate = self.rate() * generator_learning_rate;
+        let loss = step::generator_loss(&self.teacher, &self.fake_score, &self.generator, batch, alpha);
+        let gradient = clipped_gradient(self.generator.params(), &loss, clip);
+        self.generator_adam.step(self.generator.params(), &gradient, rate, self.step);
+        let decay = ema::decay(self.step, ema_decay);
+        ema::update(self.average.params().flat(), self.generator.params().flat(), decay);
+        loss.parts
+    }
+
+    /// Factor of both learning rates.
+    fn rate(&self) -> f64 {
+        schedule(self.step, self.plan.steps, self.plan.optimiser.warmup_steps, self.plan.optimiser.decay)
     }
 
     fn report(&mut self) -> Result<Progress> {

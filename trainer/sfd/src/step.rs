@@ -16,6 +16,9 @@ use crate::noise::{Noise, Stream};
 use crate::sigma;
 use tch::{Device, Kind, Tensor};
 
+#[cfg(test)]
+mod tests;
+
 /// Sizes and weights of the two parts of a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct BatchShape {
