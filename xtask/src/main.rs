@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{cluster, env, image, setup};
+use xtask::{cluster, codegen, env, image, setup, test};
 
 /// Set up, build, run and test Lethe on this machine
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ enum Verb {
     Cluster(cluster::cli::Args),
     Image(image::Args),
     Env(env::Args),
+    Codegen(codegen::Args),
+    Test(test::Args),
     /// The first process inside a cluster's namespaces; started by `cluster up`
     #[command(hide = true)]
     NodeInit {
@@ -52,6 +54,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Cluster(args) => return cluster::cli::run(&args),
         Verb::Image(args) => image::run(&args)?,
         Verb::Env(args) => env::run(&args)?,
+        Verb::Codegen(args) => codegen::run(&args)?,
+        Verb::Test(args) => return test::run(&args),
         Verb::NodeInit { dir, bin } => cluster::init::run(&dir, &bin)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -79,6 +79,14 @@ pub fn operator() -> Result<Built> {
     operator::build(&directory()?)
 }
 
+/// Builds the operator's program, the one that its image holds.
+///
+/// # Errors
+/// If it does not build.
+pub fn operator_program() -> Result<PathBuf> {
+    operator::program()
+}
+
 /// Builds the trainer and its image.
 ///
 /// # Errors

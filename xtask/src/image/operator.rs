@@ -1,7 +1,7 @@
 //! The operator's image: one statically linked program on nothing.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
@@ -14,7 +14,8 @@ use crate::{cargo, progress, setup};
 const LIMIT: u64 = 40 << 20;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-pub(super) fn build(dir: &Path) -> Result<Built> {
+/// The statically linked program.
+pub(super) fn program() -> Result<PathBuf> {
     setup::build_packages()?;
     let built = progress::step("build lethe-operator", || {
         cargo::build(&cargo::Build {
@@ -34,9 +35,14 @@ pub(super) fn build(dir: &Path) -> Result<Built> {
             libtorch: None,
         })
     })?;
+    executable(built, "lethe-operator")
+}
+
+pub(super) fn build(dir: &Path) -> Result<Built> {
+    let program = program()?;
     let mut contents = Contents::default();
     add_user(&mut contents);
-    contents.file("/usr/bin/lethe-operator", executable(built, "lethe-operator")?, true);
+    contents.file("/usr/bin/lethe-operator", program, true);
     let file = dir.join("operator.layer");
     let layer = contents.write(&file)?;
     ensure!(layer.size < LIMIT, "the operator image has {} bytes; the limit is {LIMIT}", layer.size);

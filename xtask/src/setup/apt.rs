@@ -49,6 +49,9 @@ pub const BUILD: &[Package] = &[
     },
 ];
 
+/// For the trainer's tests, which watch the files that it opens.
+pub const TRAINER_TESTS: &[Package] = &[Package::program("strace", "strace")];
+
 /// For fetching libtorch.
 pub const PYTHON: &[Package] = &[Package::program("python3", "python3")];
 

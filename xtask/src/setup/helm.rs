@@ -19,6 +19,7 @@ pub fn binary() -> Result<PathBuf> {
         title: format!("Helm {VERSION}"),
         ldflags: format!("-s -w -X helm.sh/helm/v3/internal/version.version={VERSION}"),
         programs: &[("helm", "helm.sh/helm/v3/cmd/helm")],
+        minutes: 2,
     };
     Ok(family.build()?.join("helm"))
 }

@@ -41,6 +41,7 @@ fn family() -> Family {
             ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
             ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
         ],
+        minutes: 5,
     }
 }
 

@@ -2,6 +2,7 @@
 //! function of its own, called by whoever needs it, and does nothing when there is nothing to do.
 
 pub mod apt;
+pub mod coredns;
 pub mod golang;
 pub mod helm;
 pub mod kubernetes;
@@ -33,6 +34,7 @@ pub fn run(_args: &Args) -> Result<()> {
     let libtorch = libtorch::directory()?;
     progress::note(&format!("libtorch {}: {}", libtorch::VERSION, libtorch.display()));
     progress::note(&format!("Kubernetes {}: {}", kubernetes::VERSION, kubernetes::binaries()?.display()));
+    progress::note(&format!("CoreDNS {}: {}", coredns::VERSION, coredns::binary()?.display()));
     progress::note(&format!("Helm {}: {}", helm::VERSION, helm::binary()?.display()));
     Ok(())
 }
@@ -43,6 +45,14 @@ pub fn run(_args: &Args) -> Result<()> {
 /// If something is missing and cannot be installed.
 pub fn build_packages() -> Result<()> {
     apt::ensure(apt::BUILD)
+}
+
+/// What the trainer's tests need: they watch which files it opens.
+///
+/// # Errors
+/// If something is missing and cannot be installed.
+pub fn trainer_test_packages() -> Result<()> {
+    apt::ensure(apt::TRAINER_TESTS)
 }
 
 /// What running nodes needs.

@@ -1,0 +1,93 @@
+//! Everything that can be said about the repository without running it.
+
+use anyhow::{Result, bail};
+
+use super::{count::Counts, dependencies, tidy};
+use crate::cargo::{self, Build};
+use crate::{cache, cmd, codegen, progress, setup};
+
+type Check = (&'static str, fn() -> Result<()>);
+
+const CHECKS: [Check; 8] = [
+    ("format", format),
+    ("tidy", tidy::run),
+    ("licences", dependencies::licences),
+    ("duplicate versions", dependencies::duplicates),
+    ("lints of the operator", lints),
+    ("lints of the trainer, without libtorch", trainer_lints),
+    ("generated files", || codegen::generate(true)),
+    ("charts", charts),
+];
+
+/// Runs every check, also after one that failed.
+pub(super) fn run() -> Result<Counts> {
+    let mut counts = Counts::default();
+    for (name, check) in CHECKS {
+        match progress::step(name, check) {
+            Ok(()) => counts.passed += 1,
+            Err(error) => {
+                eprintln!("{error:#}");
+                counts.failed += 1;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+fn format() -> Result<()> {
+    cargo_check(&["fmt", "--all", "--check"])
+}
+
+fn lints() -> Result<()> {
+    cargo_check(&[
+        "clippy",
+        "--locked",
+        "--quiet",
+        "--workspace",
+        "--exclude",
+        "lethe-sfd",
+        "--exclude",
+        "lethe-trainer",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+/// The bindings are type-checked without the library: a machine without libtorch can lint everything.
+fn trainer_lints() -> Result<()> {
+    cargo_check(&[
+        "clippy",
+        "--locked",
+        "--quiet",
+        "-p",
+        "lethe-sfd",
+        "-p",
+        "lethe-trainer",
+        "--features",
+        "lethe-sfd/doc-only,lethe-trainer/doc-only",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+fn cargo_check(args: &[&str]) -> Result<()> {
+    let mut command = cargo::command(&Build::default())?;
+    if !command.args(args).status()?.success() {
+        bail!("`cargo {}` found something", args.join(" "));
+    }
+    Ok(())
+}
+
+fn charts() -> Result<()> {
+    let helm = setup::helm::binary()?;
+    for chart in ["charts/lethe-crds", "charts/lethe"] {
+        let mut command = std::process::Command::new(&helm);
+        command.current_dir(cache::workspace()).args(["lint", "--strict", chart]);
+        cmd::run_logged(&mut command, &cache::log("helm-lint")?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! `cargo xtask test`: every check and every test, by tier, from the quickest to the one that starts a cluster.
+
+mod checks;
+mod count;
+mod dependencies;
+mod tidy;
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use self::count::Counts;
+use crate::cargo::{self, Build};
+use crate::{host, image, progress, setup};
+
+/// Check, and test every tier
+///
+/// Installs or builds what is missing first. A tier that this machine cannot run is skipped with the reason;
+/// with CI=true in the environment a skip is a failure. Tiers:
+///   checks   format, lints, licences, generated files, charts
+///   unit     pure decisions and libraries
+///   trainer  the science and the trainer's program, on libtorch
+///   api      the operator against a real API server
+///   node     the whole loop on a real node, with real images (needs root)
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Only this tier; may be given several times
+    #[arg(long = "tier", value_enum)]
+    tiers: Vec<Tier>,
+    /// Only tests whose name contains this (not for `checks`)
+    filter: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Tier {
+    Checks,
+    Unit,
+    Trainer,
+    Api,
+    Node,
+}
+
+const ALL: [Tier; 5] = [Tier::Checks, Tier::Unit, Tier::Trainer, Tier::Api, Tier::Node];
+
+/// What became of a tier.
+struct Report {
+    tier: Tier,
+    counts: Counts,
+    time: Duration,
+    /// Why it failed or was skipped.
+    trouble: Option<String>,
+    skipped: bool,
+}
+
+/// # Errors
+/// If the machine cannot be set up at all. Failed tests are in the exit code.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    setup::build_packages()?;
+    let chosen = ALL.into_iter().filter(|tier| args.tiers.is_empty() || args.tiers.contains(tier));
+    let reports: Vec<Report> = chosen.map(|tier| run_tier(tier, args.filter.as_deref())).collect();
+    summarize(&reports)
+}
+
+fn run_tier(tier: Tier, filter: Option<&str>) -> Report {
+    eprintln!("\n== tier {} ==", tier.name());
+    let start = Instant::now();
+    if let Err(reason) = tier.can_run() {
+        progress::skip(&format!("tier {}", tier.name()), &reason);
+        return Report {
+            tier,
+            counts: Counts::default(),
+            time: start.elapsed(),
+            trouble: Some(reason),
+            skipped: true,
+        };
+    }
+    let result = match tier {
+        Tier::Checks => checks::run(),
+        Tier::Unit => unit(filter),
+        Tier::Trainer => trainer(filter),
+        Tier::Api => api(filter),
+        Tier::Node => node(filter),
+    };
+    let (counts, trouble) = match result {
+        Ok(counts) if counts.failed > 0 => (counts, Some(format!("{} failed", counts.failed))),
+        // A filter may leave a tier without tests; without one, a tier that ran nothing tested nothing.
+        Ok(counts) if counts.passed == 0 && filter.is_none() => (counts, Some("no test ran".into())),
+        Ok(counts) => (counts, None),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            (Counts { passed: 0, failed: 1 }, Some(format!("{error:#}")))
+        }
+    };
+    Report { tier, counts, time: start.elapsed(), trouble, skipped: false }
+}
+
+impl Tier {
+    fn name(self) -> &'static str {
+        match self {
+            Tier::Checks => "checks",
+            Tier::Unit => "unit",
+            Tier::Trainer => "trainer",
+            Tier::Api => "api",
+            Tier::Node => "node",
+        }
+    }
+
+    fn can_run(self) -> Result<(), String> {
+        match self {
+            Tier::Node => host::can_run_nodes(),
+            Tier::Api if !cfg!(target_os = "linux") => Err("the API server is built for Linux".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn unit(filter: Option<&str>) -> Result<Counts> {
+    let mut command = cargo::command(&Build::default())?;
+    command.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
+    command.args(["--exclude", "lethe-sfd", "--exclude", "lethe-trainer", "--exclude", "lethe-tests"]);
+    counted(command, filter)
+}
+
+fn trainer(filter: Option<&str>) -> Result<Counts> {
+    setup::trainer_test_packages()?;
+    let libtorch = setup::libtorch::directory()?;
+    let mut command = cargo::command(&Build { libtorch: Some(&libtorch), ..Build::default() })?;
+    command.args([
+        "test",
+        "--locked",
+        "--release",
+        "--no-fail-fast",
+        "-p",
+        "lethe-sfd",
+        "-p",
+        "lethe-trainer",
+    ]);
+    counted(command, filter)
+}
+
+fn api(filter: Option<&str>) -> Result<Counts> {
+    let mut command = cargo::command(&Build::default())?;
+    command.env("LETHE_OPERATOR_BIN", image::operator_program()?);
+    command.args(["test", "--locked", "--no-fail-fast", "-p", "lethe-tests", "--lib", "--test", "api_*"]);
+    counted(command, filter)
+}
+
+fn node(filter: Option<&str>) -> Result<Counts> {
+    setup::cluster_packages()?;
+    let mut command = cargo::command(&Build::default())?;
+    command.args(["test", "--locked", "--no-fail-fast", "-p", "lethe-tests", "--test", "node_*"]);
+    counted(command, filter)
+}
+
+fn counted(mut command: Command, filter: Option<&str>) -> Result<Counts> {
+    command.args(filter);
+    let (counts, status) = count::run(&mut command)?;
+    if !status.success() && counts.failed == 0 {
+        bail!("`{}` failed ({status}) before its tests could fail", crate::cmd::line(&command));
+    }
+    Ok(counts)
+}
+
+fn summarize(reports: &[Report]) -> Result<ExitCode> {
+    let strict = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    println!("\ntier      passed  failed  time");
+    for report in reports {
+        let Counts { passed, failed } = report.counts;
+        let what = match (&report.trouble, report.skipped) {
+            (Some(why), true) => format!("  SKIPPED: {why}"),
+            (Some(why), false) => format!("  FAILED: {}", why.lines().next().unwrap_or_default()),
+            (None, _) => String::new(),
+        };
+        let time = progress::seconds(report.time);
+        println!("{:<8}  {passed:>6}  {failed:>6}  {time:<13}{what}", report.tier.name());
+    }
+    let skipped = reports.iter().filter(|report| report.skipped).count();
+    let unhappy =
+        reports.iter().filter(|report| report.trouble.is_some() && (strict || !report.skipped)).count();
+    let total = reports.iter().fold(Counts::default(), |sum, report| sum + report.counts);
+    // A tier that is skipped in CI, or that ran nothing, has failed without a failed test.
+    let failed = total.failed.max(unhappy);
+    if skipped > 0 && strict {
+        println!("a tier was skipped, which counts as a failure with CI=true");
+    }
+    println!("{} passed, {failed} failed", total.passed);
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
