@@ -43,3 +43,46 @@ impl Adam {
         self.first.iter().map(|first| ("first", first)).chain([("second", &self.second)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::{Init, Layout};
+    use std::sync::Arc;
+    use tch::Device;
+
+    /// Ten steps of one weight against the paper's algorithm 1, written for a scalar.
+    fn assert_follows_the_paper(beta1: f64) {
+        let mut layout = Layout::default();
+        layout.add("weight".into(), &[2], Init::Zeros);
+        let params = Params::init(Arc::new(layout), 0, Device::Cpu);
+        let mut adam = Adam::new(&params, beta1);
+        let (mut weight, mut first, mut second) = (0.0_f64, 0.0, 0.0);
+        for step in 0..10 {
+            let gradient = (f64::from(step) * 1.7).sin();
+            first = beta1 * first + (1.0 - beta1) * gradient;
+            second = BETA2 * second + (1.0 - BETA2) * gradient * gradient;
+            let unbiased = |moment: f64, beta: f64| moment / (1.0 - beta.powi(step + 1));
+            weight -= 0.01 * unbiased(first, beta1) / (unbiased(second, BETA2).sqrt() + EPSILON);
+            adam.step(&params, &Tensor::from_slice(&[gradient as f32, 0.0]), 0.01, step as u64);
+        }
+        assert!((params.flat().double_value(&[0]) - weight).abs() < 1e-6);
+        assert_eq!(params.flat().double_value(&[1]), 0.0);
+    }
+
+    #[test]
+    fn steps_follow_the_paper() {
+        assert_follows_the_paper(0.9);
+        assert_follows_the_paper(0.0);
+    }
+
+    #[test]
+    fn without_a_first_moment_there_is_no_buffer_for_it() {
+        let mut layout = Layout::default();
+        layout.add("weight".into(), &[2], Init::Zeros);
+        let params = Params::init(Arc::new(layout), 0, Device::Cpu);
+        let names = |beta1| Adam::new(&params, beta1).state().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(0.0), ["second"]);
+        assert_eq!(names(0.9), ["first", "second"]);
+    }
+}

@@ -4,6 +4,9 @@ use crate::error::ConceptError;
 use crate::measure::Confusion;
 use crate::noise::{Noise, Stream};
 
+#[cfg(test)]
+mod tests;
+
 /// What the generator is to show under a forgotten label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Override {

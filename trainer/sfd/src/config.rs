@@ -155,3 +155,46 @@ pub(crate) fn fraction(field: &'static str, value: f64, least: f64, most: f64) -
     }
     Err(config(field, value, "out of range"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tiny;
+
+    fn refusal(change: impl Fn(&mut ModelConfig)) -> String {
+        let mut config = tiny();
+        change(&mut config);
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_and_its_value() {
+        assert_eq!(refusal(|config| config.image.height = 0), "image.height is 0: too small");
+        assert_eq!(refusal(|config| config.network.width = 1 << 20), "network.width is 1048576: too large");
+        assert!(
+            refusal(|config| config.image = ImageShape { channels: 4096, height: 4096, width: 1 })
+                .contains("pixels")
+        );
+        assert!(refusal(|config| config.labels.truncate(1)).contains("number of labels is 1"));
+        assert!(refusal(|config| config.labels[2] = "a".into()).contains("\"a\""));
+        assert!(refusal(|config| config.noise.sigma_data = f64::NAN).contains("positive"));
+        assert!(
+            refusal(|config| config.noise.sigma_init = 100.0).contains("sigmaMin < sigmaInit < sigmaMax")
+        );
+    }
+
+    #[test]
+    fn a_config_is_its_json_and_a_typo_is_refused() {
+        let json = serde_json::to_value(tiny()).unwrap();
+        assert_eq!(serde_json::from_value::<ModelConfig>(json.clone()).unwrap(), tiny());
+        let mut typo = json;
+        typo["network"]["widht"] = 12.into();
+        let message = serde_json::from_value::<ModelConfig>(typo).unwrap_err().to_string();
+        assert!(message.contains("widht"), "{message}");
+    }
+
+    #[test]
+    fn labels_are_found_by_name() {
+        assert_eq!((tiny().label("c"), tiny().label("e")), (Some(2), None));
+    }
+}

@@ -64,3 +64,31 @@ fn start(model: &Denoiser, latent: &Tensor) -> (Tensor, Tensor) {
     let sigma_init = model.config().noise.sigma_init;
     (latent * sigma_init, Tensor::full([latent.size()[0], 1], sigma_init, (latent.kind(), latent.device())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{largest, random_model};
+    use tch::Device;
+
+    #[test]
+    fn a_sample_is_one_denoising_of_pure_noise() {
+        let model = random_model(4);
+        let latent = Noise::new(1, Stream::MeasureLatent).normal(0, 3, 4, Device::Cpu).to_kind(Kind::Double);
+        let label = Tensor::from_slice(&[0_i64, 1, 3]);
+        let sigma = Tensor::full([3, 1], 2.5, (Kind::Double, Device::Cpu));
+        let expected = model.denoise(&(&latent * 2.5), &sigma, &label);
+        assert!(largest(&(generate(&model, &latent, &label) - expected)) < 1e-12);
+    }
+
+    #[test]
+    fn a_served_image_depends_on_its_label_and_seed_only() {
+        let model = Denoiser::init(&crate::testing::tiny(), 2, Device::Cpu).unwrap();
+        let together = serve(&model, &[(0, 7), (1, 8), (0, 7)]);
+        assert_eq!(together[0], together[2]);
+        assert_ne!(together[0], together[1]);
+        assert_eq!(serve(&model, &[(1, 8)]), together[1..2]);
+        assert!(together.iter().flatten().all(|pixel| (-1.0..=1.0).contains(pixel)));
+        assert!(serve(&model, &[]).is_empty());
+    }
+}

@@ -97,4 +97,22 @@ mod tests {
         let loss = denoising(&(&clean + c_out), &clean, &sigma, 0.5);
         assert!(largest(&(loss - 1.0)) < 1e-12);
     }
+
+    /// For normal data with mean m and deviation s the best denoiser is (s^2 x + sigma^2 m) / (s^2 + sigma^2). If the
+    /// generator's images lie off the data's mean, and the fake score knows them, descending the loss moves them back.
+    #[test]
+    fn the_generator_is_pulled_towards_the_data() {
+        let (data_mean, generated_mean, deviation) = (0.2, -0.6, 0.3);
+        let clean = (random(1, [200, 3]) * deviation + generated_mean).set_requires_grad(true);
+        let sigma = Tensor::full([200, 1], 1.5, (Kind::Double, Device::Cpu));
+        let noisy = perturb(&clean, &random(2, [200, 3]), &sigma);
+        let oracle = |mean: f64| {
+            let (data, noise) = (deviation * deviation, sigma.square());
+            (&noisy * data + &noise * mean) / (noise + data)
+        };
+        let loss = score_difference(&oracle(data_mean), &oracle(generated_mean), &clean, 1.2);
+        let gradient = Tensor::run_backward(&[loss.sum(None::<Kind>)], &[&clean], false, false).remove(0);
+        let step = -gradient.mean(None::<Kind>).double_value(&[]);
+        assert!(step * (data_mean - generated_mean) > 0.0, "a step of {step} leads away from the data");
+    }
 }

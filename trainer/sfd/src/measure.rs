@@ -14,6 +14,9 @@ use crate::settings::ReferenceSettings;
 use crate::weights::{self, Expected};
 use tch::{Kind, Tensor};
 
+#[cfg(test)]
+mod tests;
+
 const FILE: &str = "reference.safetensors";
 
 /// `hits` of `n` samples.
@@ -76,6 +79,11 @@ impl Confusion {
     /// Asks `model` for `n` samples of every label.
     pub fn measure(model: &Denoiser, judge: &Judge, n: i64, seed: u64) -> Self {
         Self((0..model.config().classes()).map(|label| census(model, judge, label, n, seed)).collect())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_rows(rows: Vec<Census>) -> Self {
+        Self(rows)
     }
 
     pub fn classes(&self) -> usize {

@@ -207,3 +207,39 @@ impl ReferenceSettings {
 fn steps(field: &'static str, value: u64) -> Result<()> {
     within(field, i64::try_from(value).unwrap_or(i64::MAX), 1, MOST_STEPS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        TeachSettings::default().validate().unwrap();
+        DistilSettings::default().validate().unwrap();
+        ForgetSettings::default().validate().unwrap();
+        JudgeSettings::default().validate().unwrap();
+        ReferenceSettings::default().validate().unwrap();
+    }
+
+    #[test]
+    fn an_override_keeps_the_other_defaults_and_a_typo_is_refused() {
+        let settings: ForgetSettings =
+            serde_json::from_str(r#"{"steps": 7, "optimiser": {"alpha": 1.0}}"#).unwrap();
+        let optimiser = SfdOptimiser { alpha: 1.0, ..SfdOptimiser::default() };
+        assert_eq!(settings, ForgetSettings { steps: 7, optimiser, ..ForgetSettings::default() });
+        let message = serde_json::from_str::<ForgetSettings>(r#"{"stepz": 7}"#).unwrap_err().to_string();
+        assert!(message.contains("stepz"), "{message}");
+    }
+
+    #[test]
+    fn what_cannot_train_is_refused_by_name() {
+        let refusal = |settings: ForgetSettings| settings.validate().unwrap_err().to_string();
+        let defaults = ForgetSettings::default;
+        assert_eq!(refusal(ForgetSettings { steps: 0, ..defaults() }), "forget.steps is 0: too small");
+        assert!(
+            refusal(ForgetSettings { forget_weight: f64::NAN, ..defaults() }).contains("forget.forgetWeight")
+        );
+        let optimiser = SfdOptimiser { ema_decay: 1.0, ..SfdOptimiser::default() };
+        assert!(refusal(ForgetSettings { optimiser, ..defaults() }).contains("optimiser.emaDecay"));
+    }
+}

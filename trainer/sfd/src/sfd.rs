@@ -35,6 +35,13 @@ pub struct Baseline {
     pub fake_score: Denoiser,
 }
 
+impl Baseline {
+    /// An independent copy.
+    pub fn duplicate(&self) -> Self {
+        Self { generator: self.generator.duplicate(), fake_score: self.fake_score.duplicate() }
+    }
+}
+
 /// Stage 1: the teacher becomes a one-step generator.
 #[derive(Debug)]
 pub struct Distillation(Iteration);

@@ -195,3 +195,22 @@ impl Training for Teaching {
         Ok(state::save(&self.identity(), self.step, self.state()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tiny;
+
+    #[test]
+    fn images_that_do_not_fit_are_refused() {
+        let refusal = |pixels: &[f32], labels: &[i64]| {
+            TrainingImages::new(&tiny(), pixels, labels).unwrap_err().to_string()
+        };
+        assert!(refusal(&[], &[]).contains("0 images"));
+        assert!(refusal(&[0.0; 7], &[1, 2]).contains("7 pixel values are not 2 images"));
+        let out_of_range = refusal(&[0.0, 0.0, 0.0, 0.0, 0.0, 1.5, 0.0, 0.0], &[1, 2]);
+        assert!(out_of_range.contains("image 1 has a pixel of 1.5"), "{out_of_range}");
+        assert!(refusal(&[f32::NAN; 4], &[1]).contains("NaN"));
+        assert!(refusal(&[0.0; 8], &[1, 4]).contains("image 1 has label 4"));
+    }
+}

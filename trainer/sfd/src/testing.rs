@@ -4,6 +4,7 @@ use crate::config::{ImageShape, MlpConfig, ModelConfig, NoiseConfig};
 use crate::denoiser::Denoiser;
 use crate::noise::{Noise, Stream};
 use crate::teach::TrainingImages;
+use crate::training::Training;
 use tch::{Device, Kind, Tensor};
 
 /// Four labels, 2x2 images, a few hundred weights.
@@ -35,4 +36,9 @@ pub(crate) fn images() -> TrainingImages {
 /// Largest absolute value.
 pub(crate) fn largest(tensor: &Tensor) -> f64 {
     tensor.abs().max().double_value(&[])
+}
+
+/// Advances `steps` times.
+pub(crate) fn run(training: &mut dyn Training, steps: u64) {
+    (0..steps).for_each(|_| training.advance());
 }

@@ -1,0 +1,83 @@
+use super::*;
+use crate::measure::Census;
+
+fn target(label: i64, replacement: Override) -> Target {
+    Target { label, replacement }
+}
+
+/// A judge to whom label 2 looks most like 0, then 3, then 1.
+fn confusion() -> Confusion {
+    let row = |label, probability: [f64; 4]| Census {
+        label,
+        predicted: vec![0; 4],
+        probability: probability.to_vec(),
+    };
+    Confusion::from_rows(vec![
+        row(0, [0.9, 0.05, 0.03, 0.02]),
+        row(1, [0.1, 0.7, 0.1, 0.1]),
+        row(2, [0.06, 0.01, 0.9, 0.03]),
+        row(3, [0.1, 0.0, 0.2, 0.7]),
+    ])
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let refusal = |targets: &[Target]| Concept::new(4, targets, None).unwrap_err();
+    assert_eq!(refusal(&[target(4, Override::Random)]), ConceptError::UnknownLabel { label: 4, last: 3 });
+    assert_eq!(refusal(&[target(-1, Override::Random)]), ConceptError::UnknownLabel { label: -1, last: 3 });
+    assert_eq!(refusal(&[target(1, Override::Fixed(9))]), ConceptError::UnknownLabel { label: 9, last: 3 });
+    assert_eq!(
+        refusal(&[target(1, Override::Random), target(1, Override::Fixed(2))]),
+        ConceptError::Duplicate(1)
+    );
+    let into_forgotten = [target(1, Override::Fixed(2)), target(2, Override::Random)];
+    assert_eq!(refusal(&into_forgotten), ConceptError::OverrideForgotten { target: 1, replacement: 2 });
+    let into_itself = [target(1, Override::Fixed(1))];
+    assert_eq!(refusal(&into_itself), ConceptError::OverrideForgotten { target: 1, replacement: 1 });
+    let all: Vec<Target> = (0..4).map(|label| target(label, Override::Random)).collect();
+    assert_eq!(refusal(&all), ConceptError::NothingKept);
+    assert_eq!(refusal(&[target(1, Override::Nearest)]), ConceptError::NoConfusion(1));
+    let small = Concept::new(5, &[target(1, Override::Nearest)], Some(&confusion())).unwrap_err();
+    assert_eq!(small, ConceptError::ConfusionSize { given: 4, expected: 5 });
+}
+
+#[test]
+fn nearest_is_the_kept_label_that_the_judge_finds_most_alike() {
+    let resolve = |targets: &[Target]| Concept::new(4, targets, Some(&confusion())).unwrap();
+    let alone = resolve(&[target(2, Override::Nearest)]);
+    assert_eq!(alone.forgotten(), [(2, Replacement::Label(0))]);
+    let without_zero = resolve(&[target(2, Override::Nearest), target(0, Override::Fixed(1))]);
+    assert_eq!(without_zero.forgotten(), [(0, Replacement::Label(1)), (2, Replacement::Label(3))]);
+}
+
+#[test]
+fn the_order_of_targets_does_not_matter() {
+    let targets = [target(3, Override::Random), target(0, Override::Fixed(2))];
+    let reversed = [targets[1], targets[0]];
+    assert_eq!(Concept::new(4, &targets, None), Concept::new(4, &reversed, None));
+    assert_eq!(Concept::new(4, &targets, None).unwrap().kept(), [1, 2]);
+}
+
+#[test]
+fn a_draw_covers_kept_and_forgotten_labels_evenly() {
+    let targets = [target(3, Override::Random), target(0, Override::Fixed(2))];
+    let draw = Concept::new(4, &targets, None).unwrap().draw(1, 0, 4000, 4000);
+    let share = |labels: &[i64], of: i64| labels.iter().filter(|&&label| label == of).count() as f64 / 4000.0;
+    for (label, part) in [(1, 0), (2, 0), (0, 1), (3, 1)] {
+        let labels = &draw.shown[part * 4000..(part + 1) * 4000];
+        assert!((share(labels, label) - 0.5).abs() < 0.04, "label {label}");
+    }
+    assert_eq!(draw.shown[..4000], draw.taught[..4000]);
+    // Half of the forget part is taught 2 for 0; the other half any kept label for 3.
+    assert!((share(&draw.taught[4000..], 2) - 0.75).abs() < 0.04);
+    assert!((share(&draw.taught[4000..], 1) - 0.25).abs() < 0.04);
+}
+
+#[test]
+fn keeping_all_forgets_nothing() {
+    let concept = Concept::keep_all(4);
+    assert!(concept.forgotten().is_empty());
+    let draw = concept.draw(1, 0, 100, 0);
+    assert_eq!(draw.shown, draw.taught);
+    assert!((0..4).all(|label| draw.shown.contains(&label)));
+}
