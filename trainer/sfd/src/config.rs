@@ -61,7 +61,7 @@ impl Default for NoiseConfig {
 
 impl Default for MlpConfig {
     fn default() -> Self {
-        Self { width: 256, blocks: 4, embedding: 128, frequencies: 32 }
+        Self { width: 192, blocks: 3, embedding: 64, frequencies: 32 }
     }
 }
 
