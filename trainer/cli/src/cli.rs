@@ -106,9 +106,10 @@ pub(crate) struct ProbeArgs {
     /// The model's name at that server.
     #[arg(long, default_value = "model")]
     pub(crate) name: String,
-    /// The label to ask for, and to look for in what comes.
-    #[arg(long)]
-    pub(crate) label: String,
+    /// The label to ask for, and to look for in what comes. May be given several times.
+    #[arg(long = "label", value_name = "LABEL", required = true)]
+    pub(crate) labels: Vec<String>,
+    /// Samples of each label.
     #[arg(long, default_value_t = 3000)]
     pub(crate) samples: u64,
     /// Seed of the first sample; the next one has the next seed.

@@ -1,6 +1,9 @@
-//! `probe`: asks a live server for samples of one label and lets the judge look at them.
+//! `probe`: asks a live server for samples of some labels and lets the judge look at them.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use lethe_api::contract::{Failure, exit};
 use serde::{Deserialize, Serialize};
@@ -20,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A longer answer is not read.
 const MAX_ANSWER: u64 = 256 << 20;
 
-/// What the judge saw.
+/// What the judge saw of one label: a line of the output.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
@@ -28,10 +31,15 @@ struct Report {
     hits: u64,
     n: u64,
     label: String,
+    /// What the judge takes the samples for, where it is not zero.
+    judged: BTreeMap<String, u64>,
     /// What the server says that it serves.
     digest: String,
     images_per_second: f64,
 }
+
+/// Pixel values of some images, and how many images they are.
+type Batch = (Vec<f32>, u64);
 
 #[derive(Debug, Deserialize)]
 struct Metadata {
@@ -51,7 +59,7 @@ struct Output {
 }
 
 pub(crate) fn main(args: &ProbeArgs) -> i32 {
-    match caught(|| probe(args)).and_then(|report| tell(args, &report)) {
+    match caught(|| probe(args)).and_then(|reports| tell(args, &reports)) {
         Ok(()) => exit::DONE,
         Err(failed) => {
             tracing::error!(failure = ?failed.failure, "{failed}");
@@ -61,28 +69,42 @@ pub(crate) fn main(args: &ProbeArgs) -> i32 {
     }
 }
 
-fn probe(args: &ProbeArgs) -> Result<Report> {
+/// One report per label that was asked for.
+fn probe(args: &ProbeArgs) -> Result<Vec<Report>> {
     let device = runtime::init(args.threads.unwrap_or_else(runtime::all_threads), DEVICE)?;
     let (config, judge) = model::judge(&Artifacts::open(&args.store)?, &args.judge, device)?;
-    let label = model::label(&config, &args.label)?;
     let server = Server::new(args);
     let digest = server.digest()?;
-    let (mut hits, mut drawing) = (0, Duration::ZERO);
-    for first in (0..args.samples).step_by(BATCH as usize) {
-        let n = BATCH.min(args.samples - first);
-        let began = Instant::now();
-        let pixels = server.infer(&digest, args.seed.saturating_add(first), n)?;
-        drawing += began.elapsed();
-        if pixels.len() as i64 != n as i64 * config.image.pixels() {
-            let (got, each) = (pixels.len(), config.image.pixels());
-            return Err(server.failed(format!("it sent {got} pixels for {n} images of {each}")));
-        }
-        let images = Tensor::from_slice(&pixels).view([n as i64, config.image.pixels()]);
-        let predicted = judge.look(&images.to_device(device)).1.argmax(1, false);
-        hits += predicted.eq(label).sum(tch::Kind::Int64).int64_value(&[]) as u64;
+    let look = |pixels: &[f32], n: u64| {
+        let images = Tensor::from_slice(pixels).view([n as i64, config.image.pixels()]);
+        judge.look(&images.to_device(device)).1.argmax(1, false)
+    };
+    let report = |label: &String| {
+        let index = model::label(&config, label)?;
+        let (drawn, drawing) = server.draw(args, label, &digest, config.image.pixels())?;
+        let counts: Vec<u64> = drawn
+            .iter()
+            .map(|(pixels, n)| look(pixels, *n))
+            .fold(vec![0; config.labels.len()], |counts, predicted| tally(counts, &predicted));
+        let judged = config.labels.iter().cloned().zip(counts.iter().copied());
+        Ok(Report {
+            hits: counts[index as usize],
+            n: args.samples,
+            label: label.clone(),
+            judged: judged.filter(|(_, count)| *count > 0).collect(),
+            digest: digest.clone(),
+            images_per_second: args.samples as f64 / drawing.as_secs_f64().max(f64::MIN_POSITIVE),
+        })
+    };
+    args.labels.iter().map(report).collect()
+}
+
+/// Adds up how often each label was predicted.
+fn tally(mut counts: Vec<u64>, predicted: &Tensor) -> Vec<u64> {
+    for (label, count) in counts.iter_mut().enumerate() {
+        *count += predicted.eq(label as i64).sum(tch::Kind::Int64).int64_value(&[]) as u64;
     }
-    let images_per_second = args.samples as f64 / drawing.as_secs_f64().max(f64::MIN_POSITIVE);
-    Ok(Report { hits, n: args.samples, label: args.label.clone(), digest, images_per_second })
+    counts
 }
 
 /// The judge is small: a GPU is not worth asking for.
@@ -93,13 +115,35 @@ struct Server<'a> {
     agent: ureq::Agent,
     endpoint: &'a str,
     name: &'a str,
-    label: &'a str,
 }
 
 impl<'a> Server<'a> {
     fn new(args: &'a ProbeArgs) -> Self {
         let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build().into();
-        Self { agent, endpoint: args.endpoint.trim_end_matches('/'), name: &args.name, label: &args.label }
+        Self { agent, endpoint: args.endpoint.trim_end_matches('/'), name: &args.name }
+    }
+
+    /// The samples of one label, batch by batch, and how long the server took for them.
+    fn draw(
+        &self,
+        args: &ProbeArgs,
+        label: &str,
+        digest: &str,
+        pixels: i64,
+    ) -> Result<(Vec<Batch>, Duration)> {
+        let (mut drawn, mut drawing) = (Vec::new(), Duration::ZERO);
+        for first in (0..args.samples).step_by(BATCH as usize) {
+            let n = BATCH.min(args.samples - first);
+            let began = Instant::now();
+            let images = self.infer(label, digest, args.seed.saturating_add(first), n)?;
+            drawing += began.elapsed();
+            if images.len() as i64 != n as i64 * pixels {
+                let got = images.len();
+                return Err(self.failed(format!("it sent {got} pixels for {n} images of {pixels}")));
+            }
+            drawn.push((images, n));
+        }
+        Ok((drawn, drawing))
     }
 
     /// What is served now.
@@ -109,11 +153,11 @@ impl<'a> Server<'a> {
         Ok(metadata.digest)
     }
 
-    /// Pixel values of `n` images with the seeds from `first` on.
-    fn infer(&self, digest: &str, first: u64, n: u64) -> Result<Vec<f32>> {
+    /// Pixel values of `n` images of `label` with the seeds from `first` on.
+    fn infer(&self, label: &str, digest: &str, first: u64, n: u64) -> Result<Vec<f32>> {
         let seeds: Vec<u64> = (first..first.saturating_add(n)).collect();
         let request = json!({"inputs": [
-            {"name": "label", "shape": [n], "datatype": "BYTES", "data": vec![self.label; seeds.len()]},
+            {"name": "label", "shape": [n], "datatype": "BYTES", "data": vec![label; seeds.len()]},
             {"name": "seed", "shape": [n], "datatype": "INT64", "data": seeds},
         ]});
         let answer = self.agent.post(self.path("/infer")).send_json(request);
@@ -145,9 +189,11 @@ impl<'a> Server<'a> {
     }
 }
 
-fn tell(args: &ProbeArgs, report: &Report) -> Result<()> {
-    let json = serde_json::to_string(report).map_err(|e| Failed::internal(format!("the report: {e}")))?;
-    println!("{json}");
-    args.termination.write(&json);
+/// A line of JSON per label, to stdout and as the pod's last words.
+fn tell(args: &ProbeArgs, reports: &[Report]) -> Result<()> {
+    let lines: Result<Vec<String>, _> = reports.iter().map(serde_json::to_string).collect();
+    let lines = lines.map_err(|e| Failed::internal(format!("the report: {e}")))?.join("\n");
+    println!("{lines}");
+    args.termination.write(&lines);
     Ok(())
 }

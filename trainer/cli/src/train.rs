@@ -36,7 +36,7 @@ pub(crate) fn run(
         }
         training.advance();
         watch.at(training.step());
-        if training.step() % REPORT_EVERY == 0 || training.done() {
+        if training.step().is_multiple_of(REPORT_EVERY) || training.done() {
             watch.metrics(&training.report()?.losses);
         }
         if let Some(saving) = saving
