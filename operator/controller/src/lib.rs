@@ -1,1 +1,62 @@
-//! name = "lethe-operator"
+//! The Lethe operator: the only part of Lethe that holds a Kubernetes client.
+//!
+//! ```text
+//! streams -> stores -> triggers -> controller: observe -> lethe_core::decide -> apply -> API server
+//! ```
+//!
+//! - [`streams`], [`scope`], [`stores`]: one watch per kind, what is known, and who looks again at what.
+//! - [`controller`] with `request`, `model` and `run`: observe one object and ask core.
+//! - [`apply`]: **the one way from a decision to the cluster**, passable only with the lease of [`leader`].
+//!
+//! **Nothing is decided here.** What is to be done about an object is a pure function of what was observed,
+//! in `lethe-core`.
+
+#![forbid(unsafe_code)]
+
+pub mod apply;
+mod args;
+mod calls;
+mod client;
+mod collector;
+mod context;
+pub mod controller;
+mod crds;
+mod error;
+mod health;
+mod journal;
+pub mod leader;
+mod metrics;
+mod model;
+mod operator;
+mod probe;
+mod progress;
+mod records;
+mod request;
+mod run;
+pub mod scope;
+mod serving;
+pub mod stores;
+pub mod streams;
+pub mod telemetry;
+mod watchdog;
+
+pub use args::{Args, LogFormat};
+pub use operator::{OperatorError, run, run_with};
+
+/// Resolves on SIGTERM or SIGINT.
+pub async fn shutdown_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("asked to stop");
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "cannot listen for signals; only SIGKILL stops this process");
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Effects, each of which may be carried out twice.
+
+use std::{collections::BTreeSet, fmt::Debug};
+
+use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::ConfigMap};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    core::NamespaceResourceScope,
+};
+use lethe_api::{
+    Digest,
+    v1alpha1::{BUNDLE_ANNOTATION, UnlearnRun},
+};
+use lethe_core::{Effect, FINALIZER};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use super::{api, describe, replaced, stale, write};
+use crate::{
+    calls,
+    context::Context,
+    controller::Kind,
+    error::{Error, Result},
+};
+
+/// Field managers, one per thing that is written for another object than the one decided about.
+const ROLLOUT: &str = "lethe-rollout";
+const PROMOTION: &str = "lethe-promotion";
+const ARCHIVE: &str = "lethe-archive";
+
+/// Carries out effects in order. The first one that fails ends it: the next decision begins again.
+pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Effect]) -> Result<()> {
+    let namespace = current.namespace().unwrap_or_default();
+    for effect in effects {
+        match effect {
+            Effect::CreateRun(run) => create(context, &namespace, &**run, same_plan).await?,
+            Effect::CreateConfigMap(map) => {
+                create(context, &namespace, &**map, |a, b| a.data == b.data).await?
+            }
+            Effect::CreateJob(job) => create(context, &namespace, &**job, |_, _| true).await?,
+            Effect::DeleteJob { name } => delete_job(context, &namespace, name).await?,
+            Effect::PatchServing { deployment, bundle } => {
+                patch_serving(context, &namespace, deployment, bundle.as_ref()).await?;
+            }
+            Effect::MarkPromoted { run, condition } => {
+                let patch = json!({
+                    "apiVersion": UnlearnRun::api_version(&()),
+                    "kind": UnlearnRun::kind(&()),
+                    "status": {"conditions": [condition]},
+                });
+                let runs: Api<UnlearnRun> = Api::namespaced(context.client.clone(), &namespace);
+                let (parameters, patch) = (PatchParams::apply(PROMOTION).force(), Patch::Apply(&patch));
+                let call = runs.patch_status(run, &parameters, &patch);
+                write(context, format!("mark UnlearnRun {namespace}/{run} as promoted"), call).await?;
+            }
+            Effect::ArchiveLedger(map) => archive(context, &namespace, map).await?,
+            Effect::AddFinalizer => current = set_finalizer(context, current, true).await?,
+            Effect::RemoveFinalizer => current = set_finalizer(context, current, false).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Creates an object that is never applied again. One that is there already is fine, if it is `same` and
+/// belongs to the same owners.
+async fn create<K>(context: &Context, namespace: &str, wanted: &K, same: fn(&K, &K) -> bool) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    let api: Api<K> = Api::namespaced(context.client.clone(), namespace);
+    let (kind, name) = (K::kind(&()).into_owned(), wanted.name_any());
+    let parameters = PostParams { field_manager: Some("lethe".into()), ..PostParams::default() };
+    let call = api.create(&parameters, wanted);
+    match write(context, format!("create {kind} {namespace}/{name}"), call).await {
+        Err(Error::Api { source: kube::Error::Api(status), .. }) if status.reason == "AlreadyExists" => {}
+        other => return other.map(|_| tracing::info!(kind, namespace, name, "created")),
+    }
+    let existing = calls::read(format!("read {kind} {namespace}/{name}"), api.get(&name)).await?;
+    let is_ours = owners(&existing) == owners(wanted)
+        && existing.meta().deletion_timestamp.is_none()
+        && same(&existing, wanted);
+    if is_ours { Ok(()) } else { Err(Error::Foreign { kind, name: format!("{namespace}/{name}") }) }
+}
+
+fn owners(object: &impl Resource) -> BTreeSet<&str> {
+    object.meta().owner_references.iter().flatten().map(|owner| owner.uid.as_str()).collect()
+}
+
+/// A run is named by a few digits of its plan's digest: the whole digest must agree.
+fn same_plan(a: &UnlearnRun, b: &UnlearnRun) -> bool {
+    a.spec.plan_digest == b.spec.plan_digest
+}
+
+async fn delete_job(context: &Context, namespace: &str, name: &str) -> Result<()> {
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), namespace);
+    let parameters = DeleteParams::background();
+    let call = jobs.delete(name, &parameters);
+    match write(context, format!("delete Job {namespace}/{name}"), call).await {
+        Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => Ok(()),
+        other => other.map(|_| tracing::info!(namespace, name, "deleted the Job")),
+    }
+}
+
+/// Changes the bundle annotation of a Deployment's pod template, and nothing else. The patch names the uid of
+/// the Deployment that was read, so that it never creates one.
+async fn patch_serving(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    bundle: Option<&Digest>,
+) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), namespace);
+    let target = calls::read(format!("read Deployment {namespace}/{name}"), deployments.get(name)).await?;
+    if annotation(&target) == bundle.map(Digest::as_str) {
+        return Ok(());
+    }
+    let annotations = json!({BUNDLE_ANNOTATION: bundle});
+    let patch = json!({
+        "apiVersion": Deployment::api_version(&()),
+        "kind": Deployment::kind(&()),
+        "metadata": {"name": name, "uid": target.metadata.uid},
+        "spec": {"template": {"metadata": {"annotations": annotations}}},
+    });
+    let (parameters, patch) = match bundle {
+        Some(_) => (PatchParams::apply(ROLLOUT).force(), Patch::Apply(patch)),
+        // Applying without the annotation would leave it, if somebody else has set it as well.
+        None => (
+            PatchParams { field_manager: Some(ROLLOUT.into()), ..PatchParams::default() },
+            Patch::Merge(patch),
+        ),
+    };
+    let call = deployments.patch(name, &parameters, &patch);
+    write(context, format!("patch Deployment {namespace}/{name}"), call).await?;
+    tracing::info!(
+        namespace,
+        deployment = name,
+        bundle = bundle.map(Digest::as_str),
+        "changed what is served"
+    );
+    Ok(())
+}
+
+fn annotation(target: &Deployment) -> Option<&str> {
+    let annotations = target.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?;
+    annotations.get(BUNDLE_ANNOTATION).map(String::as_str)
+}
+
+async fn archive(context: &Context, namespace: &str, map: &ConfigMap) -> Result<()> {
+    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
+    let name = map.name_any();
+    let (parameters, patch) = (PatchParams::apply(ARCHIVE).force(), Patch::Apply(map));
+    let call = maps.patch(&name, &parameters, &patch);
+    write(context, format!("archive the ledger in ConfigMap {namespace}/{name}"), call).await?;
+    tracing::info!(namespace, name, "archived the ledger");
+    Ok(())
+}
+
+/// Adds or removes the finalizer, on exactly the version that is known.
+async fn set_finalizer<K: Kind>(context: &Context, current: K, wanted: bool) -> Result<K> {
+    let mut finalizers = current.finalizers().to_vec();
+    if finalizers.iter().any(|f| f == FINALIZER) == wanted {
+        return Ok(current);
+    }
+    finalizers.retain(|f| f != FINALIZER);
+    if wanted {
+        finalizers.push(FINALIZER.into());
+    }
+    let patch = json!({"metadata": {
+        "uid": current.uid(),
+        "resourceVersion": current.resource_version(),
+        "finalizers": finalizers,
+    }});
+    let what = describe(&current);
+    let name = current.name_any();
+    let api = api::<K>(context, &current);
+    let (parameters, patch) = (
+        PatchParams { field_manager: Some(K::MANAGER.into()), ..PatchParams::default() },
+        Patch::Merge(&patch),
+    );
+    let call = api.patch(&name, &parameters, &patch);
+    let action = format!("{} the finalizer of {what}", if wanted { "add" } else { "remove" });
+    let written = write(context, action, call).await.map_err(|e| stale(e, what))?;
+    replaced(context, &current, &written);
+    Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+    use super::*;
+
+    #[test]
+    fn an_object_of_another_owner_is_not_ours() {
+        let owned = |uid: &str| {
+            let owner = OwnerReference { uid: uid.into(), ..OwnerReference::default() };
+            let mut job = Job::default();
+            job.metadata.owner_references = Some(vec![owner]);
+            job
+        };
+        assert_eq!(owners(&owned("a")), owners(&owned("a")));
+        assert_ne!(owners(&owned("a")), owners(&owned("b")));
+        assert_ne!(owners(&owned("a")), owners(&Job::default()));
+    }
+}

@@ -1,0 +1,172 @@
+//! **The one way from a decision to the cluster.** No other module changes anything in the API server, but
+//! for the lease in [`crate::leader`].
+//!
+//! Everything is decided from caches that may lag behind. So the status names the version of the object
+//! that was decided about: if that is not the newest, the API server refuses the write and nothing else
+//! happens. Where the status stays as it is and there are effects, the version is asked for first.
+
+mod effects;
+
+use std::future::Future;
+
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use lethe_core::Decision;
+use serde_json::json;
+
+use crate::{
+    calls,
+    context::Context,
+    controller::Kind,
+    error::{Error, Result},
+    leader::WRITE_TIMEOUT,
+};
+
+/// Longest note of an event that the API server accepts.
+const MAX_NOTE: usize = 1024;
+
+/// Carries out a decision: the status, then the effects in order, then the events.
+///
+/// Events are published even if an effect failed, since they tell of the status, which was written.
+pub async fn apply<K: Kind>(context: &Context, observed: &K, decision: Decision<K::Status>) -> Result<()> {
+    let written = write_status(context, observed, &decision.status).await?;
+    let current = match written {
+        Some(written) => written,
+        None => {
+            if !decision.effects.is_empty() {
+                confirm_current(context, observed).await?;
+            }
+            observed.clone()
+        }
+    };
+    let done = effects::carry_out(context, current, &decision.effects).await;
+    for event in &decision.events {
+        publish(context, observed, event).await;
+    }
+    done
+}
+
+/// Every write passes here: only the holder of the lease writes, and no write outlasts the lease.
+async fn write<T>(
+    context: &Context,
+    action: String,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T> {
+    if !context.leadership.holds() {
+        return Err(Error::NotLeader { action });
+    }
+    tracing::debug!(action, "writing");
+    calls::within(WRITE_TIMEOUT, action, call).await
+}
+
+/// Writes the status if it differs from the observed one, and returns the object as it then is.
+async fn write_status<K: Kind>(context: &Context, observed: &K, status: &K::Status) -> Result<Option<K>> {
+    let wanted = json(&K::owned(status));
+    let known = observed.status().map(|known| json(&K::owned(known)));
+    // An object that was never looked at has no status: an empty one says the same.
+    if known.unwrap_or_else(|| json!({})) == wanted {
+        return Ok(None);
+    }
+    let what = describe(observed);
+    let patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {
+            "name": observed.name_any(),
+            "uid": observed.uid(),
+            "resourceVersion": observed.resource_version(),
+        },
+        "status": wanted,
+    });
+    let parameters = PatchParams::apply(K::MANAGER).force();
+    let name = observed.name_any();
+    let api = api::<K>(context, observed);
+    let patch = Patch::Apply(&patch);
+    let call = api.patch_status(&name, &parameters, &patch);
+    let written =
+        write(context, format!("write the status of {what}"), call).await.map_err(|e| stale(e, what))?;
+    replaced(context, observed, &written);
+    K::wrote(context, observed, status);
+    Ok(Some(written))
+}
+
+fn json(status: &impl serde::Serialize) -> serde_json::Value {
+    // A status is made of strings, numbers and lists: there is nothing in it that JSON cannot say.
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+/// Asks the API server whether the cache was up to date.
+async fn confirm_current<K: Kind>(context: &Context, observed: &K) -> Result<()> {
+    let what = describe(observed);
+    let name = observed.name_any();
+    let api = api::<K>(context, observed);
+    let newest = calls::read(format!("read {what}"), api.get_metadata_opt(&name)).await?;
+    let newest = newest.and_then(|newest| newest.metadata.resource_version);
+    if newest.is_some() && newest == observed.resource_version() {
+        return Ok(());
+    }
+    Err(Error::Stale { what })
+}
+
+/// Remembers that caches which still have the old version are behind.
+fn replaced<K: Kind>(context: &Context, old: &K, new: &K) {
+    if let (Some(uid), Some(version)) = (old.uid(), old.resource_version())
+        && new.resource_version().is_some_and(|new| new != version)
+    {
+        context.journal.replaced(&uid, &version);
+    }
+}
+
+/// A refused precondition says that the object changed.
+fn stale(error: Error, what: String) -> Error {
+    match error {
+        Error::Api { source: kube::Error::Api(status), .. } if status.code == 409 => Error::Stale { what },
+        other => other,
+    }
+}
+
+/// An event that cannot be published is counted, and stops nothing.
+async fn publish<K: Kind>(context: &Context, object: &K, event: &lethe_core::Event) {
+    let event = Event {
+        type_: if event.warning { EventType::Warning } else { EventType::Normal },
+        reason: event.reason.clone(),
+        note: Some(shortened(&event.note)),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    let reference = object.object_ref(&());
+    let call = context.recorder.publish(&event, &reference);
+    let action = format!("publish {} on {}", event.reason, describe(object));
+    if let Err(error) = write(context, action, call).await {
+        tracing::warn!(%error, "an event is lost");
+        context.metrics.event_errors.with_label_values(&[K::CONTROLLER]).inc();
+    }
+}
+
+fn shortened(note: &str) -> String {
+    let end = note.floor_char_boundary(MAX_NOTE);
+    note[..end].to_owned()
+}
+
+fn api<K: Kind>(context: &Context, object: &K) -> Api<K> {
+    Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default())
+}
+
+fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_cut_between_characters() {
+        let note = "é".repeat(MAX_NOTE);
+        assert_eq!(shortened(&note).len(), MAX_NOTE);
+        assert_eq!(shortened(&format!("x{note}")).len(), MAX_NOTE - 1);
+    }
+}

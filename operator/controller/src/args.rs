@@ -1,0 +1,148 @@
+//! Command line. Every flag can be given by an environment variable instead.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, ValueEnum};
+use k8s_openapi::api::core::v1::Volume;
+use lethe_core::Installation;
+
+/// Name of the store's volume in trainer pods.
+const VOLUME_NAME: &str = "store";
+
+/// The Lethe operator: keeps diffusion models compliant with what they had to forget.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "lethe-operator", version)]
+pub struct Args {
+    /// URI of the content-addressed store, as the operator and the trainer pods see it.
+    #[arg(long, env = "LETHE_STORE", default_value = "file:///artifacts")]
+    pub store: String,
+
+    /// Volume source that holds the store, as JSON, for example
+    /// {"persistentVolumeClaim":{"claimName":"lethe-store"}}. Mounted into every trainer pod.
+    #[arg(long, env = "LETHE_STORE_VOLUME", value_parser = parse_volume)]
+    pub store_volume: Option<Volume>,
+
+    /// Where trainer pods mount the store's volume.
+    #[arg(long, env = "LETHE_STORE_MOUNT_PATH", default_value = "/artifacts")]
+    pub store_mount_path: String,
+
+    /// Namespaces to work in, separated by commas. All of them if empty.
+    #[arg(long, env = "LETHE_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+
+    /// Address of /metrics, /healthz and /readyz.
+    #[arg(long, env = "LETHE_METRICS_BIND", default_value = "0.0.0.0:8080")]
+    pub metrics_bind: SocketAddr,
+
+    /// Namespace of the lease that decides which replica acts.
+    #[arg(long, env = "LETHE_LEASE_NAMESPACE", default_value = "lethe-system")]
+    pub lease_namespace: String,
+
+    /// Name of that lease.
+    #[arg(long, env = "LETHE_LEASE_NAME", default_value = "lethe-operator")]
+    pub lease_name: String,
+
+    /// Who this replica is in the lease: never the same for two living processes. Usually the pod's name.
+    #[arg(long, env = "LETHE_IDENTITY", default_value_t = default_identity())]
+    pub identity: String,
+
+    /// How many objects of a kind are worked on at once, in each watched scope.
+    #[arg(long, env = "LETHE_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+
+    #[arg(long, env = "LETHE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+impl Args {
+    /// What is added to every trainer pod.
+    pub fn installation(&self) -> Installation {
+        let volume = self.store_volume.clone();
+        Installation {
+            store: self.store.clone(),
+            store_volume: volume.map(|volume| (volume, self.store_mount_path.clone())),
+        }
+    }
+
+    /// The watched namespaces, each once; one `None` stands for all of them.
+    pub fn scopes(&self) -> Vec<Option<String>> {
+        let mut names: Vec<_> = self
+            .watch_namespaces
+            .iter()
+            .map(|name| name.trim().to_owned())
+            .filter(|n| !n.is_empty())
+            .collect();
+        names.sort();
+        names.dedup();
+        if names.is_empty() { vec![None] } else { names.into_iter().map(Some).collect() }
+    }
+}
+
+/// A volume source is a volume without its name.
+fn parse_volume(json: &str) -> Result<Volume, String> {
+    let mut value: serde_json::Value =
+        serde_json::from_str(json).map_err(|e| format!("it is not JSON: {e}"))?;
+    let Some(source) = value.as_object_mut() else {
+        return Err("it is not a JSON object".into());
+    };
+    if source.len() != 1 || source.contains_key("name") {
+        return Err("it must be one volume source, for example {\"emptyDir\":{}}".into());
+    }
+    let kind = source.keys().next().cloned().unwrap_or_default();
+    source.insert("name".into(), VOLUME_NAME.into());
+    let volume: Volume = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    if volume == (Volume { name: VOLUME_NAME.into(), ..Volume::default() }) {
+        return Err(format!("{kind:?} is not a volume source of Kubernetes"));
+    }
+    Ok(volume)
+}
+
+/// The host's name (in a pod: the pod's name), or else something that no other process has.
+fn default_identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "lethe".into());
+    format!("{host}-{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Result<Args, String> {
+        let all = std::iter::once("lethe-operator").chain(flags.iter().copied());
+        Args::try_parse_from(all).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_claim_becomes_a_volume_of_every_trainer_pod() {
+        let claim = r#"--store-volume={"persistentVolumeClaim":{"claimName":"bundles"}}"#;
+        let installation = parse(&[claim, "--store-mount-path=/data"]).unwrap().installation();
+        let (volume, path) = installation.store_volume.unwrap();
+        assert_eq!(volume.persistent_volume_claim.unwrap().claim_name, "bundles");
+        assert_eq!((volume.name.as_str(), path.as_str()), ("store", "/data"));
+        assert!(parse(&[]).unwrap().installation().store_volume.is_none());
+    }
+
+    #[test]
+    fn what_is_not_one_volume_source_is_refused() {
+        let bad = ["", "[]", "{}", "claim", r#"{"name":"x"}"#, r#"{"persistentVolume":{"claimName":"x"}}"#];
+        for json in bad {
+            assert!(parse(&[&format!("--store-volume={json}")]).is_err(), "{json}");
+        }
+        let error = parse(&[r#"--store-volume={"persistentVolume":{}}"#]).unwrap_err();
+        assert!(error.contains("\"persistentVolume\" is not a volume source"), "{error}");
+    }
+
+    #[test]
+    fn no_namespace_means_all_and_none_is_watched_twice() {
+        assert_eq!(parse(&[]).unwrap().scopes(), [None]);
+        assert_eq!(parse(&["--watch-namespaces="]).unwrap().scopes(), [None]);
+        let two = parse(&["--watch-namespaces=b, a,b"]).unwrap().scopes();
+        assert_eq!(two, [Some("a".to_owned()), Some("b".to_owned())]);
+    }
+}

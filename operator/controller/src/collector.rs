@@ -1,0 +1,203 @@
+//! Metrics that are read from the caches when they are scraped: a series is gone with its object.
+
+use std::{collections::BTreeSet, sync::Arc, time::UNIX_EPOCH};
+
+use kube::ResourceExt;
+use lethe_api::v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, UnlearnRequest};
+use prometheus::{
+    GaugeVec, Opts,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+
+use crate::{stores::Stores, watchdog::Watchdog};
+
+/// Reads the caches of every watched scope.
+pub struct ObjectCollector {
+    stores: Vec<Stores>,
+    watchdog: Arc<Watchdog>,
+    /// Descriptions only. The values of a scrape are put into a copy that has none.
+    empty: Gauges,
+}
+
+struct Gauges {
+    requests: GaugeVec,
+    due: GaugeVec,
+    gate_bound: GaugeVec,
+    compliant: GaugeVec,
+    drift: GaugeVec,
+    watch: GaugeVec,
+}
+
+impl Gauges {
+    fn new() -> prometheus::Result<Self> {
+        let gauges = |name: &str, help: &str, labels: &[&str]| GaugeVec::new(Opts::new(name, help), labels);
+        Ok(Self {
+            requests: gauges("lethe_requests", "Requests by phase.", &["phase"])?,
+            due: gauges(
+                "lethe_request_due_timestamp_seconds",
+                "End of the legal term of a request that is neither fulfilled nor denied.",
+                &["namespace", "model", "request"],
+            )?,
+            gate_bound: gauges(
+                "lethe_gate_bound",
+                "What the verdict of a gate on one target rests on.",
+                &["namespace", "model", "request", "gate", "target"],
+            )?,
+            compliant: gauges(
+                "lethe_model_compliant",
+                "0 if the model may serve what it had to forget.",
+                &["namespace", "model"],
+            )?,
+            drift: gauges(
+                "lethe_served_digest_drift",
+                "1 if what is served is not what should be.",
+                &["namespace", "model"],
+            )?,
+            watch: gauges(
+                "lethe_watch_last_event_timestamp_seconds",
+                "Last sign of life of the quietest watch of a kind.",
+                &["kind"],
+            )?,
+        })
+    }
+
+    fn all(&self) -> [&GaugeVec; 6] {
+        [&self.requests, &self.due, &self.gate_bound, &self.compliant, &self.drift, &self.watch]
+    }
+
+    fn request(&self, request: &UnlearnRequest, ledger: &BTreeSet<&str>) {
+        let status = request.status.clone().unwrap_or_default();
+        let phase = status.phase.unwrap_or(RequestPhase::Pending);
+        self.requests.with_label_values(&[&format!("{phase:?}")]).inc();
+        let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
+        let model = request.spec.model_ref.name.as_str();
+        let open = !matches!(phase, RequestPhase::Fulfilled | RequestPhase::Denied);
+        if let (Some(due), true) = (&status.due_at, open) {
+            let seconds = due.0.as_second() as f64;
+            self.due.with_label_values(&[&namespace, model, &name]).set(seconds);
+        }
+        for gate in &status.gates {
+            let (Some(target), Some(bound)) = (&gate.target, &gate.bound) else { continue };
+            // Labels come from what people wrote, never from what a trainer said.
+            let known = request.spec.targets.iter().any(|t| t.label == *target) || ledger.contains(&**target);
+            if let (Ok(bound), true) = (bound.parse(), known) {
+                let labels = [&*namespace, model, &*name, gate.name.as_str(), &**target];
+                self.gate_bound.with_label_values(&labels).set(bound);
+            }
+        }
+    }
+
+    fn model(&self, model: &DiffusionModel) {
+        let Some(status) = &model.status else { return };
+        let labels = [model.namespace().unwrap_or_default(), model.name_any()];
+        // A condition that nobody has set yet is no reason to wake anybody.
+        if let Some(compliant) = ConditionType::Compliant.find(&status.conditions) {
+            let value = f64::from(u8::from(compliant.status != "False"));
+            self.compliant.with_label_values(&labels).set(value);
+        }
+        let serving = ConditionType::Serving.find(&status.conditions);
+        let drifts = [Reason::Drifted, Reason::DigestMismatch].map(|reason| reason.to_string());
+        let drifted = serving.is_some_and(|c| c.status != "True" && drifts.contains(&c.reason));
+        self.drift.with_label_values(&labels).set(f64::from(u8::from(drifted)));
+    }
+}
+
+impl ObjectCollector {
+    pub fn new(stores: Vec<Stores>, watchdog: Arc<Watchdog>) -> prometheus::Result<Self> {
+        Ok(Self { stores, watchdog, empty: Gauges::new()? })
+    }
+
+    fn fill(&self, gauges: &Gauges) {
+        for phase in RequestPhase::ALL {
+            gauges.requests.with_label_values(&[&format!("{phase:?}")]).set(0.);
+        }
+        for stores in &self.stores {
+            for request in stores.requests.state() {
+                let model =
+                    stores.model(&request.namespace().unwrap_or_default(), &request.spec.model_ref.name);
+                let ledger = model.as_ref().and_then(|m| m.status.as_ref()).map(|s| s.ledger.as_slice());
+                let forgotten =
+                    ledger.unwrap_or_default().iter().flat_map(|e| &e.targets).map(String::as_str);
+                gauges.request(&request, &forgotten.collect());
+            }
+            stores.models.state().iter().for_each(|model| gauges.model(model));
+        }
+        for (resource, time) in self.watchdog.by_resource() {
+            let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            gauges.watch.with_label_values(&[resource]).set(seconds);
+        }
+    }
+}
+
+impl Collector for ObjectCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.empty.all().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // The names were accepted once, so they are again.
+        let Ok(gauges) = Gauges::new() else { return Vec::new() };
+        self.fill(&gauges);
+        gauges.all().into_iter().flat_map(Collector::collect).filter(|f| !f.get_metric().is_empty()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::{Client, Config, runtime::watcher::Event};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{metrics::Metrics, stores::Writers};
+
+    /// A client that is never used: nothing here calls the API server.
+    fn stores() -> (Stores, Writers) {
+        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        Stores::new(Client::try_from(config).unwrap())
+    }
+
+    fn request(phase: &str) -> UnlearnRequest {
+        serde_json::from_value(json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRequest",
+            "metadata": {"name": "forget-three", "namespace": "studio"},
+            "spec": {
+                "modelRef": {"name": "digits"}, "targets": [{"label": "3"}],
+                "override": {"strategy": "Fixed", "label": "8"},
+            },
+            "status": {
+                "phase": phase, "dueAt": "2026-12-20T09:00:00Z",
+                "gates": [
+                    {"name": "direct-leak", "target": "3", "bound": "0.0021", "verdict": "Pass"},
+                    {"name": "direct-leak", "target": "from a trainer", "bound": "1", "verdict": "Pass"},
+                ],
+            },
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn series_are_gone_with_their_object() {
+        let (stores, mut writers) = stores();
+        let metrics = Metrics::new().unwrap();
+        metrics.register(ObjectCollector::new(vec![stores], Arc::default()).unwrap()).unwrap();
+        let bound = "lethe_gate_bound{gate=\"direct-leak\",model=\"digits\",namespace=\"studio\",\
+            request=\"forget-three\",target=\"3\"} 0.0021\n";
+        let due = "lethe_request_due_timestamp_seconds{model=\"digits\"";
+
+        writers.requests.apply_watcher_event(&Event::Apply(request("Held")));
+        let text = metrics.render().unwrap();
+        assert!(text.contains(bound) && text.contains(due), "{text}");
+        assert!(text.contains("lethe_requests{phase=\"Held\"} 1\n"), "{text}");
+        assert!(!text.contains("from a trainer"), "{text}");
+
+        writers.requests.apply_watcher_event(&Event::Apply(request("Fulfilled")));
+        let text = metrics.render().unwrap();
+        assert!(text.contains(bound) && !text.contains(due), "{text}");
+
+        writers.requests.apply_watcher_event(&Event::Delete(request("Fulfilled")));
+        let text = metrics.render().unwrap();
+        assert!(!text.contains("lethe_gate_bound"), "{text}");
+        assert!(text.contains("lethe_requests{phase=\"Held\"} 0\n"), "{text}");
+    }
+}

@@ -1,0 +1,25 @@
+//! What a controller works with.
+
+use std::sync::Arc;
+
+use kube::{Client, runtime::events::Recorder};
+use lethe_core::Installation;
+
+use crate::{
+    journal::Journal, leader::Leadership, metrics::Metrics, probe::Prober, progress::ProgressReader,
+    stores::Stores,
+};
+
+/// One per watched scope; everything but the stores is shared between them.
+#[derive(Clone)]
+pub struct Context {
+    pub client: Client,
+    pub leadership: Leadership,
+    pub metrics: Arc<Metrics>,
+    pub recorder: Recorder,
+    pub installation: Arc<Installation>,
+    pub prober: Prober,
+    pub progress: Arc<ProgressReader>,
+    pub journal: Arc<Journal>,
+    pub stores: Stores,
+}

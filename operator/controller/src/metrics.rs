@@ -1,0 +1,194 @@
+//! What the process counts. What can be read from the objects themselves is in [`crate::collector`].
+//!
+//! Every label takes its values from a closed set.
+
+use k8s_openapi::jiff::Timestamp;
+use lethe_api::v1alpha1::{UnlearnRun, UnlearnRunStatus};
+use prometheus::{
+    Counter, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    core::Collector, process_collector::ProcessCollector,
+};
+
+/// From a smoke test's seconds to a night of training.
+const RUN_SECONDS: [f64; 12] =
+    [5., 15., 30., 60., 120., 300., 600., 1_800., 3_600., 10_800., 36_000., 86_400.];
+const RECONCILE_SECONDS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1., 5., 10., 60.];
+
+pub struct Metrics {
+    registry: Registry,
+    pub leader: IntGauge,
+    pub reconcile_duration: HistogramVec,
+    pub reconcile_errors: IntCounterVec,
+    pub watch_errors: IntCounterVec,
+    pub malformed_objects: IntCounterVec,
+    pub event_errors: IntCounterVec,
+    gate_evaluations: IntCounterVec,
+    run_duration: HistogramVec,
+    gpu_seconds: Counter,
+}
+
+impl Metrics {
+    /// Fails only if two metrics were given the same name.
+    pub fn new() -> prometheus::Result<Self> {
+        let histogram = |name: &str, help: &str, label: &str, buckets: &[f64]| {
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])
+        };
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let metrics = Self {
+            registry: Registry::new(),
+            leader: IntGauge::new("lethe_leader", "1 if this replica holds the lease and acts.")?,
+            reconcile_duration: histogram(
+                "lethe_reconcile_duration_seconds",
+                "Time to look at one object and to do what was decided.",
+                "controller",
+                &RECONCILE_SECONDS,
+            )?,
+            reconcile_errors: counters(
+                "lethe_reconcile_errors_total",
+                "Objects that could not be worked on, by cause.",
+                &["controller", "category"],
+            )?,
+            watch_errors: counters("lethe_watch_errors_total", "Watches that broke.", &["kind"])?,
+            malformed_objects: counters(
+                "lethe_malformed_objects_total",
+                "Objects seen that are not of their schema.",
+                &["kind"],
+            )?,
+            event_errors: counters(
+                "lethe_event_errors_total",
+                "Events that could not be published.",
+                &["controller"],
+            )?,
+            gate_evaluations: counters(
+                "lethe_gate_evaluations_total",
+                "Verdicts given, one per gate and target.",
+                &["gate", "verdict"],
+            )?,
+            run_duration: histogram(
+                "lethe_run_duration_seconds",
+                "Time from the start of a stage's Job to its end.",
+                "stage",
+                &RUN_SECONDS,
+            )?,
+            gpu_seconds: Counter::new(
+                "lethe_gpu_seconds_total",
+                "GPUs of finished Jobs times the seconds that they were held.",
+            )?,
+        };
+        metrics.register_all()?;
+        Ok(metrics)
+    }
+
+    fn register_all(&self) -> prometheus::Result<()> {
+        let info =
+            Opts::new("lethe_build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
+        let info = IntGauge::with_opts(info)?;
+        info.set(1);
+        let collectors: [Box<dyn Collector>; 11] = [
+            Box::new(info),
+            Box::new(ProcessCollector::for_self()),
+            Box::new(self.leader.clone()),
+            Box::new(self.reconcile_duration.clone()),
+            Box::new(self.reconcile_errors.clone()),
+            Box::new(self.watch_errors.clone()),
+            Box::new(self.malformed_objects.clone()),
+            Box::new(self.event_errors.clone()),
+            Box::new(self.gate_evaluations.clone()),
+            Box::new(self.run_duration.clone()),
+            Box::new(self.gpu_seconds.clone()),
+        ];
+        collectors.into_iter().try_for_each(|collector| self.registry.register(collector))
+    }
+
+    pub fn register(&self, collector: impl Collector + 'static) -> prometheus::Result<()> {
+        self.registry.register(Box::new(collector))
+    }
+
+    /// All metrics in the text format of Prometheus.
+    pub fn render(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts what is new in `after`: stages that ended and verdicts that were given.
+    pub fn run_progressed(&self, run: &UnlearnRun, after: &UnlearnRunStatus) {
+        let before = run.status.as_ref();
+        for job in &after.jobs {
+            let ended_before =
+                before.and_then(|s| s.job(job.stage)).is_some_and(|old| old.finished_at.is_some());
+            if let (Some(start), Some(end), false) = (&job.started_at, &job.finished_at, ended_before) {
+                let seconds = seconds_between(start.0, end.0);
+                self.run_duration.with_label_values(&[job.stage.as_str()]).observe(seconds);
+                self.gpu_seconds.inc_by(seconds * gpus(run));
+            }
+        }
+        if before.is_none_or(|s| s.verdict.is_none()) && after.verdict.is_some() {
+            for gate in &after.gates {
+                let verdict = format!("{:?}", gate.verdict);
+                self.gate_evaluations.with_label_values(&[gate.name.as_str(), &verdict]).inc();
+            }
+        }
+    }
+}
+
+fn seconds_between(start: Timestamp, end: Timestamp) -> f64 {
+    end.duration_since(start).as_secs_f64().max(0.)
+}
+
+/// GPUs that one pod of the run holds.
+fn gpus(run: &UnlearnRun) -> f64 {
+    let limits = run.spec.policy.trainer.resources.limits.as_ref();
+    let gpu = limits.and_then(|limits| limits.get("nvidia.com/gpu"));
+    gpu.and_then(|quantity| quantity.0.parse().ok()).unwrap_or(0.)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(json: serde_json::Value) -> UnlearnRunStatus {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn run(status: UnlearnRunStatus) -> UnlearnRun {
+        let mut run: UnlearnRun = serde_json::from_value(json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun", "metadata": {"name": "digits-1"},
+            "spec": {
+                "model": "digits", "type": "Forget", "plan": "{}", "planDigest": lethe_api::Digest::of(b""),
+                "policy": {"trainer": {"image": "x", "resources": {"limits": {"nvidia.com/gpu": "2"}}}, "gates": []},
+            },
+        }))
+        .unwrap();
+        run.status = Some(status);
+        run
+    }
+
+    #[test]
+    fn a_stage_and_a_verdict_count_once_however_often_the_status_is_written() {
+        let metrics = Metrics::new().unwrap();
+        let job = |end: Option<&str>| {
+            json!({"stage": "Forget", "name": "digits-1-forget", "planDigest": lethe_api::Digest::of(b""),
+                "startedAt": "2026-11-24T21:00:00Z", "finishedAt": end})
+        };
+        let working = status(json!({"jobs": [job(None)]}));
+        let gates = json!([{"name": "direct-leak", "target": "3", "verdict": "Pass"}, {"name": "hygiene", "verdict": "Fail"}]);
+        let done =
+            status(json!({"jobs": [job(Some("2026-11-24T21:00:40Z"))], "gates": gates, "verdict": "Fail"}));
+        metrics.run_progressed(&run(working.clone()), &working);
+        metrics.run_progressed(&run(working), &done);
+        metrics.run_progressed(&run(done.clone()), &done);
+        let text = metrics.render().unwrap();
+        assert!(text.contains("lethe_run_duration_seconds_count{stage=\"forget\"} 1\n"), "{text}");
+        assert!(text.contains("lethe_gpu_seconds_total 80\n"), "{text}");
+        assert!(
+            text.contains("lethe_gate_evaluations_total{gate=\"direct-leak\",verdict=\"Pass\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("lethe_gate_evaluations_total{gate=\"hygiene\",verdict=\"Fail\"} 1\n"),
+            "{text}"
+        );
+    }
+}

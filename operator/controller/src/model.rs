@@ -1,0 +1,87 @@
+//! `DiffusionModel`: observe, and ask core what to prepare, start, serve and record.
+
+use jiff::Timestamp;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use kube::{Api, ResourceExt};
+use lethe_api::v1alpha1::{DiffusionModel, DiffusionModelStatus, UnlearnRun};
+use lethe_core::{ArchivedLedger, Decision, model, names};
+
+use crate::{
+    calls,
+    context::Context,
+    controller::Kind,
+    error::{Error, Result},
+    serving,
+};
+
+impl Kind for DiffusionModel {
+    type Status = DiffusionModelStatus;
+
+    const CONTROLLER: &'static str = "model";
+    const MANAGER: &'static str = "lethe-model";
+
+    fn status(&self) -> Option<&DiffusionModelStatus> {
+        self.status.as_ref()
+    }
+
+    async fn decide(object: &Self, context: &Context) -> Result<Decision<DiffusionModelStatus>> {
+        let observed = observe(object, context).await?;
+        Ok(model::decide(&observed, &context.installation, Timestamp::now()))
+    }
+}
+
+async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Observed> {
+    let stores = &context.stores;
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let policy = stores.find(&stores.policies, &namespace, &object.spec.policy_ref.name).await?;
+    let deployment = deployment(context, &namespace, &object.spec.serving.target.name).await?;
+    let reports = match &deployment {
+        Some(target) if model::wants_reports(object) => {
+            serving::reports(&context.client, &context.prober, object, target).await?
+        }
+        _ => Vec::new(),
+    };
+    let archived = match model::wants_archive(object) {
+        true => archived(context, &namespace, &name).await?,
+        false => None,
+    };
+    Ok(model::Observed {
+        model: object.clone(),
+        policy: policy.map(|policy| policy.as_ref().clone()),
+        requests: stores.requests_of(&namespace, &name).iter().map(|r| r.as_ref().clone()).collect(),
+        runs: runs(context, &namespace, object).await?,
+        deployment,
+        reports,
+        archived,
+    })
+}
+
+/// The runs of the model. The active one is there even if it was created a moment ago and the cache does not
+/// have it yet: two runs must not work on one lineage.
+async fn runs(context: &Context, namespace: &str, object: &DiffusionModel) -> Result<Vec<UnlearnRun>> {
+    let stores = &context.stores;
+    let known = stores.runs_of(namespace, &object.name_any());
+    let mut runs: Vec<_> = known.iter().map(|run| run.as_ref().clone()).collect();
+    let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
+    if let Some(active) = active.filter(|&active| runs.iter().all(|run| run.name_any() != *active)) {
+        let found = stores.find(&stores.runs, namespace, active).await?;
+        runs.extend(found.map(|run| run.as_ref().clone()));
+    }
+    Ok(runs)
+}
+
+/// The serving target, as it is now: what is served is not decided from a cache.
+async fn deployment(context: &Context, namespace: &str, name: &str) -> Result<Option<Deployment>> {
+    let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), namespace);
+    calls::read(format!("read Deployment {namespace}/{name}"), deployments.get_opt(name)).await
+}
+
+/// The ledger of an earlier model of the same name. One that cannot be read stops everything: it must not be
+/// taken for an empty one.
+async fn archived(context: &Context, namespace: &str, model: &str) -> Result<Option<ArchivedLedger>> {
+    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
+    let name = names::ledger_archive(model);
+    let map = calls::read(format!("read ConfigMap {namespace}/{name}"), maps.get_opt(&name)).await?;
+    let ledger = map.as_ref().map(model::read_archive).transpose();
+    ledger.map_err(|reason| Error::Archive { name: format!("{namespace}/{name}"), reason })
+}

@@ -1,0 +1,41 @@
+//! `UnlearnRequest`: observe, and ask core where it stands.
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use lethe_api::v1alpha1::{UnlearnRequest, UnlearnRequestStatus};
+use lethe_core::{Decision, request};
+
+use crate::{context::Context, controller::Kind, error::Result};
+
+impl Kind for UnlearnRequest {
+    type Status = UnlearnRequestStatus;
+
+    const CONTROLLER: &'static str = "request";
+    const MANAGER: &'static str = "lethe-request";
+
+    fn status(&self) -> Option<&UnlearnRequestStatus> {
+        self.status.as_ref()
+    }
+
+    async fn decide(object: &Self, context: &Context) -> Result<Decision<UnlearnRequestStatus>> {
+        let observed = observe(object, context).await?;
+        Ok(request::decide(&observed, Timestamp::now()))
+    }
+}
+
+async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request::Observed> {
+    let stores = &context.stores;
+    let namespace = request.namespace().unwrap_or_default();
+    let name = &request.spec.model_ref.name;
+    let model = stores.find(&stores.models, &namespace, name).await?;
+    let policy = match &model {
+        Some(model) => stores.find(&stores.policies, &namespace, &model.spec.policy_ref.name).await?,
+        None => None,
+    };
+    Ok(request::Observed {
+        request: request.clone(),
+        model: model.map(|model| model.as_ref().clone()),
+        policy: policy.map(|policy| policy.as_ref().clone()),
+        runs: stores.runs_of(&namespace, name).iter().map(|run| run.as_ref().clone()).collect(),
+    })
+}

@@ -1,0 +1,120 @@
+//! `UnlearnRun`: observe its Job and what that has left, and ask core how to go on.
+
+use jiff::Timestamp;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{Api, Resource, ResourceExt, api::ListParams};
+use lethe_api::v1alpha1::{ConditionType, UnlearnRun, UnlearnRunStatus};
+use lethe_core::{Decision, names, run};
+
+use crate::{calls, context::Context, controller::Kind, error::Result, records};
+
+/// The label that Kubernetes puts on every pod of a Job.
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
+impl Kind for UnlearnRun {
+    type Status = UnlearnRunStatus;
+
+    const CONTROLLER: &'static str = "run";
+    const MANAGER: &'static str = "lethe-run";
+
+    fn status(&self) -> Option<&UnlearnRunStatus> {
+        self.status.as_ref()
+    }
+
+    /// `Promoted` is the model controller's.
+    fn owned(status: &UnlearnRunStatus) -> UnlearnRunStatus {
+        let mut owned = status.clone();
+        owned.conditions.retain(|c| c.type_ != ConditionType::Promoted.as_str());
+        owned
+    }
+
+    async fn decide(object: &Self, context: &Context) -> Result<Decision<UnlearnRunStatus>> {
+        let observed = observe(object, context).await?;
+        Ok(run::decide(&observed, &context.installation, Timestamp::now()))
+    }
+
+    fn wrote(context: &Context, observed: &Self, status: &UnlearnRunStatus) {
+        context.metrics.run_progressed(observed, status);
+    }
+}
+
+async fn observe(object: &UnlearnRun, context: &Context) -> Result<run::Observed> {
+    let Some(stage) = run::stage(object) else {
+        return Ok(settled(object));
+    };
+    let namespace = object.namespace().unwrap_or_default();
+    let name = names::job(&object.name_any(), stage);
+    let job = context.stores.find(&context.stores.jobs, &namespace, &name).await?;
+    let job = job.filter(|job| is_owned_by(&**job, object)).map(|job| job.as_ref().clone());
+    let pods = match &job {
+        Some(job) => pods(context, &namespace, job).await?,
+        None => Vec::new(),
+    };
+    let progress = match &job {
+        Some(job) if !is_finished(job) => context.progress.read(&pods).await,
+        _ => None,
+    };
+    let record = match run::wanted_record(object, job.as_ref(), &pods, Timestamp::now()) {
+        Some(digest) => Some(records::read(&context.installation.store, &digest).await),
+        None => None,
+    };
+    let withdrawn = withdrawn(context, &namespace, object).await?;
+    Ok(run::Observed { run: object.clone(), job, pods, progress, record, withdrawn })
+}
+
+/// Of a run that is over, nothing else matters.
+fn settled(object: &UnlearnRun) -> run::Observed {
+    run::Observed {
+        run: object.clone(),
+        job: None,
+        pods: Vec::new(),
+        progress: None,
+        record: None,
+        withdrawn: Vec::new(),
+    }
+}
+
+/// The pods of a Job. Those of a finished one are listed afresh: its watch may have told of the end before
+/// that of the pods, and the outcome is in the pods.
+async fn pods(context: &Context, namespace: &str, job: &Job) -> Result<Vec<Pod>> {
+    let name = job.name_any();
+    let pods = if is_finished(job) {
+        let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+        let of_job = ListParams::default().labels(&format!("{JOB_NAME}={name}"));
+        calls::read(format!("list the pods of Job {namespace}/{name}"), api.list(&of_job)).await?.items
+    } else {
+        let in_namespace = |pod: &Pod| pod.metadata.namespace.as_deref() == Some(namespace);
+        let known = context.stores.pods.state_filter(|pod| in_namespace(pod) && is_owned_by(pod, job));
+        known.iter().map(|pod| pod.as_ref().clone()).collect()
+    };
+    Ok(pods.into_iter().filter(|pod| is_owned_by(pod, job)).collect())
+}
+
+fn is_finished(job: &Job) -> bool {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let is_end = |type_: &str| type_ == "Complete" || type_ == "Failed";
+    conditions.is_some_and(|all| all.iter().any(|c| is_end(&c.type_) && c.status == "True"))
+}
+
+/// Whatever else has the name of a child is none.
+fn is_owned_by(child: &impl Resource, owner: &impl ResourceExt) -> bool {
+    let uid = owner.uid();
+    let owners = child.meta().owner_references.iter().flatten();
+    uid.is_some() && owners.into_iter().any(|reference| Some(&reference.uid) == uid.as_ref())
+}
+
+/// Requests that the run works for and that are gone, or about to go, or were replaced by another of the same name.
+async fn withdrawn(context: &Context, namespace: &str, object: &UnlearnRun) -> Result<Vec<String>> {
+    let mut withdrawn = Vec::new();
+    for reference in &object.spec.requests {
+        let found = context.stores.find(&context.stores.requests, namespace, &reference.name).await?;
+        let is_there = found.is_some_and(|request| {
+            request.metadata.uid.as_deref() == Some(&*reference.uid)
+                && request.metadata.deletion_timestamp.is_none()
+        });
+        if !is_there {
+            withdrawn.push(reference.name.clone());
+        }
+    }
+    Ok(withdrawn)
+}

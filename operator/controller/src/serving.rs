@@ -1,0 +1,75 @@
+//! What the pods of a serving target say they serve.
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::ListParams,
+    core::{Expression, Selector},
+};
+use lethe_api::{Digest, v1alpha1::DiffusionModel};
+use lethe_core::rollout::PodReport;
+use serde::Deserialize;
+
+use crate::{calls, error::Result, probe::Prober};
+
+/// A server describes its inputs and outputs there: a few kilobytes.
+const MAX_METADATA: usize = 64 * 1024;
+/// Pods that are asked at the same time.
+const AT_ONCE: usize = 8;
+
+/// The model metadata of the Open Inference Protocol, of which only the digest is of interest.
+#[derive(Deserialize)]
+struct Metadata {
+    digest: Digest,
+}
+
+/// Asks every pod of the target that is ready. They are listed afresh, since a rollout is decided by them.
+pub async fn reports(
+    client: &Client,
+    prober: &Prober,
+    model: &DiffusionModel,
+    target: &Deployment,
+) -> Result<Vec<PodReport>> {
+    let namespace = model.namespace().unwrap_or_default();
+    let selector = selector(target);
+    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let what = format!("list the pods of Deployment {namespace}/{}", target.name_any());
+    let pods = calls::read(what, api.list(&ListParams::default().labels_from(&selector))).await?;
+    let serving = pods.items.into_iter().filter(is_ready);
+    let port = model.spec.serving.port;
+    let path = format!("/v2/models/{}", model.name_any());
+    let asked = serving.map(|pod| {
+        let path = path.clone();
+        async move {
+            let metadata: Result<Metadata, _> = prober.get(&pod, port, &path, MAX_METADATA).await;
+            let digest = metadata.map(|m| m.digest).map_err(|e| format!("{path} of port {port}: {e}"));
+            PodReport { pod: pod.name_any(), digest }
+        }
+    });
+    let mut reports: Vec<_> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    reports.sort_by(|a, b| a.pod.cmp(&b.pod));
+    Ok(reports)
+}
+
+/// The target's own selector. Without one that can be expressed, nothing is selected.
+fn selector(target: &Deployment) -> Selector {
+    let nothing = || {
+        Selector::from_iter([
+            Expression::DoesNotExist("kubernetes.io/none".into()),
+            Expression::Exists("kubernetes.io/none".into()),
+        ])
+    };
+    let Some(spec) = &target.spec else { return nothing() };
+    match Selector::try_from(spec.selector.clone()) {
+        Ok(selector) if !selector.selects_all() => selector,
+        _ => nothing(),
+    }
+}
+
+/// A pod that gets traffic: ready, and not about to go.
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+    ready && pod.metadata.deletion_timestamp.is_none()
+}

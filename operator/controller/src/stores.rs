@@ -1,0 +1,229 @@
+//! What is known of the watched scope, and who has to look again when it changes.
+
+use std::{fmt::Debug, sync::Arc};
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::Pod};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{NamespaceResourceScope, PartialObjectMeta},
+    runtime::reflector::{self, ObjectRef, Store, store::Writer},
+};
+use lethe_api::v1alpha1::{DiffusionModel, UnlearnPolicy, UnlearnRequest, UnlearnRun, labels};
+use serde::de::DeserializeOwned;
+
+use crate::{calls, error::Result, streams::Change};
+
+/// Caches of one namespace, or of all. Reading them costs nothing; they may lag behind the API server.
+#[derive(Clone)]
+pub struct Stores {
+    client: Client,
+    pub models: Store<DiffusionModel>,
+    pub policies: Store<UnlearnPolicy>,
+    pub requests: Store<UnlearnRequest>,
+    pub runs: Store<UnlearnRun>,
+    pub jobs: Store<Job>,
+    pub pods: Store<Pod>,
+}
+
+/// The other ends of [`Stores`].
+pub struct Writers {
+    pub models: Writer<DiffusionModel>,
+    pub policies: Writer<UnlearnPolicy>,
+    pub requests: Writer<UnlearnRequest>,
+    pub runs: Writer<UnlearnRun>,
+    pub jobs: Writer<Job>,
+    pub pods: Writer<Pod>,
+}
+
+impl Stores {
+    pub fn new(client: Client) -> (Self, Writers) {
+        let (models, write_models) = reflector::store();
+        let (policies, write_policies) = reflector::store();
+        let (requests, write_requests) = reflector::store();
+        let (runs, write_runs) = reflector::store();
+        let (jobs, write_jobs) = reflector::store();
+        let (pods, write_pods) = reflector::store();
+        let writers = Writers {
+            models: write_models,
+            policies: write_policies,
+            requests: write_requests,
+            runs: write_runs,
+            jobs: write_jobs,
+            pods: write_pods,
+        };
+        (Self { client, models, policies, requests, runs, jobs, pods }, writers)
+    }
+
+    /// Waits until every cache was filled once.
+    pub async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.models.wait_until_ready().await?;
+        self.policies.wait_until_ready().await?;
+        self.requests.wait_until_ready().await?;
+        self.runs.wait_until_ready().await?;
+        self.jobs.wait_until_ready().await?;
+        self.pods.wait_until_ready().await
+    }
+
+    /// The object of that name. **Absence is confirmed by the API server**: a cache that lags behind must
+    /// not make an object that was just created look lost.
+    pub async fn find<K>(&self, store: &Store<K>, namespace: &str, name: &str) -> Result<Option<Arc<K>>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let key = ObjectRef::<K>::new(name).within(namespace);
+        if let Some(known) = store.get(&key) {
+            return Ok(Some(known));
+        }
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let what = format!("read {} {namespace}/{name}", <K as Resource>::kind(&()));
+        Ok(calls::read(what, api.get_opt(name)).await?.map(Arc::new))
+    }
+
+    /// A model, if the cache has it.
+    pub fn model(&self, namespace: &str, name: &str) -> Option<Arc<DiffusionModel>> {
+        self.models.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// The runs of a model.
+    pub fn runs_of(&self, namespace: &str, model: &str) -> Vec<Arc<UnlearnRun>> {
+        self.runs.state_filter(|run| in_namespace(run, namespace) && run.spec.model == model)
+    }
+
+    /// The requests that name a model.
+    pub fn requests_of(&self, namespace: &str, model: &str) -> Vec<Arc<UnlearnRequest>> {
+        self.requests.state_filter(|r| in_namespace(r, namespace) && r.spec.model_ref.name == model)
+    }
+}
+
+fn in_namespace(object: &impl ResourceExt, namespace: &str) -> bool {
+    object.meta().namespace.as_deref() == Some(namespace)
+}
+
+/// Tells the three controllers which objects to look at. The queues behind it keep an object once,
+/// however often it is named.
+#[derive(Clone)]
+pub struct Triggers {
+    models: UnboundedSender<ObjectRef<DiffusionModel>>,
+    requests: UnboundedSender<ObjectRef<UnlearnRequest>>,
+    runs: UnboundedSender<ObjectRef<UnlearnRun>>,
+}
+
+/// What [`Triggers`] sends, for the controllers.
+pub struct Inboxes {
+    pub models: UnboundedReceiver<ObjectRef<DiffusionModel>>,
+    pub requests: UnboundedReceiver<ObjectRef<UnlearnRequest>>,
+    pub runs: UnboundedReceiver<ObjectRef<UnlearnRun>>,
+}
+
+impl Triggers {
+    pub fn new() -> (Self, Inboxes) {
+        let (models, models_inbox) = unbounded();
+        let (requests, requests_inbox) = unbounded();
+        let (runs, runs_inbox) = unbounded();
+        let inboxes = Inboxes { models: models_inbox, requests: requests_inbox, runs: runs_inbox };
+        (Self { models, requests, runs }, inboxes)
+    }
+
+    fn model(&self, namespace: &str, name: &str) {
+        let _ = self.models.unbounded_send(ObjectRef::new(name).within(namespace));
+    }
+
+    fn request(&self, namespace: &str, name: &str) {
+        let _ = self.requests.unbounded_send(ObjectRef::new(name).within(namespace));
+    }
+
+    fn run(&self, namespace: &str, name: &str) {
+        let _ = self.runs.unbounded_send(ObjectRef::new(name).within(namespace));
+    }
+
+    fn everything(&self, stores: &Stores) {
+        stores.models.state().iter().for_each(|m| self.model(&namespace(&**m), &m.name_any()));
+        stores.requests.state().iter().for_each(|r| self.request(&namespace(&**r), &r.name_any()));
+        stores.runs.state().iter().for_each(|r| self.run(&namespace(&**r), &r.name_any()));
+    }
+
+    pub fn on_model(&self, stores: &Stores, change: Change<'_, DiffusionModel>) {
+        match change {
+            Change::Listed => self.everything(stores),
+            Change::Applied(model) | Change::Deleted(model) => {
+                let namespace = namespace(model);
+                if matches!(change, Change::Applied(_)) {
+                    self.model(&namespace, &model.name_any());
+                }
+                for request in stores.requests_of(&namespace, &model.name_any()) {
+                    self.request(&namespace, &request.name_any());
+                }
+            }
+        }
+    }
+
+    pub fn on_policy(&self, stores: &Stores, change: Change<'_, UnlearnPolicy>) {
+        let (Change::Applied(policy) | Change::Deleted(policy)) = change else {
+            return self.everything(stores);
+        };
+        let namespace = namespace(policy);
+        let named =
+            |m: &DiffusionModel| in_namespace(m, &namespace) && m.spec.policy_ref.name == policy.name_any();
+        for model in stores.models.state_filter(named) {
+            self.on_model(stores, Change::Applied(&model));
+        }
+    }
+
+    pub fn on_request(&self, stores: &Stores, change: Change<'_, UnlearnRequest>) {
+        let (Change::Applied(request) | Change::Deleted(request)) = change else {
+            return self.everything(stores);
+        };
+        let (namespace, name) = (namespace(request), request.name_any());
+        if matches!(change, Change::Applied(_)) {
+            self.request(&namespace, &name);
+        }
+        self.model(&namespace, &request.spec.model_ref.name);
+        for run in stores.runs_of(&namespace, &request.spec.model_ref.name) {
+            if run.spec.requests.iter().any(|r| r.name == name) {
+                self.run(&namespace, &run.name_any());
+            }
+        }
+    }
+
+    pub fn on_run(&self, stores: &Stores, change: Change<'_, UnlearnRun>) {
+        let (Change::Applied(run) | Change::Deleted(run)) = change else {
+            return self.everything(stores);
+        };
+        let namespace = namespace(run);
+        if matches!(change, Change::Applied(_)) {
+            self.run(&namespace, &run.name_any());
+        }
+        self.model(&namespace, &run.spec.model);
+        for request in &run.spec.requests {
+            self.request(&namespace, &request.name);
+        }
+    }
+
+    /// A Job or a pod of a run.
+    pub fn on_child<K: ResourceExt>(&self, stores: &Stores, change: Change<'_, K>) {
+        let (Change::Applied(child) | Change::Deleted(child)) = change else {
+            return self.everything(stores);
+        };
+        if let Some(run) = child.labels().get(labels::RUN) {
+            self.run(&namespace(child), run);
+        }
+    }
+
+    pub fn on_deployment(&self, stores: &Stores, change: Change<'_, PartialObjectMeta<Deployment>>) {
+        let (Change::Applied(target) | Change::Deleted(target)) = change else {
+            return self.everything(stores);
+        };
+        let namespace = namespace(target);
+        let served_by = |m: &DiffusionModel| {
+            in_namespace(m, &namespace) && m.spec.serving.target.name == target.name_any()
+        };
+        for model in stores.models.state_filter(served_by) {
+            self.model(&namespace, &model.name_any());
+        }
+    }
+}
+
+fn namespace(object: &impl ResourceExt) -> String {
+    object.namespace().unwrap_or_default()
+}

@@ -1,0 +1,186 @@
+//! One watch per kind, each with its own backoff, into a store.
+
+use std::{fmt::Debug, hash::Hash, sync::Arc};
+
+use futures::StreamExt;
+use kube::{
+    Api, Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, Store, store::Writer},
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    metrics::Metrics,
+    watchdog::{WATCH_SECONDS, Watchdog},
+};
+
+/// What a watch told.
+pub enum Change<'a, K> {
+    /// It is new, or it changed.
+    Applied(&'a K),
+    Deleted(&'a K),
+    /// The store was filled anew: anything may have changed, and deletions may have been missed.
+    Listed,
+}
+
+/// How to watch objects, optionally with a label selector.
+pub fn config(labels: Option<&str>) -> watcher::Config {
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    match labels {
+        Some(labels) => config.labels(labels),
+        None => config,
+    }
+}
+
+/// A watch and what it reports to.
+pub struct Watch {
+    pub config: watcher::Config,
+    pub watchdog: Arc<Watchdog>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Watch {
+    /// Keeps a store up to date, and tells `observe` about every change after the store has it. Never ends.
+    ///
+    /// An object that is not of its schema does not break the watch: it is as if it were not there, which a
+    /// look at the API server then contradicts (see [`crate::stores::Stores::find`]).
+    pub async fn reflect<K>(
+        self,
+        api: Api<DeserializeGuard<K>>,
+        mut writer: Writer<K>,
+        mut observe: impl FnMut(Change<'_, K>),
+    ) where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone,
+    {
+        let store = writer.as_reader();
+        let path = api.resource_url().to_owned();
+        let mut events = watcher(api, self.config.clone()).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            let Some(event) = self.heard(&path, event) else { continue };
+            let Some(event) = self.well_formed(&store, event) else { continue };
+            writer.apply_watcher_event(&event);
+            match &event {
+                Event::Apply(object) => observe(Change::Applied(object)),
+                Event::Delete(object) => observe(Change::Deleted(object)),
+                Event::InitDone => observe(Change::Listed),
+                Event::Init | Event::InitApply(_) => {}
+            }
+        }
+    }
+
+    /// Tells `observe` about every change and keeps nothing. Never ends.
+    pub async fn follow<K>(self, api: Api<K>, mut observe: impl FnMut(Change<'_, K>))
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let path = api.resource_url().to_owned();
+        let mut events = watcher(api, self.config.clone()).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            match self.heard(&path, event) {
+                Some(Event::Apply(object)) => observe(Change::Applied(&object)),
+                Some(Event::Delete(object)) => observe(Change::Deleted(&object)),
+                Some(Event::InitDone) => observe(Change::Listed),
+                Some(Event::Init | Event::InitApply(_)) | None => {}
+            }
+        }
+    }
+
+    fn heard<K>(&self, path: &str, event: watcher::Result<Event<K>>) -> Option<Event<K>> {
+        match event {
+            Ok(event) => {
+                self.watchdog.beat(path);
+                Some(event)
+            }
+            Err(error) => {
+                tracing::warn!(path, %error, "a watch failed; it is opened again");
+                self.metrics.watch_errors.with_label_values(&[resource(path)]).inc();
+                None
+            }
+        }
+    }
+
+    fn well_formed<K>(&self, store: &Store<K>, event: Event<DeserializeGuard<K>>) -> Option<Event<K>>
+    where
+        K: Resource + Clone + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone,
+    {
+        let wrap = match &event {
+            Event::Apply(_) => Event::Apply,
+            Event::Delete(_) => Event::Delete,
+            Event::InitApply(_) => Event::InitApply,
+            Event::Init => return Some(Event::Init),
+            Event::InitDone => return Some(Event::InitDone),
+        };
+        let (Event::Apply(guard) | Event::Delete(guard) | Event::InitApply(guard)) = event else {
+            return None;
+        };
+        let name = guard.name_any();
+        let namespace = guard.namespace();
+        match guard.0 {
+            Ok(mut object) => {
+                // The cache has no use for them, and they are most of an object's bytes.
+                object.managed_fields_mut().clear();
+                Some(wrap(object))
+            }
+            Err(invalid) => {
+                let kind = K::kind(&K::DynamicType::default()).into_owned();
+                let error = invalid.error;
+                tracing::error!(kind, name, namespace, error, "ignored an object that is not of its schema");
+                self.metrics.malformed_objects.with_label_values(&[&kind]).inc();
+                let mut key = ObjectRef::<K>::new(&name);
+                key.namespace = namespace;
+                store.get(&key).map(|known| Event::Delete(known.as_ref().clone()))
+            }
+        }
+    }
+}
+
+/// The last segment of a watched path: one of the few resources that are watched.
+fn resource(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::reflector;
+    use lethe_api::v1alpha1::UnlearnPolicy;
+    use serde_json::json;
+
+    use super::*;
+
+    fn watch() -> Watch {
+        Watch { config: config(None), watchdog: Arc::default(), metrics: Arc::new(Metrics::new().unwrap()) }
+    }
+
+    fn policy(image: serde_json::Value) -> DeserializeGuard<UnlearnPolicy> {
+        serde_json::from_value(json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnPolicy",
+            "metadata": {"name": "standard", "namespace": "studio", "managedFields": [{"manager": "kubectl"}]},
+            "spec": {"trainer": {"image": image}, "gates": []},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_malformed_object_leaves_the_store_and_is_counted() {
+        let (store, mut writer) = reflector::store::<UnlearnPolicy>();
+        let watch = watch();
+        for event in [Event::Init, Event::InitApply(policy(json!("trainer:1"))), Event::InitDone] {
+            writer.apply_watcher_event(&watch.well_formed(&store, event).unwrap());
+        }
+        assert_eq!(store.len(), 1);
+        assert!(store.state()[0].metadata.managed_fields.as_ref().is_none_or(Vec::is_empty));
+
+        let event = watch.well_formed(&store, Event::Apply(policy(json!(7)))).unwrap();
+        writer.apply_watcher_event(&event);
+        assert!(store.is_empty());
+        assert_eq!(watch.metrics.malformed_objects.with_label_values(&["UnlearnPolicy"]).get(), 1);
+        assert!(watch.well_formed(&store, Event::Apply(policy(json!(7)))).is_none());
+    }
+}

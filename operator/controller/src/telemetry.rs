@@ -1,0 +1,16 @@
+//! Logs.
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::args::LogFormat;
+
+/// Sends every log line of the process to standard error, filtered by `RUST_LOG` (`info` if unset).
+/// Called once; a second call changes nothing.
+pub fn init(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).try_init(),
+        LogFormat::Text => lines.try_init(),
+    };
+}
