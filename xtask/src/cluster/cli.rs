@@ -12,7 +12,7 @@ use crate::progress;
 ///
 /// etcd, the control plane, kubelet, kube-proxy and containerd run in private network, mount and process
 /// namespaces: no ports are taken, nothing of the machine changes, and several clusters run side by side.
-/// Needs Linux and root. There is no cluster DNS.
+/// Needs Linux and root.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Which cluster

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::layout::{
-    API_PORT, CONTAINERD, INSIDE_BIN, NODE, NODE_IP, NODE_POD_RANGE, POD_RANGE, SERVICE_RANGE, inside,
+    API_PORT, CLUSTER_DOMAIN, CONTAINERD, INSIDE_BIN, NODE, NODE_IP, NODE_POD_RANGE, POD_RANGE,
+    SERVICE_RANGE, inside,
 };
 
 /// The sandbox image, loaded at start.
@@ -52,7 +53,13 @@ pub fn second_components() -> Vec<Component> {
     ]);
     let mut scheduler = client_flags(&kubeconfig("scheduler"));
     scheduler.push(flag("leader-elect", "false"));
+    let dns = Component {
+        name: "coredns",
+        program: inside("coredns"),
+        args: vec!["-conf".into(), inside("Corefile")],
+    };
     vec![
+        dns,
         Component::new("kubelet", kubelet_flags()),
         Component::new("kube-controller-manager", manager),
         Component::new("kube-scheduler", scheduler),
@@ -173,8 +180,25 @@ pub fn kubelet(cgroup: &str) -> Value {
         "serializeImagePulls": false,
         "nodeStatusUpdateFrequency": "5s",
         "resolvConf": inside("resolv.conf"),
+        "clusterDNS": [NODE_IP],
+        "clusterDomain": CLUSTER_DOMAIN,
         "volumePluginDir": VOLUME_PLUGINS,
     })
+}
+
+/// The name server's configuration: Services and pods, and a refusal for every other name.
+pub fn corefile() -> String {
+    let kubeconfig = inside("dns.kubeconfig");
+    format!(
+        ".:53 {{\n  errors\n  kubernetes {CLUSTER_DOMAIN} in-addr.arpa {{\n    kubeconfig {kubeconfig}\n    ttl 5\n  }}\n}}\n"
+    )
+}
+
+/// The name server as the node and the programs that run in its namespaces ask it. Pods get theirs from the kubelet.
+pub fn resolv_conf() -> String {
+    format!(
+        "nameserver {NODE_IP}\nsearch default.svc.{CLUSTER_DOMAIN} svc.{CLUSTER_DOMAIN} {CLUSTER_DOMAIN}\noptions ndots:5\n"
+    )
 }
 
 /// The container runtime's configuration.

@@ -194,6 +194,7 @@ const PATH: &str = "/run/lethe-bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 fn mount_node_view(dir: &Path, bin: &Path) -> Result<()> {
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", shared).context("cannot share mounts inside the namespace")?;
+    let resolv = fs::canonicalize("/etc/resolv.conf");
     // Taken before /run and /var are covered: the cache may lie there.
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let take = |path: &Path| {
@@ -218,7 +219,13 @@ fn mount_node_view(dir: &Path, bin: &Path) -> Result<()> {
         fs::create_dir_all(target).with_context(|| format!("cannot create {target}"))?;
         bind(&inside(source), Path::new(target))?;
     }
-    Ok(())
+    // Where a service manager keeps it, the real file was in the /run that is now covered.
+    let Ok(resolv) = resolv else { return Ok(()) };
+    if !resolv.exists() {
+        fs::create_dir_all(resolv.parent().unwrap_or(&resolv))?;
+        fs::write(&resolv, "")?;
+    }
+    bind(&inside("resolv.conf"), &resolv)
 }
 
 /// The directories of [`NODE_DIRS`] that must exist in the cluster's directory.

@@ -17,6 +17,9 @@ pub const SERVICE_IP: &str = "10.96.0.1";
 pub const POD_RANGE: &str = "10.244.0.0/16";
 /// The part of [`POD_RANGE`] that the one node hands out.
 pub const NODE_POD_RANGE: &str = "10.244.0.0/24";
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// The user that the name server is.
+pub const DNS_USER: &str = "lethe:dns";
 pub const API_PORT: u16 = 6443;
 
 /// The cluster's directory as its own processes see it. Short, because socket paths end at 108 bytes.

@@ -1,8 +1,7 @@
 //! A real one-node Kubernetes cluster in private namespaces: etcd, the control plane, kubelet, kube-proxy and
 //! containerd, without Docker, systemd or a registry.
 //!
-//! There is no cluster DNS: Services are reached by their address. Pod and Service addresses exist only in the
-//! cluster's network; [`Cluster::exec_command`] runs a program there and [`Cluster::forward`] brings one
+//! Names, pod addresses and Service addresses exist only in the cluster's network; [`Cluster::exec_command`] runs a program there and [`Cluster::forward`] brings one
 //! address out.
 
 pub mod apiserver;
@@ -69,6 +68,7 @@ impl Cluster {
         host::can_run_nodes().map_err(|reason| anyhow!(reason))?;
         setup::cluster_packages()?;
         let bin = setup::kubernetes::binaries()?;
+        setup::coredns::binary()?;
         let pause = crate::image::pause()?;
         let layout = Layout::of(&options.name)?;
         let _lock = Lock::acquire(&layout.dir)?;
@@ -218,6 +218,8 @@ impl Cluster {
         let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
         self.wait_for("kubelet", "node to become ready", &["get", "node", NODE, "-o", ready], "True")?;
         self.set_gpus(gpus)?;
+        let user = format!("--user={}", layout::DNS_USER);
+        self.kubectl(&["create", "clusterrolebinding", "lethe-dns", "--clusterrole=view", &user])?;
         // Pods of a namespace are refused until it has its service account.
         let account = ["get", "serviceaccount", "default", "-o", "name"];
         self.wait_for(

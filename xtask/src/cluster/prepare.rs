@@ -7,10 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::layout::{API_PORT, Layout, NODE, NODE_IP, SERVICE_IP};
+use super::layout::{API_PORT, DNS_USER, Layout, NODE, NODE_IP, SERVICE_IP};
 use super::pki::{ADMIN, Authority, Subject, write_secret};
 use super::{config, init};
-use crate::cmd;
+use crate::{cmd, setup};
 
 /// Makes everything that the first process and the components read.
 ///
@@ -31,14 +31,17 @@ pub(super) fn files(layout: &Layout) -> Result<()> {
     write("kubelet.json", format!("{:#}\n", config::kubelet(&layout.cgroup())))?;
     write("containerd.toml", config::containerd(cni_plugins()?))?;
     write("cni/10-lethe.conflist", format!("{:#}\n", config::cni()))?;
-    // No name server: pods that ask for a name get an answer at once, namely none.
-    write("resolv.conf", "nameserver 127.0.0.1\n".into())?;
+    write("Corefile", config::corefile())?;
+    write("resolv.conf", config::resolv_conf())?;
     for (file, value) in config::SYSCTLS {
         write(&format!("sysctl/{}", file.replace('/', ".")), format!("{value}\n"))?;
     }
-    let init = layout.init();
-    let own = own_binary()?;
-    fs::copy(&own, &init).with_context(|| format!("cannot copy {} to {}", own.display(), init.display()))?;
+    copy(&own_binary()?, &layout.init())?;
+    copy(&setup::coredns::binary()?, &layout.dir.join("coredns"))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
 
@@ -59,6 +62,7 @@ fn certificates(layout: &Layout) -> Result<()> {
         ("kubelet.kubeconfig", node),
         ("controller-manager.kubeconfig", component("system:kube-controller-manager")),
         ("scheduler.kubeconfig", component("system:kube-scheduler")),
+        ("dns.kubeconfig", component(DNS_USER)),
         ("proxy.kubeconfig", component("system:kube-proxy")),
     ] {
         write_secret(&layout.dir.join(file), &authority.kubeconfig(&server, &subject)?)?;
