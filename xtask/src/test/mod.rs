@@ -143,14 +143,14 @@ fn trainer(filter: Option<&str>) -> Result<Counts> {
 fn api(filter: Option<&str>) -> Result<Counts> {
     let mut command = cargo::command(&Build::default())?;
     command.env("LETHE_OPERATOR_BIN", image::operator_program()?);
-    command.args(["test", "--locked", "--no-fail-fast", "-p", "lethe-tests", "--lib", "--test", "api_*"]);
+    command.args(["test", "--locked", "--no-fail-fast", "-p", "lethe-tests", "--lib", "--test", "api"]);
     counted(command, filter)
 }
 
 fn node(filter: Option<&str>) -> Result<Counts> {
     setup::cluster_packages()?;
     let mut command = cargo::command(&Build::default())?;
-    command.args(["test", "--locked", "--no-fail-fast", "-p", "lethe-tests", "--test", "node_*"]);
+    command.args(["test", "--locked", "--no-fail-fast", "-p", "lethe-tests", "--test", "node"]);
     counted(command, filter)
 }
 
