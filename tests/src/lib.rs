@@ -1,1 +1,30 @@
-//! name = "lethe-tests"
+//! What the scenarios stand on. There are two tiers, each one test binary (`tests/api`, `tests/node`).
+//!
+//! **API tier**: a real API server with etcd and the controller manager, and the operator as a process of its
+//! own, with the rights that the chart gives it. There is no node: the test plays the kubelet ([`kubelet`])
+//! and the trainer ([`trainer`]), and can therefore lie as no trainer would. Needs no root.
+//!
+//! **Node tier** ([`node`]): a real node, real images, the real chart, and the real trainer.
+//!
+//! Rules for scenarios: named by behaviour; a namespace each; whatever is waited for is watched, with a
+//! deadline, and a failure shows the objects, the events and the operator's log. Nothing sleeps to let
+//! something happen.
+
+pub mod audit;
+mod diagnosis;
+pub mod examples;
+pub mod kubelet;
+pub mod node;
+pub mod operator;
+pub mod proxy;
+pub mod rights;
+pub mod scenario;
+pub mod server;
+pub mod trainer;
+pub mod wait;
+pub mod world;
+
+pub use scenario::{Scenario, Tier};
+pub use server::Server;
+pub use trainer::Task;
+pub use world::World;

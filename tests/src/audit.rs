@@ -1,0 +1,83 @@
+//! What the API server noted about the requests of the operators.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// One request, as in the audit log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    #[serde(rename = "auditID")]
+    pub id: String,
+    pub verb: String,
+    pub user: User,
+    pub object_ref: Option<ObjectRef>,
+    pub response_status: Option<Status>,
+    #[serde(rename = "requestURI")]
+    pub uri: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct User {
+    pub username: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectRef {
+    pub api_group: String,
+    pub resource: String,
+    pub subresource: String,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    #[serde(default)]
+    pub code: u16,
+}
+
+/// A verb on a resource (`group/resource` or `group/resource/subresource`), as RBAC names them.
+pub type Use = (String, String);
+
+/// The requests that the service account of `namespace` has made so far, each once.
+///
+/// # Errors
+/// If the log cannot be read.
+pub fn of(log: &Path, namespace: &str) -> Result<Vec<Entry>> {
+    let text = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
+    let user = format!("system:serviceaccount:{namespace}:");
+    let mut seen = BTreeSet::new();
+    // The last line may be half written.
+    let entries = text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+    Ok(entries.filter(|e| e.user.username.starts_with(&user) && seen.insert(e.id.clone())).collect())
+}
+
+impl Entry {
+    pub fn is_write(&self) -> bool {
+        !["get", "list", "watch"].contains(&&*self.verb)
+    }
+
+    pub fn is_of_a_lease(&self) -> bool {
+        self.object_ref.as_ref().is_some_and(|object| object.resource == "leases")
+    }
+
+    pub fn is_forbidden(&self) -> bool {
+        self.response_status.as_ref().is_some_and(|status| status.code == 403)
+    }
+
+    /// What was done to what; none for a request that is about no resource.
+    pub fn used(&self) -> Option<Use> {
+        let object = self.object_ref.as_ref()?;
+        Some((self.verb.clone(), resource(&object.api_group, &object.resource, &object.subresource)))
+    }
+}
+
+pub fn resource(group: &str, resource: &str, subresource: &str) -> String {
+    match subresource {
+        "" => format!("{group}/{resource}"),
+        subresource => format!("{group}/{resource}/{subresource}"),
+    }
+}

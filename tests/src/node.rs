@@ -1,0 +1,1 @@
+//! The node tier: written next.

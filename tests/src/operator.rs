@@ -1,0 +1,162 @@
+//! The operator as a process that can be killed.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::wait;
+
+/// Longer than the operator allows itself for stopping.
+const STOP_WITHIN: Duration = Duration::from_secs(40);
+
+/// How to start one.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub binary: PathBuf,
+    pub kubeconfig: PathBuf,
+    pub namespace: String,
+    /// Who it is in the lease.
+    pub identity: String,
+    pub store: String,
+    /// Its log; several processes may write to it one after the other.
+    pub log: PathBuf,
+}
+
+/// A running operator. Killed when this is dropped.
+#[derive(Debug)]
+pub struct Operator {
+    child: Child,
+    launch: Launch,
+    metrics: String,
+}
+
+impl Operator {
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn start(launch: &Launch) -> Result<Self> {
+        let port = free_port()?;
+        let log = File::options().create(true).append(true).open(&launch.log)?;
+        let child = Command::new(&launch.binary)
+            .env_clear()
+            .env("KUBECONFIG", &launch.kubeconfig)
+            .env("RUST_LOG", "info,lethe_operator=debug")
+            .arg(format!("--store={}", launch.store))
+            .arg(r#"--store-volume={"persistentVolumeClaim":{"claimName":"lethe-store"}}"#)
+            .arg(format!("--watch-namespaces={}", launch.namespace))
+            .arg(format!("--lease-namespace={}", launch.namespace))
+            .arg("--lease-name=lethe")
+            .arg(format!("--identity={}", launch.identity))
+            .arg(format!("--metrics-bind=127.0.0.1:{port}"))
+            .arg("--log-format=text")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", launch.binary.display()))?;
+        Ok(Self { child, launch: launch.clone(), metrics: format!("http://127.0.0.1:{port}") })
+    }
+
+    pub fn identity(&self) -> &str {
+        &self.launch.identity
+    }
+
+    /// `kill -9`, and the process is gone.
+    ///
+    /// # Errors
+    /// If there is nothing to kill.
+    pub async fn kill(mut self) -> Result<()> {
+        self.child.kill().await.context("cannot kill the operator")
+    }
+
+    /// SIGTERM, and how it ended.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub async fn stop(mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.ended().await
+    }
+
+    /// How it ended.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        match tokio::time::timeout(STOP_WITHIN, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => bail!("the operator still runs after {} s", STOP_WITHIN.as_secs()),
+        }
+    }
+
+    /// # Errors
+    /// If it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        signal_process(self.id()?, signal)
+    }
+
+    /// # Errors
+    /// If it has ended.
+    pub fn id(&self) -> Result<u32> {
+        self.child.id().context("the operator has ended")
+    }
+
+    /// What it answers at `path`: the status and the text.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn get(&self, path: &str) -> Result<(u16, String)> {
+        let url = format!("{}{path}", self.metrics);
+        let get = move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let mut answer = agent.get(&url).call()?;
+            Ok::<_, anyhow::Error>((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+        };
+        tokio::task::spawn_blocking(get).await?
+    }
+
+    /// The text of `/metrics` as soon as it `is` as described by `what`.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn metrics_until(&self, what: &str, is: impl Fn(&str) -> bool) -> Result<String> {
+        let ask = async || Ok(self.get("/metrics").await?.1);
+        wait::until_answer(what, ask, |text| is(text)).await
+    }
+
+    /// Returns once the operator says that it is ready.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn ready(&self) -> Result<()> {
+        wait::until_answer("the operator is ready", || self.get("/readyz"), |(status, _)| *status == 200)
+            .await?;
+        Ok(())
+    }
+}
+
+/// # Errors
+/// If there is no such process.
+pub fn signal_process(id: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).context("no process id")?;
+    kill_process(pid, signal).context("cannot signal the operator")
+}
+
+/// The last lines of a log.
+pub fn tail(log: &Path) -> String {
+    xtask::cmd::tail(log)
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on the loopback interface")?;
+    Ok(listener.local_addr()?.port())
+}

@@ -1,0 +1,125 @@
+//! A plain HTTP proxy between an operator and the API server, to which every write of the operator is known,
+//! and which can end the operator after any of them.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use anyhow::{Context, Result};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use kube::Client;
+use rustix::process::Signal;
+use tokio::{net::TcpListener, sync::mpsc};
+
+use crate::operator::signal_process;
+
+/// No request of the operator is larger.
+const MAX_BODY: usize = 4 << 20;
+
+/// The proxy. It runs until it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    pub url: String,
+    shared: Arc<Shared>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    writes: Mutex<Vec<String>>,
+    /// The process that dies after its next write, and whom to tell.
+    victim: Mutex<Option<(u32, mpsc::UnboundedSender<String>)>>,
+    requests: AtomicUsize,
+}
+
+#[derive(Clone)]
+struct Route {
+    client: Client,
+    shared: Arc<Shared>,
+}
+
+impl Proxy {
+    /// A proxy that makes its requests as `client`.
+    ///
+    /// # Errors
+    /// If there is no free port.
+    pub async fn start(client: Client) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no free port")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let shared = Arc::<Shared>::default();
+        let router = Router::new().fallback(forward).with_state(Route { client, shared: shared.clone() });
+        let server = tokio::spawn(async move {
+            // Ends only with the task.
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { url, shared, server })
+    }
+
+    /// Kills process `id` once the API server has carried out its next write, before it can know. Returns what
+    /// is told then: the write.
+    pub fn kill_after_next_write(&self, id: u32) -> mpsc::UnboundedReceiver<String> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *self.shared.victim.lock().unwrap_or_else(PoisonError::into_inner) = Some((id, sender));
+        receiver
+    }
+
+    pub fn spare(&self) {
+        *self.shared.victim.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Every write so far, other than of leases, that the API server accepted: method and path.
+    pub fn writes(&self) -> Vec<String> {
+        self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many requests there were, leases included.
+    pub fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn forward(State(route): State<Route>, request: Request) -> Response {
+    match pass_on(route, request).await {
+        Ok(response) => response,
+        Err(error) => (StatusCode::BAD_GATEWAY, format!("{error:#}")).into_response(),
+    }
+}
+
+async fn pass_on(route: Route, request: Request) -> Result<Response> {
+    route.shared.requests.fetch_add(1, Ordering::SeqCst);
+    let (mut parts, body) = request.into_parts();
+    let is_write = parts.method != Method::GET && !parts.uri.path().contains("/leases");
+    let write = format!("{} {}", parts.method, parts.uri.path());
+    // These are about this connection, not about the next.
+    for name in [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        parts.headers.remove(name);
+    }
+    let body = to_bytes(body, MAX_BODY).await?;
+    let answer = route.client.send(Request::from_parts(parts, body.into())).await?;
+    if is_write && answer.status().is_success() {
+        route.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).push(write.clone());
+        let victim = route.shared.victim.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((id, tell)) = victim {
+            signal_process(id, Signal::KILL)?;
+            let _ = tell.send(write);
+            // Nobody is there to hear the answer.
+            return std::future::pending().await;
+        }
+    }
+    let (mut parts, body) = answer.into_parts();
+    parts.headers.remove(header::TRANSFER_ENCODING);
+    Ok(Response::from_parts(parts, Body::new(body)))
+}

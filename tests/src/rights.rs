@@ -1,0 +1,106 @@
+//! The rights that the chart gives to the operator, and nothing else.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    core::v1::ServiceAccount,
+    rbac::v1::{PolicyRule, Role},
+};
+use kube::{Api, api::PostParams, config::Kubeconfig};
+use serde_json::{Value, json};
+use xtask::cmd;
+
+use crate::{Server, examples, server::repository, world::apply};
+
+/// The release is called like the chart, so everything in it is called `lethe`.
+pub const ACCOUNT: &str = "lethe";
+
+/// What the chart renders for an operator that works in `namespace` alone.
+///
+/// # Errors
+/// If Helm refuses the chart.
+pub fn render(server: &Server, namespace: &str) -> Result<Vec<Value>> {
+    let chart = repository("charts/lethe");
+    let mut helm = Command::new(&server.helm);
+    helm.args(["template", "lethe"]).arg(chart).args(["--namespace", namespace]);
+    helm.arg("--set").arg(format!("watchNamespaces={{{namespace}}}"));
+    examples::documents(&cmd::output(&mut helm)?)
+}
+
+/// Gives a service account the rights that the chart gives to it in `namespace`.
+///
+/// # Errors
+/// If the chart cannot be rendered, or the API server refuses what it rendered.
+pub async fn grant(server: &Server, namespace: &str) -> Result<()> {
+    for manifest in render(server, namespace)? {
+        let kind = manifest["kind"].as_str().unwrap_or_default();
+        if ["ServiceAccount", "Role", "RoleBinding"].contains(&kind) {
+            apply(&server.client, namespace, &manifest).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The rules of all Roles in `namespace`.
+///
+/// # Errors
+/// If they cannot be listed, or there are none.
+pub async fn rules(server: &Server, namespace: &str) -> Result<Vec<PolicyRule>> {
+    let roles: Api<Role> = Api::namespaced(server.client.clone(), namespace);
+    let roles = roles.list(&Default::default()).await?.items;
+    ensure!(!roles.is_empty(), "the chart made no Role");
+    Ok(roles.into_iter().flat_map(|role| role.rules.unwrap_or_default()).collect())
+}
+
+/// A kubeconfig for the service account.
+///
+/// # Errors
+/// If the API server gives no token.
+pub async fn kubeconfig(server: &Server, namespace: &str) -> Result<Kubeconfig> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(server.client.clone(), namespace);
+    let spec = TokenRequestSpec { expiration_seconds: Some(7200), ..Default::default() };
+    let request = TokenRequest { spec, ..Default::default() };
+    let answer = accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await?;
+    let token = answer.status.context("the answer has no token")?.token;
+    let admin = Kubeconfig::read_from(server.api.kubeconfig_path())?;
+    let cluster = admin.clusters.first().and_then(|named| named.cluster.clone());
+    let authority = cluster.and_then(|cluster| cluster.certificate_authority_data);
+    let authority = authority.context("the administrator's kubeconfig names no certificate authority")?;
+    let cluster = json!({"server": server.api.url(), "certificate-authority-data": authority});
+    named(cluster, json!({"token": token}))
+}
+
+/// A kubeconfig for a server that asks for nothing.
+///
+/// # Errors
+/// Never, but for a mistake in here.
+pub fn open_kubeconfig(url: &str) -> Result<Kubeconfig> {
+    named(json!({"server": url}), json!({}))
+}
+
+fn named(cluster: Value, user: Value) -> Result<Kubeconfig> {
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [{"name": "test", "user": user}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }))?)
+}
+
+/// Writes a kubeconfig into `folder`.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(kubeconfig: &Kubeconfig, folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    // A token is shown as it is only in here: JSON is YAML.
+    std::fs::write(&path, serde_json::to_vec(kubeconfig)?)?;
+    Ok(path)
+}

@@ -1,0 +1,113 @@
+//! The API server that all scenarios of the API tier share.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use xtask::{
+    cache, cargo,
+    cluster::apiserver::{ApiServer, Options},
+    setup,
+};
+
+use crate::{Tier, World};
+
+/// Notes every request of a service account, which is to say: of the operators under test.
+const AUDIT_POLICY: &str = r#"
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  userGroups: ["system:serviceaccounts"]
+- level: None
+"#;
+
+/// etcd, API server and controller manager, with the custom resources of Lethe.
+pub struct Server {
+    pub api: ApiServer,
+    /// The administrator.
+    pub client: Client,
+    /// The operator's binary.
+    pub operator: PathBuf,
+    pub helm: PathBuf,
+    files: TempDir,
+}
+
+impl Tier for Server {
+    type World = World;
+
+    const PARALLEL: usize = 6;
+
+    fn start() -> Result<Self> {
+        let operator = operator_binary()?;
+        let helm = setup::helm::binary()?;
+        let files = tempfile::tempdir().context("cannot create a directory")?;
+        let policy = files.path().join("audit.yaml");
+        fs::write(&policy, AUDIT_POLICY).context("cannot write the audit policy")?;
+        let log = audit_log(files.path());
+        let api = ApiServer::start(&Options {
+            controller_manager: true,
+            apiserver_args: vec![
+                format!("--audit-policy-file={}", policy.display()),
+                format!("--audit-log-path={}", log.display()),
+            ],
+        })?;
+        let crds = repository("crds").display().to_string();
+        api.kubectl(&["apply", "--server-side", "-f", &crds])?;
+        api.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds])?;
+        let client = Handle::current().block_on(client(Kubeconfig::read_from(api.kubeconfig_path())?))?;
+        Ok(Self { api, client, operator, helm, files })
+    }
+
+    async fn world(self: &Arc<Self>, name: &str) -> Result<World> {
+        World::new(self.clone(), name).await
+    }
+
+    async fn diagnose(world: &World) -> String {
+        world.diagnose().await
+    }
+}
+
+impl Server {
+    pub fn audit_log(&self) -> PathBuf {
+        audit_log(self.files.path())
+    }
+}
+
+fn audit_log(files: &Path) -> PathBuf {
+    files.join("audit.log")
+}
+
+/// A client with the rights of `kubeconfig`.
+///
+/// # Errors
+/// If the kubeconfig cannot be used.
+pub async fn client(kubeconfig: Kubeconfig) -> Result<Client> {
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// A path in this repository.
+pub fn repository(path: &str) -> PathBuf {
+    cache::workspace().join(path)
+}
+
+/// The operator that the test runner has built, or else one that is built now.
+fn operator_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LETHE_OPERATOR_BIN") {
+        return Ok(path.into());
+    }
+    let built = cargo::build(&cargo::Build { args: &["-p", "lethe-operator"], ..Default::default() })?;
+    let operator = built.into_iter().find(|(name, _)| name == "lethe-operator");
+    Ok(operator.context("cargo built no lethe-operator")?.1)
+}

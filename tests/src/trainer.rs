@@ -1,0 +1,296 @@
+//! Plays the trainer: reads the plan of a pod, and ends the pod as a trainer would, or as none should.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::ResourceExt;
+use lethe_api::{
+    Digest,
+    contract::{
+        Count, Device, EvaluateRecord, EvaluateTask, Failure, ForgetRecord, HygieneCheck, LabelMeasurement,
+        Outcome, Plan, PrepareRecord, Progress, Quality, Record, RecordBody, Status, TargetMeasurement,
+        Task as Work, TaskKind,
+    },
+    v1alpha1::{Stage, labels},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    kubelet::{next_address, patch, running},
+    wait,
+    world::World,
+};
+
+/// What the operator calls the container.
+const CONTAINER: &str = "trainer";
+
+/// A pod that was told what to do and has not ended.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub pod: Pod,
+    pub plan: Plan,
+    pub digest: Digest,
+}
+
+/// The base artifact of every model in this tier.
+pub fn base() -> Digest {
+    Digest::of("a teacher")
+}
+
+/// The bundle that an honest trainer makes of a plan.
+pub fn product(plan: &Digest) -> Digest {
+    Digest::of(format!("made of {plan}"))
+}
+
+/// The baseline that an honest trainer makes.
+pub fn baseline() -> Digest {
+    Digest::of("a baseline")
+}
+
+impl World {
+    /// The pod of a stage, once it exists, with the plan that is mounted into it.
+    ///
+    /// # Errors
+    /// If no pod comes, or its plan is not one.
+    pub async fn task(&self, stage: Stage) -> Result<Task> {
+        let selector = format!("{}={}", labels::STAGE, stage.as_str());
+        let what = "waits for its end";
+        let pod = wait::until_any(&self.api::<Pod>(), &selector, what, |pod| !has_ended(pod)).await?;
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+        let plan = volumes.into_iter().flatten().find(|volume| volume.name == "plan");
+        let map = plan.and_then(|volume| volume.config_map.as_ref()).context("the pod mounts no plan")?;
+        let map = self.api::<ConfigMap>().get(&map.name).await?;
+        let text =
+            map.data.as_ref().and_then(|data| data.get("plan.json")).context("there is no plan.json")?;
+        let plan = Plan::parse(text.as_bytes())?;
+        let is_for = match stage {
+            Stage::Prepare => TaskKind::Prepare,
+            Stage::Forget => TaskKind::Forget,
+            Stage::Evaluate => TaskKind::Evaluate,
+        };
+        ensure!(plan.task.kind() == is_for, "the plan of the {} pod is {plan:?}", stage.as_str());
+        Ok(Task { pod, digest: Digest::of(text), plan })
+    }
+
+    /// Ends the pod as a trainer that did its work well.
+    ///
+    /// # Errors
+    /// If the record or the status cannot be written.
+    pub async fn succeed(&self, task: &Task) -> Result<()> {
+        self.succeed_with(task, honest(&task.plan, &task.digest)).await
+    }
+
+    /// Ends the pod with success and with this in its record.
+    ///
+    /// # Errors
+    /// If the record or the status cannot be written.
+    pub async fn succeed_with(&self, task: &Task, body: RecordBody) -> Result<()> {
+        let record = self.put_record(&record(task, body)).await?;
+        self.exit(task, 0, &outcome(task, record).to_message()).await
+    }
+
+    /// # Errors
+    /// If the store does not take it.
+    pub async fn put_record(&self, record: &Record) -> Result<Digest> {
+        Ok(self.store.put_record(serde_json::to_vec(record)?).await?)
+    }
+
+    /// Ends the pod with a code and last words.
+    ///
+    /// # Errors
+    /// If the status cannot be written.
+    pub async fn exit(&self, task: &Task, code: i32, message: &str) -> Result<()> {
+        let reason = if code == 0 { "Completed" } else { "Error" };
+        self.end(task, code, reason, message).await
+    }
+
+    /// Ends the pod.
+    ///
+    /// # Errors
+    /// If the status cannot be written.
+    pub async fn end(&self, task: &Task, code: i32, reason: &str, message: &str) -> Result<()> {
+        patch(&self.api(), &task.pod.name_any(), ended(code, reason, message)).await
+    }
+
+    /// Lets the pod wait for the reason that the kubelet gives, and say it.
+    ///
+    /// # Errors
+    /// If the status cannot be written.
+    pub async fn hold_up(&self, task: &Task, reason: &str, message: &str) -> Result<()> {
+        let waiting = json!({"reason": reason, "message": message});
+        let status =
+            json!({"phase": "Pending", "containerStatuses": [container(json!({"waiting": waiting}))]});
+        patch(&self.api(), &task.pod.name_any(), status).await
+    }
+
+    /// Lets the pod run, at an address where nothing answers but what the caller binds there.
+    ///
+    /// # Errors
+    /// If the status cannot be written.
+    pub async fn run(&self, task: &Task) -> Result<std::net::IpAddr> {
+        let address = next_address();
+        patch(&self.api(), &task.pod.name_any(), running(CONTAINER, address, true)).await?;
+        Ok(address)
+    }
+
+    /// Goes through a whole run: forget, then evaluate with these measurements. Returns the candidate.
+    ///
+    /// # Errors
+    /// If a stage does not come.
+    pub async fn forget(&self, change: impl FnOnce(&mut EvaluateRecord)) -> Result<Digest> {
+        let task = self.task(Stage::Forget).await?;
+        self.succeed(&task).await?;
+        let candidate = product(&task.digest);
+        self.evaluate(change).await?;
+        Ok(candidate)
+    }
+
+    /// Measures the candidate as an honest trainer, but for `change`.
+    ///
+    /// # Errors
+    /// If the stage does not come.
+    pub async fn evaluate(&self, change: impl FnOnce(&mut EvaluateRecord)) -> Result<Task> {
+        let task = self.task(Stage::Evaluate).await?;
+        let mut body = honest(&task.plan, &task.digest);
+        if let RecordBody::Evaluate(measured) = &mut body {
+            change(measured);
+        }
+        self.succeed_with(&task, body).await?;
+        Ok(task)
+    }
+}
+
+/// The record that goes with a task.
+pub fn record(task: &Task, body: RecordBody) -> Record {
+    Record {
+        schema: Record::SCHEMA.into(),
+        run: task.plan.run.clone(),
+        plan: task.digest.clone(),
+        seed: task.plan.seed,
+        trainer: "stand-in 1".into(),
+        body,
+    }
+}
+
+/// The last words of a trainer that succeeded.
+pub fn outcome(task: &Task, record: Digest) -> Outcome {
+    Outcome {
+        schema: Outcome::SCHEMA.into(),
+        run: task.plan.run.clone(),
+        plan: task.digest.clone(),
+        task: task.plan.task.kind(),
+        status: Status::Succeeded,
+        record: Some(record),
+        device: Some(Device::Cpu),
+        failure: None,
+        message: None,
+        figures: BTreeMap::new(),
+    }
+}
+
+/// The last words of a trainer that failed.
+pub fn failure(task: &Task, failure: Failure, message: &str) -> Outcome {
+    Outcome {
+        status: Status::Failed,
+        record: None,
+        failure: Some(failure),
+        message: Some(message.into()),
+        ..outcome(task, Digest::of("nothing"))
+    }
+}
+
+/// What a good trainer finds.
+pub fn honest(plan: &Plan, digest: &Digest) -> RecordBody {
+    match &plan.task {
+        Work::Prepare(task) => RecordBody::Prepare(prepared(task.base.digest.clone())),
+        Work::Forget(task) => RecordBody::Forget(ForgetRecord {
+            candidate: product(digest),
+            targets: task.targets.clone(),
+            steps: task.steps.unwrap_or(500),
+        }),
+        Work::Evaluate(task) => RecordBody::Evaluate(measured(task)),
+    }
+}
+
+fn prepared(teacher: Digest) -> PrepareRecord {
+    let labels: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
+    // The nearest label of each is the next one.
+    let confusion = (0..10).map(|i: usize| (0..10).map(|j| 1.0 / (1 + (j + 10 - i) % 10) as f64).collect());
+    PrepareRecord {
+        teacher,
+        baseline: baseline(),
+        distillation: Digest::of("a distillation state"),
+        judge: Digest::of("a judge"),
+        reference: Digest::of("reference statistics"),
+        judge_accuracy: Count { hits: 1995, n: 2000 },
+        teacher_consistency: Count { hits: 1990, n: 2000 },
+        baseline_accuracy: labels.iter().map(|_| Count { hits: 199, n: 200 }).collect(),
+        confusion: confusion.collect(),
+        labels,
+        quality: Quality { candidate: 0.6, baseline: 0.6, floor: 0.25, n: 3600 },
+    }
+}
+
+fn measured(task: &EvaluateTask) -> EvaluateRecord {
+    let leak = u64::from(task.samples.leak);
+    let of = |hits, n| Count { hits, n };
+    let targets = task.targets.iter().map(|target| TargetMeasurement {
+        label: target.label.clone(),
+        leak: of(2, leak),
+        override_hits: of(leak - leak / 50, leak),
+        control: of(leak - leak / 100, leak),
+        base_rate: of(1, leak),
+    });
+    let each = u64::from(task.samples.retain_per_label);
+    let retain = task.kept.iter().map(|label| LabelMeasurement {
+        label: label.clone(),
+        candidate: of(each - each / 100, each),
+        baseline: of(each, each),
+    });
+    EvaluateRecord {
+        candidate: task.candidate.clone(),
+        baseline: task.baseline.clone(),
+        judge: task.judge.clone(),
+        reference: task.reference.clone(),
+        targets: targets.collect(),
+        retain: retain.collect(),
+        quality: Quality { candidate: 0.7, baseline: 0.6, floor: 0.25, n: task.samples.quality.into() },
+        hygiene: vec![HygieneCheck { name: "kind".into(), passed: true, detail: "a generator".into() }],
+        before: Digest::of("before"),
+        after: Digest::of("after"),
+    }
+}
+
+/// What a trainer pod answers at `/progress`.
+pub fn progress(run: &str, step: u64, total: u64) -> Progress {
+    Progress {
+        run: run.into(),
+        stage: "forget".into(),
+        step,
+        total,
+        eta_seconds: Some(7),
+        ..Default::default()
+    }
+}
+
+fn ended(code: i32, reason: &str, message: &str) -> Value {
+    let now = Timestamp::now();
+    let terminated = json!({
+        "exitCode": code, "reason": reason, "message": message, "startedAt": now, "finishedAt": now,
+    });
+    let phase = if code == 0 { "Succeeded" } else { "Failed" };
+    json!({"phase": phase, "containerStatuses": [container(json!({"terminated": terminated}))]})
+}
+
+fn container(state: Value) -> Value {
+    json!({
+        "name": CONTAINER, "ready": false, "restartCount": 0, "image": "stand-in", "imageID": "", "state": state,
+    })
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
+}
