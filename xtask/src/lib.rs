@@ -6,6 +6,7 @@ pub mod cargo;
 pub mod cluster;
 pub mod cmd;
 pub mod codegen;
+pub mod demo;
 pub mod env;
 pub mod host;
 pub mod image;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{cluster, codegen, env, image, setup, test};
+use xtask::{cluster, codegen, demo, env, image, setup, test};
 
 /// Set up, build, run and test Lethe on this machine
 #[derive(Debug, Parser)]
@@ -22,6 +22,7 @@ enum Verb {
     Image(image::Args),
     Env(env::Args),
     Codegen(codegen::Args),
+    Demo(demo::Args),
     Test(test::Args),
     /// The first process inside a cluster's namespaces; started by `cluster up`
     #[command(hide = true)]
@@ -54,6 +55,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Cluster(args) => return cluster::cli::run(&args),
         Verb::Image(args) => image::run(&args)?,
         Verb::Env(args) => env::run(&args)?,
+        Verb::Demo(args) => return demo::run(&args),
         Verb::Codegen(args) => codegen::run(&args)?,
         Verb::Test(args) => return test::run(&args),
         Verb::NodeInit { dir, bin } => cluster::init::run(&dir, &bin)?,

@@ -1,0 +1,172 @@
+//! `cargo xtask demo`: the whole loop, real in every part, told while it happens.
+
+mod bound;
+mod diagnosis;
+mod follow;
+mod gates;
+mod interrupt;
+mod jobs;
+mod kubectl;
+mod live;
+mod report;
+mod scenes;
+mod site;
+mod story;
+mod summary;
+mod timeline;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use self::kubectl::Kubectl;
+use self::site::Site;
+use self::story::Story;
+use self::summary::Summary;
+use self::timeline::Timeline;
+use crate::{cache, host, image, progress, setup};
+
+// What the chapters and their stages are called.
+const SETUP: &str = "Set up this machine";
+const IMAGES: &str = "Build the images";
+const CLUSTER: &str = "A Kubernetes cluster";
+const CHARTS: &str = "Load the images, install the charts";
+const TEACH: &str = "Teach the base model";
+const PREPARING: &str = "Put the model under Lethe, and serve its baseline";
+const PREPARE: &str = "prepare: distil, judge, reference";
+const BASELINE: &str = "serve the baseline";
+const SAMPLE_BEFORE: &str = "Sample what is served";
+const FORGETTING: &str = "Forget the three";
+const FORGET: &str = "forget";
+const EVALUATE: &str = "evaluate";
+const ROLLOUT: &str = "roll out";
+const SAMPLE_AFTER: &str = "Sample what is served now";
+const BLOCKED: &str = "Ask for what the gates cannot let through";
+
+/// The name of the model of the examples, and of its Deployment and Service.
+const MODEL: &str = "digits";
+/// What the examples have where a digest belongs that is not known before.
+const DIGEST_TO_FILL: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+/// What the demo promises: the policy of the example asks for the same.
+const MOST_LEAK: f64 = 0.005;
+const REPORT: &str = "target/demo/report.html";
+const SUMMARY: &str = "target/demo/summary.json";
+
+/// Run the whole loop: cluster, training, gates, roll-out, and a blocked roll-out
+///
+/// Starts a Kubernetes cluster of its own on this machine, installs the charts, teaches a small diffusion model
+/// in a pod, puts it under Lethe, asks for a digit to be forgotten, follows the request through training,
+/// measurement, gates and roll-out, looks at what is served before and after, and shows a request that the gates
+/// hold back. Writes target/demo/report.html and target/demo/summary.json. Everything it started is gone at the
+/// end, also after Ctrl-C.
+///
+/// With --context it runs the same thing on a cluster that you have. It does: create the namespace, the
+/// definitions of Lethe (CRDs) and an operator with rights in that namespace only; a claim for 2 Gi of the
+/// default StorageClass, as ReadWriteOnce, so all pods have to fit onto one node; and it deletes exactly these at
+/// the end. It does not: load images. Build them with `cargo xtask image` and put target/images/operator.tar and
+/// target/images/trainer.tar onto the nodes first (`kind load image-archive`, `minikube image load`, `ctr -n
+/// k8s.io image import`). The training pods ask for one nvidia.com/gpu each: a node must have one to give.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A context of your kubeconfig: use that cluster, which must not have Lethe yet
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// Leave everything running, and say how to reach it
+    #[arg(long)]
+    keep: bool,
+    /// The namespace for everything; it must not exist yet
+    #[arg(long, default_value = "studio")]
+    namespace: String,
+}
+
+/// # Errors
+/// If anything does not come out as it has to; the message says what, with the last events and log lines.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    interrupt::watch()?;
+    let root = cache::workspace();
+    std::env::set_current_dir(root).with_context(|| format!("cannot go to {}", root.display()))?;
+    let timeline = Timeline::start();
+    let result = perform(args, &timeline);
+    if interrupt::noted() {
+        timeline.say("interrupted");
+        return Ok(ExitCode::from(interrupt::EXIT_CODE));
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn perform(args: &Args, timeline: &Timeline) -> Result<()> {
+    timeline.chapter(SETUP, || {
+        match args.context {
+            Some(_) => Ok(()),
+            None => host::can_run_nodes().map_err(|why| anyhow!("{why}; or use a cluster: --context NAME")),
+        }
+        .and_then(|()| setup::run(&setup::Args {}))
+    })?;
+    let images = timeline.chapter(IMAGES, || Ok([image::operator()?, image::trainer()?]))?;
+    let (site, version) = timeline.chapter(CLUSTER, || {
+        let site = match &args.context {
+            Some(context) => Site::take(context, &args.namespace, args.keep)?,
+            None => Site::start_cluster(&args.namespace, args.keep)?,
+        };
+        let version = site.version()?;
+        Ok((site, version))
+    })?;
+    let kubectl = Kubectl { site: &site, namespace: &args.namespace };
+    let played = timeline
+        .chapter(CHARTS, || {
+            images.iter().try_for_each(|built| site.load(&built.identity.name, &built.file))?;
+            site.install()
+        })
+        .and_then(|()| scenes::play(&kubectl, timeline, version))
+        .and_then(|story| finish(&story, timeline));
+    let played = played.map_err(|error| explain(error, &kubectl, args.keep));
+    if args.keep {
+        progress::say(format_args!("\n{}", site.doors()))?;
+    }
+    let closed = site.close(timeline);
+    played.and(closed)
+}
+
+/// Writes what was found, then says whether it is what the demo promises.
+fn finish(story: &Story, timeline: &Timeline) -> Result<()> {
+    write(REPORT, &report::html(story, timeline))?;
+    let summary = serde_json::to_string_pretty(&Summary::of(story, timeline, REPORT))?;
+    write(SUMMARY, &format!("{summary}\n"))?;
+    timeline.more("");
+    timeline.say(&timeline.bold(&format!("done in {}", progress::seconds(timeline.elapsed()))));
+    progress::say(format_args!("report   {REPORT}\nsummary  {SUMMARY}"))?;
+    let leak = &story.leak_after;
+    ensure!(
+        bound::upper(leak.hits, leak.n) <= MOST_LEAK,
+        "{} of {} live samples are still the forgotten label: more than the demo promises",
+        leak.hits,
+        leak.n
+    );
+    Ok(())
+}
+
+fn write(path: &str, text: &str) -> Result<()> {
+    let path = Path::new(path);
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Adds what a person would look at first, and what to do next.
+fn explain(error: anyhow::Error, kubectl: &Kubectl<'_>, keep: bool) -> anyhow::Error {
+    if interrupt::noted() {
+        return error;
+    }
+    let next =
+        if keep { "" } else { "\n`cargo xtask demo --keep` leaves the cluster as it is at this point." };
+    anyhow!("{error:#}\n\n{}{next}", diagnosis::of(kubectl))
+}
+
+/// A file of `examples/`.
+fn example(file: &str) -> Result<String> {
+    let path = Path::new("examples").join(file);
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,229 @@
+//! What happens in the cluster, in order.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::follow::{self, follow, is_true, why};
+use super::gates::{self, Gate};
+use super::kubectl::Kubectl;
+use super::live::{self, Sampled, text};
+use super::story::{Blocked, Evidence, Made, Speeds, Story, Taught};
+use super::timeline::Timeline;
+use super::{
+    BASELINE, BLOCKED, DIGEST_TO_FILL, EVALUATE, FORGET, FORGETTING, MODEL, PREPARE, PREPARING, ROLLOUT,
+    SAMPLE_AFTER, SAMPLE_BEFORE, TEACH, bound, example, jobs,
+};
+
+const MODELS: &str = "DiffusionModel";
+const REQUESTS: &str = "UnlearnRequest";
+/// The phases in which a request stays.
+const FINAL: [&str; 4] = ["Fulfilled", "Held", "Failed", "Denied"];
+
+/// Everything from the base model to the roll-out that is blocked.
+///
+/// # Errors
+/// If anything does not come out as it has to.
+pub fn play(kubectl: &Kubectl<'_>, timeline: &Timeline, kubernetes: String) -> Result<Story> {
+    let base = timeline.chapter(TEACH, || teach(kubectl, timeline))?;
+    let (model, drawing) = timeline.chapter(PREPARING, || prepare(kubectl, timeline, &base.digest))?;
+    let made: Made = serde_json::from_value(model["status"]["baseline"].clone())?;
+    let before = timeline.chapter(SAMPLE_BEFORE, || {
+        let before = sample(kubectl, timeline, &model, None)?;
+        ensure!(before.digest == made.bundle, "what is served is not the baseline {}", made.bundle);
+        Ok(before)
+    })?;
+    let request = timeline.chapter(FORGETTING, || forget(kubectl, timeline))?;
+    let target = text(&request, "/spec/targets/0/label")?.to_owned();
+    let gates = Gate::all_of(&request)?;
+    let after = timeline.chapter(SAMPLE_AFTER, || {
+        let after = sample(kubectl, timeline, &model, Some(&target))?;
+        ensure!(after.digest != before.digest, "the served digest did not change");
+        compare(timeline, &target, &before, &after, &gates)?;
+        Ok(after)
+    })?;
+    let Drawing { teacher, one_step } = drawing;
+    let speeds = Speeds { teacher, one_step, served: after.images_per_second() };
+    let evidence = evidence(kubectl, &request)?;
+    let blocked = timeline.chapter(BLOCKED, || block(kubectl, timeline, &after.digest))?;
+    Ok(Story {
+        kubernetes,
+        base,
+        made,
+        leak_before: before.label(&target)?.clone(),
+        leak_after: after.label(&target)?.clone(),
+        before,
+        after,
+        replacement: text(&request, "/spec/override/label")?.to_owned(),
+        target,
+        phase: text(&request, "/status/phase")?.to_owned(),
+        gates,
+        evidence,
+        speeds,
+        blocked,
+    })
+}
+
+/// The model that one already has: taught in a Job, from images.
+fn teach(kubectl: &Kubectl<'_>, timeline: &Timeline) -> Result<Taught> {
+    let images = "--from-file=trainer/data/optical-digits.csv.gz";
+    kubectl.show(&["create", "configmap", "digits-images", images])?;
+    kubectl.show(&["apply", "-f", "examples/teach-job.yaml"])?;
+    let said = jobs::finish(kubectl, timeline, "teach-digits")?;
+    let taught: Taught =
+        serde_json::from_str(&said).with_context(|| format!("the Job says something else: {said}"))?;
+    let Taught { images, steps, digest } = &taught;
+    timeline.say(&format!("taught from {images} handwritten digits in {steps} steps: {digest}"));
+    Ok(taught)
+}
+
+/// The model's baseline, served. Also: how fast the teacher and the baseline draw.
+fn prepare(kubectl: &Kubectl<'_>, timeline: &Timeline, base: &str) -> Result<(Value, Drawing)> {
+    kubectl.show(&["apply", "-f", "examples/policy.yaml", "-f", "examples/serving.yaml"])?;
+    timeline.more(&format!("examples/model.yaml, with the base's digest {base}:"));
+    kubectl.feed(&["apply", "-f", "-"], &example("model.yaml")?.replace(DIGEST_TO_FILL, base))?;
+    let from = timeline.now();
+    let (model, followed) = follow(kubectl, timeline, (MODELS, MODEL), |model| {
+        if model["status"]["conditions"].as_array().into_iter().flatten().any(is_prepare_failure) {
+            bail!("the model cannot be prepared: {}", why(model));
+        }
+        Ok(is_true(model, "Ready"))
+    })?;
+    let prepared = followed.since("Prepared").unwrap_or(from);
+    timeline.stage(PREPARE, from, prepared);
+    timeline.stage(BASELINE, prepared, timeline.now());
+    let drawing = drawing(kubectl)?;
+    let Drawing { teacher, one_step } = drawing;
+    timeline.say(&format!("images per second: teacher {teacher:.0}, one-step baseline {one_step:.0}"));
+    Ok((model, drawing))
+}
+
+fn is_prepare_failure(condition: &Value) -> bool {
+    condition["type"] == "Prepared" && condition["status"] == "False"
+}
+
+/// Images per second in the prepare pod.
+#[derive(Debug, Clone, Copy)]
+struct Drawing {
+    teacher: f64,
+    one_step: f64,
+}
+
+/// The figures that the prepare pod left in its termination message.
+fn drawing(kubectl: &Kubectl<'_>) -> Result<Drawing> {
+    let runs = kubectl.json(&["get", "unlearnruns"])?;
+    let runs = runs["items"].as_array().into_iter().flatten();
+    let jobs = runs.flat_map(|run| run["status"]["jobs"].as_array().into_iter().flatten());
+    let job = jobs.into_iter().find(|job| job["stage"] == "Prepare").context("no run has a prepare Job")?;
+    let outcome: Value = serde_json::from_str(&jobs::message(kubectl, text(job, "/name")?)?)?;
+    let figure = |name: &str| {
+        let found = outcome["figures"][name].as_f64();
+        found.with_context(|| format!("the prepare pod's outcome has no figure {name}"))
+    };
+    Ok(Drawing { teacher: figure("teacherImagesPerSecond")?, one_step: figure("oneStepImagesPerSecond")? })
+}
+
+/// The live server, sampled and judged. All labels have to be there, but the forgotten one.
+fn sample(
+    kubectl: &Kubectl<'_>,
+    timeline: &Timeline,
+    model: &Value,
+    forgotten: Option<&str>,
+) -> Result<Sampled> {
+    let sampled = live::sample(kubectl, timeline, model)?;
+    let shares =
+        sampled.labels.iter().map(|judged| format!("{} {:.1} %", judged.label, 100.0 * judged.share()));
+    timeline.say(&format!(
+        "{} samples of each label; judged as what was asked for: {}",
+        sampled.labels.first().map_or(0, |judged| judged.n),
+        shares.collect::<Vec<_>>().join(", ")
+    ));
+    sampled.all_there(forgotten)?;
+    Ok(sampled)
+}
+
+/// The request, to its end.
+fn forget(kubectl: &Kubectl<'_>, timeline: &Timeline) -> Result<Value> {
+    kubectl.show(&["apply", "-f", "examples/forget-three.yaml"])?;
+    let from = timeline.now();
+    let (request, followed) = to_the_end(kubectl, timeline, "forget-three")?;
+    if let Ok(gates) = Gate::all_of(&request) {
+        gates::print(timeline, &gates);
+    }
+    ensure!(request["status"]["phase"] == "Fulfilled", "forget-three is not fulfilled: {}", why(&request));
+    let trained = followed.since("Trained").unwrap_or(from);
+    let evaluated = followed.since("Evaluated").unwrap_or(trained);
+    let fulfilled = followed.since("Fulfilled").unwrap_or(evaluated);
+    timeline.stage(FORGET, from, trained);
+    timeline.stage(EVALUATE, trained, evaluated);
+    timeline.stage(ROLLOUT, evaluated, fulfilled);
+    Ok(request)
+}
+
+fn to_the_end(
+    kubectl: &Kubectl<'_>,
+    timeline: &Timeline,
+    request: &str,
+) -> Result<(Value, follow::Followed)> {
+    follow(kubectl, timeline, (REQUESTS, request), |request| {
+        let phase = request["status"]["phase"].as_str().unwrap_or_default();
+        Ok(FINAL.contains(&phase))
+    })
+}
+
+/// The forgotten label, before and after.
+fn compare(
+    timeline: &Timeline,
+    target: &str,
+    before: &Sampled,
+    after: &Sampled,
+    gates: &[Gate],
+) -> Result<()> {
+    timeline.say(&format!("served: {} -> {}", before.digest, after.digest));
+    for (when, judged) in [("before", before.label(target)?), ("after", after.label(target)?)] {
+        let (hits, n) = (judged.hits, judged.n);
+        let bound = bound::shown(hits, n);
+        timeline.say(&format!("{when:<6} {hits} of {n} live samples are a {target}; 95 % bound {bound}"));
+    }
+    let rate = gates.iter().find_map(|gate| gate.base_rate.as_ref());
+    if let Some(rate) = rate {
+        timeline.more(&format!(
+            "the judge sees a {target} in {rate} of true samples of the override: its base rate"
+        ));
+    }
+    Ok(())
+}
+
+/// The record of the evaluation and its pictures, out of the store.
+fn evidence(kubectl: &Kubectl<'_>, request: &Value) -> Result<Evidence> {
+    let show = |digest: &str| {
+        kubectl.bytes(&["exec", &format!("deploy/{MODEL}"), "--", "/usr/bin/lethe-trainer", "show", digest])
+    };
+    let record_digest = text(request, "/status/record")?;
+    let record: Value = serde_json::from_slice(&show(record_digest)?)?;
+    let picture = |pointer: &str| {
+        let digest = text(&record, pointer)?;
+        Ok::<_, anyhow::Error>((digest.to_owned(), show(digest)?))
+    };
+    Ok(Evidence {
+        record: record_digest.to_owned(),
+        before: picture("/body/before")?,
+        after: picture("/body/after")?,
+    })
+}
+
+/// A request under a policy that no candidate can satisfy: what is served must not change.
+fn block(kubectl: &Kubectl<'_>, timeline: &Timeline, served: &str) -> Result<Blocked> {
+    kubectl.show(&["apply", "-f", "examples/policy-impossible.yaml"])?;
+    let patch = "--patch-file=examples/model-impossible.yaml";
+    kubectl.show(&["patch", "diffusionmodel", MODEL, "--type=merge", patch])?;
+    kubectl.show(&["apply", "-f", "examples/forget-seven.yaml"])?;
+    let (request, _) = to_the_end(kubectl, timeline, "forget-seven")?;
+    let gates = Gate::all_of(&request).unwrap_or_default();
+    gates::print(timeline, &gates);
+    let phase = text(&request, "/status/phase")?.to_owned();
+    ensure!(phase == "Held", "forget-seven should be Held, but is {}", why(&request));
+    let served_digest = live::served_digest(kubectl)?;
+    ensure!(served_digest == served, "what is served changed from {served} to {served_digest}");
+    timeline.say(&format!("served: still {served_digest}"));
+    Ok(Blocked { phase, why: why(&request), gates, served_digest })
+}
