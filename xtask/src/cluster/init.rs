@@ -4,6 +4,7 @@
 //! It is the `xtask` binary itself, copied to the cluster's directory. One thread, and one place that waits
 //! for children: as process 1 it is also handed every orphan of the namespace.
 
+use std::convert::Infallible;
 use std::fs::{self, OpenOptions};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ use super::layout::{API_PORT, INSIDE, INSIDE_BIN, NODE_IP, STORE, inside};
 
 /// Written to the cluster's directory when the API server answers.
 pub const API_READY: &str = "api-ready";
+/// Written from outside when the start has come to its end.
+pub const READY: &str = "ready";
 /// Written when this process gives up: the component's name on the first line, then the reason.
 pub const FAILURE: &str = "failure";
 
@@ -38,12 +41,12 @@ const NODE_DIRS: [(&str, &str); 6] = [
 /// `dir` is the cluster's directory and `bin` the one with the Kubernetes binaries.
 ///
 /// # Errors
-/// If the node cannot be set up or a component ends before the API server is ready; the reason is also in the
+/// If the node cannot be set up or a component ends before the cluster is ready; the reason is also in the
 /// file [`FAILURE`].
 pub fn run(dir: &Path, bin: &Path) -> Result<()> {
     let mut node = Node { dir: dir.to_owned(), running: Vec::new() };
-    let started = node.set_up(bin).and_then(|()| node.start());
-    let Err(error) = started else { return node.keep_running() };
+    let ended = node.set_up(bin).and_then(|()| node.start()).and_then(|()| node.keep_running());
+    let Err(error) = ended;
     // From here on INSIDE may or may not exist: the directory under its own name may be hidden.
     let text = format!("{error:#}\n");
     if fs::write(inside(FAILURE), &text).is_err() {
@@ -109,9 +112,13 @@ impl Node {
         Ok(fs::write(inside(API_READY), "")?)
     }
 
-    fn keep_running(&mut self) -> Result<()> {
+    fn keep_running(&mut self) -> Result<Infallible> {
         loop {
             if let Some((component, status)) = self.reap(WaitOptions::empty())? {
+                // Whoever waits for the cluster should hear of it now, not when patience ends.
+                if !Path::new(&inside(READY)).exists() {
+                    bail!("{}\nended before the cluster was ready ({})", component.name, describe(status));
+                }
                 eprintln!("{} ended ({}); starting it again", component.name, describe(status));
                 // Not at once: what ends at once would otherwise keep the machine busy.
                 std::thread::sleep(Duration::from_secs(1));

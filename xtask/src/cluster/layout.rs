@@ -83,11 +83,6 @@ impl Layout {
         self.dir.join("store")
     }
 
-    /// There when the start has come to its end.
-    pub fn ready(&self) -> PathBuf {
-        self.dir.join("ready")
-    }
-
     /// The name of the cluster's cgroup in every hierarchy. Tells apart clusters of the same name in two caches.
     pub fn cgroup(&self) -> String {
         let place = Key::new("cgroup").text("dir", &self.dir.to_string_lossy()).finish();

@@ -81,8 +81,12 @@ impl Cluster {
         remove(&layout).context("cannot remove what an earlier start left")?;
         let started = progress::step(&format!("start cluster {}", layout.name), || start(&layout, &bin));
         let ready = started.and_then(|cluster| {
-            progress::step("node ready", || cluster.make_ready(&pause, options.gpus))?;
-            fs::write(layout.ready(), "").context("cannot note that the cluster is up")?;
+            progress::step("node ready", || {
+                // What a dead component's callers say is worth less than why it died.
+                let cause = |error| if has_failed(&layout) { failure(&layout) } else { error };
+                cluster.make_ready(&pause, options.gpus).map_err(cause)
+            })?;
+            fs::write(layout.dir.join(init::READY), "").context("cannot note that the cluster is up")?;
             Ok(cluster)
         });
         if ready.is_err() {
@@ -236,6 +240,7 @@ impl Cluster {
             let said = self.kubectl(question);
             match said {
                 Ok(said) if said == answer => return Ok(()),
+                _ if has_failed(&self.layout) => return Err(failure(&self.layout)),
                 said if Instant::now() > deadline => bail!(
                     "waited {} s for the {what}, got {said:?}; last lines of {component}:\n{}",
                     READY_WITHIN.as_secs(),
@@ -276,7 +281,7 @@ pub fn list() -> Result<Vec<(String, bool)>> {
 
 /// A start that died half way is not up.
 fn is_up(layout: &Layout) -> bool {
-    layout.ready().exists() && Processes::find(layout).init().is_some()
+    layout.dir.join(init::READY).exists() && Processes::find(layout).init().is_some()
 }
 
 /// Ends everything, then removes everything, in the order in which one holds the other.
@@ -325,6 +330,10 @@ fn spawn(layout: &Layout, bin: &Path) -> Result<Child> {
         .stdout(log.try_clone()?)
         .stderr(log);
     command.spawn().context("cannot start `setsid unshare` (package util-linux)")
+}
+
+fn has_failed(layout: &Layout) -> bool {
+    layout.dir.join(init::FAILURE).exists()
 }
 
 /// Why the first process gave up, with the last lines of the component that made it.
