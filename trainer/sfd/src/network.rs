@@ -10,8 +10,8 @@ use tch::Tensor;
 /// Lowest and highest frequency by which a noise level is described, in radians per unit of c_noise.
 const FREQUENCIES: (f64, f64) = (0.5, 64.0);
 const NORM_EPSILON: f64 = 1e-5;
-/// Standard deviation at which label embeddings would start if they were normal.
-const LABEL_SCALE: f64 = 1.0;
+/// Bound of the uniform distribution from which label embeddings start: standard deviation one.
+const LABEL_BOUND: f64 = 1.732_050_8;
 
 /// The places of all parameters; the parameters themselves are kept apart and passed in.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ impl Network {
             labels: layout.add(
                 "labels.weight".to_owned(),
                 &shape,
-                Init::Uniform(LABEL_SCALE * 3.0_f64.sqrt()),
+                Init::Uniform(LABEL_BOUND),
             ),
             modulation: Linear::new(layout, "modulation", net.embedding, 2 * net.width * (net.blocks + 1)),
             blocks: (0..net.blocks).map(|index| block(layout, index)).collect(),

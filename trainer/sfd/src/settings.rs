@@ -30,6 +30,10 @@ pub struct DistilSettings {
     pub steps: u64,
     /// Samples per step.
     pub batch: i64,
+    /// psi's: faster than the generator's, because it has to follow it.
+    pub fake_score_learning_rate: f64,
+    /// theta's.
+    pub generator_learning_rate: f64,
     pub optimiser: SfdOptimiser,
 }
 
@@ -44,6 +48,10 @@ pub struct ForgetSettings {
     pub forget_batch: i64,
     /// Weight of the mean loss over the forget batch, relative to that over the remain batch, in both networks' losses.
     pub forget_weight: f64,
+    /// psi's, as in stage 1. Both rates are lower: the baseline is good, and what is kept should be disturbed little.
+    pub fake_score_learning_rate: f64,
+    /// theta's.
+    pub generator_learning_rate: f64,
     pub optimiser: SfdOptimiser,
 }
 
@@ -51,10 +59,6 @@ pub struct ForgetSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct SfdOptimiser {
-    /// psi: faster than the generator, because it has to follow it.
-    pub fake_score_learning_rate: f64,
-    /// theta.
-    pub generator_learning_rate: f64,
     /// Steps over which both learning rates rise from zero: Adam's second moments start empty.
     pub warmup_steps: u64,
     /// Part of the steps, at the end, over which both learning rates fall to zero along a cosine.
@@ -96,42 +100,47 @@ pub struct ReferenceSettings {
 
 impl Default for TeachSettings {
     fn default() -> Self {
-        Self { steps: 4_000, batch: 256, learning_rate: 1e-3, warmup_steps: 100, ema_decay: 0.998 }
+        Self { steps: 8_000, batch: 128, learning_rate: 2e-3, warmup_steps: 100, ema_decay: 0.998 }
     }
 }
 
 impl Default for DistilSettings {
     fn default() -> Self {
-        Self { steps: 1_000, batch: 128, optimiser: SfdOptimiser::default() }
+        Self {
+            steps: 1_500,
+            batch: 128,
+            fake_score_learning_rate: 9e-4,
+            generator_learning_rate: 3e-4,
+            optimiser: SfdOptimiser::default(),
+        }
     }
 }
 
 impl Default for ForgetSettings {
     fn default() -> Self {
-        let optimiser = SfdOptimiser::default();
-        Self { steps: 500, remain_batch: 128, forget_batch: 64, forget_weight: 0.1, optimiser }
+        Self {
+            steps: 1_000,
+            remain_batch: 128,
+            forget_batch: 64,
+            forget_weight: 0.1,
+            fake_score_learning_rate: 6e-4,
+            generator_learning_rate: 2e-4,
+            optimiser: SfdOptimiser::default(),
+        }
     }
 }
 
 impl Default for SfdOptimiser {
     fn default() -> Self {
-        Self {
-            fake_score_learning_rate: 9e-4,
-            generator_learning_rate: 3e-4,
-            warmup_steps: 20,
-            decay: 0.5,
-            alpha: 1.2,
-            clip: 1.0,
-            ema_decay: 0.99,
-        }
+        Self { warmup_steps: 20, decay: 0.7, alpha: 1.2, clip: 1.0, ema_decay: 0.99 }
     }
 }
 
 impl Default for JudgeSettings {
     fn default() -> Self {
         Self {
-            samples_per_label: 450,
-            steps: 1_500,
+            samples_per_label: 800,
+            steps: 2_000,
             batch: 128,
             learning_rate: 1e-3,
             noise: 0.1,
@@ -160,6 +169,8 @@ impl DistilSettings {
     pub fn validate(&self) -> Result<()> {
         steps("distil.steps", self.steps)?;
         within("distil.batch", self.batch, 1, MOST_BATCH)?;
+        positive("distil.fakeScoreLearningRate", self.fake_score_learning_rate)?;
+        positive("distil.generatorLearningRate", self.generator_learning_rate)?;
         self.optimiser.validate()
     }
 }
@@ -170,14 +181,14 @@ impl ForgetSettings {
         within("forget.remainBatch", self.remain_batch, 1, MOST_BATCH)?;
         within("forget.forgetBatch", self.forget_batch, 1, MOST_BATCH)?;
         positive("forget.forgetWeight", self.forget_weight)?;
+        positive("forget.fakeScoreLearningRate", self.fake_score_learning_rate)?;
+        positive("forget.generatorLearningRate", self.generator_learning_rate)?;
         self.optimiser.validate()
     }
 }
 
 impl SfdOptimiser {
     fn validate(&self) -> Result<()> {
-        positive("optimiser.fakeScoreLearningRate", self.fake_score_learning_rate)?;
-        positive("optimiser.generatorLearningRate", self.generator_learning_rate)?;
         positive("optimiser.alpha", self.alpha)?;
         positive("optimiser.clip", self.clip)?;
         fraction("optimiser.decay", self.decay, 0.0, 1.0 + f64::EPSILON)?;

@@ -59,8 +59,15 @@ impl Distillation {
         let identity = [("settings", json!(settings))];
         let start = Baseline { generator: teacher.duplicate(), fake_score: teacher.duplicate() };
         let shape = BatchShape { remain: settings.batch, forget: 0, forget_weight: 0.0 };
-        let plan =
-            Plan { stage: Stage::Distil, steps: settings.steps, shape, optimiser: settings.optimiser, seed };
+        let plan = Plan {
+            stage: Stage::Distil,
+            steps: settings.steps,
+            shape,
+            fake_score_learning_rate: settings.fake_score_learning_rate,
+            generator_learning_rate: settings.generator_learning_rate,
+            optimiser: settings.optimiser,
+            seed,
+        };
         Ok(Self(Iteration::new(plan, teacher, start, concept, identity)))
     }
 
@@ -109,8 +116,15 @@ impl Forgetting {
             [("settings", json!(settings)), ("targets", json!(format!("{:?}", concept.forgotten())))];
         let (remain, forget) = (settings.remain_batch, settings.forget_batch);
         let shape = BatchShape { remain, forget, forget_weight: settings.forget_weight };
-        let plan =
-            Plan { stage: Stage::Forget, steps: settings.steps, shape, optimiser: settings.optimiser, seed };
+        let plan = Plan {
+            stage: Stage::Forget,
+            steps: settings.steps,
+            shape,
+            fake_score_learning_rate: settings.fake_score_learning_rate,
+            generator_learning_rate: settings.generator_learning_rate,
+            optimiser: settings.optimiser,
+            seed,
+        };
         Ok(Self(Iteration::new(plan, teacher, baseline, concept, identity)))
     }
 
@@ -138,6 +152,8 @@ struct Plan {
     stage: Stage,
     steps: u64,
     shape: BatchShape,
+    fake_score_learning_rate: f64,
+    generator_learning_rate: f64,
     optimiser: SfdOptimiser,
     seed: u64,
 }
@@ -219,7 +235,7 @@ impl Iteration {
 
     /// One step of psi, and of nothing else.
     fn follow_generator(&mut self, batch: &Batch) -> [Tensor; 2] {
-        let rate = self.rate() * self.plan.optimiser.fake_score_learning_rate;
+        let rate = self.rate() * self.plan.fake_score_learning_rate;
         let loss = step::fake_score_loss(&self.fake_score, &self.generator, batch);
         let gradient = clipped_gradient(self.fake_score.params(), &loss, self.plan.optimiser.clip);
         self.fake_score_adam.step(self.fake_score.params(), &gradient, rate, self.step);
@@ -228,8 +244,8 @@ impl Iteration {
 
     /// One step of theta and its average, and of nothing else.
     fn follow_teacher(&mut self, batch: &Batch) -> [Tensor; 2] {
-        let SfdOptimiser { generator_learning_rate, alpha, clip, ema_decay, .. } = self.plan.optimiser;
-        let rate = self.rate() * generator_learning_rate;
+        let SfdOptimiser { alpha, clip, ema_decay, .. } = self.plan.optimiser;
+        let rate = self.rate() * self.plan.generator_learning_rate;
         let loss = step::generator_loss(&self.teacher, &self.fake_score, &self.generator, batch, alpha);
         let gradient = clipped_gradient(self.generator.params(), &loss, clip);
         self.generator_adam.step(self.generator.params(), &gradient, rate, self.step);

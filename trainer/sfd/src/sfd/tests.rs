@@ -3,10 +3,6 @@ use crate::concept::{Override, Target};
 use crate::testing::{images, run, tiny};
 use crate::{Device, TeachSettings, Teaching, WeightsError};
 
-fn optimiser() -> SfdOptimiser {
-    SfdOptimiser { generator_learning_rate: 1e-3, ..SfdOptimiser::default() }
-}
-
 fn teaching() -> Teaching {
     let settings = TeachSettings { steps: 12, batch: 6, warmup_steps: 3, ..TeachSettings::default() };
     Teaching::new(&tiny(), images(), settings, 3, Device::Cpu).unwrap()
@@ -19,18 +15,12 @@ fn teacher() -> Denoiser {
 }
 
 fn distillation(teacher: &Denoiser, seed: u64) -> Distillation {
-    let settings = DistilSettings { steps: 12, batch: 6, optimiser: optimiser() };
+    let settings = DistilSettings { steps: 12, batch: 6, ..DistilSettings::default() };
     Distillation::new(teacher.duplicate(), settings, seed).unwrap()
 }
 
 fn forgetting(teacher: &Denoiser, forgotten: &[i64]) -> Result<Forgetting> {
-    let settings = ForgetSettings {
-        steps: 12,
-        remain_batch: 5,
-        forget_batch: 3,
-        optimiser: optimiser(),
-        ..Default::default()
-    };
+    let settings = ForgetSettings { steps: 12, remain_batch: 5, forget_batch: 3, ..Default::default() };
     let targets: Vec<Target> =
         forgotten.iter().map(|&label| Target { label, replacement: Override::Random }).collect();
     let start = Baseline { generator: teacher.duplicate(), fake_score: teacher.duplicate() };
