@@ -26,7 +26,7 @@ use lethe_core::Decision;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    apply::apply,
+    apply::{apply, complain},
     context::Context,
     error::{Category, Error, Result, backoff},
 };
@@ -113,7 +113,13 @@ async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result<Act
     let result = decide_and_apply(&*object, &context).await;
     let duration = start.elapsed().as_secs_f64();
     context.metrics.reconcile_duration.with_label_values(&[K::CONTROLLER]).observe(duration);
-    let recheck = result?;
+    let recheck = match result {
+        Ok(recheck) => recheck,
+        Err(error) => {
+            complain(&context, &*object, &error).await;
+            return Err(error);
+        }
+    };
     context.journal.succeeded(&uid);
     Ok(recheck.map_or_else(Action::await_change, Action::requeue))
 }

@@ -63,6 +63,11 @@ impl Category {
             Category::NotLeader => "not-leader",
         }
     }
+
+    /// Whether trying again helps only once somebody has done something about it.
+    pub fn waits_for_people(self) -> bool {
+        matches!(self, Category::Forbidden | Category::Invalid | Category::Malformed | Category::Foreign)
+    }
 }
 
 impl Error {
@@ -101,10 +106,8 @@ pub fn backoff(category: Category, failures: u32) -> Duration {
         Category::Conflict => (100, 10_000),
         Category::Throttled => (2_000, 120_000),
         Category::Unavailable | Category::Timeout => (1_000, 60_000),
-        // These wait for a person.
-        Category::Forbidden | Category::Invalid | Category::Malformed | Category::Foreign => (2_000, 60_000),
-        Category::NotFound => (1_000, 30_000),
-        Category::NotLeader => (1_000, 15_000),
+        _ if category.waits_for_people() => (2_000, 60_000),
+        _ => (1_000, 30_000),
     };
     let doubled = 1_u64.checked_shl(failures.saturating_sub(1).min(20)).unwrap_or(u64::MAX);
     Duration::from_millis((first * doubled).min(longest))

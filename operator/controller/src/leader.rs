@@ -169,8 +169,7 @@ impl Elector {
             tracing::warn!(lease = self.lease, reason, "cannot reach for the lease; will try again");
             return Ok(());
         };
-        // The next attempt would come too late to tell.
-        if Instant::now() + RENEW_EVERY + CALL_TIMEOUT < until {
+        if Instant::now() < until {
             tracing::warn!(lease = self.lease, reason, "cannot renew the lease; will try again");
             return Ok(());
         }

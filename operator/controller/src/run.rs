@@ -118,3 +118,48 @@ async fn withdrawn(context: &Context, namespace: &str, object: &UnlearnRun) -> R
     }
     Ok(withdrawn)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(json: serde_json::Value) -> Job {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_job_is_finished_once_it_says_so() {
+        let with = |type_, status| {
+            is_finished(&job(json!({"status": {"conditions": [{"type": type_, "status": status}]}})))
+        };
+        assert!(with("Complete", "True") && with("Failed", "True"));
+        assert!(!with("Complete", "False") && !with("Suspended", "True"));
+        // The pods may still be ending.
+        assert!(!with("SuccessCriteriaMet", "True"));
+        assert!(!is_finished(&Job::default()));
+    }
+
+    #[test]
+    fn a_child_belongs_to_the_owner_with_that_uid() {
+        let owner = job(json!({"metadata": {"name": "digits-1", "uid": "a"}}));
+        let owned_by = |uid| {
+            let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "digits-1", "uid": uid});
+            job(json!({"metadata": {"ownerReferences": [owner]}}))
+        };
+        assert!(is_owned_by(&owned_by("a"), &owner));
+        assert!(!is_owned_by(&owned_by("b"), &owner));
+        assert!(!is_owned_by(&Job::default(), &owner));
+        assert!(!is_owned_by(&owned_by("a"), &Job::default()));
+    }
+
+    #[test]
+    fn the_condition_of_the_model_controller_is_left_to_it() {
+        let condition = |type_| json!({"type": type_, "status": "True", "reason": "Promoted", "message": "", "lastTransitionTime": "2026-11-24T21:00:00Z"});
+        let status = json!({"conditions": [condition("Promoted"), condition("Ready")]});
+        let owned = UnlearnRun::owned(&serde_json::from_value(status).unwrap());
+        let types: Vec<_> = owned.conditions.iter().map(|c| c.type_.as_str()).collect();
+        assert_eq!(types, ["Ready"]);
+    }
+}

@@ -2,11 +2,7 @@
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::{
-    Api, Client, ResourceExt,
-    api::ListParams,
-    core::{Expression, Selector},
-};
+use kube::{Api, Client, ResourceExt, api::ListParams, core::Selector};
 use lethe_api::{Digest, v1alpha1::DiffusionModel};
 use lethe_core::rollout::PodReport;
 use serde::Deserialize;
@@ -32,7 +28,7 @@ pub async fn reports(
     target: &Deployment,
 ) -> Result<Vec<PodReport>> {
     let namespace = model.namespace().unwrap_or_default();
-    let selector = selector(target);
+    let Some(selector) = selector(target) else { return Ok(Vec::new()) };
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let what = format!("list the pods of Deployment {namespace}/{}", target.name_any());
     let pods = calls::read(what, api.list(&ListParams::default().labels_from(&selector))).await?;
@@ -52,19 +48,10 @@ pub async fn reports(
     Ok(reports)
 }
 
-/// The target's own selector. Without one that can be expressed, nothing is selected.
-fn selector(target: &Deployment) -> Selector {
-    let nothing = || {
-        Selector::from_iter([
-            Expression::DoesNotExist("kubernetes.io/none".into()),
-            Expression::Exists("kubernetes.io/none".into()),
-        ])
-    };
-    let Some(spec) = &target.spec else { return nothing() };
-    match Selector::try_from(spec.selector.clone()) {
-        Ok(selector) if !selector.selects_all() => selector,
-        _ => nothing(),
-    }
+/// The target's own selector; none if it has one that would select every pod.
+fn selector(target: &Deployment) -> Option<Selector> {
+    let selector = Selector::try_from(target.spec.as_ref()?.selector.clone()).ok()?;
+    (!selector.selects_all()).then_some(selector)
 }
 
 /// A pod that gets traffic: ready, and not about to go.
@@ -72,4 +59,39 @@ fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
     ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(ready: &str, deleted: Option<&str>) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "digits-1", "deletionTimestamp": deleted},
+            "status": {"conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": ready}]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_a_pod_that_gets_traffic_is_asked() {
+        assert!(is_ready(&pod("True", None)));
+        assert!(!is_ready(&pod("False", None)));
+        assert!(!is_ready(&pod("True", Some("2026-11-24T21:00:00Z"))));
+        assert!(!is_ready(&Pod::default()));
+    }
+
+    #[test]
+    fn a_target_without_a_selector_has_no_pods() {
+        let target = |selector| -> Deployment {
+            serde_json::from_value(json!({"metadata": {}, "spec": {"selector": selector, "template": {}}}))
+                .unwrap()
+        };
+        let labels = selector(&target(json!({"matchLabels": {"app": "digits"}}))).map(|s| s.to_string());
+        assert_eq!(labels.as_deref(), Some("app=digits"));
+        assert!(selector(&target(json!({}))).is_none());
+        assert!(selector(&Deployment::default()).is_none());
+    }
 }

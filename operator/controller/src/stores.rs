@@ -227,3 +227,128 @@ impl Triggers {
 fn namespace(object: &impl ResourceExt) -> String {
     object.namespace().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::{Config, runtime::watcher::Event};
+    use lethe_api::Digest;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object<T: DeserializeOwned>(kind: &str, name: &str, spec: serde_json::Value) -> T {
+        serde_json::from_value(json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": kind,
+            "metadata": {"name": name, "namespace": "studio"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn request(name: &str, model: &str) -> UnlearnRequest {
+        let replacement = json!({"strategy": "Nearest"});
+        let targets = json!([{"label": "3"}]);
+        let spec = json!({"modelRef": {"name": model}, "targets": targets, "override": replacement});
+        object("UnlearnRequest", name, spec)
+    }
+
+    fn model(name: &str, policy: &str, target: &str) -> DiffusionModel {
+        let base = json!({"uri": "file:///b", "digest": Digest::of(b"")});
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": target});
+        let serving = json!({"target": target, "container": "server"});
+        object(
+            "DiffusionModel",
+            name,
+            json!({"base": base, "policyRef": {"name": policy}, "serving": serving}),
+        )
+    }
+
+    fn run(name: &str, model: &str, requests: &[&str]) -> UnlearnRun {
+        let requests: Vec<_> =
+            requests.iter().map(|name| json!({"name": name, "uid": "u", "targets": ["3"]})).collect();
+        let policy = json!({"trainer": {"image": "x"}, "gates": []});
+        let spec = json!({
+            "model": model, "type": "Forget", "requests": requests, "policy": policy,
+            "plan": "", "planDigest": Digest::of(b""),
+        });
+        object("UnlearnRun", name, spec)
+    }
+
+    /// Two models under one policy, a request for each, and a run for the first.
+    fn studio() -> Stores {
+        // The client is never used: nothing here calls the API server.
+        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        let (stores, mut writers) = Stores::new(Client::try_from(config).unwrap());
+        for (name, target) in [("digits", "digits-server"), ("faces", "faces-server")] {
+            writers.models.apply_watcher_event(&Event::Apply(model(name, "standard", target)));
+            writers.requests.apply_watcher_event(&Event::Apply(request(&format!("forget-{name}"), name)));
+        }
+        writers.runs.apply_watcher_event(&Event::Apply(run("digits-1", "digits", &["forget-digits"])));
+        stores
+    }
+
+    fn named<K: Resource<DynamicType = ()>>(mut inbox: UnboundedReceiver<ObjectRef<K>>) -> Vec<String> {
+        let mut names: Vec<_> = std::iter::from_fn(|| inbox.try_recv().ok())
+            .map(|reference| format!("{}/{}", reference.namespace.unwrap_or_default(), reference.name))
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The models, requests and runs that look again after what `change` does.
+    fn woken(change: impl FnOnce(&Triggers, &Stores)) -> [Vec<String>; 3] {
+        let stores = studio();
+        let (triggers, inboxes) = Triggers::new();
+        change(&triggers, &stores);
+        [named(inboxes.models), named(inboxes.requests), named(inboxes.runs)]
+    }
+
+    fn names<const N: usize>(names: [&str; N]) -> Vec<String> {
+        names.into_iter().map(|name| format!("studio/{name}")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_deleted_request_wakes_its_model_and_its_run() {
+        let gone = request("forget-digits", "digits");
+        let woken = woken(|t, s| t.on_request(s, Change::Deleted(&gone)));
+        assert_eq!(woken, [names(["digits"]), vec![], names(["digits-1"])]);
+    }
+
+    #[tokio::test]
+    async fn a_run_wakes_itself_its_model_and_its_requests_only() {
+        let changed = run("digits-1", "digits", &["forget-digits"]);
+        let woken = woken(|t, s| t.on_run(s, Change::Applied(&changed)));
+        assert_eq!(woken, [names(["digits"]), names(["forget-digits"]), names(["digits-1"])]);
+    }
+
+    #[tokio::test]
+    async fn a_policy_wakes_every_model_under_it_and_their_requests() {
+        let spec = json!({"trainer": {"image": "x"}, "gates": []});
+        let created = object("UnlearnPolicy", "standard", spec);
+        let woken = woken(|t, s| t.on_policy(s, Change::Applied(&created)));
+        assert_eq!(woken, [names(["digits", "faces"]), names(["forget-digits", "forget-faces"]), vec![]]);
+    }
+
+    #[tokio::test]
+    async fn a_serving_target_wakes_its_model_and_a_child_its_run() {
+        let deployment: PartialObjectMeta<Deployment> =
+            serde_json::from_value(json!({"metadata": {"name": "faces-server", "namespace": "studio"}}))
+                .unwrap();
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "studio", "labels": {labels::RUN: "digits-1"}},
+        }))
+        .unwrap();
+        let woken = woken(|t, s| {
+            t.on_deployment(s, Change::Applied(&deployment));
+            t.on_child(s, Change::Deleted(&pod));
+        });
+        assert_eq!(woken, [names(["faces"]), vec![], names(["digits-1"])]);
+    }
+
+    #[tokio::test]
+    async fn after_a_new_list_everything_is_looked_at() {
+        let woken = woken(|t, s| t.on_child::<Pod>(s, Change::Listed));
+        let requests = names(["forget-digits", "forget-faces"]);
+        assert_eq!(woken, [names(["digits", "faces"]), requests, names(["digits-1"])]);
+    }
+}

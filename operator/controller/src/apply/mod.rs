@@ -120,10 +120,21 @@ fn replaced<K: Kind>(context: &Context, old: &K, new: &K) {
     }
 }
 
-/// A refused precondition says that the object changed.
+/// Tells people of an error that waits for them, on the object that it keeps from moving.
+pub async fn complain<K: Kind>(context: &Context, object: &K, error: &Error) {
+    if error.category().waits_for_people() {
+        let note = format!("{error}");
+        let event = lethe_core::Event { warning: true, reason: "CannotApply".into(), note };
+        publish(context, object, &event).await;
+    }
+}
+
+/// A refused precondition says that the object changed; that it is not found, that it is gone.
 fn stale(error: Error, what: String) -> Error {
     match error {
-        Error::Api { source: kube::Error::Api(status), .. } if status.code == 409 => Error::Stale { what },
+        Error::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 404 | 409) => {
+            Error::Stale { what }
+        }
         other => other,
     }
 }
@@ -168,5 +179,27 @@ mod tests {
         let note = "é".repeat(MAX_NOTE);
         assert_eq!(shortened(&note).len(), MAX_NOTE);
         assert_eq!(shortened(&format!("x{note}")).len(), MAX_NOTE - 1);
+    }
+
+    /// The invariant of this module, read from the source of the crate.
+    #[test]
+    fn nothing_else_in_this_crate_writes() {
+        let writes = ["PatchParams", "PostParams", "DeleteParams", "Patch::", "EvictParams", ".publish("];
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut read = 0;
+        for entry in std::fs::read_dir(&source).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() || path.ends_with("leader.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            read += 1;
+            for word in writes {
+                assert!(!text.contains(word), "{} uses {word}: only apply and leader write", path.display());
+            }
+        }
+        let folders = std::fs::read_dir(&source).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir());
+        assert_eq!(folders.count(), 1, "a new folder has to be read by this test");
+        assert!(read > 10, "only {read} files were read");
     }
 }
