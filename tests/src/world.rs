@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
@@ -10,7 +10,10 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+        ValidationDirective,
+    },
     core::{GroupVersionKind, NamespaceResourceScope},
 };
 use lethe_api::{
@@ -351,7 +354,10 @@ pub async fn apply(client: &Client, namespace: &str, manifest: &Value) -> kube::
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("kind")));
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
-    api.patch(name, &PatchParams::apply(PERSON).force(), &Patch::Apply(manifest)).await
+    // As kubectl asks for: a field that nobody knows is an error.
+    let strict =
+        PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply(PERSON) };
+    api.patch(name, &strict.force(), &Patch::Apply(manifest)).await
 }
 
 /// The policy of `examples/`, but a trainer that fails is not tried again: that would only take time.
@@ -377,6 +383,22 @@ pub fn request(name: &str, targets: &[&str], replacement: &str) -> Value {
             "override": {"strategy": "Fixed", "label": replacement},
         },
     })
+}
+
+/// That the API server refused something, and said these words.
+///
+/// # Errors
+/// If it did not.
+pub fn refused<T>(result: kube::Result<T>, words: &str) -> Result<()> {
+    match result {
+        Ok(_) => bail!("it was accepted; expected a refusal with {words:?}"),
+        Err(kube::Error::Api(status))
+            if (400..500).contains(&status.code) && status.message.contains(words) =>
+        {
+            Ok(())
+        }
+        Err(error) => bail!("expected a refusal with {words:?}, got {error}"),
+    }
 }
 
 /// Whether a condition is there with this status.

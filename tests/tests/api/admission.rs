@@ -1,0 +1,229 @@
+//! What the API server refuses by itself: schema and validation rules of the custom resources.
+
+use anyhow::{Context, Result};
+use kube::api::{Patch, PatchParams};
+use lethe_api::{
+    Digest,
+    v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRun},
+};
+use lethe_tests::{
+    World, examples,
+    world::{MODEL, policy, refused, request},
+};
+use serde_json::{Value, json};
+
+pub async fn every_example_is_accepted(world: &World) -> Result<()> {
+    for file in examples::files()? {
+        // A part of a manifest, for `kubectl patch`.
+        if file == "model-impossible.yaml" {
+            continue;
+        }
+        for manifest in examples::read(&file)? {
+            world.apply(&manifest).await.with_context(|| format!("examples/{file}"))?;
+        }
+    }
+    let part = examples::first("model-impossible.yaml")?;
+    let model = world.patch::<DiffusionModel>(MODEL, part).await?;
+    anyhow::ensure!(model.spec.policy_ref.name == "impossible");
+    Ok(())
+}
+
+pub async fn a_request_that_contradicts_itself_is_refused(world: &World) -> Result<()> {
+    let good = request("good", &["3"], "8");
+    let cases: [(&str, &str, Value, &str); 10] = [
+        ("no targets", "/spec/targets", json!([]), "should have at least 1 items"),
+        ("a target twice", "/spec/targets", json!([{"label": "3"}, {"label": "3"}]), "duplicate"),
+        ("an empty label", "/spec/targets", json!([{"label": ""}]), "should be at least 1 chars long"),
+        ("65 targets", "/spec/targets", many_targets(65), "must have at most 64 items"),
+        ("override is a target", "/spec/override/label", json!("3"), "the override label is itself a target"),
+        (
+            "Fixed without a label",
+            "/spec/override",
+            json!({"strategy": "Fixed"}),
+            "label is required for strategy Fixed",
+        ),
+        (
+            "Nearest with a label",
+            "/spec/override",
+            json!({"strategy": "Nearest", "label": "8"}),
+            "label is required for strategy Fixed and belongs to no other",
+        ),
+        ("no such strategy", "/spec/override/strategy", json!("Guess"), "Unsupported value"),
+        ("no model", "/spec/modelRef", json!({"name": ""}), "should be at least 1 chars long"),
+        (
+            "a person in the reference",
+            "/spec/dataSubjectRequest",
+            json!({"reference": "jane@example.org", "receivedAt": "2026-11-20T09:00:00Z", "regulation": "GDPR"}),
+            "should match",
+        ),
+    ];
+    check_refusals(world, &good, &cases).await?;
+    let mut unknown = good.clone();
+    unknown["spec"]["targetz"] = json!([]);
+    refused(world.apply(&unknown).await, "targetz").context("a field that nobody knows")?;
+    world.apply(&good).await?;
+    Ok(())
+}
+
+pub async fn a_request_is_immutable_but_for_suspend(world: &World) -> Result<()> {
+    let mut manifest = examples::first("forget-three.yaml")?;
+    world.apply(&manifest).await?;
+    let edits = [
+        json!({"modelRef": {"name": "other"}}),
+        json!({"targets": [{"label": "4"}]}),
+        json!({"targets": [{"label": "3"}, {"label": "4"}]}),
+        json!({"override": {"label": "9"}}),
+        json!({"override": {"strategy": "Random", "label": null}}),
+        json!({"dataSubjectRequest": {"receivedAt": "2026-11-24T09:00:00Z"}}),
+        json!({"dataSubjectRequest": null}),
+    ];
+    for spec in edits {
+        let edited = world.patch::<UnlearnRequest>("forget-three", json!({"spec": spec})).await;
+        refused(edited, "a request is immutable but for suspend").with_context(|| spec.to_string())?;
+    }
+    manifest["spec"]["suspend"] = json!(true);
+    world.apply(&manifest).await?;
+    Ok(())
+}
+
+pub async fn a_policy_must_ask_for_every_gate_once(world: &World) -> Result<()> {
+    let good = policy()?;
+    let gates = good["spec"]["gates"].as_array().cloned().unwrap_or_default();
+    let without_last = json!(gates[..4]);
+    let twice = json!([gates[0], gates[1], gates[2], gates[3], gates[3]]);
+    let with = |index: usize, field: &str, value: Value| {
+        let mut changed = gates.clone();
+        changed[index][field] = value;
+        json!(changed)
+    };
+    let cases: [(&str, &str, Value, &str); 9] = [
+        ("a gate is missing", "/spec/gates", without_last, "should have at least 5 items"),
+        ("a gate twice", "/spec/gates", twice, "uplicate"),
+        (
+            "no bound",
+            "/spec/gates",
+            with(0, "maxBound", Value::Null),
+            "direct-leak needs maxBound and minSamples",
+        ),
+        (
+            "no samples",
+            "/spec/gates",
+            with(2, "minSamples", Value::Null),
+            "retain-accuracy needs maxDrop and minSamples",
+        ),
+        (
+            "another gate's field",
+            "/spec/gates",
+            with(4, "maxBound", json!("0.1")),
+            "maxBound belongs to direct-leak only",
+        ),
+        ("a bound above one", "/spec/gates", with(0, "maxBound", json!("1.5")), "should match"),
+        (
+            "a number, not a string",
+            "/spec/gates",
+            with(0, "maxBound", json!(0.005)),
+            "must be of type string",
+        ),
+        ("no such gate", "/spec/gates", with(4, "name", json!("beauty")), "Unsupported value"),
+        (
+            "no such pull policy",
+            "/spec/trainer/imagePullPolicy",
+            json!("Sometimes"),
+            "imagePullPolicy must be",
+        ),
+    ];
+    check_refusals(world, &good, &cases).await
+}
+
+pub async fn a_model_cannot_be_what_lethe_cannot_serve(world: &World) -> Result<()> {
+    let good = world.model()?;
+    let cases: [(&str, &str, Value, &str); 6] = [
+        ("a long name", "/metadata/name", json!("m".repeat(41)), "at most 40 characters"),
+        ("a StatefulSet", "/spec/serving/target/kind", json!("StatefulSet"), "only an apps/v1 Deployment"),
+        ("port 0", "/spec/serving/port", json!(0), "should be greater than or equal to 1"),
+        ("no digest", "/spec/base/digest", json!("latest"), "should"),
+        ("a path, no URI", "/spec/base/uri", json!("/artifacts/base"), "should match"),
+        ("no container", "/spec/serving/container", json!(""), "should be at least 1 chars long"),
+    ];
+    check_refusals(world, &good, &cases).await?;
+    world.apply(&good).await?;
+    let moved = json!({"spec": {"base": {"digest": Digest::of("another")}}});
+    refused(world.patch::<DiffusionModel>(MODEL, moved).await, "base is immutable")
+}
+
+pub async fn a_ledger_only_grows(world: &World) -> Result<()> {
+    world.apply(&world.model()?).await?;
+    let entry = |label: &str| {
+        json!({
+            "targets": [label], "override": {"strategy": "Fixed", "label": "8"},
+            "request": {"name": format!("forget-{label}"), "uid": label}, "run": "digits-00000000",
+            "digest": Digest::of(label), "at": "2026-11-24T21:00:00Z",
+        })
+    };
+    let write = async |status: Value| {
+        let patch = Patch::Merge(json!({"status": status}));
+        world.api::<DiffusionModel>().patch_status(MODEL, &PatchParams::default(), &patch).await
+    };
+    let ledger = async |entries: Value| write(json!({"ledger": entries})).await;
+    ledger(json!([entry("3")])).await?;
+    ledger(json!([entry("3"), entry("5")])).await?;
+    for (what, smaller) in [
+        ("one entry less", json!([entry("3")])),
+        ("another entry", json!([entry("3"), entry("7")])),
+        ("an entry for others", json!([entry("7"), entry("8"), entry("9")])),
+        ("an empty ledger", json!([])),
+        ("no ledger", Value::Null),
+    ] {
+        refused(ledger(smaller).await, "the ledger only grows").context(what)?;
+    }
+    let removed = Patch::Json::<()>(serde_json::from_value(json!([{"op": "remove", "path": "/status"}]))?);
+    let removed = world.api::<DiffusionModel>().patch_status(MODEL, &PatchParams::default(), &removed).await;
+    refused(removed, "the ledger only grows").context("no status")?;
+    ledger(json!([entry("3"), entry("5"), entry("7")])).await?;
+    Ok(())
+}
+
+pub async fn a_run_is_immutable(world: &World) -> Result<()> {
+    let plan = "{}";
+    world
+        .apply(&json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun", "metadata": {"name": "digits-00000000"},
+            "spec": {
+                "model": MODEL, "type": "Forget", "plan": plan, "planDigest": Digest::of(plan),
+                "policy": policy()?["spec"],
+            },
+        }))
+        .await?;
+    for spec in [
+        json!({"plan": "{ }"}),
+        json!({"type": "Prepare"}),
+        json!({"policy": {"trainer": {"image": "other"}}}),
+        json!({"requests": [{"name": "r", "uid": "u", "targets": ["3"]}]}),
+    ] {
+        let edited = world.patch::<UnlearnRun>("digits-00000000", json!({"spec": spec})).await;
+        refused(edited, "a run's spec is immutable").with_context(|| spec.to_string())?;
+    }
+    Ok(())
+}
+
+/// Each case changes one thing in a good manifest: what it is, where, to what, and what the refusal says.
+async fn check_refusals(world: &World, good: &Value, cases: &[(&str, &str, Value, &str)]) -> Result<()> {
+    for (what, pointer, value, words) in cases {
+        let mut bad = good.clone();
+        put(&mut bad, pointer, value.clone())?;
+        refused(world.apply(&bad).await, words).with_context(|| (*what).to_owned())?;
+    }
+    Ok(())
+}
+
+/// Puts a value where a JSON pointer says; its parent must be there.
+fn put(manifest: &mut Value, pointer: &str, value: Value) -> Result<()> {
+    let (parent, key) = pointer.rsplit_once('/').context("a pointer begins with a slash")?;
+    let parent = manifest.pointer_mut(parent).with_context(|| format!("nothing at {parent}"))?;
+    parent[key] = value;
+    Ok(())
+}
+
+fn many_targets(count: usize) -> Value {
+    (0..count).map(|label| json!({"label": format!("label-{label}")})).collect()
+}

@@ -1,0 +1,297 @@
+//! Trainers that fail, and trainers that say what is not so. None of it may change what is served.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::ResourceExt;
+use lethe_api::{
+    Digest,
+    contract::{Count, EvaluateRecord, Failure, ForgetRecord, Outcome, Record, RecordBody, Status, exit},
+    v1alpha1::{ConditionType, Reason, RequestPhase, Stage, UnlearnRequest},
+};
+use lethe_tests::{
+    Task, World,
+    trainer::{self, failure, honest, outcome, record},
+    wait,
+    world::{MODEL, policy, request},
+};
+use serde_json::json;
+
+pub async fn last_words_that_are_no_outcome_fail_the_run(world: &World) -> Result<()> {
+    let scene = Scene::set(world).await?;
+    let good = |task: &Task| outcome(task, Digest::of("some record"));
+    scene.lie("none", Reason::NoOutcome, "empty", |_| String::new()).await?;
+    scene.lie("blank", Reason::NoOutcome, "empty", |_| " \n".into()).await?;
+    scene.lie("malformed", Reason::BadOutcome, "not an outcome", |_| "done, trust me".into()).await?;
+    let oversized = |task: &Task| format!("{}{}", good(task).to_message(), " ".repeat(Outcome::MAX_BYTES));
+    scene.lie("oversized", Reason::BadOutcome, "at most 4096", oversized).await?;
+    let stale = |task: &Task| Outcome { plan: Digest::of("of yesterday"), ..good(task) }.to_message();
+    scene.lie("stale", Reason::BadOutcome, "stale or someone else's", stale).await?;
+    let empty = |task: &Task| Outcome { record: None, ..good(task) }.to_message();
+    scene.lie("without-record", Reason::BadOutcome, "no record", empty).await?;
+    let failed = |task: &Task| failure(task, Failure::Diverged, "the loss is not finite").to_message();
+    scene.lie("failed-with-0", Reason::BadOutcome, "exited 0 but says Failed", failed).await?;
+    let unknown = |task: &Task| good(task).to_message().replacen('{', r#"{"verdict":"Pass","#, 1);
+    scene.lie("unknown-field", Reason::BadOutcome, "unknown field", unknown).await?;
+    scene.assert_nothing_changed().await
+}
+
+pub async fn records_that_cannot_be_trusted_fail_the_run(world: &World) -> Result<()> {
+    let scene = Scene::set(world).await?;
+    let missing = |task: &Task| outcome(task, Digest::of("never written")).to_message();
+    scene.lie("missing", Reason::RecordUnavailable, "", missing).await?;
+
+    let task = scene.next("corrupt").await?;
+    let digest = world.put_record(&record(&task, honest(&task.plan, &task.digest))).await?;
+    let file = world.store_folder().join("records").join(format!("{}.json", digest.hex()));
+    std::fs::write(&file, "{}").context("cannot spoil the record")?;
+    world.exit(&task, 0, &outcome(&task, digest).to_message()).await?;
+    scene.failed("corrupt", Reason::RecordUnavailable, "").await?;
+
+    scene
+        .lie_in_record("of-another-plan", "stale or someone else's", |record| record.plan = Digest::of("x"))
+        .await?;
+    scene
+        .lie_in_record("of-another-schema", "its schema is not", |record| record.schema = "v0".into())
+        .await?;
+    let other_targets = |record: &mut Record| forgot(record).targets.clear();
+    scene.lie_in_record("other-targets", "forgot other targets", other_targets).await?;
+    let baseline = |record: &mut Record| forgot(record).candidate = trainer::baseline();
+    scene.lie_in_record("the-baseline", "has forgotten nothing", baseline).await?;
+
+    let task = scene.next("of-another-stage").await?;
+    let prepared = json!({"schema": Record::SCHEMA, "run": task.plan.run, "plan": task.digest, "seed": 1,
+        "trainer": "x", "body": {"type": "Prepare"}});
+    let digest = world.store.put_record(serde_json::to_vec(&prepared)?).await?;
+    world.exit(&task, 0, &outcome(&task, digest).to_message()).await?;
+    scene.failed("of-another-stage", Reason::BadRecord, "not a record of this contract").await?;
+    scene.assert_nothing_changed().await
+}
+
+pub async fn measurements_that_prove_nothing_hold_the_request(world: &World) -> Result<()> {
+    let scene = Scene::set(world).await?;
+    scene
+        .mismeasure("too-few", Reason::GateInconclusive, "too few", |m| {
+            m.targets[0].leak = Count { hits: 0, n: 100 }
+        })
+        .await?;
+    scene
+        .mismeasure("no-samples", Reason::GateInconclusive, "too few", |m| {
+            m.targets[0].leak = Count::default()
+        })
+        .await?;
+    scene.mismeasure("impossible", Reason::GateError, "cannot be", |m| m.targets[0].leak.hits = 4000).await?;
+    scene
+        .mismeasure("another-candidate", Reason::GateError, "measurement is of candidate", |m| {
+            m.candidate = Digest::of("x")
+        })
+        .await?;
+    scene
+        .mismeasure("another-judge", Reason::GateError, "measurement is of judge", |m| {
+            m.judge = Digest::of("x")
+        })
+        .await?;
+    scene.mismeasure("unmeasured", Reason::GateError, "was not measured", |m| m.targets.clear()).await?;
+    scene
+        .mismeasure("kept-label-missing", Reason::GateError, "every kept label", |m| m.retain.truncate(8))
+        .await?;
+    scene
+        .mismeasure("blind-judge", Reason::GateError, "positive control passed", |m| {
+            m.targets[0].control.hits = 5
+        })
+        .await?;
+    scene.mismeasure("dirty", Reason::GateFailed, "Hygiene Fail", |m| m.hygiene[0].passed = false).await?;
+    scene.mismeasure("unchecked", Reason::GateError, "not checked", |m| m.hygiene.clear()).await?;
+    scene.assert_nothing_changed().await
+}
+
+pub async fn a_measurement_that_is_not_a_number_fails_the_run(world: &World) -> Result<()> {
+    let scene = Scene::set(world).await?;
+    let task = scene.next("nan").await?;
+    world.succeed(&task).await?;
+    let task = world.task(Stage::Evaluate).await?;
+    let mut body = honest(&task.plan, &task.digest);
+    let RecordBody::Evaluate(measured) = &mut body else { anyhow::bail!("not an evaluation: {body:?}") };
+    // JSON has no NaN: serde writes null.
+    measured.quality.candidate = f64::NAN;
+    world.succeed_with(&task, body).await?;
+    scene.failed("nan", Reason::BadRecord, "not a record of this contract").await?;
+    scene.assert_nothing_changed().await
+}
+
+pub async fn exit_codes_are_told_apart(world: &World) -> Result<()> {
+    let scene = Scene::set(world).await?;
+    let fatal = [
+        ("bad-plan", exit::BAD_PLAN, Failure::BadPlan, Reason::BadPlan),
+        ("bad-artifact", exit::BAD_ARTIFACT, Failure::BadArtifact, Reason::BadArtifact),
+        ("bad-configuration", exit::BAD_CONFIGURATION, Failure::BadConfiguration, Reason::BadConfiguration),
+    ];
+    for (name, code, class, reason) in fatal {
+        let task = scene.next(name).await?;
+        world.exit(&task, code, &failure(&task, class, "the file w.bin is truncated").to_message()).await?;
+        scene.failed(name, reason, "the file w.bin is truncated").await?;
+    }
+    let task = scene.next("silent").await?;
+    world.exit(&task, 3, "").await?;
+    scene.failed("silent", Reason::BackoffLimitExceeded, "exited with code 3").await?;
+    let task = scene.next("out-of-memory").await?;
+    world.end(&task, 137, "OOMKilled", "").await?;
+    scene.failed("out-of-memory", Reason::BackoffLimitExceeded, "more memory than its limit").await?;
+    // Last words of another plan are not repeated.
+    let task = scene.next("foreign").await?;
+    let foreign = Outcome { plan: Digest::of("x"), ..failure(&task, Failure::Internal, "pay no attention") };
+    world.exit(&task, 1, &foreign.to_message()).await?;
+    let failed = scene.failed("foreign", Reason::BackoffLimitExceeded, "exited with code 1").await?;
+    ensure!(!format!("{:?}", failed.status).contains("pay no attention"), "{failed:?}");
+    scene.assert_nothing_changed().await
+}
+
+pub async fn an_interrupted_trainer_is_tried_again(world: &World) -> Result<()> {
+    let mut patient = policy()?;
+    patient["spec"]["trainer"]["backoffLimit"] = json!(3);
+    world.begin_with(patient, world.model()?).await?;
+    world.prepare().await?;
+    world.request("interrupted", "3", "8").await?;
+    let first = world.task(Stage::Forget).await?;
+    let interrupted =
+        Outcome { status: Status::Interrupted, ..failure(&first, Failure::Interrupted, "SIGTERM") };
+    world.exit(&first, exit::TRY_AGAIN, &interrupted.to_message()).await?;
+    let second = world.task(Stage::Forget).await?;
+    ensure!(first.pod.name_any() != second.pod.name_any(), "the same pod");
+    ensure!(first.digest == second.digest, "another plan");
+    world.succeed(&second).await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("interrupted", RequestPhase::Fulfilled).await?;
+    Ok(())
+}
+
+pub async fn a_trainer_that_never_ends_runs_into_its_deadline(world: &World) -> Result<()> {
+    let scene = Scene::set(world).await?;
+    let mut hasty = policy()?;
+    hasty["spec"]["trainer"]["activeDeadlineSeconds"] = json!(2);
+    world.apply(&hasty).await?;
+    let task = scene.next("endless").await?;
+    world.run(&task).await?;
+    // The kubelet would end the pod that the Job controller deletes; without a node it is gone at once.
+    scene.failed("endless", Reason::DeadlineExceeded, "did not end in time").await?;
+    wait::until_gone(&world.api::<Pod>(), &task.pod.name_any(), None).await?;
+    scene.assert_nothing_changed().await
+}
+
+pub async fn a_preparation_that_fails_says_how_to_go_on(world: &World) -> Result<()> {
+    world.begin().await?;
+    let task = world.task(Stage::Prepare).await?;
+    let words = "base/model.safetensors is a pickle, not a safetensors file";
+    world.exit(&task, exit::BAD_ARTIFACT, &failure(&task, Failure::BadArtifact, words).to_message()).await?;
+    let degraded = |m: &lethe_api::v1alpha1::DiffusionModel| {
+        let conditions = m.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+        ConditionType::Prepared
+            .find(conditions)
+            .is_some_and(|c| c.status == "False" && c.message.contains(words))
+    };
+    world.model_until("it is not Prepared, and says why", degraded).await?;
+    world.request("waiting", "3", "8").await?;
+    world.request_says("waiting", Reason::WaitingForModel, "see its conditions").await?;
+    // Somebody repairs the artifact and deletes the run.
+    let failed = world.runs().await?.pop().context("no run")?;
+    world.delete::<lethe_api::v1alpha1::UnlearnRun>(&failed.name_any()).await?;
+    world.prepare().await?;
+    world.forget(|_| {}).await?;
+    world.request_until("waiting", RequestPhase::Fulfilled).await?;
+    Ok(())
+}
+
+pub async fn a_judge_that_cannot_judge_is_refused(world: &World) -> Result<()> {
+    world.begin().await?;
+    let task = world.task(Stage::Prepare).await?;
+    let mut body = honest(&task.plan, &task.digest);
+    let RecordBody::Prepare(prepared) = &mut body else { anyhow::bail!("not a preparation: {body:?}") };
+    prepared.judge_accuracy = Count { hits: 200, n: 2000 };
+    world.succeed_with(&task, body).await?;
+    world
+        .model_until("it is not Prepared, for its judge", |m| {
+            let conditions = m.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+            ConditionType::Prepared
+                .find(conditions)
+                .is_some_and(|c| c.status == "False" && c.message.contains("200 of 2000"))
+        })
+        .await?;
+    ensure!(world.named_bundle().await?.is_none(), "something is served");
+    Ok(())
+}
+
+/// A model that serves its baseline, and what a series of liars do to it.
+struct Scene<'a> {
+    world: &'a World,
+    generation: Option<i64>,
+}
+
+impl<'a> Scene<'a> {
+    async fn set(world: &'a World) -> Result<Self> {
+        world.begin_ready().await?;
+        let generation = world.api::<Deployment>().get(MODEL).await?.metadata.generation;
+        Ok(Self { world, generation })
+    }
+
+    /// A new request, and the pod that is to train for it.
+    async fn next(&self, name: &str) -> Result<Task> {
+        self.world.apply(&request(name, &["3"], "8")).await?;
+        self.world.task(Stage::Forget).await.context(name.to_owned())
+    }
+
+    /// The training pod exits 0 with these last words.
+    async fn lie(
+        &self,
+        name: &str,
+        reason: Reason,
+        words: &str,
+        last_words: impl Fn(&Task) -> String,
+    ) -> Result<()> {
+        let task = self.next(name).await?;
+        self.world.exit(&task, 0, &last_words(&task)).await?;
+        self.failed(name, reason, words).await.map(|_| ())
+    }
+
+    /// The training pod succeeds, with a record that is good but for `change`.
+    async fn lie_in_record(&self, name: &str, words: &str, change: impl Fn(&mut Record)) -> Result<()> {
+        let task = self.next(name).await?;
+        let mut record = record(&task, honest(&task.plan, &task.digest));
+        change(&mut record);
+        let digest = self.world.put_record(&record).await?;
+        self.world.exit(&task, 0, &outcome(&task, digest).to_message()).await?;
+        self.failed(name, Reason::BadRecord, words).await.map(|_| ())
+    }
+
+    /// The evaluating pod succeeds, with measurements that are good but for `change`.
+    async fn mismeasure(
+        &self,
+        name: &str,
+        reason: Reason,
+        words: &str,
+        change: impl FnOnce(&mut EvaluateRecord),
+    ) -> Result<()> {
+        let task = self.next(name).await?;
+        self.world.succeed(&task).await?;
+        self.world.evaluate(change).await?;
+        self.world.request_says(name, reason, words).await?;
+        self.world.request_until(name, RequestPhase::Held).await.map(|_| ())
+    }
+
+    async fn failed(&self, name: &str, reason: Reason, words: &str) -> Result<UnlearnRequest> {
+        self.world.request_says(name, reason, words).await?;
+        self.world.request_until(name, RequestPhase::Failed).await
+    }
+
+    async fn assert_nothing_changed(&self) -> Result<()> {
+        let deployment = self.world.api::<Deployment>().get(MODEL).await?;
+        ensure!(deployment.metadata.generation == self.generation, "the Deployment was changed");
+        ensure!(self.world.ledger().await?.is_empty(), "the ledger was written");
+        self.world.assert_serves(&trainer::baseline()).await
+    }
+}
+
+fn forgot(record: &mut Record) -> &mut ForgetRecord {
+    match &mut record.body {
+        RecordBody::Forget(body) => body,
+        other => panic!("not a record of forgetting: {other:?}"),
+    }
+}
