@@ -38,7 +38,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &EvaluateTask) -> Result<EvaluateReco
     check_control(task, &model, &before)?;
     let config = &before.model;
     let (judge, reference) = measures(job, task, config)?;
-    let targets = model::targets(config, &task.targets)?;
+    let targets = model::targets(config, &task.targets, &task.kept)?;
     let concept = Concept::new(config.classes(), &targets, None).map_err(lethe_sfd::Error::from)?;
     let hygiene = hygiene::examine(&hygiene::Evidence {
         files: job.artifacts.files(&task.candidate)?,
@@ -76,7 +76,6 @@ impl Bench<'_> {
     /// At every forgotten label: what the candidate shows there, and what the baseline shows.
     fn targets(&self, planned: &[PlannedTarget]) -> Result<Vec<TargetMeasurement>> {
         let measure = |(step, planned): (u64, &PlannedTarget)| {
-            self.job.watch.check()?;
             let label = model::label(self.candidate.config(), &planned.label)?;
             let measured = self.target(planned, label)?;
             self.job.watch.at(step + 1);
@@ -96,32 +95,33 @@ impl Bench<'_> {
             Replacement::Label(label) => std::slice::from_ref(label),
             Replacement::AnyKept => self.concept.kept(),
         };
-        let census = self.census(&self.candidate, label, n);
+        let census = self.census(&self.candidate, label, n)?;
         Ok(TargetMeasurement {
             label: planned.label.clone(),
             leak: count(census.count(label)),
             override_hits: count(census.count_any(shown)),
-            control: count(self.census(&self.baseline, label, n).count(label)),
-            base_rate: self.base_rate(label, shown, n),
+            control: count(self.census(&self.baseline, label, n)?.count(label)),
+            base_rate: self.base_rate(label, shown, n)?,
         })
     }
 
     /// How often the judge sees `label` in samples of the baseline that were asked for as something else.
-    fn base_rate(&self, label: i64, shown: &[i64], n: i64) -> Count {
+    fn base_rate(&self, label: i64, shown: &[i64], n: i64) -> Result<Count> {
         let each = (n + shown.len() as i64 - 1) / shown.len() as i64;
-        shown.iter().fold(Count::default(), |sum, &other| {
-            let seen = self.census(&self.baseline, other, each).count(label);
-            Count { hits: sum.hits + seen.hits, n: sum.n + seen.n }
-        })
+        let mut sum = Count::default();
+        for &other in shown {
+            let seen = self.census(&self.baseline, other, each)?.count(label);
+            sum = Count { hits: sum.hits + seen.hits, n: sum.n + seen.n };
+        }
+        Ok(sum)
     }
 
     /// At every kept label: whether it is still what it was.
     fn retain(&self, done: u64) -> Result<Vec<LabelMeasurement>> {
         let n = i64::from(self.samples.retain_per_label);
         let measure = |(step, &label): (u64, &i64)| {
-            self.job.watch.check()?;
-            let seen = |model| count(self.census(model, label, n).count(label));
-            let (candidate, baseline) = (seen(&self.candidate), seen(&self.baseline));
+            let seen = |model| Ok::<_, Failed>(count(self.census(model, label, n)?.count(label)));
+            let (candidate, baseline) = (seen(&self.candidate)?, seen(&self.baseline)?);
             self.job.watch.at(step);
             Ok(LabelMeasurement {
                 label: model::label_name(self.candidate.config(), label),
@@ -162,8 +162,9 @@ impl Bench<'_> {
         self.job.artifacts.put_blob(grid::png(&rows, model.config().image, GRID_SCALE)?)
     }
 
-    fn census(&self, model: &Denoiser, label: i64, n: i64) -> measure::Census {
-        measure::census(model, &self.judge, label, n, self.job.plan.seed)
+    fn census(&self, model: &Denoiser, label: i64, n: i64) -> Result<measure::Census> {
+        self.job.watch.check()?;
+        Ok(measure::census(model, &self.judge, label, n, self.job.plan.seed))
     }
 }
 

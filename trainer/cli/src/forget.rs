@@ -29,7 +29,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &ForgetTask) -> Result<ForgetRecord> 
         )));
     }
     let config = &model.model;
-    let targets = model::targets(config, &task.targets)?;
+    let targets = model::targets(config, &task.targets, &task.kept)?;
     let concept = resolve(job, task, &generator, config, &targets)?;
     let forgotten = resolved(config, &task.targets, &targets, &concept);
 

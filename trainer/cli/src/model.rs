@@ -80,8 +80,21 @@ pub(crate) fn label_name(config: &ModelConfig, label: i64) -> String {
     usize::try_from(label).ok().and_then(|index| config.labels.get(index)).cloned().unwrap_or_default()
 }
 
-/// The plan's targets by index.
-pub(crate) fn targets(config: &ModelConfig, planned: &[PlannedTarget]) -> Result<Vec<Target>> {
+/// The plan's targets by index, if they and the kept labels together are exactly the model's labels.
+pub(crate) fn targets(
+    config: &ModelConfig,
+    planned: &[PlannedTarget],
+    kept: &[String],
+) -> Result<Vec<Target>> {
+    for name in kept {
+        label(config, name)?;
+    }
+    let is_named = |name: &String| kept.contains(name) || planned.iter().any(|target| target.label == *name);
+    if let Some(missing) = config.labels.iter().find(|name| !is_named(name)) {
+        let message =
+            format!("label {missing:?} of the model is neither a target nor kept: nobody would measure it");
+        return Err(Failed::bad_plan(message));
+    }
     let target = |planned: &PlannedTarget| {
         let replacement = match &planned.replacement {
             Override::Fixed { label: name } => lethe_sfd::Override::Fixed(label(config, name)?),

@@ -1,0 +1,9 @@
+//! The real binary, end to end, on networks small enough for seconds.
+
+mod artifacts;
+mod contract;
+mod data_free;
+mod interruption;
+mod serving;
+mod store_faults;
+mod world;

@@ -1,0 +1,276 @@
+//! A store with a small prepared model in it, and ways to run the trainer on it.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use lethe_api::contract::{
+    BaseArtifact, BundleKind, Device, Digest, EvaluateTask, ForgetTask, Outcome, Override, Plan,
+    PlannedTarget, PrepareRecord, PrepareTask, Record, RecordBody, Samples, Task, TaskKind,
+};
+use lethe_sfd::{Denoiser, ImageShape, MlpConfig, ModelConfig, NoiseConfig};
+use lethe_store::{Bundle, Folder, folder_uri};
+use tempfile::TempDir;
+
+/// Long enough for a loaded machine; a hang still ends.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A store of its own, with everything that `prepare` made in it.
+pub(crate) struct World {
+    root: TempDir,
+    pub(crate) prepared: PrepareRecord,
+}
+
+/// How a run of the trainer ended.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) outcome: Outcome,
+    pub(crate) stderr: String,
+}
+
+impl World {
+    /// A copy of the one store that was prepared, so that no test disturbs another.
+    pub(crate) fn new() -> Self {
+        static PREPARED: OnceLock<(TempDir, PrepareRecord)> = OnceLock::new();
+        let (original, prepared) = PREPARED.get_or_init(prepare);
+        let root = TempDir::new().unwrap();
+        copy(original.path(), root.path());
+        Self { root, prepared: prepared.clone() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path().join("store")
+    }
+
+    pub(crate) fn store_uri(&self) -> String {
+        folder_uri(&self.store()).unwrap()
+    }
+
+    pub(crate) fn file(&self, bundle: &Digest, file: &str) -> PathBuf {
+        self.store().join("bundles").join(bundle.hex()).join(file)
+    }
+
+    pub(crate) fn forget(&self, targets: &[(&str, Override)], steps: u32) -> Plan {
+        let prepared = &self.prepared;
+        self.plan(Task::Forget(ForgetTask {
+            teacher: prepared.teacher.clone(),
+            baseline: prepared.baseline.clone(),
+            distillation: prepared.distillation.clone(),
+            judge: prepared.judge.clone(),
+            targets: planned(targets),
+            kept: kept(targets),
+            steps: Some(steps),
+        }))
+    }
+
+    pub(crate) fn evaluate(&self, candidate: &Digest, targets: &[(&str, Override)]) -> Plan {
+        let prepared = &self.prepared;
+        self.plan(Task::Evaluate(EvaluateTask {
+            candidate: candidate.clone(),
+            baseline: prepared.baseline.clone(),
+            judge: prepared.judge.clone(),
+            reference: prepared.reference.clone(),
+            targets: planned(targets),
+            kept: kept(targets),
+            samples: Samples { leak: 60, retain_per_label: 20, quality: 90 },
+        }))
+    }
+
+    pub(crate) fn plan(&self, task: Task) -> Plan {
+        plan(self.path(), task)
+    }
+
+    pub(crate) fn run(&self, plan: &Plan) -> Ended {
+        run(self.path(), plan.task.kind(), plan.to_json().as_bytes())
+    }
+
+    /// Runs the plan to its end and reads its record.
+    pub(crate) fn record(&self, plan: &Plan) -> RecordBody {
+        read_record(self.path(), plan, &self.run(plan))
+    }
+
+    /// A candidate that has forgotten `targets`, after a handful of steps.
+    pub(crate) fn candidate(&self, targets: &[(&str, Override)]) -> Digest {
+        match self.record(&self.forget(targets, 3)) {
+            RecordBody::Forget(record) => record.candidate,
+            other => panic!("not the record of a forgetting: {other:?}"),
+        }
+    }
+}
+
+pub(crate) fn fixed(label: &str) -> Override {
+    Override::Fixed { label: label.into() }
+}
+
+pub(crate) fn trainer() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lethe-trainer"));
+    command.env_remove("LETHE_BUNDLE").env_remove("LETHE_STORE").stdin(Stdio::null());
+    command
+}
+
+/// The command for a plan that lies in `root`.
+pub(crate) fn command(root: &Path, kind: TaskKind, plan: &[u8], port: u16) -> Command {
+    fs::write(root.join("plan.json"), plan).unwrap();
+    let mut command = trainer();
+    command.args(arguments(root, kind, port));
+    command
+}
+
+pub(crate) fn arguments(root: &Path, kind: TaskKind, port: u16) -> Vec<String> {
+    let in_root = |file: &str| root.join(file).display().to_string();
+    let kind = format!("{kind:?}").to_lowercase();
+    let (plan, log) = (in_root("plan.json"), in_root("termination-log"));
+    [kind.as_str(), "--plan", &plan, "--termination-log", &log, "--port", &port.to_string()]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+pub(crate) fn run(root: &Path, kind: TaskKind, plan: &[u8]) -> Ended {
+    let output = command(root, kind, plan, 0).output().unwrap();
+    ended(root, &Digest::of(plan), output)
+}
+
+pub(crate) fn ended(root: &Path, plan: &Digest, output: Output) -> Ended {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let message = fs::read_to_string(root.join("termination-log"))
+        .unwrap_or_else(|error| panic!("no termination message: {error}; {stderr}"));
+    let outcome =
+        Outcome::parse(&message, plan).unwrap_or_else(|error| panic!("{error}: {message}; {stderr}"));
+    Ended { code: output.status.code(), outcome, stderr }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The body of GET `path` at a local port: status and text. `None` if nobody listens.
+pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let answer = agent.get(format!("http://127.0.0.1:{port}{path}")).call().ok()?;
+    let status = answer.status().as_u16();
+    Some((status, answer.into_body().read_to_string().ok()?))
+}
+
+/// Ends with the test, whatever happens in it.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn tiny() -> ModelConfig {
+    ModelConfig {
+        image: ImageShape { channels: 1, height: 8, width: 8 },
+        labels: ["zero", "one", "two", "three"].map(str::to_owned).to_vec(),
+        noise: NoiseConfig::default(),
+        network: MlpConfig { width: 16, blocks: 1, embedding: 8, frequencies: 4 },
+    }
+}
+
+pub(crate) fn description(config: &ModelConfig) -> Vec<u8> {
+    serde_json::json!({"schema": "lethe.dev/model/v1", "model": config, "forgotten": []})
+        .to_string()
+        .into_bytes()
+}
+
+/// A teacher with fresh weights: it draws nothing of beauty, and knows its labels' names.
+pub(crate) fn teacher() -> Bundle {
+    let config = tiny();
+    let weights = Denoiser::init(&config, 1, lethe_sfd::Device::Cpu).unwrap().to_bytes();
+    Bundle::new(BundleKind::Teacher, weights, description(&config)).unwrap()
+}
+
+/// Writes a bundle to a folder outside of any store.
+pub(crate) fn export(bundle: &Bundle, folder: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(Folder::open(&folder_uri(folder).unwrap()).unwrap().write(bundle)).unwrap();
+}
+
+pub(crate) fn prepare_task(folder: &Path, digest: &Digest) -> Task {
+    let base = BaseArtifact { uri: folder_uri(folder).unwrap(), digest: digest.clone() };
+    Task::Prepare(PrepareTask { base, steps: Some(2) })
+}
+
+pub(crate) fn plan(root: &Path, task: Task) -> Plan {
+    Plan {
+        schema: Plan::SCHEMA.into(),
+        run: "small-7f3a".into(),
+        seed: 7,
+        device: Device::Auto,
+        threads: 1,
+        store: folder_uri(&root.join("store")).unwrap(),
+        task,
+    }
+}
+
+fn prepare() -> (TempDir, PrepareRecord) {
+    let root = TempDir::new().unwrap();
+    fs::create_dir(root.path().join("store")).unwrap();
+    let teacher = teacher();
+    export(&teacher, &root.path().join("base"));
+    let plan = plan(root.path(), prepare_task(&root.path().join("base"), teacher.digest()));
+    let ended = run(root.path(), TaskKind::Prepare, plan.to_json().as_bytes());
+    match read_record(root.path(), &plan, &ended) {
+        RecordBody::Prepare(record) => (root, record),
+        other => panic!("not the record of a preparation: {other:?}"),
+    }
+}
+
+fn read_record(root: &Path, plan: &Plan, ended: &Ended) -> RecordBody {
+    assert_eq!(ended.code, Some(0), "{:?}\n{}", ended.outcome, ended.stderr);
+    let digest = ended.outcome.record.as_ref().unwrap();
+    let bytes = fs::read(root.join("store/records").join(format!("{}.json", digest.hex()))).unwrap();
+    assert_eq!(*digest, Digest::of(&bytes));
+    Record::parse(&bytes, &plan.digest()).unwrap().body
+}
+
+fn planned(targets: &[(&str, Override)]) -> Vec<PlannedTarget> {
+    let target = |(label, replacement): &(&str, Override)| PlannedTarget {
+        label: (*label).into(),
+        replacement: replacement.clone(),
+    };
+    targets.iter().map(target).collect()
+}
+
+/// Every label that is not a target.
+fn kept(targets: &[(&str, Override)]) -> Vec<String> {
+    tiny().labels.into_iter().filter(|label| targets.iter().all(|(target, _)| target != label)).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
