@@ -2,7 +2,13 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{metrics::Metrics, watchdog::Watchdog};
@@ -39,10 +45,13 @@ fn router(health: Health) -> Router {
         .with_state(health)
 }
 
-async fn metrics(State(health): State<Health>) -> (StatusCode, String) {
+async fn metrics(State(health): State<Health>) -> Response {
     match health.metrics.render() {
-        Ok(text) => (StatusCode::OK, text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot gather the metrics: {error}\n")),
+        Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            let message = format!("cannot gather the metrics: {error}\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
+        }
     }
 }
 

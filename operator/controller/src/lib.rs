@@ -4,27 +4,27 @@
 //! streams -> stores -> triggers -> controller: observe -> lethe_core::decide -> apply -> API server
 //! ```
 //!
-//! - [`streams`], [`scope`], [`stores`]: one watch per kind, what is known, and who looks again at what.
-//! - [`controller`] with `request`, `model` and `run`: observe one object and ask core.
-//! - [`apply`]: **the one way from a decision to the cluster**, passable only with the lease of [`leader`].
+//! - `streams`, `scope`, `stores`: one watch per kind, what is known, and who looks again at what.
+//! - `controller` with `request`, `model` and `run`: observe one object and ask core.
+//! - `apply`: **the one way from a decision to the cluster**, passable only with the lease of `leader`.
 //!
 //! **Nothing is decided here.** What is to be done about an object is a pure function of what was observed,
 //! in `lethe-core`.
 
 #![forbid(unsafe_code)]
 
-pub mod apply;
+mod apply;
 mod args;
 mod calls;
 mod client;
 mod collector;
 mod context;
-pub mod controller;
+mod controller;
 mod crds;
 mod error;
 mod health;
 mod journal;
-pub mod leader;
+mod leader;
 mod metrics;
 mod model;
 mod operator;
@@ -33,12 +33,13 @@ mod progress;
 mod records;
 mod request;
 mod run;
-pub mod scope;
+mod scope;
 mod serving;
-pub mod stores;
-pub mod streams;
+mod stores;
+mod streams;
 pub mod telemetry;
 mod watchdog;
+mod work;
 
 pub use args::{Args, LogFormat};
 pub use operator::{OperatorError, run, run_with};

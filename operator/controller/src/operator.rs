@@ -3,10 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use kube::{
-    Config,
-    runtime::events::{Recorder, Reporter},
-};
+use kube::Config;
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
@@ -14,23 +11,14 @@ use tokio::{
 
 use crate::{
     Args, client,
-    collector::ObjectCollector,
-    context::Context,
-    controller::{self, Stop, stop_on},
-    crds,
+    controller::stop_on,
     health::{self, Health},
-    journal::Journal,
     leader::{Elector, Leadership, LeaseError},
     metrics::Metrics,
-    probe::Prober,
-    progress::ProgressReader,
-    scope::{Scope, Watching},
-    stores::Inboxes,
+    scope::Watching,
     watchdog::Watchdog,
+    work::work,
 };
-
-/// What is half done when the operator is asked to stop may take this long to end.
-const DRAIN: Duration = Duration::from_secs(20);
 
 /// So long may it take to answer the last scrape and to give the lease back.
 const GOOD_BYE: Duration = Duration::from_secs(5);
@@ -106,121 +94,6 @@ pub async fn run_with(
     Ok(())
 }
 
-/// Watches, and works on what is seen, until `stop` and until what was begun is done.
-async fn work(
-    args: &Args,
-    watching: Watching,
-    leadership: Leadership,
-    unready: &watch::Sender<String>,
-    stop: Stop,
-) -> Result<(), OperatorError> {
-    let mut watches = JoinSet::new();
-    let start = async {
-        crds::wait(&watching.client, unready).await;
-        unready.send_replace("reading what there is".into());
-        let scopes: Vec<_> =
-            args.scopes().iter().map(|n| Scope::start(n.as_deref(), &watching, &mut watches)).collect();
-        for scope in &scopes {
-            scope.stores.ready().await.map_err(|error| watch_ended(error.to_string()))?;
-        }
-        Ok::<_, OperatorError>(scopes)
-    };
-    let scopes = tokio::select! {
-        scopes = start => scopes?,
-        () = stop.clone() => return Ok(()),
-    };
-    let stores = scopes.iter().map(|scope| scope.stores.clone()).collect();
-    watching.metrics.register(ObjectCollector::new(stores, watching.watchdog.clone())?)?;
-    unready.send_replace(String::new());
-    tracing::info!(scopes = scopes.len(), "ready");
-
-    let mut controllers = JoinSet::new();
-    let shared = Shared::new(args, &watching, leadership);
-    let concurrency = (args.concurrency / scopes.len().try_into().unwrap_or(u16::MAX)).max(1);
-    for Scope { stores, inboxes } in scopes {
-        let context = shared.context(stores);
-        start_controllers(&mut controllers, context, inboxes, concurrency, &stop);
-    }
-    tokio::select! {
-        () = stop.clone() => {}
-        Some(ended) = watches.join_next() => return Err(watch_ended(why(ended))),
-        Some(ended) = controllers.join_next() => {
-            // They end when they are asked to, which may be this very moment.
-            if stop.clone().now_or_never().is_none() {
-                return Err(OperatorError::Task { what: "a controller", why: why(ended) });
-            }
-        }
-    }
-    unready.send_replace("stopping".into());
-    tracing::info!("stopping: what was begun is brought to its end");
-    let drained = async { while controllers.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        tracing::warn!("some work did not end in time; the next leader continues it");
-    }
-    Ok(())
-}
-
-fn start_controllers(
-    tasks: &mut JoinSet<()>,
-    context: Context,
-    inboxes: Inboxes,
-    concurrency: u16,
-    stop: &Stop,
-) {
-    let stores = context.stores.clone();
-    tasks.spawn(controller::run(
-        context.clone(),
-        stores.requests,
-        inboxes.requests,
-        concurrency,
-        stop.clone(),
-    ));
-    tasks.spawn(controller::run(context.clone(), stores.models, inboxes.models, concurrency, stop.clone()));
-    tasks.spawn(controller::run(context, stores.runs, inboxes.runs, concurrency, stop.clone()));
-}
-
-/// A [`Context`] but for the stores.
-struct Shared<'a> {
-    args: &'a Args,
-    watching: &'a Watching,
-    leadership: Leadership,
-    recorder: Recorder,
-    prober: Prober,
-    progress: Arc<ProgressReader>,
-    journal: Arc<Journal>,
-}
-
-impl<'a> Shared<'a> {
-    fn new(args: &'a Args, watching: &'a Watching, leadership: Leadership) -> Self {
-        let reporter =
-            Reporter { controller: "lethe.dev/operator".into(), instance: Some(args.identity.clone()) };
-        let prober = Prober::new();
-        Self {
-            args,
-            watching,
-            leadership,
-            recorder: Recorder::new(watching.client.clone(), reporter),
-            progress: Arc::new(ProgressReader::new(prober.clone())),
-            prober,
-            journal: Arc::default(),
-        }
-    }
-
-    fn context(&self, stores: crate::stores::Stores) -> Context {
-        Context {
-            client: self.watching.client.clone(),
-            leadership: self.leadership.clone(),
-            metrics: self.watching.metrics.clone(),
-            recorder: self.recorder.clone(),
-            installation: Arc::new(self.args.installation()),
-            prober: self.prober.clone(),
-            progress: self.progress.clone(),
-            journal: self.journal.clone(),
-            stores,
-        }
-    }
-}
-
 /// A URI that is none is a mistake in the command line. A store that is not there yet may still be mounted.
 fn check_store(args: &Args) -> Result<(), OperatorError> {
     match lethe_store::Store::open(&args.store) {
@@ -248,14 +121,6 @@ fn failure(exit: Result<Exit, JoinError>) -> OperatorError {
         Ok(Exit::Never) => OperatorError::Task { what: "a background task", why: "no reason".into() },
         Err(error) => OperatorError::Task { what: "a background task", why: error.to_string() },
     }
-}
-
-fn watch_ended(why: String) -> OperatorError {
-    OperatorError::Task { what: "a watch", why }
-}
-
-fn why(ended: Result<(), JoinError>) -> String {
-    ended.map_or_else(|error| error.to_string(), |()| "no reason".into())
 }
 
 async fn until(mut ended: watch::Receiver<bool>) {

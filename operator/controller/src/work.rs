@@ -1,0 +1,127 @@
+//! From the first look at the cluster to the last reconciliation.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use kube::runtime::events::{Recorder, Reporter};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+};
+
+use crate::{
+    Args, OperatorError,
+    collector::ObjectCollector,
+    context::Context,
+    controller::{self, Stop},
+    crds,
+    journal::Journal,
+    leader::Leadership,
+    probe::Prober,
+    progress::ProgressReader,
+    scope::{Scope, Watching},
+};
+
+/// What is half done when the operator is asked to stop may take this long to end.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Watches, and works on what is seen, until `stop` and until what was begun is done.
+pub async fn work(
+    args: &Args,
+    watching: Watching,
+    leadership: Leadership,
+    unready: &watch::Sender<String>,
+    stop: Stop,
+) -> Result<(), OperatorError> {
+    let mut watches = JoinSet::new();
+    let scopes = tokio::select! {
+        scopes = look(args, &watching, unready, &mut watches) => scopes?,
+        () = stop.clone() => return Ok(()),
+    };
+    let stores = scopes.iter().map(|scope| scope.stores.clone()).collect();
+    watching.metrics.register(ObjectCollector::new(stores, watching.watchdog.clone())?)?;
+    let mut controllers = start_controllers(args, &watching, leadership, scopes, &stop);
+    unready.send_replace(String::new());
+    tracing::info!("ready");
+
+    tokio::select! {
+        () = stop.clone() => {}
+        Some(ended) = watches.join_next() => return Err(ended_early("a watch", ended)),
+        Some(ended) = controllers.join_next() => {
+            // They end when they are asked to, which may be this very moment.
+            if stop.clone().now_or_never().is_none() {
+                return Err(ended_early("a controller", ended));
+            }
+        }
+    }
+    unready.send_replace("stopping".into());
+    drain(controllers).await;
+    Ok(())
+}
+
+/// Starts the watches, and returns once every cache is filled. Controllers decide from whole caches only.
+async fn look(
+    args: &Args,
+    watching: &Watching,
+    unready: &watch::Sender<String>,
+    watches: &mut JoinSet<()>,
+) -> Result<Vec<Scope>, OperatorError> {
+    crds::wait(&watching.client, unready).await;
+    unready.send_replace("reading what there is".into());
+    let names = args.scopes();
+    let scopes: Vec<_> = names.iter().map(|name| Scope::start(name.as_deref(), watching, watches)).collect();
+    for scope in &scopes {
+        let ready = scope.stores.ready().await;
+        ready.map_err(|error| OperatorError::Task { what: "a watch", why: error.to_string() })?;
+    }
+    Ok(scopes)
+}
+
+fn start_controllers(
+    args: &Args,
+    watching: &Watching,
+    leadership: Leadership,
+    scopes: Vec<Scope>,
+    stop: &Stop,
+) -> JoinSet<()> {
+    let reporter =
+        Reporter { controller: "lethe.dev/operator".into(), instance: Some(args.identity.clone()) };
+    let recorder = Recorder::new(watching.client.clone(), reporter);
+    let installation = Arc::new(args.installation());
+    let prober = Prober::new();
+    let progress = Arc::new(ProgressReader::new(prober.clone()));
+    let journal = Arc::new(Journal::default());
+    let concurrency = (args.concurrency / scopes.len().try_into().unwrap_or(u16::MAX)).max(1);
+    let mut tasks = JoinSet::new();
+    for Scope { stores, inboxes } in scopes {
+        let context = Context {
+            client: watching.client.clone(),
+            leadership: leadership.clone(),
+            metrics: watching.metrics.clone(),
+            recorder: recorder.clone(),
+            installation: installation.clone(),
+            prober: prober.clone(),
+            progress: progress.clone(),
+            journal: journal.clone(),
+            stores: stores.clone(),
+        };
+        let (requests, models, runs) = (inboxes.requests, inboxes.models, inboxes.runs);
+        tasks.spawn(controller::run(context.clone(), stores.requests, requests, concurrency, stop.clone()));
+        tasks.spawn(controller::run(context.clone(), stores.models, models, concurrency, stop.clone()));
+        tasks.spawn(controller::run(context, stores.runs, runs, concurrency, stop.clone()));
+    }
+    tasks
+}
+
+async fn drain(mut controllers: JoinSet<()>) {
+    tracing::info!("stopping: what was begun is brought to its end");
+    let drained = async { while controllers.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::warn!("some work did not end in time; the next leader continues it");
+    }
+}
+
+fn ended_early(what: &'static str, ended: Result<(), JoinError>) -> OperatorError {
+    let why = ended.map_or_else(|error| error.to_string(), |()| "no reason".into());
+    OperatorError::Task { what, why }
+}
