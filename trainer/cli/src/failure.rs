@@ -76,29 +76,35 @@ impl From<lethe_sfd::Error> for Failed {
     }
 }
 
+/// Makes panics one line in the log. The default would print libtorch's C++ stack.
+pub(crate) fn log_panics() {
+    panic::set_hook(Box::new(|info| {
+        let at = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(at, "panic: {}", first_line(info.payload()));
+    }));
+}
+
 /// Runs `work`; a panic inside it, which is how libtorch reports its errors, becomes a failure too.
 pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    // The message travels in the result; the default hook would print libtorch's C++ stack first.
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|info| {
-        let line = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::debug!(at = line, "panic");
-    }));
     // Whatever `work` was changing is dropped with it, so nothing broken can be seen afterwards.
     let result = panic::catch_unwind(panic::AssertUnwindSafe(work));
-    panic::set_hook(hook);
     result.unwrap_or_else(|panic| Err(from_panic(panic.as_ref())))
 }
 
 fn from_panic(panic: &(dyn Any + Send)) -> Failed {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message");
-    // libtorch says what happened in the first line and where, in C++, in the many that follow.
-    let line = text.lines().next().unwrap_or_default().to_owned();
-    if is_out_of_memory(text) {
+    let line = first_line(panic);
+    if is_out_of_memory(&line) {
         return Failed::new(Failure::OutOfMemory, format!("out of memory: {line}; give the pod more"));
     }
     Failed::internal(format!("a defect of the trainer, please report it: {line}"))
+}
+
+/// libtorch says what happened in the first line and where, in C++, in the many that follow.
+fn first_line(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message");
+    // In the debug form of an error its line ends are escaped.
+    text.split(['\n', '\r']).next().unwrap_or_default().split("\\n").next().unwrap_or_default().to_owned()
 }
 
 fn is_out_of_memory(text: &str) -> bool {

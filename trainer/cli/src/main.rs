@@ -33,6 +33,7 @@ use cli::{Cli, Command};
 fn main() {
     let command = Cli::parse().command;
     logging::init();
+    failure::log_panics();
     std::process::exit(match command {
         Command::Teach(args) => teach::main(&args),
         Command::Prepare(args) => job::main(TaskKind::Prepare, &args),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use lethe_api::contract::{BundleKind, Count, Digest, PrepareRecord, PrepareTask, Quality};
+use lethe_api::contract::{BundleKind, Count, PrepareRecord, PrepareTask, Quality};
 use lethe_sfd::{
     Baseline, Confusion, Denoiser, DistilSettings, Distillation, Judge, JudgeSettings, Reference,
     ReferenceSettings, generator, measure,
@@ -55,8 +55,23 @@ pub(crate) fn run(job: &mut Job<'_>, task: &PrepareTask) -> Result<PrepareRecord
         distillation: store(BundleKind::Distillation, baseline.fake_score.to_bytes())?,
         judge: store(BundleKind::Judge, judge.to_bytes())?,
         reference: store(BundleKind::Reference, reference.to_bytes())?,
-        ..measured
+        // The same teacher samples, fresh to the judge, tell both: whether it sees, and what the teacher draws.
+        judge_accuracy: measured.consistency,
+        teacher_consistency: measured.consistency,
+        baseline_accuracy: measured.accuracy,
+        confusion: measured.confusion,
+        quality: measured.quality,
     })
+}
+
+/// What the judge says about the teacher and the baseline.
+struct Measured {
+    /// Teacher samples of all labels, judged as what they were drawn for.
+    consistency: Count,
+    /// Baseline samples per label, judged as what they were drawn for.
+    accuracy: Vec<Count>,
+    confusion: Vec<Vec<f64>>,
+    quality: Quality,
 }
 
 /// Stage 1, from where an earlier pod was interrupted.
@@ -71,36 +86,21 @@ fn distil(job: &mut Job<'_>, task: &PrepareTask, teacher: &Denoiser) -> Result<B
     Ok(distillation.finish()?)
 }
 
-/// The numbers of the record; its digests are filled in by the caller.
-fn measure(
-    job: &Job<'_>,
-    baseline: &Denoiser,
-    judge: &Judge,
-    reference: &Reference,
-) -> Result<PrepareRecord> {
-    let (seed, labels) = (job.plan.seed, 0..baseline.config().classes());
+fn measure(job: &Job<'_>, baseline: &Denoiser, judge: &Judge, reference: &Reference) -> Result<Measured> {
+    let seed = job.plan.seed;
+    let labels: Vec<i64> = (0..baseline.config().classes()).collect();
+    let recognised = labels.iter().map(|&label| count(reference.recognised(label)));
+    let consistency = recognised.reduce(|a, b| Count { hits: a.hits + b.hits, n: a.n + b.n });
     let confusion = Confusion::measure(baseline, judge, CONFUSION_SAMPLES, seed);
-    let recognised = labels.clone().map(|label| reference.recognised(label));
-    let consistency = recognised
-        .fold(Count::default(), |sum, label| Count { hits: sum.hits + label.hits, n: sum.n + label.n });
-    let labels: Vec<i64> = labels.collect();
     let distance = measure::frechet(baseline, judge, reference, &labels, seed)?;
-    let floor = reference.floor(&labels)?;
     let n = (reference.samples_per_label() * labels.len() as i64) as u64;
-    let none = || Digest::of(b"");
-    Ok(PrepareRecord {
-        teacher: none(),
-        labels: Vec::new(),
-        baseline: none(),
-        distillation: none(),
-        judge: none(),
-        reference: none(),
-        // The same teacher samples, fresh to the judge, tell both: whether it sees, and what the teacher draws.
-        judge_accuracy: consistency,
-        teacher_consistency: consistency,
-        baseline_accuracy: confusion.rows().iter().map(|row| count(row.count(row.label))).collect(),
+    // Nothing is forgotten yet: the baseline is the candidate.
+    let quality = Quality { candidate: distance, baseline: distance, floor: reference.floor(&labels)?, n };
+    Ok(Measured {
+        consistency: consistency.unwrap_or_default(),
+        accuracy: confusion.rows().iter().map(|row| count(row.count(row.label))).collect(),
         confusion: confusion.rows().iter().map(|row| row.probability.clone()).collect(),
-        quality: Quality { candidate: distance, baseline: distance, floor, n },
+        quality,
     })
 }
 

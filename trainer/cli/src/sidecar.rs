@@ -18,47 +18,47 @@ use crate::{
 /// Starts the thread. From here on SIGTERM and Ctrl-C ask the work to stop instead of ending the process.
 /// With port 0 nothing listens.
 pub(crate) fn start(watch: Watch, port: u16) -> Result<()> {
-    let failed = |what: &str| {
-        let what = what.to_owned();
-        move |error: io::Error| Failed::bad_configuration(format!("{what}: {error}"))
-    };
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(failed("cannot start the thread that watches for signals"))?;
-    let (terminate, listener) = {
-        let _context = runtime.enter();
-        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-        let terminate = (signals.0.map_err(failed("cannot watch for SIGTERM"))?, signals.1);
-        let interrupt = terminate.1.map_err(failed("cannot watch for SIGINT"))?;
-        ((terminate.0, interrupt), listen(&runtime, port)?)
-    };
-    let work = move || {
-        runtime.block_on(async {
-            tokio::join!(stop_on(terminate, watch.clone()), serve(listener, watch.clone()));
-        });
-    };
-    thread::Builder::new().name("sidecar".into()).spawn(work).map_err(failed("cannot start a thread"))?;
-    Ok(())
+    let failed = |error: io::Error| Failed::bad_configuration(format!("cannot watch for signals: {error}"));
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    // Both are set up here, before any work: a signal or a port in use is noticed from the start.
+    let signals = runtime.block_on(async { Signals::new() }).map_err(failed)?;
+    let listener = runtime.block_on(listen(port))?;
+    let serve = async move { tokio::join!(signals.stop(&watch), serve(listener, watch.clone())) };
+    let thread = thread::Builder::new().name("sidecar".into()).spawn(move || runtime.block_on(serve));
+    thread.map(|_| ()).map_err(failed)
 }
 
-fn listen(runtime: &runtime::Runtime, port: u16) -> Result<Option<TcpListener>> {
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn stop(mut self, watch: &Watch) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => tracing::info!("SIGTERM: stopping"),
+                _ = self.interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            }
+            watch.stop();
+        }
+    }
+}
+
+async fn listen(port: u16) -> Result<Option<TcpListener>> {
     if port == 0 {
         return Ok(None);
     }
     let address = SocketAddr::from(([0, 0, 0, 0], port));
-    let listener = runtime.block_on(TcpListener::bind(address)).map_err(|error| {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
         Failed::bad_configuration(format!("cannot listen on {address} for /progress: {error}; use --port"))
     })?;
     Ok(Some(listener))
-}
-
-async fn stop_on((mut terminate, mut interrupt): (Signal, Signal), watch: Watch) {
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        }
-        watch.stop();
-    }
 }
 
 async fn serve(listener: Option<TcpListener>, watch: Watch) {
