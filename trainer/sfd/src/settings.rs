@@ -143,7 +143,7 @@ impl Default for JudgeSettings {
             steps: 2_000,
             batch: 128,
             learning_rate: 1e-3,
-            noise: 0.1,
+            noise: 0.2,
             hidden: 256,
             features: 128,
         }
