@@ -70,6 +70,17 @@ impl Args {
         }
     }
 
+    /// Why trainer pods would not find a store on a volume, if they would not.
+    pub fn store_is_out_of_reach(&self) -> Option<String> {
+        let path = self.store.strip_prefix("file://")?;
+        let mount = self.store_mount_path.trim_end_matches('/');
+        if self.store_volume.is_none() {
+            return Some(format!("--store is {}, but there is no --store-volume to mount", self.store));
+        }
+        let below = path.strip_prefix(mount).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        (!below).then(|| format!("--store is {}, but the volume is mounted at {mount}", self.store))
+    }
+
     /// The watched namespaces, each once; one `None` stands for all of them.
     pub fn scopes(&self) -> Vec<Option<String>> {
         let mut names: Vec<_> = self
@@ -126,6 +137,17 @@ mod tests {
         assert_eq!(volume.persistent_volume_claim.unwrap().claim_name, "bundles");
         assert_eq!((volume.name.as_str(), path.as_str()), ("store", "/data"));
         assert!(parse(&[]).unwrap().installation().store_volume.is_none());
+    }
+
+    #[test]
+    fn a_store_that_pods_would_not_find_is_noticed() {
+        let reason = |flags: &[&str]| parse(flags).unwrap().store_is_out_of_reach();
+        let volume = r#"--store-volume={"emptyDir":{}}"#;
+        assert_eq!(reason(&[volume]), None);
+        assert_eq!(reason(&[volume, "--store=file:///artifacts/team"]), None);
+        assert_eq!(reason(&["--store=s3://bucket"]), None);
+        assert!(reason(&[]).unwrap().contains("no --store-volume"));
+        assert!(reason(&[volume, "--store=file:///artifacts2"]).unwrap().contains("mounted at /artifacts"));
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub async fn run_with(
 
 /// A URI that is none is a mistake in the command line. A store that is not there yet may still be mounted.
 fn check_store(args: &Args) -> Result<(), OperatorError> {
+    if let Some(reason) = args.store_is_out_of_reach() {
+        tracing::warn!(reason, "trainer pods would not find the store");
+    }
     match lethe_store::Store::open(&args.store) {
         Ok(_) => Ok(()),
         Err(error @ lethe_store::Error::Uri { .. }) => Err(OperatorError::Store(error)),
