@@ -304,27 +304,5 @@ fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_placeholder_of_the_page_is_filled() {
-        let keys = PAGE.split("{{").skip(1).filter_map(|part| part.split_once("}}")).map(|(key, _)| key);
-        let values: Vec<_> = keys.map(|key| (key, "X")).collect();
-        assert!(values.len() > 15 && !fill(&values).contains("{{"));
-    }
-
-    #[test]
-    fn numbers_are_short_to_read_and_bounds_never_too_small() {
-        assert_eq!(thousands(1_234_567.4), "1,234,567");
-        assert_eq!((thousands(0.0), thousands(999.6)), ("0".into(), "1,000".into()));
-        assert_eq!(percent(0.002_098), "0.21 %");
-        assert_eq!(percent(0.9957), "99.6 %");
-        assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
-    }
-
-    #[test]
-    fn text_from_the_cluster_cannot_break_out_of_the_page() {
-        assert_eq!(escape("<b a=\"&\">"), "&lt;b a=&quot;&amp;&quot;&gt;");
-    }
-}
+#[path = "report_tests.rs"]
+mod tests;
