@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::CWD;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
-use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 use super::config::{self, Component, SYSCTLS};
 use super::layout::{API_PORT, INSIDE, INSIDE_BIN, NODE_IP, STORE, inside};
@@ -167,7 +167,7 @@ impl Node {
             command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
         let helper = pid_of(&child)?;
         loop {
-            let Some((pid, status)) = waitpid(None, WaitOptions::empty())? else { continue };
+            let Some((pid, status)) = wait(WaitOptions::empty())? else { continue };
             if pid == helper {
                 return Ok(status);
             }
@@ -179,7 +179,7 @@ impl Node {
 
     /// Waits for children until a component ends; without blocking if `options` says so.
     fn reap(&mut self, options: WaitOptions) -> Result<Option<(Component, WaitStatus)>> {
-        while let Some((pid, status)) = waitpid(None, options)? {
+        while let Some((pid, status)) = wait(options)? {
             if let Some(component) = self.take(pid) {
                 return Ok(Some((component, status)));
             }

@@ -70,6 +70,7 @@ impl Cluster {
         let bin = setup::kubernetes::binaries()?;
         setup::coredns::binary()?;
         let pause = crate::image::pause()?;
+        let binary = prepare::own_binary()?;
         let layout = Layout::of(&options.name)?;
         let _lock = Lock::acquire(&layout.dir)?;
         if is_up(&layout) {
@@ -79,7 +80,8 @@ impl Cluster {
             );
         }
         remove(&layout).context("cannot remove what an earlier start left")?;
-        let started = progress::step(&format!("start cluster {}", layout.name), || start(&layout, &bin));
+        let started =
+            progress::step(&format!("start cluster {}", layout.name), || start(&layout, &bin, &binary));
         let ready = started.and_then(|cluster| {
             progress::step("node ready", || {
                 // What a dead component's callers say is worth less than why it died.
@@ -192,7 +194,7 @@ impl Cluster {
         Ok(true)
     }
 
-    /// Makes the node say it has `gpus` GPUs. Also needed after the kubelet was started anew: it forgets them.
+    /// Makes the node say it has `gpus` GPUs, now and until the next call.
     ///
     /// # Errors
     /// If the API server refuses.
@@ -293,8 +295,8 @@ fn remove(layout: &Layout) -> Result<()> {
     cache::remove(&layout.dir)
 }
 
-fn start(layout: &Layout, bin: &Path) -> Result<Cluster> {
-    prepare::files(layout)?;
+fn start(layout: &Layout, bin: &Path, binary: &Path) -> Result<Cluster> {
+    prepare::files(layout, binary)?;
     Hierarchies::find()?.create(&layout.cgroup())?;
     let mut outside = spawn(layout, bin)?;
     let deadline = Instant::now() + READY_WITHIN;

@@ -10,13 +10,13 @@ use anyhow::{Context, Result, bail};
 use super::layout::{API_PORT, DNS_USER, Layout, NODE, NODE_IP, SERVICE_IP};
 use super::pki::{ADMIN, Authority, Subject, write_secret};
 use super::{config, init};
-use crate::{cmd, setup};
+use crate::{cmd, progress, setup};
 
-/// Makes everything that the first process and the components read.
+/// Makes everything that the first process and the components read; `binary` is [`own_binary`].
 ///
 /// # Errors
-/// Of the file system, or if the first process's binary cannot be found.
-pub(super) fn files(layout: &Layout) -> Result<()> {
+/// Of the file system.
+pub(super) fn files(layout: &Layout, binary: &Path) -> Result<()> {
     for dir in init::node_dirs().chain(["logs", "etcd", "cni", "sysctl"]) {
         let dir = layout.dir.join(dir);
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -36,7 +36,7 @@ pub(super) fn files(layout: &Layout) -> Result<()> {
     for (file, value) in config::SYSCTLS {
         write(&format!("sysctl/{}", file.replace('/', ".")), format!("{value}\n"))?;
     }
-    copy(&own_binary()?, &layout.init())?;
+    copy(binary, &layout.init())?;
     copy(&setup::coredns::binary()?, &layout.dir.join("coredns"))
 }
 
@@ -91,7 +91,10 @@ fn cni_plugins() -> Result<&'static str> {
 }
 
 /// The `xtask` binary. A test that starts a cluster is another program and has it built.
-fn own_binary() -> Result<PathBuf> {
+///
+/// # Errors
+/// If it does not build.
+pub(super) fn own_binary() -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find this program's own file")?;
     if own.file_stem().is_some_and(|name| name == "xtask") {
         return Ok(own);
@@ -102,7 +105,7 @@ fn own_binary() -> Result<PathBuf> {
     build
         .args(["build", "--quiet", "--bin", "xtask", "--message-format=json", "--manifest-path"])
         .arg(manifest);
-    let messages = cmd::output(&mut build)?;
+    let messages = progress::step("build xtask, which runs in the node", || cmd::output(&mut build))?;
     match crate::cargo::executables(&messages).into_iter().find(|(name, _)| name == "xtask") {
         Some((_, path)) => Ok(path),
         None => bail!("`{}` reported no executable", cmd::line(&build)),
