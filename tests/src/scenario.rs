@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, future::LocalBoxFuture};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// What the scenarios of one binary share.
@@ -31,7 +31,7 @@ pub trait Tier: Sized + Send + Sync + 'static {
 pub struct Scenario<T: Tier> {
     /// `module::function`.
     pub name: &'static str,
-    pub body: for<'a> fn(&'a T::World) -> BoxFuture<'a, Result<()>>,
+    pub body: for<'a> fn(&'a T::World) -> LocalBoxFuture<'a, Result<()>>,
 }
 
 /// Lists async functions that take a `&World` as scenarios: `scenarios![admission: a, b; lifecycle: c]`.

@@ -167,6 +167,15 @@ impl World {
         apply(&self.client, &self.namespace, manifest).await
     }
 
+    /// As `kubectl create`: nothing of that name may be there.
+    ///
+    /// # Errors
+    /// If the API server refuses; that is an answer that scenarios may want.
+    pub async fn create(&self, manifest: &Value) -> kube::Result<DynamicObject> {
+        let object = serde_json::from_value(manifest.clone()).map_err(kube::Error::SerdeError)?;
+        dynamic(&self.client, &self.namespace, manifest).create(&PostParams::default(), &object).await
+    }
+
     /// Changes something as a person would with `kubectl patch --type=merge`.
     ///
     /// # Errors
@@ -349,15 +358,19 @@ impl World {
 /// # Errors
 /// If the API server refuses.
 pub async fn apply(client: &Client, namespace: &str, manifest: &Value) -> kube::Result<DynamicObject> {
-    let text = |key: &str| manifest[key].as_str().unwrap_or_default();
-    let (group, version) = text("apiVersion").rsplit_once('/').unwrap_or(("", text("apiVersion")));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("kind")));
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
     // As kubectl asks for: a field that nobody knows is an error.
     let strict =
         PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply(PERSON) };
-    api.patch(name, &strict.force(), &Patch::Apply(manifest)).await
+    dynamic(client, namespace, manifest).patch(name, &strict.force(), &Patch::Apply(manifest)).await
+}
+
+/// The resource that a manifest is of.
+fn dynamic(client: &Client, namespace: &str, manifest: &Value) -> Api<DynamicObject> {
+    let text = |key: &str| manifest[key].as_str().unwrap_or_default();
+    let (group, version) = text("apiVersion").rsplit_once('/').unwrap_or(("", text("apiVersion")));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("kind")));
+    Api::namespaced_with(client.clone(), namespace, &resource)
 }
 
 /// The policy of `examples/`, but a trainer that fails is not tried again: that would only take time.

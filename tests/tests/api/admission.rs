@@ -19,7 +19,9 @@ pub async fn every_example_is_accepted(world: &World) -> Result<()> {
             continue;
         }
         for manifest in examples::read(&file)? {
-            world.apply(&manifest).await.with_context(|| format!("examples/{file}"))?;
+            let named = manifest["metadata"]["name"].is_string();
+            let result = if named { world.apply(&manifest).await } else { world.create(&manifest).await };
+            result.with_context(|| format!("examples/{file}"))?;
         }
     }
     let part = examples::first("model-impossible.yaml")?;
@@ -32,7 +34,7 @@ pub async fn a_request_that_contradicts_itself_is_refused(world: &World) -> Resu
     let good = request("good", &["3"], "8");
     let cases: [(&str, &str, Value, &str); 10] = [
         ("no targets", "/spec/targets", json!([]), "should have at least 1 items"),
-        ("a target twice", "/spec/targets", json!([{"label": "3"}, {"label": "3"}]), "duplicate"),
+        ("a target twice", "/spec/targets", json!([{"label": "3"}, {"label": "3"}]), "Duplicate value"),
         ("an empty label", "/spec/targets", json!([{"label": ""}]), "should be at least 1 chars long"),
         ("65 targets", "/spec/targets", many_targets(65), "must have at most 64 items"),
         ("override is a target", "/spec/override/label", json!("3"), "the override label is itself a target"),
@@ -98,7 +100,7 @@ pub async fn a_policy_must_ask_for_every_gate_once(world: &World) -> Result<()> 
     };
     let cases: [(&str, &str, Value, &str); 9] = [
         ("a gate is missing", "/spec/gates", without_last, "should have at least 5 items"),
-        ("a gate twice", "/spec/gates", twice, "uplicate"),
+        ("a gate twice", "/spec/gates", twice, "Duplicate value"),
         (
             "no bound",
             "/spec/gates",
@@ -141,7 +143,7 @@ pub async fn a_model_cannot_be_what_lethe_cannot_serve(world: &World) -> Result<
         ("a long name", "/metadata/name", json!("m".repeat(41)), "at most 40 characters"),
         ("a StatefulSet", "/spec/serving/target/kind", json!("StatefulSet"), "only an apps/v1 Deployment"),
         ("port 0", "/spec/serving/port", json!(0), "should be greater than or equal to 1"),
-        ("no digest", "/spec/base/digest", json!("latest"), "should"),
+        ("no digest", "/spec/base/digest", json!("latest"), "should match"),
         ("a path, no URI", "/spec/base/uri", json!("/artifacts/base"), "should match"),
         ("no container", "/spec/serving/container", json!(""), "should be at least 1 chars long"),
     ];
@@ -211,7 +213,7 @@ async fn check_refusals(world: &World, good: &Value, cases: &[(&str, &str, Value
     for (what, pointer, value, words) in cases {
         let mut bad = good.clone();
         put(&mut bad, pointer, value.clone())?;
-        refused(world.apply(&bad).await, words).with_context(|| (*what).to_owned())?;
+        refused(world.create(&bad).await, words).with_context(|| (*what).to_owned())?;
     }
     Ok(())
 }

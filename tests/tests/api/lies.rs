@@ -99,7 +99,7 @@ pub async fn measurements_that_prove_nothing_hold_the_request(world: &World) -> 
             m.targets[0].control.hits = 5
         })
         .await?;
-    scene.mismeasure("dirty", Reason::GateFailed, "Hygiene Fail", |m| m.hygiene[0].passed = false).await?;
+    scene.mismeasure("dirty", Reason::GateFailed, "hygiene Fail", |m| m.hygiene[0].passed = false).await?;
     scene.mismeasure("unchecked", Reason::GateError, "not checked", |m| m.hygiene.clear()).await?;
     scene.assert_nothing_changed().await
 }

@@ -159,14 +159,14 @@ pub async fn a_policy_that_changes_during_a_run_does_not_change_the_run(world: &
     world.request("strict", "3", "8").await?;
     let task = world.task(Stage::Forget).await?;
     let mut lax = policy()?;
-    lax["spec"]["gates"][0]["maxBound"] = json!("1");
+    lax["spec"]["gates"][0]["maxBound"] = json!("0.5");
     world.apply(&lax).await?;
     world.succeed(&task).await?;
     world.evaluate(|measured| measured.targets[0].leak.hits = 300).await?;
     world.request_until("strict", RequestPhase::Held).await?;
     // It counts for the next one.
     wait::until(&world.api::<UnlearnPolicy>(), POLICY, "it is lax", |p| {
-        p.spec.gates[0].max_bound.as_deref() == Some("1")
+        p.spec.gates[0].max_bound.as_deref() == Some("0.5")
     })
     .await?;
     world.request("lax", "3", "8").await?;

@@ -5,8 +5,14 @@ use std::process::ExitCode;
 use lethe_tests::{Server, scenarios};
 
 mod admission;
+mod crash;
+mod deletion;
 mod lies;
 mod lifecycle;
+mod metrics;
+mod rights;
+mod rollout;
+mod waiting;
 
 fn main() -> ExitCode {
     lethe_tests::scenario::main::<Server>(scenarios![
@@ -39,5 +45,45 @@ fn main() -> ExitCode {
             a_trainer_that_never_ends_runs_into_its_deadline,
             a_preparation_that_fails_says_how_to_go_on,
             a_judge_that_cannot_judge_is_refused;
+        waiting:
+            an_image_that_cannot_be_pulled_is_shown_and_waited_for,
+            a_gpu_that_never_comes_is_shown_and_not_waited_for_beyond_the_deadline,
+            a_request_may_come_before_everything_that_it_needs,
+            a_store_that_is_not_there_is_waited_for,
+            a_policy_that_is_deleted_holds_up_the_next_run_only,
+            a_trainer_that_says_how_far_it_is_is_repeated;
+        deletion:
+            a_request_that_is_deleted_while_it_waits_leaves_nothing,
+            a_request_that_is_deleted_in_training_stops_it,
+            a_request_that_is_deleted_in_evaluation_stops_it,
+            of_two_requests_in_a_run_the_other_one_is_worked_for_again,
+            a_request_that_is_replaced_is_another_one,
+            a_request_that_is_deleted_in_the_roll_out_is_in_the_ledger,
+            a_fulfilled_request_that_is_deleted_stays_forgotten,
+            a_model_that_comes_back_has_its_ledger_back,
+            a_model_that_is_deleted_during_a_run_takes_the_run_with_it,
+            a_run_that_somebody_deletes_is_planned_again;
+        rollout:
+            pods_that_do_not_become_available_bring_the_previous_digest_back,
+            pods_that_report_another_digest_are_never_confirmed,
+            a_roll_out_that_was_turned_back_can_be_tried_again,
+            a_target_that_disappears_during_the_roll_out_is_not_a_success,
+            a_target_without_the_container_is_never_touched,
+            drift_is_seen_said_and_healed,
+            what_others_own_in_the_deployment_is_left_alone,
+            every_replica_must_serve_the_candidate;
+        crash:
+            an_operator_that_dies_after_every_write_comes_to_the_same_end,
+            an_operator_that_is_killed_at_every_stage_goes_on,
+            a_job_that_vanishes_after_its_run_is_not_created_again,
+            of_two_replicas_one_acts_and_hands_over_when_it_is_stopped,
+            a_leader_that_was_frozen_does_not_write_when_it_wakes;
+        rights:
+            an_idle_operator_writes_nothing,
+            every_right_is_used_and_none_is_missing,
+            the_chart_reads_no_secrets_and_has_no_wildcards;
+        metrics:
+            series_come_with_their_object_and_go_with_it,
+            a_gate_that_fails_is_counted;
     ])
 }

@@ -1,0 +1,178 @@
+//! The operator dies, or there are two of it.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{ResourceExt, api::ListParams};
+use lethe_api::v1alpha1::{RequestPhase, Stage};
+use lethe_tests::{
+    World, examples,
+    operator::Operator,
+    proxy::Proxy,
+    rights, server, trainer, wait,
+    world::{MODEL, policy},
+};
+use rustix::process::Signal;
+use tokio::sync::oneshot;
+
+/// More than any operator needs for one request. One that repeats itself after every death never ends.
+const MOST_DEATHS: usize = 120;
+
+pub async fn an_operator_that_dies_after_every_write_comes_to_the_same_end(world: &World) -> Result<()> {
+    world.await_service_account().await?;
+    let launch = world.launch().await?;
+    let upstream = server::client(rights::kubeconfig(&world.server, &world.namespace).await?).await?;
+    let proxy = Proxy::start(upstream).await?;
+    let launch = world.through(&launch, &proxy.url, "operator-0")?;
+    world.apply(&policy()?).await?;
+    world.apply(&examples::first("serving.yaml")?).await?;
+    world.apply(&world.model()?).await?;
+
+    let (done, mut over) = oneshot::channel();
+    let life = async {
+        let task = world.task(Stage::Prepare).await?;
+        world.succeed(&task).await?;
+        world.request("forget-three", "3", "8").await?;
+        let candidate = world.forget(|_| {}).await?;
+        world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+        world
+            .model_until("its run is over", |m| m.status.as_ref().is_some_and(|s| s.active_run.is_none()))
+            .await?;
+        let _ = done.send(());
+        Ok::<_, anyhow::Error>(candidate)
+    };
+    let deaths = async {
+        let mut deaths = Vec::new();
+        loop {
+            let mut operator = Operator::start(&launch)?;
+            let mut told = proxy.kill_after_next_write(operator.id()?);
+            tokio::select! {
+                write = told.recv() => deaths.push(write.context("the proxy ended")?),
+                _ = &mut over => return Ok(deaths),
+            }
+            operator.ended().await?;
+            ensure!(deaths.len() <= MOST_DEATHS, "it writes the same again and again: {deaths:#?}");
+        }
+    };
+    let (candidate, deaths) = tokio::try_join!(life, deaths)?;
+
+    ensure!(deaths.len() > 15, "it died only {} times: {deaths:#?}", deaths.len());
+    world.assert_serves(&candidate).await?;
+    let ledger = world.ledger().await?;
+    ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
+    one_job_per_stage(world).await
+}
+
+pub async fn an_operator_that_is_killed_at_every_stage_goes_on(world: &World) -> Result<()> {
+    world.begin().await?;
+    let task = world.task(Stage::Prepare).await?;
+    world.crash_operator().await?;
+    world.succeed(&task).await?;
+    world.request("forget-three", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    // While it is dead the stage ends.
+    world.take_operator().await?.kill().await?;
+    world.succeed(&task).await?;
+    let job = task.pod.owner_references().first().context("a pod without a Job")?.name.clone();
+    let complete = |job: &Job| {
+        let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Complete" && c.status == "True"))
+    };
+    wait::until(&world.api::<Job>(), &job, "it is complete", complete).await?;
+    world.start_operator().await?;
+    let evaluation = world.task(Stage::Evaluate).await?;
+    world.crash_operator().await?;
+    world.succeed(&evaluation).await?;
+    world.request_until("forget-three", RequestPhase::RollingOut).await.ok();
+    world.crash_operator().await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    world.assert_serves(&trainer::product(&task.digest)).await?;
+    one_job_per_stage(world).await
+}
+
+pub async fn a_job_that_vanishes_after_its_run_is_not_created_again(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("forget-three", "3", "8").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    for job in world.jobs().await? {
+        world.delete::<Job>(&job).await?;
+        wait::until_gone(&world.api::<Job>(), &job, None).await?;
+    }
+    world.crash_operator().await?;
+    // The operator has looked at everything again once it has worked for another request.
+    world.request("forget-seven", "7", "1").await?;
+    let task = world.task(Stage::Forget).await?;
+    let jobs = world.jobs().await?;
+    ensure!(jobs == [format!("{}-forget", task.plan.run)], "{jobs:?}");
+    Ok(())
+}
+
+pub async fn of_two_replicas_one_acts_and_hands_over_when_it_is_stopped(world: &World) -> Result<()> {
+    let pair = Pair::start(world).await?;
+    world.prepare().await?;
+    let (first, second) = (pair.first.writes().len(), pair.second.writes().len());
+    ensure!(first > 0 && second == 0, "the first wrote {first} times, the second {second} times");
+    let status = pair.operators.0.stop().await?;
+    ensure!(status.success(), "the first ended with {status}");
+    world.request("forget-three", "3", "8").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    ensure!(!pair.second.writes().is_empty(), "the second wrote nothing");
+    one_job_per_stage(world).await
+}
+
+pub async fn a_leader_that_was_frozen_does_not_write_when_it_wakes(world: &World) -> Result<()> {
+    let mut pair = Pair::start(world).await?;
+    world.prepare().await?;
+    pair.operators.0.signal(Signal::STOP)?;
+    let before = pair.first.writes().len();
+    // It wakes while the other one acts, and there is something to do.
+    world.request("forget-three", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    ensure!(!pair.second.writes().is_empty(), "the second wrote nothing");
+    pair.operators.0.signal(Signal::CONT)?;
+    world.succeed(&task).await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    let status = pair.operators.0.ended().await?;
+    ensure!(!status.success(), "it lost the lease and ended with {status}");
+    let wrote = pair.first.writes().split_off(before);
+    ensure!(wrote.is_empty(), "the frozen leader wrote {wrote:?}");
+    one_job_per_stage(world).await
+}
+
+/// Two replicas, each behind a proxy that knows what it writes. The first has the lease.
+struct Pair {
+    first: Proxy,
+    second: Proxy,
+    operators: (Operator, Operator),
+}
+
+impl Pair {
+    async fn start(world: &World) -> Result<Self> {
+        world.await_service_account().await?;
+        let launch = world.launch().await?;
+        let upstream = server::client(rights::kubeconfig(&world.server, &world.namespace).await?).await?;
+        let (first, second) = (Proxy::start(upstream.clone()).await?, Proxy::start(upstream).await?);
+        let leader = Operator::start(&world.through(&launch, &first.url, "operator-a")?)?;
+        leader.metrics_until("it leads", |text| text.contains("lethe_leader 1\n")).await?;
+        let other = Operator::start(&world.through(&launch, &second.url, "operator-b")?)?;
+        other.ready().await?;
+        world.apply(&policy()?).await?;
+        world.apply(&examples::first("serving.yaml")?).await?;
+        world.apply(&world.model()?).await?;
+        Ok(Self { first, second, operators: (leader, other) })
+    }
+}
+
+/// Every Job and every pod of it was made once.
+async fn one_job_per_stage(world: &World) -> Result<()> {
+    let jobs = world.jobs().await?;
+    let stages = ["evaluate", "forget", "prepare"]
+        .map(|stage| jobs.iter().filter(|job| job.starts_with(MODEL) && job.ends_with(stage)).count());
+    ensure!(stages == [1, 1, 1], "{jobs:?}");
+    let selector = ListParams::default().labels("app.kubernetes.io/name=lethe-trainer");
+    let pods = world.api::<Pod>().list(&selector).await?.items;
+    ensure!(pods.len() == 3, "{:?}", pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
+    Ok(())
+}

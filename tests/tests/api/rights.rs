@@ -1,0 +1,120 @@
+//! What the operator does to the API server: nothing when nothing happens, and nothing that it has no right to,
+//! nor a right to anything that it does not do.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::ResourceExt;
+use lethe_api::v1alpha1::{
+    BUNDLE_ANNOTATION, ConditionType, DiffusionModel, RequestPhase, Stage, UnlearnRequest,
+};
+use lethe_tests::{
+    World,
+    audit::{self, Use},
+    rights, wait,
+    world::{MODEL, bundle},
+};
+use serde_json::json;
+
+/// Several polls, renewals of the lease and whatever else would show itself.
+const LONG_ENOUGH: usize = 8;
+
+pub async fn an_idle_operator_writes_nothing(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("fulfilled", "3", "8").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("fulfilled", RequestPhase::Fulfilled).await?;
+    world.request("held", "7", "1").await?;
+    world.forget(|measured| measured.targets[0].leak.hits = 500).await?;
+    world.request_until("held", RequestPhase::Held).await?;
+    world
+        .model_until("its run is over", |m| m.status.as_ref().is_some_and(|s| s.active_run.is_none()))
+        .await?;
+
+    let entries = || async { audit::of(&world.server.audit_log(), &world.namespace) };
+    let renewals = |entries: &Vec<audit::Entry>| {
+        entries.iter().filter(|e| e.is_of_a_lease() && e.verb == "patch").count()
+    };
+    let at_rest = entries().await?;
+    // The lease is renewed every two seconds: that is the clock.
+    let until = renewals(&at_rest) + LONG_ENOUGH;
+    let after =
+        wait::until_answer("the lease was renewed", entries, |entries| renewals(entries) >= until).await?;
+    let new: Vec<_> = after[at_rest.len()..].iter().filter(|e| !e.is_of_a_lease()).collect();
+    let writes: Vec<_> = new.iter().filter(|e| e.is_write()).collect();
+    ensure!(writes.is_empty(), "an idle operator wrote {writes:#?}");
+    let reads: Vec<_> = new.iter().filter(|e| e.verb != "watch").collect();
+    ensure!(reads.is_empty(), "an idle operator asked for {reads:#?}");
+    Ok(())
+}
+
+pub async fn every_right_is_used_and_none_is_missing(world: &World) -> Result<()> {
+    live_a_full_life(world).await?;
+    let entries = audit::of(&world.server.audit_log(), &world.namespace)?;
+    let forbidden: Vec<_> = entries.iter().filter(|entry| entry.is_forbidden()).collect();
+    ensure!(forbidden.is_empty(), "the chart lacks a right: {forbidden:#?}");
+    let used: BTreeSet<Use> = entries.iter().filter_map(audit::Entry::used).collect();
+    let granted = granted(world).await?;
+    let unused: Vec<_> = granted.difference(&used).collect();
+    ensure!(unused.is_empty(), "the chart gives rights that nobody uses: {unused:?}");
+    Ok(())
+}
+
+pub async fn the_chart_reads_no_secrets_and_has_no_wildcards(world: &World) -> Result<()> {
+    rights::grant(&world.server, &world.namespace).await?;
+    for (verb, resource) in granted(world).await? {
+        ensure!(!verb.contains('*') && !resource.contains('*'), "{verb} on {resource}");
+        ensure!(!resource.contains("secrets"), "{verb} on {resource}");
+    }
+    Ok(())
+}
+
+/// Everything that an operator does in its life: all of the chart's rights are for something in here.
+async fn live_a_full_life(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("withdrawn", "5", "6").await?;
+    let task = world.task(Stage::Forget).await?;
+    world.delete::<UnlearnRequest>("withdrawn").await?;
+    wait::until_gone(&world.api::<Pod>(), &task.pod.name_any(), None).await?;
+    world.request("first", "3", "8").await?;
+    let candidate = world.forget(|_| {}).await?;
+    world.request_until("first", RequestPhase::Fulfilled).await?;
+    // Twice the same drift: the second time its event is counted, not published anew.
+    for _ in 0..2 {
+        let annotations = json!({BUNDLE_ANNOTATION: null});
+        let drift = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+        world.patch::<Deployment>(MODEL, drift).await?;
+        wait::until(&world.api::<Deployment>(), MODEL, "it was healed", |d| {
+            bundle(d).as_deref() == Some(candidate.as_str())
+        })
+        .await?;
+        world.model_until("it is Ready again", is_serving).await?;
+    }
+    world.delete::<DiffusionModel>(MODEL).await?;
+    wait::until_gone(&world.api::<DiffusionModel>(), MODEL, None).await?;
+    world.apply(&world.model()?).await?;
+    world.prepare().await?;
+    world.take_operator().await?.stop().await.map(|_| ())
+}
+
+fn is_serving(model: &DiffusionModel) -> bool {
+    let conditions = model.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+    ConditionType::Ready.is_true(conditions)
+}
+
+/// Every verb on every resource that the chart's Roles give.
+async fn granted(world: &World) -> Result<BTreeSet<Use>> {
+    let mut granted = BTreeSet::new();
+    for rule in rights::rules(&world.server, &world.namespace).await? {
+        for group in rule.api_groups.unwrap_or_default() {
+            for resource in rule.resources.clone().unwrap_or_default() {
+                let (resource, subresource) = resource.split_once('/').unwrap_or((&resource, ""));
+                for verb in &rule.verbs {
+                    granted.insert((verb.clone(), audit::resource(&group, resource, subresource)));
+                }
+            }
+        }
+    }
+    Ok(granted)
+}
