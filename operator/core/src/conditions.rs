@@ -73,8 +73,8 @@ impl Conditions {
         self.list.retain(|c| c.type_ != type_.as_str());
     }
 
-    pub fn is_true(&self, type_: ConditionType) -> bool {
-        type_.is_true(&self.list)
+    pub fn find(&self, type_: ConditionType) -> Option<&Condition> {
+        type_.find(&self.list)
     }
 
     pub fn into_list(mut self) -> Vec<Condition> {

@@ -6,9 +6,9 @@ pub fn parse(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|value| plain && value.is_finite())
 }
 
-/// A value, with four decimals.
+/// A value, with four decimals; one that no measurement should give, short.
 pub fn show(value: f64) -> String {
-    format!("{value:.4}")
+    if value.abs() < 1e9 { format!("{value:.4}") } else { format!("{value:.4e}") }
 }
 
 /// An upper bound, rounded up in its fourth decimal: what is shown is never better than what was found.

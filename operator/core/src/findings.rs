@@ -16,11 +16,7 @@ const LEAST_JUDGE_ACCURACY: f64 = 0.95;
 const NEIGHBOURS: usize = 8;
 
 /// The result of a Prepare run.
-pub fn prepared(
-    spec: &UnlearnRunSpec,
-    record: PrepareRecord,
-    digest: Option<Digest>,
-) -> Result<Prepared, String> {
+pub fn prepared(spec: &UnlearnRunSpec, record: PrepareRecord, digest: Digest) -> Result<Prepared, String> {
     let Ok(Plan { task: Task::Prepare(task), .. }) = Plan::parse(spec.plan.as_bytes()) else {
         return Err("the run's plan is not a Prepare plan".into());
     };
@@ -30,6 +26,9 @@ pub fn prepared(
             record.teacher.short(),
             task.base.digest.short()
         ));
+    }
+    if record.baseline == record.teacher {
+        return Err("the baseline is the teacher, which is never served".into());
     }
     let unique: BTreeSet<&String> = record.labels.iter().collect();
     let count = record.labels.len();
@@ -62,7 +61,7 @@ pub fn prepared(
             distillation: record.distillation,
             judge: record.judge,
             reference: record.reference,
-            record: digest.ok_or("the outcome names no record")?,
+            record: digest,
         },
     })
 }
@@ -83,8 +82,14 @@ pub fn candidate(spec: &UnlearnRunSpec, record: ForgetRecord) -> Result<Digest, 
     if record.targets != task.targets {
         return Err("the trainer forgot other targets, or with other overrides, than the plan says".into());
     }
-    if record.candidate == task.baseline {
-        return Err("the candidate is the baseline, which has forgotten nothing".into());
+    let inputs = [
+        ("baseline", &task.baseline),
+        ("teacher", &task.teacher),
+        ("distillation", &task.distillation),
+        ("judge", &task.judge),
+    ];
+    if let Some((input, _)) = inputs.iter().find(|(_, input)| **input == record.candidate) {
+        return Err(format!("the candidate is the {input}, which has forgotten nothing"));
     }
     Ok(record.candidate)
 }

@@ -22,11 +22,12 @@ use crate::{
 pub(crate) fn step(lineage: &mut Lineage<'_>) {
     let active = lineage.status.active_run.clone();
     let found = lineage.own_runs().find(|run| Some(run.name_any()) == active);
-    match (active, found) {
-        (Some(_), Some(run)) => follow(lineage, run),
-        // Created a moment ago and not seen yet, or deleted by somebody: plan again. The same plan has the
-        // same name, and creating it twice creates it once.
-        (Some(_), None) | (None, _) => start_next(lineage),
+    match found {
+        Some(run) => follow(lineage, run),
+        // Its run was deleted by somebody: serving goes back first.
+        None if lineage.is_rolling_out() => {}
+        // There is none, or it was announced and never created, or it was deleted by somebody.
+        None => start_next(lineage),
     }
 }
 
@@ -82,12 +83,8 @@ fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe
     if lineage.observed.requests.iter().any(|request| is_suspended(&request)) {
         return;
     }
-    // A rollout under way, for example of the baseline, ends first.
-    let busy = lineage.status.rollout.as_ref().is_some_and(|rollout| {
-        rollout.run.is_some()
-            && matches!(rollout.state, RolloutState::Progressing | RolloutState::RollingBack)
-    });
-    if !busy {
+    // The baseline's rollout is not waited for: it may never come up, and is not what should be served.
+    if !lineage.is_rolling_out() {
         serving::begin(lineage, Some(run.name_any()), candidate);
     }
 }
@@ -118,11 +115,10 @@ pub fn withdrawn(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Vec<String> {
 
 /// Starts one run for every accepted request that can share it: many targets cost as much as one.
 fn start_next(lineage: &mut Lineage<'_>) {
+    lineage.status.active_run = None;
+    // The requests say so if there is none.
     let Some(policy) = &lineage.observed.policy else { return };
-    let Some((plan, requests)) = next_plan(lineage, policy) else {
-        lineage.status.active_run = None;
-        return;
-    };
+    let Some((plan, requests)) = next_plan(lineage, policy) else { return };
     lineage.start_run(RunType::Forget, plan, requests, policy);
 }
 
@@ -137,11 +133,11 @@ fn next_plan(lineage: &Lineage<'_>, policy: &UnlearnPolicy) -> Option<(Plan, Vec
         // One that contradicts the earlier ones waits for its turn, and gets its answer then.
         let Ok(union) = targets::add_request(&forgotten, &request.spec, labels) else { continue };
         let covered = request.spec.targets.iter().all(|target| ledger.contains_key(&target.label));
-        entries += request.spec.targets.len();
-        if covered || targets::resolve(&union, labels).is_err() || entries > LEDGER_CAPACITY {
+        let with_it = entries + request.spec.targets.len();
+        if covered || targets::resolve(&union, labels).is_err() || with_it > LEDGER_CAPACITY {
             continue;
         }
-        forgotten = union;
+        (forgotten, entries) = (union, with_it);
         members.push(RequestRef {
             name: request.name_any(),
             uid: request.uid()?,

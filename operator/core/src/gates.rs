@@ -11,6 +11,9 @@ use crate::{binomial, decimal};
 /// Confidence of the leak bound where the policy names none.
 const DEFAULT_CONFIDENCE: f64 = 0.95;
 
+/// A plan asks for a million at most, at each label. Larger numbers would not fit into a status.
+const MOST_SAMPLES: u64 = 1_000_000_000;
+
 /// One result per gate, and per target where the gate is about a target.
 ///
 /// `task` is what the evaluation pod was asked to measure: a record of anything else is an Error.
@@ -197,6 +200,9 @@ fn retain_quality(gate: &Gate, record: &EvaluateRecord) -> GateResult {
     };
     let quality = record.quality;
     let sane = |distance: f64| distance.is_finite() && distance >= 0.0;
+    if let Err(why) = plausible(Count { hits: 0, n: quality.n }) {
+        return error(name, None, why);
+    }
     if !sane(quality.candidate) || !sane(quality.baseline) || quality.baseline == 0.0 {
         return error(name, None, "a Frechet distance is not a positive number".into());
     }
@@ -242,6 +248,9 @@ fn threshold(text: &Option<String>) -> Option<f64> {
 }
 
 fn plausible(count: Count) -> Result<(), String> {
+    if count.n > MOST_SAMPLES {
+        return Err(format!("{} samples are more than anybody draws", count.n));
+    }
     if count.hits > count.n {
         return Err(format!("{} hits of {} samples cannot be", count.hits, count.n));
     }

@@ -6,15 +6,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::{Resource, ResourceExt, core::ObjectMeta};
-use lethe_api::v1alpha1::{
-    ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, ModelPhase, Reason, Rollout,
-    RolloutState, RunType, UnlearnPolicy, UnlearnRequest, UnlearnRun, UnlearnRunSpec, labels,
+use lethe_api::{
+    contract::Plan,
+    v1alpha1::{
+        ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, ModelPhase, Reason, RequestRef,
+        RolloutState, RunType, UnlearnPolicy, UnlearnRequest, UnlearnRun, UnlearnRunSpec, labels,
+    },
 };
 
 use crate::{
     ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL,
     conditions::{Conditions, transitions},
-    job, names, plans,
+    forgetting, job, names, plans,
     rollout::{self, PodReport},
     run::is_over,
     serving, targets,
@@ -28,9 +31,10 @@ pub struct Observed {
     pub policy: Option<UnlearnPolicy>,
     /// Every request that names this model.
     pub requests: Vec<UnlearnRequest>,
-    /// Every run of this model.
+    /// Every run of this model. The one that [`active_run`] names must not be missing only because a cache
+    /// lags behind: another one would be started beside it.
     pub runs: Vec<UnlearnRun>,
-    /// The serving target.
+    /// The serving target, not from a cache.
     pub deployment: Option<Deployment>,
     /// What the target's pods say they serve. Asked only if [`wants_reports`].
     pub reports: Vec<PodReport>,
@@ -42,6 +46,11 @@ pub struct Observed {
 pub fn wants_reports(model: &DiffusionModel) -> bool {
     let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
     rollout.is_some_and(|rollout| rollout.state == RolloutState::Progressing)
+}
+
+/// The run whose absence has to be confirmed by the API server.
+pub fn active_run(model: &DiffusionModel) -> Option<&str> {
+    model.status.as_ref()?.active_run.as_deref()
 }
 
 /// Whether the archive of a deleted model's ledger has to be read.
@@ -62,9 +71,13 @@ pub fn decide(
         lineage.effects.push(Effect::AddFinalizer);
     }
     lineage.restore_ledger();
-    if lineage.prepare() {
+    let is_prepared = lineage.prepare();
+    // What was forgotten is not served while a model that came back is prepared anew.
+    if is_prepared || !lineage.status.ledger.is_empty() {
         serving::step(&mut lineage);
-        crate::forgetting::step(&mut lineage);
+    }
+    if is_prepared {
+        forgetting::step(&mut lineage);
     }
     lineage.done()
 }
@@ -172,8 +185,6 @@ impl<'a> Lineage<'a> {
         match prepare_runs.iter().find(|run| run.spec.policy == policy.spec) {
             Some(failed) => self.preparing_failed(failed),
             None => {
-                let name = free_name(&plan.run, &prepare_runs);
-                let plan = lethe_api::contract::Plan { run: name, ..plan };
                 self.start_run(RunType::Prepare, plan, vec![], policy);
                 self.conditions.unknown(
                     ConditionType::Prepared,
@@ -186,14 +197,16 @@ impl<'a> Lineage<'a> {
     }
 
     fn preparing_failed(&mut self, run: &UnlearnRun) {
-        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
-        let why = ConditionType::Ready.find(conditions).map(|c| c.message.as_str()).unwrap_or("no reason");
-        let name = run.name_any();
-        let message = format!(
-            "run {name} failed: {why}. Remedy it, then change the policy or delete the run to try again"
-        );
         self.status.active_run = None;
-        self.conditions.no(ConditionType::Prepared, Reason::TrainerFailed, message);
+        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        let Some(mut failure) = ConditionType::Ready.find(conditions).cloned() else { return };
+        failure.message = format!(
+            "run {} failed: {}. Remedy it, then change the policy or delete the run to try again",
+            run.name_any(),
+            failure.message
+        );
+        failure.type_ = ConditionType::Prepared.as_str().into();
+        self.conditions.copy(&failure);
     }
 
     /// Runs that this very model owns, not those of a deleted one of the same name.
@@ -205,15 +218,27 @@ impl<'a> Lineage<'a> {
         })
     }
 
+    /// Whether a candidate is being rolled out or taken back.
+    pub(crate) fn is_rolling_out(&self) -> bool {
+        self.status.rollout.as_ref().is_some_and(|rollout| {
+            rollout.run.is_some()
+                && matches!(rollout.state, RolloutState::Progressing | RolloutState::RollingBack)
+        })
+    }
+
     /// Says that there will be a run, then creates it.
     pub(crate) fn start_run(
         &mut self,
         type_: RunType,
-        plan: lethe_api::contract::Plan,
-        requests: Vec<lethe_api::v1alpha1::RequestRef>,
+        plan: Plan,
+        requests: Vec<RequestRef>,
         policy: &UnlearnPolicy,
     ) {
         let model = &self.observed.model;
+        let taken: Vec<_> = self.own_runs().collect();
+        let plan = Plan { run: free_name(&plan.run, &taken), ..plan };
+        // What became of a deleted run of the same name says nothing about this one.
+        self.status.rollout.take_if(|rollout| rollout.run.as_ref() == Some(&plan.run));
         let reference = self.status.baseline.as_ref().filter(|_| type_ == RunType::Forget);
         let spec = UnlearnRunSpec {
             model: model.name_any(),
@@ -253,7 +278,7 @@ impl<'a> Lineage<'a> {
                 self.status.phase = Some(ModelPhase::Degraded);
                 self.repeat(&list, type_, "False");
             }
-            (None, Some(type_)) if !(type_ == Serving && serves_nothing && self.status.rollout.is_none()) => {
+            (None, Some(type_)) if !(type_ == Serving && serves_nothing && !self.is_rolling_out()) => {
                 self.status.phase = Some(match type_ {
                     Prepared if self.status.active_run.is_some() => ModelPhase::Preparing,
                     Serving => ModelPhase::RollingOut,
@@ -295,31 +320,28 @@ impl<'a> Lineage<'a> {
             let message = "nothing had to be forgotten yet";
             return self.conditions.yes(ConditionType::Compliant, Reason::NothingForgotten, message);
         };
-        let named = self.observed.deployment.as_ref().and_then(rollout::reference);
-        let passed = |digest: &lethe_api::Digest| {
+        let named = self.observed.deployment.as_ref().and_then(rollout::annotation);
+        let passed = |named: &str| {
             // A candidate under way has passed the gates for the whole ledger as well.
-            let under_way = |r: &&Rollout| {
-                r.run.is_some() && matches!(r.state, RolloutState::Progressing | RolloutState::RollingBack)
-            };
-            let candidate = self.status.rollout.as_ref().filter(under_way);
-            *digest == last.digest || candidate.is_some_and(|r| r.to == *digest)
+            let candidate = self.status.rollout.as_ref().filter(|_| self.is_rolling_out());
+            named == last.digest.as_str() || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
         };
         match named {
             None => self.conditions.yes(ConditionType::Compliant, Reason::NotServed, "nothing is served"),
-            Some(digest) if passed(&digest) => {
+            Some(named) if passed(named) => {
                 let message = format!("{forgotten} labels are forgotten by what is served");
                 self.conditions.yes(ConditionType::Compliant, Reason::LedgerHonoured, message);
             }
-            Some(digest) => {
-                let message =
-                    format!("the serving target names {}, which does not honour the ledger", digest.short());
+            Some(named) => {
+                let named: String = named.chars().take(80).collect();
+                let message = format!("the serving target names {named:?}, which does not honour the ledger");
                 self.conditions.no(ConditionType::Compliant, Reason::Drifted, message);
             }
         }
     }
 }
 
-/// The name of the plan's run; with a number if a failed run has it already.
+/// The name of the plan's run; with a number if a run that failed or was given up has it already.
 fn free_name(name: &str, taken: &[&UnlearnRun]) -> String {
     let is_taken = |name: &str| taken.iter().any(|run| run.name_any() == name);
     let numbered = (2..).map(|attempt| format!("{name}-{attempt}"));

@@ -90,8 +90,8 @@ impl Answer<'_> {
 
     /// No run works for the request, or none any more: what an earlier one found says nothing now.
     fn forget_run(&mut self) {
-        use ConditionType::{Evaluated, GatesPassed, Promoted, Scheduled, Trained};
-        for type_ in [Scheduled, Trained, Evaluated, GatesPassed, Promoted] {
+        use ConditionType::{Evaluated, GatesPassed, Promoted, Trained};
+        for type_ in [Trained, Evaluated, GatesPassed, Promoted] {
             self.conditions.remove(type_);
         }
         let status = &mut self.status;
@@ -101,6 +101,7 @@ impl Answer<'_> {
 
     fn not_yet_accepted(&mut self, reason: Reason, message: String) {
         self.forget_run();
+        self.conditions.remove(ConditionType::Scheduled);
         self.status.phase = Some(RequestPhase::Pending);
         self.conditions.unknown(ConditionType::Accepted, reason, message.clone());
         self.conditions.unknown(ConditionType::Ready, reason, message);
@@ -164,7 +165,8 @@ impl Answer<'_> {
             }
         }
         self.status.progress = found.progress.clone();
-        self.status.record = found.job(Stage::Evaluate).and_then(|job| job.record.clone());
+        let judged = found.job(Stage::Evaluate).filter(|_| found.verdict.is_some());
+        self.status.record = judged.and_then(|job| job.record.clone());
         if !found.gates.is_empty() {
             let passed = found.gates.iter().filter(|gate| gate.verdict == Verdict::Pass).count();
             self.status.gate_summary = Some(format!("{passed}/{}", found.gates.len()));

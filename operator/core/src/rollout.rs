@@ -31,8 +31,13 @@ pub enum Next {
 
 /// The bundle that the target's pod template names.
 pub fn reference(deployment: &Deployment) -> Option<Digest> {
+    annotation(deployment)?.parse().ok()
+}
+
+/// What the target's pod template names, be it a bundle or not.
+pub fn annotation(deployment: &Deployment) -> Option<&str> {
     let template = deployment.spec.as_ref()?.template.metadata.as_ref()?;
-    template.annotations.as_ref()?.get(BUNDLE_ANNOTATION)?.parse().ok()
+    template.annotations.as_ref()?.get(BUNDLE_ANNOTATION).map(String::as_str)
 }
 
 /// The serving target, or what is wrong with it.
@@ -41,13 +46,18 @@ pub fn target<'a>(
     found: Option<&'a Deployment>,
 ) -> Result<&'a Deployment, (Reason, String)> {
     let Some(deployment) = found else {
-        let message = format!("Deployment {:?} does not exist in this namespace", serving.target.name);
+        let message = format!(
+            "Deployment {:?} does not exist in this namespace; create it, or correct spec.serving.target",
+            serving.target.name
+        );
         return Err((Reason::ServingTargetNotFound, message));
     };
     let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     if pod.is_none_or(|pod| pod.containers.iter().all(|c| c.name != serving.container)) {
-        let message =
-            format!("Deployment {:?} has no container {:?}", serving.target.name, serving.container);
+        let message = format!(
+            "Deployment {:?} has no container {:?}; correct spec.serving.container",
+            serving.target.name, serving.container
+        );
         return Err((Reason::ContainerNotFound, message));
     }
     Ok(deployment)
@@ -76,10 +86,12 @@ pub fn next(
                     // Never start what there is no time for: a late patch would be undone at once.
                     Next::Patch(Some(rollout.to.clone()))
                 }
-                Ok(deployment) => match settled(deployment).and_then(|()| confirmed(reports, &rollout.to)) {
-                    Ok(()) => return Next::Complete,
-                    Err(why) => Next::Wait(Reason::RollingOut, why),
-                },
+                Ok(deployment) => {
+                    match settled(deployment).and_then(|pods| confirmed(reports, pods, &rollout.to)) {
+                        Ok(()) => return Next::Complete,
+                        Err(why) => Next::Wait(Reason::RollingOut, why),
+                    }
+                }
                 Err((reason, message)) => Next::Wait(reason, message),
             };
             // The baseline has nothing to go back to: it is waited for.
@@ -99,8 +111,8 @@ pub fn next(
     }
 }
 
-/// Whether the Deployment's newest template is what runs, completely and alone.
-pub fn settled(deployment: &Deployment) -> Result<(), String> {
+/// Whether the Deployment's newest template is what runs, completely and alone: the number of its pods.
+pub fn settled(deployment: &Deployment) -> Result<usize, String> {
     let status = deployment.status.clone().unwrap_or_default();
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     if status.observed_generation < deployment.metadata.generation {
@@ -121,13 +133,13 @@ pub fn settled(deployment: &Deployment) -> Result<(), String> {
     if available < wanted {
         return Err(format!("{available} of {wanted} pods are available"));
     }
-    Ok(())
+    Ok(usize::try_from(wanted).unwrap_or_default())
 }
 
-/// Whether every pod says that it serves `digest`.
-pub fn confirmed(reports: &[PodReport], digest: &Digest) -> Result<(), String> {
-    if reports.is_empty() {
-        return Err("no pod has been asked yet what it serves".into());
+/// Whether every one of `pods` pods says that it serves `digest`.
+pub fn confirmed(reports: &[PodReport], pods: usize, digest: &Digest) -> Result<(), String> {
+    if reports.is_empty() || reports.len() < pods {
+        return Err(format!("{} of {pods} pods have been asked what they serve", reports.len()));
     }
     for report in reports {
         match &report.digest {

@@ -23,6 +23,9 @@ use crate::{
     names, plans,
 };
 
+/// A pod may say any number; a larger one would make the status unreadable.
+const MAX_NUMBER: u64 = (1 << 53) - 1;
+
 /// What the controller saw.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -68,7 +71,11 @@ pub fn stage(run: &UnlearnRun) -> Option<Stage> {
 
 /// The record to read from the store before deciding, if the stage's Job has left one.
 pub fn wanted_record(run: &UnlearnRun, job: Option<&Job>, pods: &[Pod], now: Timestamp) -> Option<Digest> {
-    let (_, plan) = stage_plan(run, stage(run)?)?;
+    let stage = stage(run)?;
+    if let Some(left) = left_record(run, stage) {
+        return Some(left.clone());
+    }
+    let (_, plan) = stage_plan(run, stage)?;
     match job_state::state(job, pods, &plan, now) {
         JobState::Succeeded(outcome) => outcome.record,
         _ => None,
@@ -84,26 +91,33 @@ pub fn decide(
     let Some(stage) = stage(run) else { return unchanged(run) };
     let mut step = Step::new(run, stage, now);
     if !observed.withdrawn.is_empty() {
-        let gone = observed.withdrawn.join(", ");
-        step.fail(
-            Reason::Superseded,
-            format!("withdrawn: {gone} was deleted before anything was rolled out"),
-        );
-        step.effects.push(Effect::DeleteJob { name: names::job(&run.name_any(), stage) });
+        step.withdraw(&observed.withdrawn.join(", "), observed.job.is_some());
         return step.done();
     }
     let Some((plan, plan_digest)) = stage_plan(run, stage) else {
         step.fail(Reason::BadPlan, "the run's spec holds no plan for this stage; delete the run".into());
         return step.done();
     };
+    if let Some(left) = left_record(run, stage) {
+        step.read(left.clone(), &plan_digest, observed.record.as_ref());
+        return step.done();
+    }
     match job_state::state(observed.job.as_ref(), &observed.pods, &plan_digest, now) {
-        JobState::Absent => step.start(&plan, plan_digest, installation),
+        JobState::Absent => step.start(&plan, installation),
         JobState::Waiting { reason, message } => step.wait(reason, message),
         JobState::Running => step.work(observed.progress.as_ref()),
-        JobState::Failed { reason, message } => step.fail(reason, message),
+        JobState::Failed { reason, message } => {
+            let message = message + &step.what_it_waited_for(reason);
+            step.fail(reason, message);
+        }
         JobState::Succeeded(outcome) => step.finish(&outcome, &plan_digest, observed.record.as_ref()),
     }
     step.done()
+}
+
+/// The record that a stage's Job is known to have left. The Job and its pod may be gone since.
+fn left_record(run: &UnlearnRun, stage: Stage) -> Option<&Digest> {
+    run.status.as_ref()?.job(stage)?.record.as_ref()
 }
 
 /// The plan of a stage, as text and digest. Forget's and Prepare's are frozen in the spec; Evaluate's follows
@@ -180,7 +194,7 @@ impl<'a> Step<'a> {
     }
 
     /// No Job yet: say that there will be one, then create it.
-    fn start(&mut self, plan: &str, _digest: Digest, installation: &Installation) {
+    fn start(&mut self, plan: &str, installation: &Installation) {
         self.job();
         self.wait(self.at_work().1, "the Job is being created".into());
         let config_map = job::config_map(self.run, self.stage, plan);
@@ -201,9 +215,9 @@ impl<'a> Step<'a> {
         if let Some(progress) = progress {
             self.status.progress = Some(RunProgress {
                 stage: progress.stage.chars().take(32).collect(),
-                step: progress.step,
-                total: progress.total,
-                eta_seconds: progress.eta_seconds,
+                step: progress.step.min(MAX_NUMBER),
+                total: progress.total.min(MAX_NUMBER),
+                eta_seconds: progress.eta_seconds.map(|eta| eta.min(MAX_NUMBER)),
             });
         }
         let (_, reason, _) = self.at_work();
@@ -219,6 +233,27 @@ impl<'a> Step<'a> {
         self.conditions.no(ConditionType::Ready, reason, message);
     }
 
+    /// Nobody asks for this run any more. Its Job goes first: a run that is over is not looked at again.
+    fn withdraw(&mut self, gone: &str, has_job: bool) {
+        self.effects.push(Effect::DeleteJob { name: names::job(&self.run.name_any(), self.stage) });
+        if has_job {
+            return self.wait(Reason::Superseded, format!("withdrawn: {gone} was deleted; stopping its Job"));
+        }
+        let message = format!("withdrawn: {gone} was deleted before anything was rolled out");
+        self.fail(Reason::Superseded, message);
+    }
+
+    /// The pods of a Job that ran out of time are gone. What kept them from starting was said before.
+    fn what_it_waited_for(&self, failure: Reason) -> String {
+        let (_, at_work, condition) = self.at_work();
+        match self.conditions.find(condition) {
+            Some(last) if failure == Reason::DeadlineExceeded && last.reason != at_work.to_string() => {
+                format!("; it was waiting: {}", last.message)
+            }
+            _ => String::new(),
+        }
+    }
+
     fn end_job(&mut self, device: Option<Device>, record: Option<Digest>) {
         let now = Time(self.now);
         if self.status.jobs.iter().any(|job| job.stage == self.stage) {
@@ -229,8 +264,20 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The Job succeeded: its record is what counts.
+    /// The Job succeeded. That is remembered even if the record cannot be read yet: the Job may be gone by then.
     fn finish(&mut self, outcome: &Outcome, plan: &Digest, record: Option<&Result<Vec<u8>, RecordProblem>>) {
+        self.job();
+        self.end_job(outcome.device, outcome.record.clone());
+        self.say_where_it_ran(outcome);
+        self.status.progress = None;
+        match outcome.record.clone() {
+            Some(left) => self.read(left, plan, record),
+            None => self.fail(Reason::BadOutcome, "the outcome names no record".into()),
+        }
+    }
+
+    /// The record is what counts.
+    fn read(&mut self, left: Digest, plan: &Digest, record: Option<&Result<Vec<u8>, RecordProblem>>) {
         let bytes = match record {
             None => return self.wait(self.at_work().1, "the record is being read".into()),
             Some(Err(problem)) if problem.transient => {
@@ -243,14 +290,9 @@ impl<'a> Step<'a> {
             Ok(record) => record,
             Err(error) => return self.fail(Reason::BadRecord, error.to_string()),
         };
-        self.job();
-        self.end_job(outcome.device, outcome.record.clone());
-        self.say_where_it_ran(outcome);
-        self.status.progress = None;
         match (self.stage, record.body) {
             (Stage::Prepare, RecordBody::Prepare(body)) => {
-                let digest = outcome.record.clone();
-                match findings::prepared(&self.run.spec, body, digest) {
+                match findings::prepared(&self.run.spec, body, left) {
                     Ok(prepared) => self.complete_prepare(prepared),
                     Err(why) => self.fail(Reason::BadRecord, why),
                 }

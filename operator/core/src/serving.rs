@@ -46,25 +46,33 @@ pub(crate) fn begin(lineage: &mut Lineage<'_>, run: Option<String>, to: Digest) 
 fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let observed = lineage.observed;
     let serving = &observed.model.spec.serving;
-    let deadline = observed.policy.as_ref().map(|p| p.spec.rollout.clone()).unwrap_or_default();
-    let next = rollout::next(
-        &rollout,
-        serving,
-        observed.deployment.as_ref(),
-        &observed.reports,
-        deadline.progress_deadline_seconds,
-        lineage.now,
-    );
+    let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
+    let is_orphan = rollout.run.is_some() && run.is_none() && rollout.state == RolloutState::Progressing;
+    let next = if is_orphan {
+        // The run's plan says what was forgotten: without it the ledger could not be written.
+        Next::TurnBack("its run was deleted during the roll-out".into())
+    } else {
+        // As the policy was when the run was planned. The baseline has no deadline.
+        let deadline = run.map(|run| run.spec.policy.rollout.clone()).unwrap_or_default();
+        rollout::next(
+            &rollout,
+            serving,
+            observed.deployment.as_ref(),
+            &observed.reports,
+            deadline.progress_deadline_seconds,
+            lineage.now,
+        )
+    };
     let to = rollout.to.short().to_owned();
     match next {
         Next::Patch(bundle) => {
             let deployment = serving.target.name.clone();
             lineage.effects.push(Effect::PatchServing { deployment, bundle });
-            lineage.conditions.unknown(
-                ConditionType::Serving,
-                Reason::RollingOut,
-                format!("{to} is being rolled out"),
-            );
+            // On the way back the condition says why.
+            if rollout.state == RolloutState::Progressing {
+                let message = format!("{to} is being rolled out");
+                lineage.conditions.unknown(ConditionType::Serving, Reason::RollingOut, message);
+            }
             lineage.look_again_in(POLL);
         }
         Next::Wait(reason, message) => {
@@ -94,12 +102,6 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
 /// The new digest is in service: served and ledger change in the same write.
 fn complete(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
-    if rollout.run.is_some() && run.is_none() {
-        // The run's plan says what was forgotten: without it the ledger cannot be written.
-        let message = "in service, but its run is gone: the ledger cannot be written";
-        lineage.conditions.unknown(ConditionType::Serving, Reason::RollingOut, message);
-        return lineage.look_again_in(POLL);
-    }
     if let Some(run) = run {
         let entries = ledger_entries(run, &rollout, lineage.now);
         lineage.status.ledger.extend(entries);
@@ -150,35 +152,58 @@ pub(crate) fn planned_targets(run: &UnlearnRun) -> Vec<PlannedTarget> {
 /// No rollout is under way: serve what should be served, and nothing else.
 fn keep(lineage: &mut Lineage<'_>) {
     let serving = &lineage.observed.model.spec.serving;
+    if awaits_verdict(lineage) {
+        return lineage.look_again_in(POLL);
+    }
+    let target = rollout::target(serving, lineage.observed.deployment.as_ref());
     let Some(wanted) = wanted(lineage) else {
+        if let Ok(found) = target.map(rollout::reference)
+            && found.is_some()
+        {
+            return heal(lineage, found, None);
+        }
         let message = "nothing is served before the first fulfilled request";
         return lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
     };
     if lineage.status.served.is_none() {
         return begin(lineage, None, wanted);
     }
-    match rollout::target(serving, lineage.observed.deployment.as_ref()) {
+    match target {
         Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
         Ok(deployment) if rollout::reference(deployment).as_ref() != Some(&wanted) => {
-            let found = rollout::reference(deployment);
-            let found = found.as_ref().map_or("nothing", |digest| digest.short());
-            let message = format!(
-                "somebody changed the serving target to {found}; setting it back to {}",
-                wanted.short()
-            );
-            lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);
-            let deployment = serving.target.name.clone();
-            lineage.effects.push(Effect::PatchServing { deployment, bundle: Some(wanted) });
-            lineage.look_again_in(POLL);
+            heal(lineage, rollout::reference(deployment), Some(wanted));
         }
         Ok(deployment) => match rollout::settled(deployment) {
-            Ok(()) => {
+            Ok(_) => {
                 let message = format!("every pod serves {}", wanted.short());
                 lineage.conditions.yes(ConditionType::Serving, Reason::Serving, message);
             }
             Err(why) => lineage.conditions.unknown(ConditionType::Serving, Reason::WaitingForServing, why),
         },
     }
+}
+
+/// Somebody else changed the reference: set it back.
+fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>) {
+    let name =
+        |digest: &Option<Digest>| digest.as_ref().map_or("nothing", |digest| digest.short()).to_owned();
+    let (found, back) = (name(&found), name(&wanted));
+    let message = format!("the serving target names {found}; setting it back to {back}");
+    lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);
+    let deployment = lineage.observed.model.spec.serving.target.name.clone();
+    lineage.effects.push(Effect::PatchServing { deployment, bundle: wanted });
+    lineage.look_again_in(POLL);
+}
+
+/// A candidate was taken back and its run does not say so yet. Another rollout would make that forgotten,
+/// and the candidate would be rolled out once more.
+fn awaits_verdict(lineage: &Lineage<'_>) -> bool {
+    let rollout = lineage.status.rollout.as_ref();
+    rollout.is_some_and(|rollout| {
+        rollout.state == RolloutState::RolledBack
+            && rollout.run.is_some()
+            && rollout.run == lineage.status.active_run
+    })
 }
 
 /// What should be served when no rollout is under way: the last digest that passed for the whole ledger.

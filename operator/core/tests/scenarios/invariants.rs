@@ -1,0 +1,134 @@
+//! What must hold after every single step of every scenario.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::{Resource, ResourceExt};
+use lethe_api::{
+    Digest,
+    contract::{EvaluateTask, Plan, Record, RecordBody, Task},
+    v1alpha1::{LedgerEntry, RunType, UnlearnRun, Verdict},
+};
+use lethe_core::{
+    gates, run,
+    targets::{self, ledger_targets},
+};
+
+use crate::world::World;
+
+/// What really happened, kept beside what the operator says.
+#[derive(Default)]
+pub struct Audit {
+    pub jobs_created: Vec<String>,
+    pub runs_created: Vec<String>,
+    /// Evaluations that pods really made: of which candidate, for which labels, with which record.
+    evaluations: Vec<(EvaluateTask, Record)>,
+    /// Versions of runs whose Pass was checked.
+    verdicts: BTreeSet<(Option<String>, Option<String>)>,
+    /// Candidates that really passed, and what they were measured for.
+    passed: BTreeMap<Digest, BTreeSet<String>>,
+    /// The longest ledger that each model, by name, ever had.
+    ledgers: BTreeMap<String, Vec<LedgerEntry>>,
+}
+
+impl Audit {
+    /// A pod succeeded with this plan and left this record.
+    pub fn measured(&mut self, plan: &Plan, record: &[u8]) {
+        if let (Task::Evaluate(task), Ok(record)) = (&plan.task, Record::parse(record, &plan.digest())) {
+            self.evaluations.push((task.clone(), record));
+        }
+    }
+}
+
+/// Panics if anything is not as it must be.
+pub fn check(world: &mut World) {
+    for run in world.cluster.runs.values() {
+        no_pass_without_a_measurement(&mut world.audit, run);
+    }
+    the_ledger_only_grows(world);
+    one_active_run_per_model(world);
+    messages_fit(world);
+}
+
+/// Asked before serving is patched: is `bundle` one that may be served now?
+pub fn may_serve(world: &World, bundle: Option<&Digest>) {
+    let Some(bundle) = bundle else { return };
+    let forgotten: BTreeSet<String> =
+        world.audit.ledgers.values().flat_map(|ledger| ledger_targets(ledger).into_keys()).collect();
+    let is_baseline = world.cluster.models.values().any(|model| {
+        model.status.iter().flat_map(|s| &s.baseline).any(|baseline| baseline.bundle == *bundle)
+    });
+    if is_baseline && forgotten.is_empty() {
+        return;
+    }
+    let measured = world.audit.passed.get(bundle);
+    let measured = measured.unwrap_or_else(|| panic!("{bundle} is served and never passed its gates"));
+    assert!(measured.is_superset(&forgotten), "{bundle} is served and was not measured for the whole ledger");
+}
+
+fn no_pass_without_a_measurement(audit: &mut Audit, run: &UnlearnRun) {
+    let Some(status) = run.status.as_ref().filter(|s| s.verdict == Some(Verdict::Pass)) else { return };
+    if !audit.verdicts.insert((run.uid(), run.resource_version())) {
+        return;
+    }
+    let candidate = status.candidate.as_ref().expect("a verdict is about a candidate");
+    let Ok(Task::Forget(planned)) = Plan::parse(run.spec.plan.as_bytes()).map(|plan| plan.task) else {
+        panic!("only a Forget run has a verdict")
+    };
+    let really_passed = |(task, record): &(EvaluateTask, Record)| {
+        let RecordBody::Evaluate(body) = &record.body else { return false };
+        let results = gates::judge(&run.spec.policy.gates, task, body);
+        task.candidate == *candidate
+            && task.targets == planned.targets
+            && gates::overall(&results) == Verdict::Pass
+    };
+    assert!(audit.evaluations.iter().any(really_passed), "{} passed without a measurement", run.name_any());
+    let labels = planned.targets.into_iter().map(|target| target.label);
+    audit.passed.entry(candidate.clone()).or_default().extend(labels);
+}
+
+fn the_ledger_only_grows(world: &mut World) {
+    for (name, model) in &world.cluster.models {
+        let Some(status) = &model.status else { continue };
+        let known = world.audit.ledgers.entry(name.clone()).or_default();
+        assert!(status.ledger.starts_with(known), "the ledger of {name} lost something");
+        known.clone_from(&status.ledger);
+        let unique: BTreeSet<_> =
+            status.ledger.iter().map(|e| (&e.run, &e.request.uid, &e.targets)).collect();
+        assert_eq!(unique.len(), status.ledger.len(), "an entry is in the ledger twice");
+        let all: BTreeSet<_> = targets::ledger_targets(&status.ledger).into_keys().collect();
+        if let Some(last) = status.ledger.last() {
+            assert!(world.audit.passed[&last.digest].is_superset(&all), "the ledger names a bad digest");
+        }
+    }
+}
+
+fn one_active_run_per_model(world: &World) {
+    for model in world.cluster.models.values() {
+        let is_own = |run: &&UnlearnRun| {
+            run.meta().owner_references.iter().flatten().any(|owner| Some(&owner.uid) == model.uid().as_ref())
+        };
+        let active: Vec<_> = world
+            .cluster
+            .runs
+            .values()
+            .filter(is_own)
+            .filter(|run| !run::is_over(run))
+            .map(|run| run.name_any())
+            .collect();
+        assert!(active.len() <= 1, "{} has two runs at work: {active:?}", model.name_any());
+    }
+    for run in world.cluster.runs.values() {
+        assert_eq!(run.spec.requests.is_empty(), run.spec.type_ == RunType::Prepare);
+    }
+}
+
+/// What the schema of every condition allows.
+fn messages_fit(world: &World) {
+    let models = world.cluster.models.values().filter_map(|o| o.status.as_ref()).map(|s| &s.conditions);
+    let requests = world.cluster.requests.values().filter_map(|o| o.status.as_ref()).map(|s| &s.conditions);
+    let runs = world.cluster.runs.values().filter_map(|o| o.status.as_ref()).map(|s| &s.conditions);
+    for condition in models.chain(requests).chain(runs).flatten() {
+        assert!(condition.message.chars().count() <= 4096 && !condition.message.is_empty(), "{condition:?}");
+        assert!(condition.reason.chars().all(|c| c.is_ascii_alphanumeric()) && !condition.reason.is_empty());
+    }
+}

@@ -1,0 +1,15 @@
+//! The whole operator without a cluster: the three decisions, applied to a model of an API server, through
+//! crashes, late caches and everything that people and trainers can do.
+
+mod cluster;
+mod invariants;
+mod script;
+mod trainer;
+mod world;
+
+mod chaos;
+mod deletion;
+mod lifecycle;
+mod requests;
+mod serving;
+mod trainers;

@@ -1,0 +1,210 @@
+//! Several requests for one model, and requests that make no sense.
+
+use lethe_api::contract::{Plan, Task};
+use lethe_api::v1alpha1::{ConditionType, Reason, RequestPhase, Stage};
+
+use crate::{
+    script::{crashes, everywhere, fixed, nearest, play},
+    world::World,
+};
+
+fn forget_three_then(world: &mut World, then: impl Fn(&mut World)) {
+    world.ready();
+    world.ask("first", &["3"], fixed("8"));
+    world.until("the first is fulfilled", |world| world.phase("first") == Some(RequestPhase::Fulfilled));
+    then(world);
+}
+
+/// The targets of a run's plan, with what is yielded instead.
+fn planned(world: &World, request: &str) -> Vec<String> {
+    let run = world.run_for(request).expect("the request has a run");
+    let Ok(Task::Forget(task)) = Plan::parse(run.spec.plan.as_bytes()).map(|plan| plan.task) else {
+        panic!("not a Forget plan")
+    };
+    let json = |target: &lethe_api::contract::PlannedTarget| {
+        let to = serde_json::to_value(&target.replacement).unwrap();
+        format!("{}->{}", target.label, to["label"].as_str().unwrap_or("any"))
+    };
+    task.targets.iter().map(json).collect()
+}
+
+#[test]
+fn a_second_request_keeps_the_first_target_in_its_plan_and_its_gates() {
+    let world = everywhere(|world| forget_three_then(world, |world| world.ask("second", &["5"], fixed("6"))));
+    world.ended("second", RequestPhase::Fulfilled, Reason::Fulfilled, "served");
+    assert_eq!(planned(&world, "second"), ["3->8", "5->6"]);
+    assert_eq!(world.ledger(), ["3->8", "5->6"]);
+    let gates = &world.cluster.requests["second"].status.as_ref().unwrap().gates;
+    let leaks: Vec<_> = gates.iter().filter_map(|gate| gate.target.as_deref()).collect();
+    assert_eq!(leaks, ["3", "5", "3", "5"], "leak and override of both");
+}
+
+#[test]
+fn an_override_that_is_forgotten_later_hands_on_to_its_own() {
+    let world = everywhere(|world| forget_three_then(world, |world| world.ask("second", &["8"], fixed("1"))));
+    assert_eq!(planned(&world, "second"), ["3->1", "8->1"]);
+    world.ended("second", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+}
+
+#[test]
+fn the_nearest_override_is_one_that_stays() {
+    let world = everywhere(|world| forget_three_then(world, |world| world.ask("second", &["2"], nearest())));
+    assert_eq!(world.ledger(), ["3->8", "2->4"], "3 is nearest to 2, and gone");
+}
+
+#[test]
+fn what_is_forgotten_already_is_answered_without_a_run() {
+    let world = everywhere(|world| forget_three_then(world, |world| world.ask("again", &["3"], fixed("1"))));
+    world.ended("again", RequestPhase::Fulfilled, Reason::AlreadyForgotten, "earlier requests");
+    assert!(world.run_for("again").is_none());
+    assert_eq!(world.ledger(), ["3->8"]);
+}
+
+#[test]
+fn requests_that_make_no_sense_are_denied_with_the_reason() {
+    let world = everywhere(|world| {
+        forget_three_then(world, |world| {
+            world.ask("unknown", &["42"], fixed("8"));
+            world.ask("gone", &["5"], fixed("3"));
+            world.ask("itself", &["5", "6"], fixed("6"));
+            world.ask("all", &["0", "1", "2", "4", "5", "6", "7", "8", "9"], nearest());
+        });
+    });
+    world.ended("unknown", RequestPhase::Denied, Reason::UnknownLabel, "it knows 0, 1, 2");
+    world.ended("gone", RequestPhase::Denied, Reason::OverrideIsForgotten, "choose a label that stays");
+    world.ended("itself", RequestPhase::Denied, Reason::OverrideIsTarget, "choose a label that stays");
+    world.ended("all", RequestPhase::Denied, Reason::NothingWouldRemain, "keep at least one");
+    assert_eq!(world.audit.jobs_created.len(), 3, "no work for any of them");
+}
+
+#[test]
+fn a_request_waits_for_its_model_and_policy_and_says_so() {
+    let mut world = World::new();
+    world.ask("early", &["3"], fixed("8"));
+    world.settle();
+    let (status, reason, message) = world.condition("early", ConditionType::Accepted);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "ModelNotFound"), "{message}");
+    assert!(message.contains("create it"), "{message}");
+    world.ready();
+    world.settle();
+    world.ended("early", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+}
+
+#[test]
+fn a_missing_policy_is_named_by_model_and_request() {
+    let world = crashes(&|world: &mut World| {
+        world.ready();
+        world.change(|cluster| cluster.policies.clear());
+        world.ask("forget-three", &["3"], fixed("8"));
+    });
+    let (status, reason, message) = world.condition("forget-three", ConditionType::Accepted);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "PolicyNotFound"));
+    assert!(message.contains("\"standard\"") && message.contains("create it"), "{message}");
+}
+
+#[test]
+fn requests_that_wait_together_share_one_run() {
+    let world = play(
+        &|world| {
+            world.with_model();
+            world.ask("one", &["3"], fixed("8"));
+            world.ask("two", &["5"], nearest());
+            world.ask("three", &["3", "7"], fixed("1"));
+        },
+        |_| {},
+    );
+    for name in ["one", "two", "three"] {
+        world.ended(name, RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    }
+    assert_eq!(world.audit.runs_created.len(), 2, "one to prepare, one for all");
+    assert_eq!(world.ledger(), ["3->8", "5->6", "3->8", "7->1"]);
+}
+
+#[test]
+fn requests_that_contradict_each_other_take_turns() {
+    let world = crashes(&|world: &mut World| {
+        world.with_model();
+        world.ask("eight", &["8"], fixed("1"));
+        world.ask("three-to-eight", &["3"], fixed("8"));
+    });
+    world.ended("eight", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    world.ended("three-to-eight", RequestPhase::Denied, Reason::OverrideIsForgotten, "\"8\"");
+    assert_eq!(world.ledger(), ["8->1"]);
+}
+
+#[test]
+fn a_suspended_request_starts_nothing_until_it_is_resumed() {
+    let mut world = World::new();
+    world.ready();
+    world.ask("later", &["3"], fixed("8"));
+    world.suspend("later", true);
+    world.settle();
+    let (status, reason, _) = world.condition("later", ConditionType::Scheduled);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "Suspended"));
+    assert_eq!(world.audit.runs_created.len(), 1);
+    world.suspend("later", false);
+    world.settle();
+    world.ended("later", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+}
+
+#[test]
+fn a_request_that_is_suspended_while_it_is_worked_for_is_not_rolled_out() {
+    let world = everywhere(|world| {
+        world.ready();
+        world.ask("later", &["3"], fixed("8"));
+        world.until("it is evaluated", |world| world.is_running("later", Stage::Evaluate));
+        world.suspend("later", true);
+    });
+    assert_eq!(world.named_bundle(), Some(world.baseline()));
+    assert_eq!(world.phase("later"), Some(RequestPhase::RollingOut));
+    let (_, _, message) = world.condition("later", ConditionType::Ready);
+    assert!(message.contains("suspend"), "{message}");
+}
+
+#[test]
+fn a_policy_that_changes_does_not_change_a_run_at_work() {
+    let strict = |world: &mut World| {
+        world.edit_policy(|policy| {
+            policy.gates[0].max_bound = Some("0.0001".into());
+            policy.rollout.progress_deadline_seconds = 5;
+        });
+    };
+    let world = everywhere(|world| {
+        world.ready();
+        world.ask("before", &["3"], fixed("8"));
+        world.until("it is trained", |world| world.is_running("before", Stage::Forget));
+        strict(world);
+    });
+    world.ended("before", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let world = play(
+        &|world| {
+            forget_three_then(world, |world| {
+                strict(world);
+                world.ask("after", &["5"], fixed("8"));
+            })
+        },
+        |_| {},
+    );
+    world.ended("after", RequestPhase::Held, Reason::GateFailed, "");
+}
+
+#[test]
+fn a_ledger_without_room_denies_a_request() {
+    let mut world = World::new();
+    world.ready();
+    world.ask("first", &["3"], fixed("8"));
+    world.settle();
+    world.change(|cluster| {
+        let status = cluster.models.get_mut("digits").and_then(|model| model.status.as_mut()).unwrap();
+        let entry = status.ledger[0].clone();
+        let copies = 1..lethe_api::v1alpha1::LEDGER_CAPACITY;
+        status.ledger.extend(copies.map(|i| {
+            let mut copy = entry.clone();
+            copy.request.uid = format!("uid-{i}");
+            copy
+        }));
+    });
+    world.ask("one-too-many", &["5"], fixed("8"));
+    world.settle();
+    world.ended("one-too-many", RequestPhase::Denied, Reason::LedgerFull, "256");
+}

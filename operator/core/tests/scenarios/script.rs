@@ -1,0 +1,365 @@
+//! Writing scenarios: what people apply, edit and delete, and how a scenario is run again and again.
+
+use std::fmt::Write;
+
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+use lethe_api::{
+    Digest,
+    contract::BaseArtifact,
+    v1alpha1::{
+        ConditionType, DiffusionModel, DiffusionModelSpec, Gate, GateName, InitialServing, ModelRef,
+        OverrideSpec, PolicyRef, Reason, RequestPhase, Serving, ServingTarget, Stage, Strategy, Target,
+        UnlearnPolicy, UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec, UnlearnRun,
+    },
+};
+use lethe_core::names;
+use serde_json::json;
+
+use crate::{
+    cluster::{Cluster, Work, annotate, deployment},
+    trainer::digest,
+    world::{Chance, World, repeated},
+};
+
+pub const MODEL: &str = "digits";
+/// Seconds without any API call after which nothing more is expected.
+const CALM: i64 = 450;
+
+pub fn model(initial: InitialServing) -> DiffusionModel {
+    let target =
+        ServingTarget { api_version: "apps/v1".into(), kind: "Deployment".into(), name: MODEL.into() };
+    let spec = DiffusionModelSpec {
+        base: BaseArtifact { uri: "file:///base".into(), digest: digest("teacher") },
+        policy_ref: PolicyRef { name: "standard".into() },
+        serving: Serving { target, container: "server".into(), port: 8080, initial },
+    };
+    DiffusionModel::new(MODEL, spec)
+}
+
+pub fn policy() -> UnlearnPolicy {
+    let gate = |name| Gate {
+        name,
+        max_bound: None,
+        confidence: None,
+        min: None,
+        max_drop: None,
+        max_ratio: None,
+        min_samples: None,
+    };
+    let gates = vec![
+        Gate { max_bound: Some("0.005".into()), min_samples: Some(3000), ..gate(GateName::DirectLeak) },
+        Gate { min: Some("0.95".into()), min_samples: Some(3000), ..gate(GateName::OverrideConformity) },
+        Gate { max_drop: Some("0.015".into()), min_samples: Some(200), ..gate(GateName::RetainAccuracy) },
+        Gate { max_ratio: Some("1.5".into()), min_samples: Some(3600), ..gate(GateName::RetainQuality) },
+        gate(GateName::Hygiene),
+    ];
+    let spec = json!({
+        "trainer": {"image": "lethe/trainer:test", "activeDeadlineSeconds": 300, "backoffLimit": 2},
+        "gates": gates,
+        "rollout": {"progressDeadlineSeconds": 120},
+    });
+    let spec: UnlearnPolicySpec = serde_json::from_value(spec).expect("a policy as a person would write it");
+    UnlearnPolicy::new("standard", spec)
+}
+
+pub fn request(name: &str, targets: &[&str], replacement: OverrideSpec) -> UnlearnRequest {
+    let spec = UnlearnRequestSpec {
+        model_ref: ModelRef { name: MODEL.into() },
+        targets: targets.iter().map(|label| Target { label: (*label).into() }).collect(),
+        replacement,
+        data_subject_request: None,
+        suspend: false,
+    };
+    UnlearnRequest::new(name, spec)
+}
+
+pub fn fixed(label: &str) -> OverrideSpec {
+    OverrideSpec { strategy: Strategy::Fixed, label: Some(label.into()) }
+}
+
+pub fn nearest() -> OverrideSpec {
+    OverrideSpec { strategy: Strategy::Nearest, label: None }
+}
+
+impl World {
+    /// Policy, Deployment and model are there; nothing was done yet.
+    pub fn with_model(&mut self) {
+        self.apply_policy(policy());
+        self.change(|cluster| cluster.deployment = Some(deployment(MODEL, "server")));
+        self.apply_model(model(InitialServing::Baseline));
+    }
+
+    /// The model is prepared and its baseline is served.
+    pub fn ready(&mut self) {
+        self.with_model();
+        self.until("the baseline is served", |world| world.model_is(ConditionType::Serving));
+    }
+
+    pub fn apply_policy(&mut self, mut policy: UnlearnPolicy) {
+        self.admit(&mut policy);
+        self.change(|cluster| cluster.policies.insert(policy.name_any(), policy));
+    }
+
+    pub fn edit_policy(&mut self, edit: impl FnOnce(&mut UnlearnPolicySpec)) {
+        self.change(|cluster| edit(&mut cluster.policies.get_mut("standard").expect("applied before").spec));
+    }
+
+    pub fn apply_model(&mut self, mut model: DiffusionModel) {
+        self.admit(&mut model);
+        self.change(|cluster| cluster.models.insert(model.name_any(), model));
+    }
+
+    /// `kubectl delete`: with a finalizer, the operator has the last word.
+    pub fn delete_model(&mut self) {
+        let (now, version) = (Time(self.now), self.bump());
+        self.change(|cluster| {
+            if let Some(model) = cluster.models.get_mut(MODEL) {
+                model.metadata.deletion_timestamp = Some(now);
+                model.metadata.resource_version = version;
+            }
+        });
+    }
+
+    pub fn ask(&mut self, name: &str, targets: &[&str], replacement: OverrideSpec) {
+        let mut request = request(name, targets, replacement);
+        self.now += SignedDuration::from_secs(1);
+        self.admit(&mut request);
+        self.change(|cluster| cluster.requests.insert(name.to_owned(), request));
+    }
+
+    pub fn suspend(&mut self, name: &str, suspend: bool) {
+        let version = self.bump();
+        self.change(|cluster| {
+            if let Some(request) = cluster.requests.get_mut(name) {
+                request.spec.suspend = suspend;
+                request.metadata.resource_version = version;
+                *request.metadata.generation.get_or_insert(1) += 1;
+            }
+        });
+    }
+
+    pub fn delete_request(&mut self, name: &str) {
+        self.change(|cluster| cluster.requests.remove(name));
+    }
+
+    /// Somebody changes the annotation by hand.
+    pub fn drift(&mut self, bundle: Option<&str>) {
+        self.change(|cluster| annotate(cluster.deployment.as_mut().expect("applied before"), bundle));
+    }
+
+    /// Steps until `reached`. Every single API call and every move of the cluster is looked at.
+    pub fn until(&mut self, what: &str, reached: impl Fn(&World) -> bool) {
+        for _ in 0..3_000 {
+            if reached(self) {
+                return;
+            }
+            if !self.step() {
+                self.now += SignedDuration::from_secs(10);
+            }
+        }
+        panic!("never: {what}\n{}", self.summary());
+    }
+
+    /// Steps until nothing happens any more, however much time passes.
+    pub fn settle(&mut self) {
+        let mut calm = 0;
+        for _ in 0..3_000 {
+            if self.step() {
+                calm = 0;
+            } else if calm < CALM {
+                calm += 150;
+                self.now += SignedDuration::from_secs(150);
+            } else {
+                return self.rests();
+            }
+        }
+        panic!("never at rest\n{}", self.summary());
+    }
+
+    /// An idle operator writes nothing, now or later.
+    fn rests(&mut self) {
+        let now = self.now;
+        for hours in [0, 1, 20] {
+            self.now = now + SignedDuration::from_hours(hours);
+            assert_eq!(self.wants_something(), None, "after {hours} h at rest\n{}", self.summary());
+        }
+        self.now = now;
+    }
+
+    pub fn model(&self) -> &DiffusionModel {
+        &self.cluster.models[MODEL]
+    }
+
+    pub fn model_is(&self, type_: ConditionType) -> bool {
+        let status = self.cluster.models.get(MODEL).and_then(|model| model.status.as_ref());
+        status.is_some_and(|status| type_.is_true(&status.conditions))
+    }
+
+    pub fn model_condition(&self, type_: ConditionType) -> (String, String, String) {
+        let conditions = self.model().status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+        parts(type_.find(conditions))
+    }
+
+    /// Status, reason and message of a request's condition.
+    pub fn condition(&self, request: &str, type_: ConditionType) -> (String, String, String) {
+        let status = self.cluster.requests.get(request).and_then(|request| request.status.as_ref());
+        parts(type_.find(status.map(|status| &status.conditions[..]).unwrap_or_default()))
+    }
+
+    pub fn phase(&self, request: &str) -> Option<RequestPhase> {
+        self.cluster.requests.get(request)?.status.as_ref()?.phase
+    }
+
+    /// Asserts how a request ended: its phase, the reason of Ready, and a part of the message.
+    #[track_caller]
+    pub fn ended(&self, request: &str, phase: RequestPhase, reason: Reason, says: &str) {
+        let (_, found, message) = self.condition(request, ConditionType::Ready);
+        let is_so =
+            self.phase(request) == Some(phase) && found == reason.to_string() && message.contains(says);
+        assert!(is_so, "{request}: {:?} {found}: {message}\n{}", self.phase(request), self.summary());
+    }
+
+    /// The last run for a request.
+    pub fn run_for(&self, request: &str) -> Option<&UnlearnRun> {
+        let works = |run: &&UnlearnRun| run.spec.requests.iter().any(|r| r.name == request);
+        self.cluster.runs.values().filter(works).max_by_key(|run| run.creation_timestamp().map(|at| at.0))
+    }
+
+    /// The Job of a stage of the last run for a request.
+    pub fn job_for(&self, request: &str, stage: Stage) -> Option<&Work> {
+        self.cluster.jobs.get(&names::job(&self.run_for(request)?.name_any(), stage))
+    }
+
+    pub fn is_running(&self, request: &str, stage: Stage) -> bool {
+        self.job_for(request, stage).is_some_and(Work::is_running)
+    }
+
+    pub fn is_rolling_out(&self) -> bool {
+        let rollout = self.cluster.models.get(MODEL).and_then(|m| m.status.as_ref()?.rollout.as_ref());
+        rollout.is_some_and(|r| r.run.is_some() && r.state == lethe_api::v1alpha1::RolloutState::Progressing)
+    }
+
+    /// Every label in the ledger, with what is yielded instead, in the order of the ledger.
+    pub fn ledger(&self) -> Vec<String> {
+        let Some(status) = self.cluster.models.get(MODEL).and_then(|m| m.status.as_ref()) else {
+            return vec![];
+        };
+        let entry = |entry: &lethe_api::v1alpha1::LedgerEntry| {
+            let label = entry.replacement.label.clone().unwrap_or_else(|| "any".into());
+            format!("{}->{label}", entry.targets.join("+"))
+        };
+        status.ledger.iter().map(entry).collect()
+    }
+
+    pub fn baseline(&self) -> Digest {
+        digest("baseline")
+    }
+
+    /// Everything that counts about the state reached, without times.
+    pub fn summary(&self) -> String {
+        let Cluster { models, requests, runs, jobs, serving, .. } = &self.cluster;
+        let mut text = String::new();
+        for (name, model) in models {
+            let status = model.status.clone().unwrap_or_default();
+            let _ = writeln!(text, "model {name} {:?} {:?}", status.phase, status.active_run);
+            let _ = writeln!(text, "  {}", shown(&status.conditions));
+            let _ = writeln!(text, "  served {:?}", status.served.map(|served| served.short));
+            let _ = writeln!(
+                text,
+                "  rollout {:?}",
+                status.rollout.map(|r| (r.run, r.state, r.to.short().to_owned()))
+            );
+            for entry in status.ledger {
+                let _ = writeln!(text, "  forgot {:?} {} {}", entry.targets, entry.run, entry.digest.short());
+            }
+        }
+        for (name, request) in requests {
+            let status = request.status.clone().unwrap_or_default();
+            let run = status.run.map(|run| run.name);
+            let _ = writeln!(text, "request {name} {:?} {run:?} {:?}", status.phase, status.gate_summary);
+            let _ = writeln!(text, "  {}", shown(&status.conditions));
+        }
+        for (name, run) in runs {
+            let status = run.status.clone().unwrap_or_default();
+            let _ = writeln!(text, "run {name} {:?} {:?}", status.phase, status.verdict);
+            let _ = writeln!(text, "  {}", shown(&status.conditions));
+        }
+        let _ = writeln!(text, "jobs {:?}", jobs.keys().collect::<Vec<_>>());
+        let _ = writeln!(
+            text,
+            "archives {:?}",
+            self.cluster.config_maps.keys().filter(|n| n.ends_with("ledger")).collect::<Vec<_>>()
+        );
+        let named = self.named_bundle();
+        let _ = writeln!(
+            text,
+            "named {:?} serving {:?}",
+            named.as_ref().map(Digest::short),
+            serving.as_ref().map(Digest::short)
+        );
+        text
+    }
+
+    /// What people care about: answers, ledger and serving, but not by which runs it came to be.
+    pub fn answers(&self) -> String {
+        let ready = |name: &String| self.condition(name, ConditionType::Ready).1;
+        let requests: Vec<_> = self.cluster.requests.keys().map(|n| (n, self.phase(n), ready(n))).collect();
+        let mut forgotten: Vec<_> = self.ledger();
+        forgotten.sort();
+        forgotten.dedup();
+        let named = self.named_bundle();
+        let kind = match named {
+            None => "nothing",
+            Some(named) if named == self.baseline() => "the baseline",
+            Some(_) => "a candidate",
+        };
+        format!("{requests:?} {forgotten:?} {kind}")
+    }
+}
+
+fn parts(condition: Option<&Condition>) -> (String, String, String) {
+    condition.map(|c| (c.status.clone(), c.reason.clone(), c.message.clone())).unwrap_or_default()
+}
+
+fn shown(conditions: &[Condition]) -> String {
+    let one = |c: &Condition| format!("{}={}/{}", c.type_, c.status, c.reason);
+    let mut all: Vec<_> = conditions.iter().map(one).collect();
+    all.sort();
+    all.join(" ")
+}
+
+/// Runs a scenario once, to its end.
+pub fn play(scenario: &dyn Fn(&mut World), prepare: impl FnOnce(&mut World)) -> World {
+    let mut world = World::new();
+    prepare(&mut world);
+    scenario(&mut world);
+    world.settle();
+    world
+}
+
+/// Runs a scenario undisturbed, then with an operator that dies before each of its API calls in turn, then
+/// with late caches and in random orders. Whatever happens, it ends the same, with every Job made once.
+#[track_caller]
+pub fn everywhere(scenario: impl Fn(&mut World)) -> World {
+    let undisturbed = crashes(&scenario);
+    for seed in 1..=3 {
+        let late = play(&scenario, |world| world.chance = Some(Chance::new(seed, 500)));
+        assert_eq!(late.answers(), undisturbed.answers(), "seed {seed}\n{}", late.summary());
+        assert!(repeated(&late.audit.jobs_created).is_empty(), "seed {seed}");
+    }
+    undisturbed
+}
+
+/// [`everywhere`], without late caches: for scenarios whose end depends on who is first.
+#[track_caller]
+pub fn crashes(scenario: &dyn Fn(&mut World)) -> World {
+    let undisturbed = play(scenario, |_| {});
+    for call in 0..undisturbed.calls {
+        let survived = play(scenario, |world| world.dies_before = Some(call));
+        assert_eq!(survived.summary(), undisturbed.summary(), "died before call {call}");
+        assert_eq!(survived.audit.jobs_created, undisturbed.audit.jobs_created, "died before call {call}");
+    }
+    undisturbed
+}

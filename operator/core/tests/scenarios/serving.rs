@@ -1,0 +1,134 @@
+//! What is served: roll-outs that fail, pods that lie, people who change it by hand.
+
+use lethe_api::v1alpha1::{ConditionType, Reason, RequestPhase};
+
+use crate::{
+    script::{everywhere, fixed},
+    trainer::digest,
+    world::World,
+};
+
+fn forgets_three(world: &mut World) {
+    world.ready();
+    world.ask("first", &["3"], fixed("8"));
+    world.until("the first is fulfilled", |world| world.phase("first") == Some(RequestPhase::Fulfilled));
+}
+
+#[test]
+fn a_roll_out_that_does_not_come_up_goes_back_and_says_so() {
+    let world = everywhere(|world| {
+        world.comes_up = Box::new(|named| named.is_none_or(|named| *named == digest("baseline")));
+        world.ready();
+        world.ask("forget-three", &["3"], fixed("8"));
+    });
+    world.ended("forget-three", RequestPhase::Failed, Reason::RolloutTimedOut, "not in service within 120 s");
+    let (promoted, _, message) = world.condition("forget-three", ConditionType::Promoted);
+    assert_eq!(promoted, "False");
+    assert!(message.contains("pods"), "it says what it waited for: {message}");
+    assert_eq!(world.named_bundle(), Some(world.baseline()));
+    assert!(world.ledger().is_empty());
+    assert!(world.model_is(ConditionType::Ready));
+}
+
+#[test]
+fn the_second_roll_out_goes_back_to_the_first_candidate_never_to_the_baseline() {
+    let world = everywhere(|world| {
+        forgets_three(world);
+        let first = world.named_bundle();
+        world.comes_up = Box::new(move |named| named == first.as_ref());
+        world.ask("second", &["5"], fixed("8"));
+    });
+    world.ended("second", RequestPhase::Failed, Reason::RolloutTimedOut, "");
+    assert_eq!(world.ledger(), ["3->8"]);
+    let status = world.model().status.as_ref().unwrap();
+    assert_eq!(world.named_bundle().as_ref(), Some(&status.ledger[0].digest));
+    assert!(world.model_is(ConditionType::Compliant));
+}
+
+#[test]
+fn pods_that_report_another_digest_are_not_believed() {
+    let world = everywhere(|world| {
+        world.ready();
+        world.lie = Some(Ok(digest("something else")));
+        world.ask("forget-three", &["3"], fixed("8"));
+    });
+    world.ended("forget-three", RequestPhase::Failed, Reason::RolloutTimedOut, "serves");
+    assert!(world.ledger().is_empty());
+    let world = everywhere(|world| {
+        world.ready();
+        world.lie = Some(Err("connection refused".into()));
+        world.ask("forget-three", &["3"], fixed("8"));
+    });
+    world.ended("forget-three", RequestPhase::Failed, Reason::RolloutTimedOut, "connection refused");
+}
+
+#[test]
+fn a_failed_first_roll_out_is_not_tried_again_even_if_the_baseline_never_came_up() {
+    let world = everywhere(|world| {
+        world.comes_up = Box::new(|_| false);
+        world.with_model();
+        world.ask("forget-three", &["3"], fixed("8"));
+    });
+    world.ended("forget-three", RequestPhase::Failed, Reason::RolloutTimedOut, "");
+    assert_eq!(world.named_bundle(), Some(world.baseline()));
+}
+
+#[test]
+fn a_missing_target_or_container_is_named() {
+    let world = everywhere(|world| {
+        world.with_model();
+        world.change(|cluster| cluster.deployment = None);
+    });
+    let (status, reason, message) = world.model_condition(ConditionType::Serving);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "ServingTargetNotFound"));
+    assert!(message.contains("\"digits\"") && message.contains("create it"), "{message}");
+    let world = everywhere(|world| {
+        world.with_model();
+        world.change(|cluster| cluster.deployment = Some(crate::cluster::deployment("digits", "other")));
+    });
+    let (_, reason, message) = world.model_condition(ConditionType::Serving);
+    assert_eq!(reason, "ContainerNotFound");
+    assert!(message.contains("\"server\""), "{message}");
+}
+
+#[test]
+fn a_reference_that_somebody_changed_is_set_back() {
+    for changed_to in [Some(digest("baseline").to_string()), Some("latest".into()), None] {
+        let world = everywhere(|world| {
+            forgets_three(world);
+            world.drift(changed_to.as_deref());
+            if changed_to.is_some() {
+                world.until("it is said", |world| !world.model_is(ConditionType::Compliant));
+            }
+        });
+        let status = world.model().status.as_ref().unwrap();
+        assert_eq!(world.named_bundle().as_ref(), Some(&status.ledger[0].digest));
+        assert!(world.model_is(ConditionType::Compliant) && world.model_is(ConditionType::Serving));
+    }
+}
+
+#[test]
+fn with_initial_none_a_reference_that_somebody_set_is_removed() {
+    let world = everywhere(|world| {
+        world.apply_policy(crate::script::policy());
+        let target = crate::cluster::deployment("digits", "server");
+        world.change(|cluster| cluster.deployment = Some(target));
+        world.apply_model(crate::script::model(lethe_api::v1alpha1::InitialServing::None));
+        world.until("it is prepared", |world| world.model_is(ConditionType::Prepared));
+        world.drift(Some(digest("baseline").as_str()));
+    });
+    assert_eq!(world.named_bundle(), None);
+    assert!(world.model_is(ConditionType::Ready));
+}
+
+#[test]
+fn a_target_that_vanishes_during_a_roll_out_ends_it() {
+    let world = everywhere(|world| {
+        world.ready();
+        world.ask("forget-three", &["3"], fixed("8"));
+        world.until("it is rolled out", World::is_rolling_out);
+        world.change(|cluster| (cluster.deployment, cluster.serving) = (None, None));
+    });
+    world.ended("forget-three", RequestPhase::Failed, Reason::RolloutTimedOut, "does not exist");
+    assert!(world.ledger().is_empty());
+}

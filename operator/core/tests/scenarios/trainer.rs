@@ -1,0 +1,138 @@
+//! What trainer pods do: honest ones, and all the others.
+
+use std::collections::BTreeMap;
+
+use lethe_api::{
+    Digest,
+    contract::{
+        Count, Device, EvaluateRecord, EvaluateTask, ForgetRecord, ForgetTask, HygieneCheck,
+        LabelMeasurement, Outcome, Override, Plan, PlannedTarget, PrepareRecord, PrepareTask, Quality,
+        Record, RecordBody, Status, TargetMeasurement, Task,
+    },
+};
+
+use crate::cluster::Waits;
+
+/// What becomes of one attempt of a pod.
+#[derive(Clone)]
+pub enum Fate {
+    Succeeds { message: String, record: Vec<u8> },
+    Exits { code: i32, message: String },
+    Waits(Waits),
+    Hangs,
+}
+
+pub fn digest(name: &str) -> Digest {
+    Digest::of(name)
+}
+
+/// The labels that the base artifact knows.
+pub const LABELS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+
+/// Does what the plan says, and does it well.
+pub fn honest(plan: &Plan) -> Fate {
+    reports(plan, honest_body(plan))
+}
+
+/// Succeeds with a record of its plan that says `body`.
+pub fn reports(plan: &Plan, body: RecordBody) -> Fate {
+    let record = Record {
+        schema: Record::SCHEMA.into(),
+        run: plan.run.clone(),
+        plan: plan.digest(),
+        seed: plan.seed,
+        trainer: "lethe-trainer test".into(),
+        body,
+    };
+    let record = serde_json::to_vec(&record).expect("a record is JSON");
+    Fate::Succeeds { message: outcome(plan, &record).to_message(), record }
+}
+
+pub fn outcome(plan: &Plan, record: &[u8]) -> Outcome {
+    Outcome {
+        schema: Outcome::SCHEMA.into(),
+        run: plan.run.clone(),
+        plan: plan.digest(),
+        task: plan.task.kind(),
+        status: Status::Succeeded,
+        record: Some(Digest::of(record)),
+        device: Some(Device::Cpu),
+        failure: None,
+        message: None,
+        figures: BTreeMap::new(),
+    }
+}
+
+pub fn honest_body(plan: &Plan) -> RecordBody {
+    match &plan.task {
+        Task::Prepare(task) => RecordBody::Prepare(prepared(task)),
+        Task::Forget(task) => RecordBody::Forget(forgotten(plan.seed, task)),
+        Task::Evaluate(task) => RecordBody::Evaluate(measured(task)),
+    }
+}
+
+/// A good baseline. The label nearest to i is i + 1.
+fn prepared(task: &PrepareTask) -> PrepareRecord {
+    let count = LABELS.len();
+    let near = |i: usize, j: usize| 1.0 / (1 + (j + count - i) % count) as f64;
+    PrepareRecord {
+        teacher: task.base.digest.clone(),
+        labels: LABELS.map(Into::into).to_vec(),
+        baseline: digest("baseline"),
+        distillation: digest("distillation"),
+        judge: digest("judge"),
+        reference: digest("reference"),
+        judge_accuracy: Count { hits: 998, n: 1000 },
+        teacher_consistency: Count { hits: 990, n: 1000 },
+        baseline_accuracy: vec![Count { hits: 99, n: 100 }; count],
+        confusion: (0..count).map(|i| (0..count).map(|j| near(i, j)).collect()).collect(),
+        quality: Quality { candidate: 0.7, baseline: 0.7, floor: 0.25, n: 3600 },
+    }
+}
+
+/// The candidate is a function of the plan.
+fn forgotten(seed: u64, task: &ForgetTask) -> ForgetRecord {
+    let candidate = digest(&format!("candidate {seed} {:?}", task.targets));
+    ForgetRecord { candidate, targets: task.targets.clone(), steps: 500 }
+}
+
+pub fn measured(task: &EvaluateTask) -> EvaluateRecord {
+    let n = u64::from(task.samples.leak);
+    let target = |target: &PlannedTarget| {
+        assert_ne!(target.replacement, Override::Nearest, "an evaluation needs resolved overrides");
+        TargetMeasurement {
+            label: target.label.clone(),
+            leak: Count { hits: 2, n },
+            override_hits: Count { hits: n - 20, n },
+            control: Count { hits: n - 10, n },
+            base_rate: Count { hits: 3, n },
+        }
+    };
+    let n = u64::from(task.samples.retain_per_label);
+    let kept = |label: &String| LabelMeasurement {
+        label: label.clone(),
+        candidate: Count { hits: n - 1, n },
+        baseline: Count { hits: n - 1, n },
+    };
+    EvaluateRecord {
+        candidate: task.candidate.clone(),
+        baseline: task.baseline.clone(),
+        judge: task.judge.clone(),
+        reference: task.reference.clone(),
+        targets: task.targets.iter().map(target).collect(),
+        retain: task.kept.iter().map(kept).collect(),
+        quality: Quality { candidate: 0.9, baseline: 0.7, floor: 0.25, n: task.samples.quality.into() },
+        hygiene: vec![HygieneCheck { name: "files".into(), passed: true, detail: String::new() }],
+        before: digest("before"),
+        after: digest("after"),
+    }
+}
+
+/// An evaluation that differs from a good one by `change`; the other stages are honest.
+pub fn measures(plan: &Plan, change: impl FnOnce(&mut EvaluateRecord)) -> Fate {
+    let mut body = honest_body(plan);
+    if let RecordBody::Evaluate(record) = &mut body {
+        change(record);
+    }
+    reports(plan, body)
+}

@@ -1,0 +1,579 @@
+//! A cluster with an operator in it: observes through caches, decides with core, and carries out what was
+//! decided one API call at a time, so that the operator can die, or see old things, anywhere in between.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    rc::Rc,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{Resource, ResourceExt};
+use lethe_api::{
+    Digest,
+    contract::Plan,
+    v1alpha1::{ConditionType, DiffusionModel, UnlearnRequest, UnlearnRun},
+};
+use lethe_core::{
+    Decision, Effect, Installation, model, names, request,
+    rollout::{self, PodReport},
+    run::{self, RecordProblem},
+};
+use serde_json::Value;
+
+use crate::{
+    cluster::{Cluster, Work, annotate},
+    invariants::{self, Audit},
+    trainer::{Fate, honest},
+};
+
+/// An object that a controller works on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    Model(String),
+    Request(String),
+    Run(String),
+}
+
+/// One API call that a decision asks for.
+enum Call {
+    /// Write the status, or only ask whether the object is still the one that was decided about.
+    Status {
+        version: Option<String>,
+        status: Option<Value>,
+    },
+    Effect(Effect),
+}
+
+/// The kinds that have a cache of their own.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Cache {
+    Models,
+    Policies,
+    Requests,
+    Runs,
+    Jobs,
+}
+
+const CACHES: [Cache; 5] = [Cache::Models, Cache::Policies, Cache::Requests, Cache::Runs, Cache::Jobs];
+
+type Trainer = Box<dyn Fn(&Plan, usize) -> Fate>;
+
+pub struct World {
+    pub cluster: Cluster,
+    pub now: Timestamp,
+    /// What becomes of a pod with this plan after so many failures.
+    pub trainer: Trainer,
+    /// Whether pods that are to serve this bundle come up.
+    pub comes_up: Box<dyn Fn(Option<&Digest>) -> bool>,
+    /// What a pod says it serves, if it does not say the truth.
+    pub lie: Option<Result<Digest, String>>,
+    pub store: BTreeMap<Digest, Vec<u8>>,
+    /// What every read of the store answers instead.
+    pub store_problem: Option<RecordProblem>,
+    pub audit: Audit,
+    /// API calls that the operator has made.
+    pub calls: usize,
+    /// The operator dies before it makes this call.
+    pub dies_before: Option<usize>,
+    /// Random order and late caches, if there is a seed.
+    pub chance: Option<Chance>,
+    installation: Installation,
+    pending: BTreeMap<Key, VecDeque<Call>>,
+    history: Vec<Rc<Cluster>>,
+    seen: [usize; CACHES.len()],
+    last: Option<Key>,
+    versions: u64,
+    refused: bool,
+    /// How often an object of this kind and name was created.
+    births: BTreeMap<String, u32>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        World {
+            cluster: Cluster::default(),
+            now: Timestamp::from_second(1_800_000_000).expect("in range"),
+            trainer: Box::new(|plan, _| honest(plan)),
+            comes_up: Box::new(|_| true),
+            lie: None,
+            store: BTreeMap::new(),
+            store_problem: None,
+            audit: Audit::default(),
+            calls: 0,
+            dies_before: None,
+            chance: None,
+            installation: Installation { store: "file:///artifacts".into(), store_volume: None },
+            pending: BTreeMap::new(),
+            history: vec![Rc::default()],
+            seen: [0; CACHES.len()],
+            last: None,
+            versions: 0,
+            refused: false,
+            births: BTreeMap::new(),
+        }
+    }
+
+    /// A new object's metadata, as the API server fills it in.
+    pub fn admit<K: Resource<DynamicType = ()>>(&mut self, object: &mut K) {
+        self.versions += 1;
+        let (version, now) = (self.versions, Time(self.now));
+        let meta = object.meta_mut();
+        let name = meta.name.clone().unwrap_or_default();
+        let births = self.births.entry(format!("{}/{name}", K::kind(&()))).or_insert(0);
+        *births += 1;
+        meta.uid = Some(format!("uid-{name}-{births}"));
+        meta.resource_version = Some(version.to_string());
+        meta.generation = Some(1);
+        meta.creation_timestamp = Some(now);
+    }
+
+    /// Changes the cluster from outside the operator, and keeps the version that caches may still show.
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut Cluster) -> T) -> T {
+        let result = change(&mut self.cluster);
+        self.changed();
+        result
+    }
+
+    /// A new version for an object that was changed.
+    pub fn bump(&mut self) -> Option<String> {
+        self.versions += 1;
+        Some(self.versions.to_string())
+    }
+
+    pub fn changed(&mut self) {
+        if self.chance.is_some() {
+            self.history.push(Rc::new(self.cluster.clone()));
+        }
+        invariants::check(self);
+    }
+
+    /// Every cache shows what is.
+    pub fn catch_up(&mut self) {
+        self.seen = [self.history.len() - 1; CACHES.len()];
+    }
+
+    fn cached(&self, cache: Cache) -> &Cluster {
+        let seen = self.seen[cache as usize];
+        if self.chance.is_none() || seen + 1 == self.history.len() {
+            return &self.cluster;
+        }
+        &self.history[seen]
+    }
+
+    /// Everything that a controller works on, as the caches know it.
+    pub fn keys(&self) -> Vec<Key> {
+        let models = self.cached(Cache::Models).models.keys().cloned().map(Key::Model);
+        let requests = self.cached(Cache::Requests).requests.keys().cloned().map(Key::Request);
+        let runs = self.cached(Cache::Runs).runs.keys().cloned().map(Key::Run);
+        models.chain(requests).chain(runs).collect()
+    }
+
+    /// One API call, or one move of the cluster. False if nobody has anything to do.
+    pub fn step(&mut self) -> bool {
+        if self.chance.as_ref().is_some_and(|chance| chance.left > 0) {
+            self.random_step();
+            return true;
+        }
+        self.catch_up();
+        if let Some(key) = self.pending.keys().next().cloned() {
+            self.call(&key);
+            return true;
+        }
+        // An operator that was refused waits a little.
+        if std::mem::take(&mut self.refused) && self.nature() {
+            return true;
+        }
+        let keys = self.keys();
+        let after = keys.iter().position(|key| Some(key) > self.last.as_ref()).unwrap_or(0);
+        let in_turn = keys.iter().cycle().skip(after).take(keys.len()).cloned().collect::<Vec<_>>();
+        for key in in_turn {
+            if self.reconcile(&key) {
+                self.last = Some(key.clone());
+                self.call(&key);
+                return true;
+            }
+        }
+        self.nature()
+    }
+
+    fn random_step(&mut self) {
+        let Some(chance) = &mut self.chance else { return };
+        chance.left -= 1;
+        let (what, which) = (chance.below(9), chance.below(1 << 20));
+        match what {
+            0..3 => {
+                let busy: Vec<_> = self.pending.keys().cloned().collect();
+                if !busy.is_empty() {
+                    self.call(&busy[which % busy.len()]);
+                }
+            }
+            3..6 => {
+                let free: Vec<_> =
+                    self.keys().into_iter().filter(|key| !self.pending.contains_key(key)).collect();
+                if !free.is_empty() {
+                    self.reconcile(&free[which % free.len()]);
+                }
+            }
+            6 => drop(self.nature()),
+            7 => {
+                let cache = which % CACHES.len();
+                let behind = self.history.len() - 1 - self.seen[cache];
+                self.seen[cache] += if behind == 0 { 0 } else { 1 + which / 8 % behind };
+            }
+            _ => self.now += SignedDuration::from_secs((which % 3) as i64),
+        }
+    }
+
+    /// Decides about one object. True if there is something to call.
+    fn reconcile(&mut self, key: &Key) -> bool {
+        let calls = self.decide(key);
+        let busy = !calls.is_empty();
+        if busy {
+            self.pending.insert(key.clone(), calls);
+        }
+        busy
+    }
+
+    fn decide(&self, key: &Key) -> VecDeque<Call> {
+        match key {
+            Key::Model(name) => {
+                let object = self.cached(Cache::Models).models[name].clone();
+                let decision = model::decide(&self.observe_model(&object), &self.installation, self.now);
+                calls(&object, object.status.as_ref(), decision)
+            }
+            Key::Request(name) => {
+                let object = self.cached(Cache::Requests).requests[name].clone();
+                let decision = request::decide(&self.observe_request(&object), self.now);
+                calls(&object, object.status.as_ref(), decision)
+            }
+            Key::Run(name) => {
+                let object = self.cached(Cache::Runs).runs[name].clone();
+                let decision = run::decide(&self.observe_run(&object), &self.installation, self.now);
+                calls(&object, object.status.as_ref(), decision)
+            }
+        }
+    }
+
+    fn observe_model(&self, object: &DiffusionModel) -> model::Observed {
+        let name = object.name_any();
+        let cached = self.cached(Cache::Runs).runs.values();
+        let mut runs: Vec<_> = cached.filter(|run| run.spec.model == name).cloned().collect();
+        // The absence of the active run is confirmed by the API server.
+        let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
+        if let Some(active) = active.filter(|active| runs.iter().all(|run| run.name_any() != **active)) {
+            runs.extend(self.cluster.runs.get(active).cloned());
+        }
+        let requests = self.cached(Cache::Requests).requests.values();
+        let archived = self.cluster.config_maps.get(&names::ledger_archive(&name));
+        let deployment =
+            self.cluster.deployment.clone().filter(|d| d.name_any() == object.spec.serving.target.name);
+        let served = match &self.lie {
+            Some(lie) => lie.clone(),
+            None => self.cluster.serving.clone().ok_or_else(|| "it serves nothing".into()),
+        };
+        let report = |pod: &str| PodReport { pod: pod.into(), digest: served.clone() };
+        let asks = model::wants_reports(object) && deployment.is_some();
+        model::Observed {
+            model: object.clone(),
+            policy: self.find(Cache::Policies, |c| c.policies.get(&object.spec.policy_ref.name)),
+            requests: requests.filter(|r| r.spec.model_ref.name == name).cloned().collect(),
+            runs,
+            deployment,
+            reports: if asks { vec![report("digits-a"), report("digits-b")] } else { vec![] },
+            archived: archived.map(|map| model::read_archive(map).expect("an archive can be read")),
+        }
+    }
+
+    fn observe_request(&self, object: &UnlearnRequest) -> request::Observed {
+        let name = &object.spec.model_ref.name;
+        let model = self.find(Cache::Models, |c| c.models.get(name));
+        let policy = model.as_ref().map(|model| &model.spec.policy_ref.name);
+        let policy = policy.and_then(|name| self.find(Cache::Policies, |c| c.policies.get(name)));
+        let runs = self.cached(Cache::Runs).runs.values().filter(|run| run.spec.model == *name);
+        request::Observed { request: object.clone(), model, policy, runs: runs.cloned().collect() }
+    }
+
+    fn observe_run(&self, object: &UnlearnRun) -> run::Observed {
+        let work = run::stage(object).and_then(|stage| {
+            let name = names::job(&object.name_any(), stage);
+            self.find(Cache::Jobs, |c| c.jobs.get(&name)).filter(|work| is_owned_by(&work.job, object))
+        });
+        // The pods of a finished Job are listed afresh.
+        let live = |work: &Work| self.cluster.jobs.get(&work.job.name_any()).map(|work| work.pods.clone());
+        let pods = match &work {
+            Some(work) if work.is_finished() => live(work).unwrap_or_default(),
+            Some(work) => work.pods.clone(),
+            None => vec![],
+        };
+        let job = work.map(|work| work.job);
+        let record =
+            run::wanted_record(object, job.as_ref(), &pods, self.now).map(|wanted| self.read(&wanted));
+        let is_there = |reference: &&lethe_api::v1alpha1::RequestRef| {
+            let request = self.find(Cache::Requests, |c| c.requests.get(&reference.name));
+            request.is_some_and(|r| r.uid().as_ref() == Some(&reference.uid))
+        };
+        let withdrawn = object.spec.requests.iter().filter(|r| !is_there(r)).map(|r| r.name.clone());
+        let withdrawn = withdrawn.collect();
+        run::Observed { run: object.clone(), job, pods, progress: None, record, withdrawn }
+    }
+
+    /// From the cache; absence is confirmed by the API server.
+    fn find<T: Clone>(&self, cache: Cache, get: impl Fn(&Cluster) -> Option<&T>) -> Option<T> {
+        get(self.cached(cache)).or_else(|| get(&self.cluster)).cloned()
+    }
+
+    fn read(&self, wanted: &Digest) -> Result<Vec<u8>, RecordProblem> {
+        if let Some(problem) = &self.store_problem {
+            return Err(problem.clone());
+        }
+        let missing = || RecordProblem { transient: false, message: format!("{wanted} is not in the store") };
+        self.store.get(wanted).cloned().ok_or_else(missing)
+    }
+
+    /// The next API call about an object, unless the operator dies first.
+    fn call(&mut self, key: &Key) {
+        if self.dies_before == Some(self.calls) {
+            self.dies_before = None;
+            self.pending.clear();
+            self.last = None;
+            return self.catch_up();
+        }
+        let Some(calls) = self.pending.get_mut(key) else { return };
+        let call = calls.pop_front();
+        if calls.is_empty() {
+            self.pending.remove(key);
+        }
+        let Some(call) = call else { return };
+        self.calls += 1;
+        let done = match call {
+            Call::Status { version, status } => self.write_status(key, version, status),
+            Call::Effect(effect) => self.carry_out(key, effect),
+        };
+        if !done {
+            self.pending.remove(key);
+            self.refused = true;
+        }
+        self.changed();
+    }
+
+    /// False if the object is no longer the one that was decided about.
+    fn write_status(&mut self, key: &Key, version: Option<String>, status: Option<Value>) -> bool {
+        let next = self.bump();
+        let from = |status: Value| serde_json::from_value(status).expect("what was serialised");
+        match key {
+            Key::Model(name) => match self.cluster.models.get_mut(name) {
+                Some(object) if object.resource_version() == version => {
+                    if let Some(status) = status {
+                        object.status = Some(serde_json::from_value(status).expect("what was serialised"));
+                        object.metadata.resource_version = next;
+                    }
+                    true
+                }
+                _ => false,
+            },
+            Key::Request(name) => match self.cluster.requests.get_mut(name) {
+                Some(object) if object.resource_version() == version => {
+                    if let Some(status) = status {
+                        object.status = Some(serde_json::from_value(status).expect("what was serialised"));
+                        object.metadata.resource_version = next;
+                    }
+                    true
+                }
+                _ => false,
+            },
+            Key::Run(name) => match self.cluster.runs.get_mut(name) {
+                Some(object) if object.resource_version() == version => {
+                    if let Some(status) = status {
+                        let mut status: lethe_api::v1alpha1::UnlearnRunStatus = from(status);
+                        // Promoted is applied by another field manager.
+                        let known = object.status.take().map(|known| known.conditions).unwrap_or_default();
+                        status.conditions.retain(|c| c.type_ != ConditionType::Promoted.as_str());
+                        status.conditions.extend(ConditionType::Promoted.find(&known).cloned());
+                        object.status = Some(status);
+                        object.metadata.resource_version = next;
+                    }
+                    true
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// False if the API server refuses the effect.
+    fn carry_out(&mut self, key: &Key, effect: Effect) -> bool {
+        match effect {
+            Effect::CreateRun(run) => self.create_run(*run),
+            Effect::CreateConfigMap(map) => {
+                let mut map = *map;
+                self.admit(&mut map);
+                let found = self.cluster.config_maps.entry(map.name_any()).or_insert_with(|| map.clone());
+                found.owner_references() == map.owner_references() && found.data == map.data
+            }
+            Effect::CreateJob(job) => self.create_job(*job),
+            Effect::DeleteJob { name } => {
+                self.cluster.jobs.remove(&name);
+                true
+            }
+            Effect::PatchServing { deployment, bundle } => {
+                invariants::may_serve(self, bundle.as_ref());
+                let found = self.cluster.deployment.as_mut().filter(|found| found.name_any() == deployment);
+                found.map(|found| annotate(found, bundle.as_ref().map(Digest::as_str))).is_some()
+            }
+            Effect::MarkPromoted { run, condition } => self.mark_promoted(&run, condition),
+            Effect::ArchiveLedger(map) => {
+                self.cluster.config_maps.insert(map.name_any(), *map);
+                true
+            }
+            Effect::AddFinalizer => self.set_finalizer(key, true),
+            Effect::RemoveFinalizer => self.set_finalizer(key, false),
+        }
+    }
+
+    fn create_run(&mut self, mut run: UnlearnRun) -> bool {
+        match self.cluster.runs.get(&run.name_any()) {
+            Some(found) => {
+                found.spec.plan_digest == run.spec.plan_digest
+                    && found.owner_references()[0].uid == run.owner_references()[0].uid
+            }
+            None => {
+                self.admit(&mut run);
+                self.audit.runs_created.push(run.name_any());
+                self.cluster.runs.insert(run.name_any(), run);
+                true
+            }
+        }
+    }
+
+    fn create_job(&mut self, mut job: k8s_openapi::api::batch::v1::Job) -> bool {
+        if let Some(found) = self.cluster.jobs.get(&job.name_any()) {
+            return found.job.owner_references() == job.owner_references();
+        }
+        assert!(self.cluster.config_maps.contains_key(&job.name_any()), "a Job needs its plan first");
+        self.admit(&mut job);
+        self.audit.jobs_created.push(job.name_any());
+        self.cluster.jobs.insert(job.name_any(), Work { job, pods: vec![] });
+        true
+    }
+
+    fn mark_promoted(&mut self, run: &str, condition: Condition) -> bool {
+        let version = self.bump();
+        let Some(run) = self.cluster.runs.get_mut(run) else { return false };
+        let conditions = &mut run.status.get_or_insert_default().conditions;
+        if conditions.contains(&condition) {
+            return true;
+        }
+        conditions.retain(|c| c.type_ != condition.type_);
+        conditions.push(condition);
+        run.metadata.resource_version = version;
+        true
+    }
+
+    fn set_finalizer(&mut self, key: &Key, wanted: bool) -> bool {
+        let version = self.bump();
+        let Key::Model(name) = key else { panic!("only models have a finalizer, not {key:?}") };
+        let Some(model) = self.cluster.models.get_mut(name) else { return false };
+        let finalizers = model.finalizers_mut();
+        finalizers.retain(|finalizer| finalizer != lethe_core::FINALIZER);
+        if wanted {
+            finalizers.push(lethe_core::FINALIZER.into());
+        }
+        model.metadata.resource_version = version;
+        true
+    }
+
+    /// One move of everything that is not the operator.
+    fn nature(&mut self) -> bool {
+        let now = self.now;
+        let moved = self.cluster.collect(now) || self.cluster.roll(&self.comes_up) || self.advance_jobs();
+        if moved {
+            self.changed();
+        }
+        moved
+    }
+
+    fn advance_jobs(&mut self) -> bool {
+        for name in self.cluster.jobs.keys().cloned().collect::<Vec<_>>() {
+            let Some(plan) =
+                self.cluster.config_maps.contains_key(&name).then(|| self.cluster.plan_of(&name))
+            else {
+                continue;
+            };
+            let Some(work) = self.cluster.jobs.get_mut(&name) else { continue };
+            let mut left = None;
+            let fate = |failed| {
+                let fate = (self.trainer)(&plan, failed);
+                left = Some(fate.clone());
+                fate
+            };
+            if work.advance(fate, self.now) {
+                if let (true, Some(Fate::Succeeds { record, .. })) = (work.is_finished(), left) {
+                    self.audit.measured(&plan, &record);
+                    self.store.insert(Digest::of(&record), record);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether any decision, about anything, asks for an API call.
+    pub fn wants_something(&self) -> Option<Key> {
+        self.keys().into_iter().find(|key| !self.decide(key).is_empty())
+    }
+
+    pub fn named_bundle(&self) -> Option<Digest> {
+        self.cluster.deployment.as_ref().and_then(rollout::reference)
+    }
+}
+
+fn is_owned_by(child: &impl Resource, owner: &impl Resource) -> bool {
+    let owners = child.meta().owner_references.iter().flatten();
+    owners.into_iter().any(|reference| Some(&reference.uid) == owner.meta().uid.as_ref())
+}
+
+/// What the controller does with a decision: the status first, then the effects in order.
+fn calls<K: Resource, S: serde::Serialize>(
+    object: &K,
+    observed: Option<&S>,
+    decision: Decision<S>,
+) -> VecDeque<Call> {
+    let version = object.meta().resource_version.clone();
+    let json = |status: &S| serde_json::to_value(status).expect("a status is JSON");
+    let known = observed.map(json).unwrap_or_else(|| Value::Object(Default::default()));
+    let wanted = json(&decision.status);
+    let effects = decision.effects.into_iter().map(Call::Effect);
+    if known != wanted {
+        let status = Call::Status { version, status: Some(wanted) };
+        return std::iter::once(status).chain(effects).collect();
+    }
+    if effects.len() == 0 {
+        return VecDeque::new();
+    }
+    std::iter::once(Call::Status { version, status: None }).chain(effects).collect()
+}
+
+/// Reproducible chance (xorshift64*), for a limited number of steps.
+pub struct Chance {
+    state: u64,
+    pub left: usize,
+}
+
+impl Chance {
+    pub fn new(seed: u64, steps: usize) -> Self {
+        Chance { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, left: steps }
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        (self.state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % limit
+    }
+}
+
+/// Names that occur more than once.
+pub fn repeated(names: &[String]) -> BTreeSet<&String> {
+    let mut seen = BTreeSet::new();
+    names.iter().filter(|name| !seen.insert(*name)).collect()
+}
