@@ -20,6 +20,8 @@ use crate::{Digest, contract::BaseArtifact};
     category = "lethe",
     doc = "One lineage: a base model, everything it had to forget, and what is served of it.",
     validation = Rule::new("self.metadata.name.size() <= 40").message("a model's name has at most 40 characters: its runs and jobs add to it"),
+    // A rule on the ledger itself is not asked when the ledger is left out.
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.ledger) || (has(self.status) && has(self.status.ledger))").message("the ledger only grows"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Compliant", type_ = "string", json_path = ".status.conditions[?(@.type=='Compliant')].status"),
     printcolumn(name = "Forgotten", type_ = "integer", json_path = ".status.forgotten"),
