@@ -145,7 +145,8 @@ impl Collector for ObjectCollector {
 
 #[cfg(test)]
 mod tests {
-    use kube::{Client, Config, runtime::watcher::Event};
+    use kube::{Client, Config};
+    use kube_runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kube::{Client, runtime::events::Recorder};
+use kube::Client;
+use kube_runtime::events::Recorder;
 use lethe_core::Installation;
 
 use crate::{

@@ -13,14 +13,11 @@ use futures::{
     future::{BoxFuture, Shared},
     stream,
 };
-use kube::{
-    Resource, ResourceExt,
-    core::NamespaceResourceScope,
-    runtime::{
-        Controller,
-        controller::{self, Action},
-        reflector::{ObjectRef, Store},
-    },
+use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
+use kube_runtime::{
+    Controller,
+    controller::{self, Action},
+    reflector::{ObjectRef, Store},
 };
 use lethe_core::Decision;
 use serde::{Serialize, de::DeserializeOwned};

@@ -7,8 +7,8 @@ use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::{NamespaceResourceScope, PartialObjectMeta},
-    runtime::reflector::{self, ObjectRef, Store, store::Writer},
 };
+use kube_runtime::reflector::{self, ObjectRef, Store, store::Writer};
 use lethe_api::v1alpha1::{DiffusionModel, UnlearnPolicy, UnlearnRequest, UnlearnRun, labels};
 use serde::de::DeserializeOwned;
 
@@ -230,7 +230,8 @@ fn namespace(object: &impl ResourceExt) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kube::{Config, runtime::watcher::Event};
+    use kube::Config;
+    use kube_runtime::watcher::Event;
     use lethe_api::Digest;
     use serde_json::json;
 

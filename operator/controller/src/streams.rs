@@ -3,14 +3,11 @@
 use std::{fmt::Debug, hash::Hash, sync::Arc};
 
 use futures::StreamExt;
-use kube::{
-    Api, Resource, ResourceExt,
-    core::DeserializeGuard,
-    runtime::{
-        WatchStreamExt,
-        reflector::{ObjectRef, Store, store::Writer},
-        watcher::{self, Event, watcher},
-    },
+use kube::{Api, Resource, ResourceExt, core::DeserializeGuard};
+use kube_runtime::{
+    WatchStreamExt,
+    reflector::{ObjectRef, Store, store::Writer},
+    watcher::{self, Event, watcher},
 };
 use serde::de::DeserializeOwned;
 
@@ -148,7 +145,7 @@ fn resource(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::reflector;
+    use kube_runtime::reflector;
     use lethe_api::v1alpha1::UnlearnPolicy;
     use serde_json::json;
 

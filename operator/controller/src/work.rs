@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use kube::runtime::events::{Recorder, Reporter};
+use kube_runtime::events::{Recorder, Reporter};
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},

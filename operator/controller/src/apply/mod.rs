@@ -12,8 +12,8 @@ use std::future::Future;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::events::{Event, EventType},
 };
+use kube_runtime::events::{Event, EventType};
 use lethe_core::Decision;
 use serde_json::json;
 
