@@ -11,6 +11,7 @@
 //! something happen.
 
 pub mod audit;
+mod deaths;
 mod diagnosis;
 pub mod examples;
 pub mod kubelet;

@@ -1,10 +1,7 @@
 //! A plain HTTP proxy between an operator and the API server, to which every write of the operator is known,
 //! and which can end the operator after any of them.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -36,7 +33,6 @@ struct Shared {
     writes: Mutex<Vec<String>>,
     /// The process that dies after its next write, and whom to tell.
     victim: Mutex<Option<(u32, mpsc::UnboundedSender<String>)>>,
-    requests: AtomicUsize,
 }
 
 #[derive(Clone)]
@@ -70,18 +66,9 @@ impl Proxy {
         receiver
     }
 
-    pub fn spare(&self) {
-        *self.shared.victim.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
     /// Every write so far, other than of leases, that the API server accepted: method and path.
     pub fn writes(&self) -> Vec<String> {
         self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// How many requests there were, leases included.
-    pub fn requests(&self) -> usize {
-        self.shared.requests.load(Ordering::SeqCst)
     }
 }
 
@@ -99,7 +86,6 @@ async fn forward(State(route): State<Route>, request: Request) -> Response {
 }
 
 async fn pass_on(route: Route, request: Request) -> Result<Response> {
-    route.shared.requests.fetch_add(1, Ordering::SeqCst);
     let (mut parts, body) = request.into_parts();
     let is_write = parts.method != Method::GET && !parts.uri.path().contains("/leases");
     let write = format!("{} {}", parts.method, parts.uri.path());

@@ -306,6 +306,21 @@ impl World {
         .await
     }
 
+    /// The request once it waits for this reason, and says so where people look, with these words.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn request_waits(&self, name: &str, reason: Reason, words: &str) -> Result<UnlearnRequest> {
+        let what = format!("it waits because {reason} ({words:?})");
+        wait::until(&self.api::<UnlearnRequest>(), name, &what, |r| {
+            let conditions = r.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+            let why = conditions.iter().any(|c| c.status == "Unknown" && c.reason == reason.to_string());
+            let ready = ConditionType::Ready.find(conditions);
+            why && ready.is_some_and(|c| c.status == "Unknown" && c.message.contains(words))
+        })
+        .await
+    }
+
     /// The bundle that the Deployment's pod template names.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ nothing here reads a Secret.
 # Termination messages, and the addresses of trainer and server pods.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # The bundle annotation on a serving target.
 - apiGroups: [apps]
   resources: [deployments]

@@ -12,22 +12,12 @@ use lethe_tests::{
     world::{MODEL, policy},
 };
 use rustix::process::Signal;
-use tokio::sync::oneshot;
-
-/// More than any operator needs for one request. One that repeats itself after every death never ends.
-const MOST_DEATHS: usize = 120;
 
 pub async fn an_operator_that_dies_after_every_write_comes_to_the_same_end(world: &World) -> Result<()> {
     world.await_service_account().await?;
-    let launch = world.launch().await?;
-    let upstream = server::client(rights::kubeconfig(&world.server, &world.namespace).await?).await?;
-    let proxy = Proxy::start(upstream).await?;
-    let launch = world.through(&launch, &proxy.url, "operator-0")?;
     world.apply(&policy()?).await?;
     world.apply(&examples::first("serving.yaml")?).await?;
     world.apply(&world.model()?).await?;
-
-    let (done, mut over) = oneshot::channel();
     let life = async {
         let task = world.task(Stage::Prepare).await?;
         world.succeed(&task).await?;
@@ -37,24 +27,9 @@ pub async fn an_operator_that_dies_after_every_write_comes_to_the_same_end(world
         world
             .model_until("its run is over", |m| m.status.as_ref().is_some_and(|s| s.active_run.is_none()))
             .await?;
-        let _ = done.send(());
-        Ok::<_, anyhow::Error>(candidate)
+        Ok(candidate)
     };
-    let deaths = async {
-        let mut deaths = Vec::new();
-        loop {
-            let mut operator = Operator::start(&launch)?;
-            let mut told = proxy.kill_after_next_write(operator.id()?);
-            tokio::select! {
-                write = told.recv() => deaths.push(write.context("the proxy ended")?),
-                _ = &mut over => return Ok(deaths),
-            }
-            operator.ended().await?;
-            ensure!(deaths.len() <= MOST_DEATHS, "it writes the same again and again: {deaths:#?}");
-        }
-    };
-    let (candidate, deaths) = tokio::try_join!(life, deaths)?;
-
+    let (candidate, deaths) = world.dying(life).await?;
     ensure!(deaths.len() > 15, "it died only {} times: {deaths:#?}", deaths.len());
     world.assert_serves(&candidate).await?;
     let ledger = world.ledger().await?;
@@ -125,11 +100,11 @@ pub async fn a_leader_that_was_frozen_does_not_write_when_it_wakes(world: &World
     let mut pair = Pair::start(world).await?;
     world.prepare().await?;
     pair.operators.0.signal(Signal::STOP)?;
-    let before = pair.first.writes().len();
-    // It wakes while the other one acts, and there is something to do.
     world.request("forget-three", "3", "8").await?;
     let task = world.task(Stage::Forget).await?;
     ensure!(!pair.second.writes().is_empty(), "the second wrote nothing");
+    // What it had sent before has arrived by now. It wakes while the other one acts, and there is something to do.
+    let before = pair.first.writes().len();
     pair.operators.0.signal(Signal::CONT)?;
     world.succeed(&task).await?;
     world.evaluate(|_| {}).await?;

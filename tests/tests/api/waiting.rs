@@ -15,7 +15,9 @@ pub async fn an_image_that_cannot_be_pulled_is_shown_and_waited_for(world: &Worl
     world.request("waits", "3", "8").await?;
     let task = world.task(Stage::Forget).await?;
     world.hold_up(&task, "ImagePullBackOff", "manifest for lethe/trainer:dev not found").await?;
-    world.request_says("waits", Reason::ImageUnavailable, "manifest for lethe/trainer:dev not found").await?;
+    world
+        .request_waits("waits", Reason::ImageUnavailable, "manifest for lethe/trainer:dev not found")
+        .await?;
     world.request_until("waits", RequestPhase::Training).await?;
     // Somebody pushes it.
     world.succeed(&task).await?;
@@ -43,7 +45,7 @@ pub async fn a_gpu_that_never_comes_is_shown_and_not_waited_for_beyond_the_deadl
         "lastTransitionTime": Timestamp::now(),
     }]});
     kubelet::patch(&world.api(), &task.pod.name_any(), unschedulable).await?;
-    world.request_says("waits", Reason::Unschedulable, words).await?;
+    world.request_waits("waits", Reason::Unschedulable, words).await?;
     world.request_until("waits", RequestPhase::Failed).await?;
     world.request_says("waits", Reason::DeadlineExceeded, "did not end in time").await?;
     world.assert_serves(&trainer::baseline()).await
@@ -96,7 +98,7 @@ pub async fn a_store_that_is_not_there_is_waited_for(world: &World) -> Result<()
     let record = world.put_record(&record).await?;
     fs::rename(&here, &there)?;
     world.exit(&task, 0, &trainer::outcome(&task, record).to_message()).await?;
-    world.request_says("waits", Reason::RecordUnavailable, "the store").await?;
+    world.request_waits("waits", Reason::RecordUnavailable, "the store").await?;
     fs::rename(&there, &here)?;
     world.evaluate(|_| {}).await?;
     world.request_until("waits", RequestPhase::Fulfilled).await?;
