@@ -59,7 +59,7 @@ fn base_contents(libtorch: &Path) -> Result<Contents> {
         let entry = entry?;
         contents.file(Path::new(LIBTORCH).join(entry.file_name()), entry.path(), true);
     }
-    for (name, file) in needed_by(&lib.join("libtorch.so"), &lib)? {
+    for (name, file) in needed_by(&lib.join("libtorch_cpu.so"), &lib)? {
         if !file.starts_with(&lib) {
             contents.file(in_image(&name), file, true);
         }
