@@ -18,6 +18,7 @@ use crate::world::World;
 /// What really happened, kept beside what the operator says.
 #[derive(Default)]
 pub struct Audit {
+    /// Each with the uid of the run that it is of.
     pub jobs_created: Vec<String>,
     pub runs_created: Vec<String>,
     /// Evaluations that pods really made: of which candidate, for which labels, with which record.

@@ -95,6 +95,7 @@ impl World {
     pub fn ready(&mut self) {
         self.with_model();
         self.until("the baseline is served", |world| world.model_is(ConditionType::Serving));
+        self.prologue = self.calls;
     }
 
     pub fn apply_policy(&mut self, mut policy: UnlearnPolicy) {
@@ -344,7 +345,7 @@ pub fn play(scenario: &dyn Fn(&mut World), prepare: impl FnOnce(&mut World)) -> 
 #[track_caller]
 pub fn everywhere(scenario: impl Fn(&mut World)) -> World {
     let undisturbed = crashes(&scenario);
-    for seed in 1..=3 {
+    for seed in 1..=2 {
         let late = play(&scenario, |world| world.chance = Some(Chance::new(seed, 500)));
         assert_eq!(late.answers(), undisturbed.answers(), "seed {seed}\n{}", late.summary());
         assert!(repeated(&late.audit.jobs_created).is_empty(), "seed {seed}");
@@ -356,7 +357,8 @@ pub fn everywhere(scenario: impl Fn(&mut World)) -> World {
 #[track_caller]
 pub fn crashes(scenario: &dyn Fn(&mut World)) -> World {
     let undisturbed = play(scenario, |_| {});
-    for call in 0..undisturbed.calls {
+    // Up to here all scenarios are the same, and one of them dies there as well.
+    for call in undisturbed.prologue..undisturbed.calls {
         let survived = play(scenario, |world| world.dies_before = Some(call));
         assert_eq!(survived.summary(), undisturbed.summary(), "died before call {call}");
         assert_eq!(survived.audit.jobs_created, undisturbed.audit.jobs_created, "died before call {call}");

@@ -84,6 +84,8 @@ pub struct World {
     seen: [usize; CACHES.len()],
     last: Option<Key>,
     versions: u64,
+    /// API calls before what is particular about the scenario.
+    pub prologue: usize,
     refused: bool,
     /// How often an object of this kind and name was created.
     births: BTreeMap<String, u32>,
@@ -109,6 +111,7 @@ impl World {
             seen: [0; CACHES.len()],
             last: None,
             versions: 0,
+            prologue: 0,
             refused: false,
             births: BTreeMap::new(),
         }
@@ -451,7 +454,8 @@ impl World {
         }
         assert!(self.cluster.config_maps.contains_key(&job.name_any()), "a Job needs its plan first");
         self.admit(&mut job);
-        self.audit.jobs_created.push(job.name_any());
+        // A run that comes back under its old name is another run.
+        self.audit.jobs_created.push(format!("{} of {}", job.name_any(), job.owner_references()[0].uid));
         self.cluster.jobs.insert(job.name_any(), Work { job, pods: vec![] });
         true
     }
