@@ -31,6 +31,7 @@ use lethe_api::contract::TaskKind;
 use cli::{Cli, Command};
 
 fn main() {
+    runtime::wait_passively();
     let command = Cli::parse().command;
     logging::init();
     failure::log_panics();

@@ -69,3 +69,27 @@ fn work(model: &Denoiser, mut queue: mpsc::Receiver<Work>, metrics: &Metrics) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_turns_a_client_away_at_once() {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let queue = Queue(sender);
+        let ask = || {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.draw(vec![(0, 0)]).await })
+        };
+        let waiting: Vec<_> = (0..QUEUE).map(|_| ask()).collect();
+        assert!(matches!(ask().await.unwrap(), Err(Refusal::Full)));
+        drop(receiver);
+        for client in waiting {
+            assert!(
+                matches!(client.await.unwrap(), Err(Refusal::Failed)),
+                "a model that died leaves nobody waiting"
+            );
+        }
+    }
+}
