@@ -18,6 +18,8 @@ use tch::{Kind, Tensor};
 mod tests;
 
 const FILE: &str = "reference.safetensors";
+/// Mean probability of a label among another one's samples above which the other does not replace it well.
+const MOST_ALIKE: f64 = 0.005;
 
 /// `hits` of `n` samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,13 +98,17 @@ impl Confusion {
     }
 
     /// The one of `candidates` that the judge finds most like `label`: by mean probability, because a good judge hardly
-    /// ever confuses two labels outright.
+    /// ever confuses two labels outright. A candidate whose own samples pass for `label` is left out if there is another:
+    /// what it shows would go on looking like the label that it replaces.
     ///
     /// # Panics
     /// If there are no candidates.
     pub fn nearest(&self, label: i64, candidates: &[i64]) -> i64 {
-        let likeness = |candidate: &i64| self.0[label as usize].probability[*candidate as usize];
-        let nearest = candidates.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let probability = |asked: i64, seen: i64| self.0[asked as usize].probability[seen as usize];
+        let distinct = |candidate: &&i64| probability(**candidate, label) <= MOST_ALIKE;
+        let alike = |a: &&i64, b: &&i64| probability(label, **a).total_cmp(&probability(label, **b));
+        let nearest =
+            candidates.iter().filter(distinct).max_by(alike).or_else(|| candidates.iter().max_by(alike));
         *nearest.expect("at least one label is kept")
     }
 }

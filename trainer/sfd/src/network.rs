@@ -46,11 +46,7 @@ impl Network {
             frequencies: frequencies(net.frequencies),
             input: Linear::new(layout, "input", pixels, net.width),
             noise: Linear::new(layout, "noise", 2 * net.frequencies, net.embedding),
-            labels: layout.add(
-                "labels.weight".to_owned(),
-                &shape,
-                Init::Uniform(LABEL_BOUND),
-            ),
+            labels: layout.add("labels.weight".to_owned(), &shape, Init::Uniform(LABEL_BOUND)),
             modulation: Linear::new(layout, "modulation", net.embedding, 2 * net.width * (net.blocks + 1)),
             blocks: (0..net.blocks).map(|index| block(layout, index)).collect(),
             output: Linear::zeros(layout, "output", net.width, pixels),

@@ -5,7 +5,7 @@ fn target(label: i64, replacement: Override) -> Target {
     Target { label, replacement }
 }
 
-/// A judge to whom label 2 looks most like 0, then 3, then 1.
+/// A judge to whom label 2 looks most like 0, then 3, then 1; and 3 passes for 0, but not the other way round.
 fn confusion() -> Confusion {
     let row = |label, probability: [f64; 4]| Census {
         label,
@@ -13,10 +13,10 @@ fn confusion() -> Confusion {
         probability: probability.to_vec(),
     };
     Confusion::from_rows(vec![
-        row(0, [0.9, 0.05, 0.03, 0.02]),
-        row(1, [0.1, 0.7, 0.1, 0.1]),
+        row(0, [0.99, 0.001, 0.002, 0.007]),
+        row(1, [0.002, 0.99, 0.004, 0.004]),
         row(2, [0.06, 0.01, 0.9, 0.03]),
-        row(3, [0.1, 0.0, 0.2, 0.7]),
+        row(3, [0.1, 0.0, 0.001, 0.899]),
     ])
 }
 
@@ -48,6 +48,20 @@ fn nearest_is_the_kept_label_that_the_judge_finds_most_alike() {
     assert_eq!(alone.forgotten(), [(2, Replacement::Label(0))]);
     let without_zero = resolve(&[target(2, Override::Nearest), target(0, Override::Fixed(1))]);
     assert_eq!(without_zero.forgotten(), [(0, Replacement::Label(1)), (2, Replacement::Label(3))]);
+}
+
+#[test]
+fn nearest_avoids_a_label_that_shows_the_target_itself_unless_there_is_no_other() {
+    let resolve = |forgotten: &[i64]| {
+        let targets: Vec<Target> = forgotten.iter().map(|&label| target(label, Override::Nearest)).collect();
+        Concept::new(4, &targets, Some(&confusion())).unwrap().forgotten()[0].1
+    };
+    assert_eq!(
+        resolve(&[0]),
+        Replacement::Label(1),
+        "2 and 3 are more like 0, but 6 and 10 in 100 of them pass for it"
+    );
+    assert_eq!(resolve(&[0, 1, 2]), Replacement::Label(3));
 }
 
 #[test]
