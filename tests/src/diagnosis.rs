@@ -6,12 +6,12 @@ use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRun};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    place::Place,
     wait::{Kind, show},
-    world::World,
 };
 
-impl World {
-    /// Objects, events and the end of the operator's log.
+impl Place {
+    /// Objects and events.
     pub async fn diagnose(&self) -> String {
         let mut text = format!("namespace {}", self.namespace);
         text += &self.shown::<DiffusionModel>().await;
@@ -19,8 +19,7 @@ impl World {
         text += &self.shown::<UnlearnRun>().await;
         text += &self.statuses::<Job>().await;
         text += &self.statuses::<Pod>().await;
-        text += &events(&self.api()).await;
-        format!("{text}\n--- the operator's log\n{}", xtask::cmd::tail(&self.operator_log()))
+        text + &events(&self.api()).await
     }
 
     async fn shown<K>(&self) -> String

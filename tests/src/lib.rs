@@ -17,14 +17,17 @@ pub mod examples;
 pub mod kubelet;
 pub mod node;
 pub mod operator;
+pub mod place;
 pub mod proxy;
 pub mod rights;
 pub mod scenario;
 pub mod server;
+pub mod studio;
 pub mod trainer;
 pub mod wait;
 pub mod world;
 
+pub use place::Place;
 pub use scenario::{Scenario, Tier};
 pub use server::Server;
 pub use trainer::Task;

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -148,11 +148,6 @@ impl Operator {
 pub fn signal_process(id: u32, signal: Signal) -> Result<()> {
     let pid = i32::try_from(id).ok().and_then(Pid::from_raw).context("no process id")?;
     kill_process(pid, signal).context("cannot signal the operator")
-}
-
-/// The last lines of a log.
-pub fn tail(log: &Path) -> String {
-    xtask::cmd::tail(log)
 }
 
 /// A port that was free a moment ago.

@@ -15,7 +15,7 @@ use kube::{Api, api::PostParams, config::Kubeconfig};
 use serde_json::{Value, json};
 use xtask::cmd;
 
-use crate::{Server, examples, server::repository, world::apply};
+use crate::{Server, examples, place::apply, server::repository};
 
 /// The release is called like the chart, so everything in it is called `lethe`.
 pub const ACCOUNT: &str = "lethe";

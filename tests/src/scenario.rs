@@ -5,11 +5,14 @@ use std::{
     panic::AssertUnwindSafe,
     process::ExitCode,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use anyhow::{Result, anyhow};
 use futures::{FutureExt, future::LocalBoxFuture};
 use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::wait;
 
 /// What the scenarios of one binary share.
 pub trait Tier: Sized + Send + Sync + 'static {
@@ -18,6 +21,9 @@ pub trait Tier: Sized + Send + Sync + 'static {
 
     /// How many scenarios run at once, if the command line does not say. They mostly wait.
     const PARALLEL: usize;
+
+    /// How long anything that is waited for may take: far longer than it needs, since this machine may be busy.
+    const PATIENCE: Duration;
 
     fn start() -> Result<Self>;
 
@@ -48,6 +54,7 @@ macro_rules! scenarios {
 /// The `main` of a test binary: the command line is that of the usual harness.
 pub fn main<T: Tier>(scenarios: Vec<Scenario<T>>) -> ExitCode {
     let mut arguments = Arguments::from_args();
+    wait::set_patience(T::PATIENCE);
     arguments.test_threads = arguments.test_threads.or(Some(T::PARALLEL));
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

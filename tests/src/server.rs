@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -47,6 +48,7 @@ impl Tier for Server {
     type World = World;
 
     const PARALLEL: usize = 6;
+    const PATIENCE: Duration = Duration::from_secs(90);
 
     fn start() -> Result<Self> {
         let operator = operator_binary()?;
@@ -74,7 +76,8 @@ impl Tier for Server {
     }
 
     async fn diagnose(world: &World) -> String {
-        world.diagnose().await
+        let log = xtask::cmd::tail(&world.operator_log());
+        format!("{}\n--- the operator's log\n{log}", world.diagnose().await)
     }
 }
 

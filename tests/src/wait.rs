@@ -1,6 +1,6 @@
 //! Waiting for something to become true, by watching.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::OnceLock, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures::{StreamExt, TryStreamExt};
@@ -10,8 +10,17 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The operator needs seconds; a machine that also compiles may need a multiple.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+static PATIENCE: OnceLock<Duration> = OnceLock::new();
+
+/// Sets how long anything may take, once for the whole binary.
+pub fn set_patience(patience: Duration) {
+    // Whoever came first was this binary's tier as well.
+    let _ = PATIENCE.set(patience);
+}
+
+fn patience() -> Duration {
+    PATIENCE.get().copied().unwrap_or(Duration::from_secs(60))
+}
 
 /// Kinds that are watched and shown.
 pub trait Kind:
@@ -34,14 +43,14 @@ pub async fn until<K: Kind>(
     is: impl Fn(&K) -> bool + Send + Sync,
 ) -> Result<K> {
     let watched = await_condition(api.clone(), name, |object: Option<&K>| object.is_some_and(&is));
-    match tokio::time::timeout(PATIENCE, watched).await {
+    match tokio::time::timeout(patience(), watched).await {
         Ok(found) => found?.context("the watch ended without the object"),
         Err(_) => {
             let now = api.get_opt(name).await.ok().flatten();
             bail!(
                 "{} {name}: waited {} s until {what}; it is\n{}",
                 K::kind(&()),
-                PATIENCE.as_secs(),
+                patience().as_secs(),
                 show(&now)
             )
         }
@@ -55,11 +64,11 @@ pub async fn until<K: Kind>(
 pub async fn until_gone<K: Kind>(api: &Api<K>, name: &str, uid: Option<&str>) -> Result<()> {
     let is_gone =
         |object: Option<&K>| object.is_none_or(|found| uid.is_some() && found.meta().uid.as_deref() != uid);
-    match tokio::time::timeout(PATIENCE, await_condition(api.clone(), name, is_gone)).await {
+    match tokio::time::timeout(patience(), await_condition(api.clone(), name, is_gone)).await {
         Ok(found) => found.map(|_| ()).map_err(Into::into),
         Err(_) => {
             let now = api.get_opt(name).await.ok().flatten();
-            bail!("{} {name} is not gone after {} s:\n{}", K::kind(&()), PATIENCE.as_secs(), show(&now))
+            bail!("{} {name} is not gone after {} s:\n{}", K::kind(&()), patience().as_secs(), show(&now))
         }
     }
 }
@@ -93,13 +102,13 @@ pub async fn until_any<K: Kind>(
             }
         }
     };
-    match tokio::time::timeout(PATIENCE, first).await {
+    match tokio::time::timeout(patience(), first).await {
         Ok(found) => found,
         Err(_) => {
             let list = api.list(&kube::api::ListParams::default().labels(labels)).await?;
             let names: Vec<_> = list.items.iter().map(|object| object.name_any()).collect();
             let kind = K::kind(&());
-            bail!("no {kind} with {labels} {what} after {} s; there are {names:?}", PATIENCE.as_secs())
+            bail!("no {kind} with {labels} {what} after {} s; there are {names:?}", patience().as_secs())
         }
     }
 }
@@ -113,13 +122,13 @@ pub async fn until_answer<T: Debug>(
     question: impl AsyncFn() -> Result<T>,
     is: impl Fn(&T) -> bool,
 ) -> Result<T> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + patience();
     loop {
         let answer = question().await;
         match answer {
             Ok(answer) if is(&answer) => return Ok(answer),
             answer if tokio::time::Instant::now() > deadline => {
-                bail!("waited {} s until {what}; the last answer: {answer:?}", PATIENCE.as_secs())
+                bail!("waited {} s until {what}; the last answer: {answer:?}", patience().as_secs())
             }
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
         }

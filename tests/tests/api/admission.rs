@@ -8,7 +8,8 @@ use lethe_api::{
 };
 use lethe_tests::{
     World, examples,
-    world::{MODEL, policy, refused, request},
+    place::{MODEL, refused, request},
+    world::policy,
 };
 use serde_json::{Value, json};
 

@@ -5,11 +5,8 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{ResourceExt, api::ListParams};
 use lethe_api::v1alpha1::{RequestPhase, Stage};
 use lethe_tests::{
-    World, examples,
-    operator::Operator,
-    proxy::Proxy,
-    rights, server, trainer, wait,
-    world::{MODEL, policy},
+    World, examples, operator::Operator, place::MODEL, proxy::Proxy, rights, server, trainer, wait,
+    world::policy,
 };
 use rustix::process::Signal;
 

@@ -14,8 +14,8 @@ use lethe_api::{
 use lethe_tests::{
     Task, World,
     kubelet::Conduct,
+    place::{MODEL, bundle, condition, request},
     trainer, wait,
-    world::{MODEL, condition, request},
 };
 use serde_json::json;
 
@@ -96,7 +96,7 @@ pub async fn a_request_that_is_deleted_in_the_roll_out_is_in_the_ledger(world: &
     world.request("late", "3", "8").await?;
     let candidate = world.forget(|_| {}).await?;
     wait::until(&world.api::<Deployment>(), MODEL, "it names the candidate", |d| {
-        lethe_tests::world::bundle(d).as_deref() == Some(candidate.as_str())
+        bundle(d).as_deref() == Some(candidate.as_str())
     })
     .await?;
     world.delete::<UnlearnRequest>("late").await?;
@@ -187,10 +187,7 @@ pub async fn a_run_that_somebody_deletes_is_planned_again(world: &World) -> Resu
 async fn withdraw(world: &World, task: &Task) -> Result<()> {
     world.delete::<UnlearnRequest>("withdrawn").await?;
     wait::until_gone(&world.api::<Pod>(), &task.pod.name_any(), None).await?;
-    let superseded = |run: &UnlearnRun| {
-        let conditions = run.status.as_ref().map(|s| &s.conditions[..]);
-        condition(conditions, ConditionType::Ready, "False")
-    };
+    let superseded = |run: &UnlearnRun| condition(run, ConditionType::Ready, "False");
     let run = wait::until(&world.api::<UnlearnRun>(), &task.plan.run, "it ended", superseded).await?;
     let conditions = run.status.map(|status| status.conditions).unwrap_or_default();
     let ready = ConditionType::Ready.find(&conditions).context("no Ready")?;

@@ -10,9 +10,10 @@ use lethe_api::{
 };
 use lethe_tests::{
     Task, World,
+    place::{HasConditions, MODEL, request},
     trainer::{self, failure, honest, outcome, record},
     wait,
-    world::{MODEL, policy, request},
+    world::policy,
 };
 use serde_json::json;
 
@@ -183,7 +184,7 @@ pub async fn a_preparation_that_fails_says_how_to_go_on(world: &World) -> Result
     let words = "base/model.safetensors is a pickle, not a safetensors file";
     world.exit(&task, exit::BAD_ARTIFACT, &failure(&task, Failure::BadArtifact, words).to_message()).await?;
     let degraded = |m: &lethe_api::v1alpha1::DiffusionModel| {
-        let conditions = m.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+        let conditions = m.conditions();
         ConditionType::Prepared
             .find(conditions)
             .is_some_and(|c| c.status == "False" && c.message.contains(words))
@@ -209,7 +210,7 @@ pub async fn a_judge_that_cannot_judge_is_refused(world: &World) -> Result<()> {
     world.succeed_with(&task, body).await?;
     world
         .model_until("it is not Prepared, for its judge", |m| {
-            let conditions = m.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+            let conditions = m.conditions();
             ConditionType::Prepared
                 .find(conditions)
                 .is_some_and(|c| c.status == "False" && c.message.contains("200 of 2000"))

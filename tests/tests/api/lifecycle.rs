@@ -7,8 +7,10 @@ use lethe_api::{
     v1alpha1::{ConditionType, Reason, RequestPhase, RunType, Stage, UnlearnPolicy, UnlearnRequest, Verdict},
 };
 use lethe_tests::{
-    Task, World, examples, trainer, wait,
-    world::{MODEL, POLICY, condition, policy, request},
+    Task, World, examples,
+    place::{MODEL, condition, request},
+    trainer, wait,
+    world::{POLICY, policy},
 };
 use serde_json::json;
 
@@ -220,9 +222,7 @@ pub async fn nothing_is_served_before_the_first_request_if_the_model_says_so(wor
     world.begin_with(policy()?, model).await?;
     let task = world.task(Stage::Prepare).await?;
     world.succeed(&task).await?;
-    let ready = |m: &lethe_api::v1alpha1::DiffusionModel| {
-        condition(m.status.as_ref().map(|s| &s.conditions[..]), ConditionType::Ready, "True")
-    };
+    let ready = |m: &lethe_api::v1alpha1::DiffusionModel| condition(m, ConditionType::Ready, "True");
     world.model_until("it is Ready", ready).await?;
     ensure!(world.named_bundle().await?.is_none(), "something is served");
     world.request("forget-three", "3", "8").await?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use lethe_api::v1alpha1::{DiffusionModel, RequestPhase, UnlearnRequest};
-use lethe_tests::{World, examples, wait, world::MODEL};
+use lethe_tests::{World, examples, place::MODEL, wait};
 
 pub async fn series_come_with_their_object_and_go_with_it(world: &World) -> Result<()> {
     world.begin_ready().await?;

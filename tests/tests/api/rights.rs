@@ -12,8 +12,10 @@ use lethe_api::v1alpha1::{
 use lethe_tests::{
     World,
     audit::{self, Use},
-    examples, rights, wait,
-    world::{MODEL, bundle, policy},
+    examples,
+    place::{HasConditions, MODEL, bundle},
+    rights, wait,
+    world::policy,
 };
 use serde_json::json;
 
@@ -129,7 +131,7 @@ async fn live_a_full_life(world: &World) -> Result<()> {
 }
 
 fn is_serving(model: &DiffusionModel) -> bool {
-    let conditions = model.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+    let conditions = model.conditions();
     ConditionType::Ready.is_true(conditions)
 }
 

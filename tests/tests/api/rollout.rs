@@ -9,8 +9,9 @@ use lethe_api::{
 use lethe_tests::{
     World, examples,
     kubelet::Conduct,
+    place::{HasConditions, MODEL, bundle},
     trainer, wait,
-    world::{MODEL, bundle, policy},
+    world::policy,
 };
 use serde_json::json;
 
@@ -184,7 +185,7 @@ async fn went_back(world: &World, request: &str, why: &str) -> Result<()> {
 }
 
 fn ready(model: &DiffusionModel) -> bool {
-    let conditions = model.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+    let conditions = model.conditions();
     ConditionType::Ready.is_true(conditions) && ConditionType::Serving.is_true(conditions)
 }
 

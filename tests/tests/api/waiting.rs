@@ -7,7 +7,7 @@ use axum::{Json, Router, routing::get};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest};
-use lethe_tests::{World, examples, kubelet, trainer, wait, world::policy};
+use lethe_tests::{World, examples, kubelet, place::HasConditions, trainer, wait, world::policy};
 use serde_json::json;
 
 pub async fn an_image_that_cannot_be_pulled_is_shown_and_waited_for(world: &World) -> Result<()> {
@@ -65,7 +65,7 @@ pub async fn a_request_may_come_before_everything_that_it_needs(world: &World) -
     world.apply(&world.model()?).await?;
     world.request_says("early", Reason::WaitingForModel, "not prepared yet").await?;
     let lacks_policy = |m: &DiffusionModel| {
-        let conditions = m.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+        let conditions = m.conditions();
         ConditionType::Prepared.find(conditions).is_some_and(|c| {
             c.reason == Reason::PolicyNotFound.to_string()
                 && c.message.contains("\"standard\" does not exist")
@@ -76,7 +76,7 @@ pub async fn a_request_may_come_before_everything_that_it_needs(world: &World) -
     let task = world.task(Stage::Prepare).await?;
     world.succeed(&task).await?;
     let lacks_target = |m: &DiffusionModel| {
-        let conditions = m.status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
+        let conditions = m.conditions();
         ConditionType::Serving.find(conditions).is_some_and(|c| {
             c.reason == Reason::ServingTargetNotFound.to_string()
                 && c.message.contains("\"digits\" does not exist")
