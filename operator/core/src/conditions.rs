@@ -94,31 +94,8 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Event> {
         // Ready repeats what another condition says.
         .filter(|c| c.type_ != ConditionType::Ready.as_str())
         .filter(changed)
-        .map(|c| Event {
-            warning: c.status == "False" && !is_waiting(&c.reason),
-            reason: c.reason.clone(),
-            note: c.message.clone(),
-        })
+        .map(|c| Event { warning: c.status == "False", reason: c.reason.clone(), note: c.message.clone() })
         .collect()
-}
-
-/// Reasons of a False that is no cause for concern.
-fn is_waiting(reason: &str) -> bool {
-    use Reason::*;
-    [
-        WaitingForModel,
-        WaitingForPolicy,
-        WaitingForRun,
-        WaitingForServing,
-        Suspended,
-        Preparing,
-        Training,
-        Evaluating,
-        RollingOut,
-        NotServed,
-    ]
-    .iter()
-    .any(|waiting| waiting.to_string() == reason)
 }
 
 #[cfg(test)]
@@ -146,10 +123,11 @@ mod tests {
     fn an_event_is_published_once_per_change_and_warns_of_trouble_only() {
         let mut conditions = Conditions::new(&[], None, at(0));
         conditions.no(ConditionType::GatesPassed, Reason::GateFailed, "leak");
-        conditions.no(ConditionType::Promoted, Reason::WaitingForServing, "");
+        conditions.yes(ConditionType::Evaluated, Reason::Evaluated, "");
+        conditions.unknown(ConditionType::Promoted, Reason::RollingOut, "");
         let list = conditions.into_list();
         let events = transitions(&[], &list);
-        assert_eq!(events.iter().map(|e| e.warning).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(events.iter().map(|e| e.warning).collect::<Vec<_>>(), [false, true]);
         assert_eq!(transitions(&list, &list), []);
     }
 

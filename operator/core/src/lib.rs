@@ -6,6 +6,10 @@
 //! idempotent, so an operator that dies anywhere in between is continued by its successor, which
 //! observes again and decides again.
 //!
+//! What is observed may be old, with three exceptions. A decision about an object that has changed since
+//! must be dropped whole, before its first effect. The absence of an object that is looked up by name must
+//! be confirmed by the API server. And the serving target must not come from a cache.
+//!
 //! - [`request::decide`]: is the request acceptable, and where does it stand?
 //! - [`model::decide`]: prepare, start a run, change serving, write the ledger. The one writer per lineage.
 //! - [`run::decide`]: create Jobs, read their outcomes, judge the measurements.

@@ -31,8 +31,8 @@ pub struct Observed {
     pub policy: Option<UnlearnPolicy>,
     /// Every request that names this model.
     pub requests: Vec<UnlearnRequest>,
-    /// Every run of this model. The one that [`active_run`] names must not be missing only because a cache
-    /// lags behind: another one would be started beside it.
+    /// Every run of this model. The one that `status.activeRun` names must not be missing only because a
+    /// cache lags behind: another one would be started beside it.
     pub runs: Vec<UnlearnRun>,
     /// The serving target, not from a cache.
     pub deployment: Option<Deployment>,
@@ -46,11 +46,6 @@ pub struct Observed {
 pub fn wants_reports(model: &DiffusionModel) -> bool {
     let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
     rollout.is_some_and(|rollout| rollout.state == RolloutState::Progressing)
-}
-
-/// The run whose absence has to be confirmed by the API server.
-pub fn active_run(model: &DiffusionModel) -> Option<&str> {
-    model.status.as_ref()?.active_run.as_deref()
 }
 
 /// Whether the archive of a deleted model's ledger has to be read.

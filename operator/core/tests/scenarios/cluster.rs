@@ -165,7 +165,7 @@ fn set_state(pod: Option<&mut Pod>, phase: &str, state: ContainerState) -> bool 
         container_statuses: Some(vec![container]),
         ..Default::default()
     };
-    std::mem::replace(&mut pod.status, Some(status.clone())) != Some(status)
+    pod.status.replace(status.clone()) != Some(status)
 }
 
 /// Why a pod stays Pending.
@@ -198,7 +198,7 @@ fn set_waiting(pod: Option<&mut Pod>, waits: Waits) -> bool {
                 conditions: Some(vec![condition]),
                 ..Default::default()
             };
-            std::mem::replace(&mut pod.status, Some(status.clone())) != Some(status)
+            pod.status.replace(status.clone()) != Some(status)
         }
     }
 }

@@ -58,6 +58,7 @@ pub enum Cache {
 const CACHES: [Cache; 5] = [Cache::Models, Cache::Policies, Cache::Requests, Cache::Runs, Cache::Jobs];
 
 type Trainer = Box<dyn Fn(&Plan, usize) -> Fate>;
+type ComesUp = Box<dyn Fn(Option<&Digest>) -> bool>;
 
 pub struct World {
     pub cluster: Cluster,
@@ -65,7 +66,7 @@ pub struct World {
     /// What becomes of a pod with this plan after so many failures.
     pub trainer: Trainer,
     /// Whether pods that are to serve this bundle come up.
-    pub comes_up: Box<dyn Fn(Option<&Digest>) -> bool>,
+    pub comes_up: ComesUp,
     /// What a pod says it serves, if it does not say the truth.
     pub lie: Option<Result<Digest, String>>,
     pub store: BTreeMap<Digest, Vec<u8>>,
