@@ -12,6 +12,10 @@ use crate::failure::{Failed, Result, caught};
 /// Requests that may wait. With more, a client is told to come back, which is better than a long silence.
 const QUEUE: usize = 64;
 
+/// Images that pass through the network at once, always exactly as many. Matrix products of another size may be
+/// summed in another order, and an image must not depend, not even in its last bit, on what else is asked for.
+const BLOCK: usize = 64;
+
 /// Pixel values of each image, channel by channel and row by row.
 pub(super) type Images = Vec<Vec<f32>>;
 
@@ -59,7 +63,7 @@ fn work(model: &Denoiser, mut queue: mpsc::Receiver<Work>, metrics: &Metrics) {
         if reply.is_closed() {
             continue;
         }
-        match caught(|| Ok(generator::serve(model, &requests))) {
+        match caught(|| Ok(draw(model, &requests))) {
             Ok(images) => {
                 metrics.images.inc_by(images.len() as u64);
                 // Gone by now: nobody to tell.
@@ -68,6 +72,17 @@ fn work(model: &Denoiser, mut queue: mpsc::Receiver<Work>, metrics: &Metrics) {
             Err(failed) => tracing::error!("{failed}"),
         }
     }
+}
+
+fn draw(model: &Denoiser, requests: &[(i64, u64)]) -> Images {
+    let block = |requests: &[(i64, u64)]| {
+        let mut padded = requests.to_vec();
+        padded.resize(BLOCK, (0, 0));
+        let mut images = generator::serve(model, &padded);
+        images.truncate(requests.len());
+        images
+    };
+    requests.chunks(BLOCK).flat_map(block).collect()
 }
 
 #[cfg(test)]

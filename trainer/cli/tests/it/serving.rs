@@ -110,6 +110,13 @@ fn an_image_depends_on_its_label_and_seed_only() {
     let alone = server.infer(&["three"], &[6]);
     assert_eq!(together.len(), 3 * 64);
     assert_eq!(together[64..128], alone[..]);
+    // At every place in a block and beyond it, to the bit.
+    let seeds: Vec<u64> = (0..70).collect();
+    let many = server.infer(&["three"; 70], &seeds);
+    let reversed = server.infer(&["three"; 70], &seeds.iter().rev().copied().collect::<Vec<_>>());
+    let images = reversed.chunks(64).rev().flatten().copied().collect::<Vec<_>>();
+    assert_eq!(many, images);
+    assert_eq!(many[6 * 64..][..64], alone[..]);
     assert_ne!(alone, server.infer(&["three"], &[7]));
     assert_ne!(alone, server.infer(&["two"], &[6]));
     assert!(alone.iter().all(|pixel| (-1.0..=1.0).contains(pixel)));
