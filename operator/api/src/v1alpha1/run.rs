@@ -147,7 +147,7 @@ pub struct RunJob {
     /// Where it ran: `cpu` or `cuda`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
-    /// Digest of its record in the store, once it was read and checked.
+    /// Digest of its record in the store, once the Job has succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Digest>,
 }

@@ -4,6 +4,7 @@
 mod cluster;
 mod invariants;
 mod script;
+mod server;
 mod trainer;
 mod world;
 

@@ -7,12 +7,12 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
     contract::Plan,
-    v1alpha1::{ConditionType, DiffusionModel, UnlearnRequest, UnlearnRun},
+    v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRun},
 };
 use lethe_core::{
     Decision, Effect, Installation, model, names, request,
@@ -22,7 +22,7 @@ use lethe_core::{
 use serde_json::Value;
 
 use crate::{
-    cluster::{Cluster, Work, annotate},
+    cluster::{Cluster, Work},
     invariants::{self, Audit},
     trainer::{Fate, honest},
 };
@@ -351,7 +351,7 @@ impl World {
         let Some(call) = call else { return };
         self.calls += 1;
         let done = match call {
-            Call::Status { version, status } => self.write_status(key, version, status),
+            Call::Status { version, status } => self.write_status(key, &version, status),
             Call::Effect(effect) => self.carry_out(key, effect),
         };
         if !done {
@@ -359,132 +359,6 @@ impl World {
             self.refused = true;
         }
         self.changed();
-    }
-
-    /// False if the object is no longer the one that was decided about.
-    fn write_status(&mut self, key: &Key, version: Option<String>, status: Option<Value>) -> bool {
-        let next = self.bump();
-        let from = |status: Value| serde_json::from_value(status).expect("what was serialised");
-        match key {
-            Key::Model(name) => match self.cluster.models.get_mut(name) {
-                Some(object) if object.resource_version() == version => {
-                    if let Some(status) = status {
-                        object.status = Some(serde_json::from_value(status).expect("what was serialised"));
-                        object.metadata.resource_version = next;
-                    }
-                    true
-                }
-                _ => false,
-            },
-            Key::Request(name) => match self.cluster.requests.get_mut(name) {
-                Some(object) if object.resource_version() == version => {
-                    if let Some(status) = status {
-                        object.status = Some(serde_json::from_value(status).expect("what was serialised"));
-                        object.metadata.resource_version = next;
-                    }
-                    true
-                }
-                _ => false,
-            },
-            Key::Run(name) => match self.cluster.runs.get_mut(name) {
-                Some(object) if object.resource_version() == version => {
-                    if let Some(status) = status {
-                        let mut status: lethe_api::v1alpha1::UnlearnRunStatus = from(status);
-                        // Promoted is applied by another field manager.
-                        let known = object.status.take().map(|known| known.conditions).unwrap_or_default();
-                        status.conditions.retain(|c| c.type_ != ConditionType::Promoted.as_str());
-                        status.conditions.extend(ConditionType::Promoted.find(&known).cloned());
-                        object.status = Some(status);
-                        object.metadata.resource_version = next;
-                    }
-                    true
-                }
-                _ => false,
-            },
-        }
-    }
-
-    /// False if the API server refuses the effect.
-    fn carry_out(&mut self, key: &Key, effect: Effect) -> bool {
-        match effect {
-            Effect::CreateRun(run) => self.create_run(*run),
-            Effect::CreateConfigMap(map) => {
-                let mut map = *map;
-                self.admit(&mut map);
-                let found = self.cluster.config_maps.entry(map.name_any()).or_insert_with(|| map.clone());
-                found.owner_references() == map.owner_references() && found.data == map.data
-            }
-            Effect::CreateJob(job) => self.create_job(*job),
-            Effect::DeleteJob { name } => {
-                self.cluster.jobs.remove(&name);
-                true
-            }
-            Effect::PatchServing { deployment, bundle } => {
-                invariants::may_serve(self, bundle.as_ref());
-                let found = self.cluster.deployment.as_mut().filter(|found| found.name_any() == deployment);
-                found.map(|found| annotate(found, bundle.as_ref().map(Digest::as_str))).is_some()
-            }
-            Effect::MarkPromoted { run, condition } => self.mark_promoted(&run, condition),
-            Effect::ArchiveLedger(map) => {
-                self.cluster.config_maps.insert(map.name_any(), *map);
-                true
-            }
-            Effect::AddFinalizer => self.set_finalizer(key, true),
-            Effect::RemoveFinalizer => self.set_finalizer(key, false),
-        }
-    }
-
-    fn create_run(&mut self, mut run: UnlearnRun) -> bool {
-        match self.cluster.runs.get(&run.name_any()) {
-            Some(found) => {
-                found.spec.plan_digest == run.spec.plan_digest
-                    && found.owner_references()[0].uid == run.owner_references()[0].uid
-            }
-            None => {
-                self.admit(&mut run);
-                self.audit.runs_created.push(run.name_any());
-                self.cluster.runs.insert(run.name_any(), run);
-                true
-            }
-        }
-    }
-
-    fn create_job(&mut self, mut job: k8s_openapi::api::batch::v1::Job) -> bool {
-        if let Some(found) = self.cluster.jobs.get(&job.name_any()) {
-            return found.job.owner_references() == job.owner_references();
-        }
-        assert!(self.cluster.config_maps.contains_key(&job.name_any()), "a Job needs its plan first");
-        self.admit(&mut job);
-        // A run that comes back under its old name is another run.
-        self.audit.jobs_created.push(format!("{} of {}", job.name_any(), job.owner_references()[0].uid));
-        self.cluster.jobs.insert(job.name_any(), Work { job, pods: vec![] });
-        true
-    }
-
-    fn mark_promoted(&mut self, run: &str, condition: Condition) -> bool {
-        let version = self.bump();
-        let Some(run) = self.cluster.runs.get_mut(run) else { return false };
-        let conditions = &mut run.status.get_or_insert_default().conditions;
-        if conditions.contains(&condition) {
-            return true;
-        }
-        conditions.retain(|c| c.type_ != condition.type_);
-        conditions.push(condition);
-        run.metadata.resource_version = version;
-        true
-    }
-
-    fn set_finalizer(&mut self, key: &Key, wanted: bool) -> bool {
-        let version = self.bump();
-        let Key::Model(name) = key else { panic!("only models have a finalizer, not {key:?}") };
-        let Some(model) = self.cluster.models.get_mut(name) else { return false };
-        let finalizers = model.finalizers_mut();
-        finalizers.retain(|finalizer| finalizer != lethe_core::FINALIZER);
-        if wanted {
-            finalizers.push(lethe_core::FINALIZER.into());
-        }
-        model.metadata.resource_version = version;
-        true
     }
 
     /// One move of everything that is not the operator.
