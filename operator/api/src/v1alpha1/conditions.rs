@@ -36,7 +36,6 @@ pub enum ConditionType {
 pub enum Reason {
     // Waiting and working.
     WaitingForModel,
-    WaitingForPolicy,
     WaitingForRun,
     WaitingForServing,
     Suspended,
@@ -68,7 +67,6 @@ pub enum Reason {
     LedgerFull,
     ModelNotFound,
     PolicyNotFound,
-    NameTooLong,
     // A run that failed.
     ImageUnavailable,
     Unschedulable,
@@ -94,7 +92,6 @@ pub enum Reason {
     Drifted,
     LedgerMoved,
     Superseded,
-    ModelDeleted,
 }
 
 impl ConditionType {
