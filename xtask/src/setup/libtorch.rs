@@ -45,7 +45,8 @@ pub fn directory() -> Result<PathBuf> {
 fn fetch(into: &Path) -> Result<()> {
     let wheels = into.join("wheels");
     let mut pip = pip();
-    // The libraries are the same for every Python: take one that exists, whatever this machine's is.
+    // The wheels for different Pythons hold the same machine code: take the one for a Python that they all
+    // exist for, whatever this machine has.
     pip.args(["install", "--no-deps", "--no-compile", "--no-cache-dir", "--only-binary=:all:", "--quiet"])
         .args(["--python-version=3.12", "--implementation=cp", "--abi=cp312", "--disable-pip-version-check"])
         .arg("--target")
