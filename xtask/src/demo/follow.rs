@@ -12,8 +12,25 @@ use super::interrupt;
 use super::kubectl::Kubectl;
 use super::timeline::Timeline;
 
-const POLL: Duration = Duration::from_millis(500);
+/// A `kubectl` costs a twentieth of a second of CPU, which the pods could use.
+const POLL: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// What is shown of a message: it is for a line, the rest is in the object.
+const MESSAGE: usize = 96;
+/// Conditions in the order in which they come True.
+const LIFE: [&str; 11] = [
+    "Accepted",
+    "Scheduled",
+    "Prepared",
+    "Trained",
+    "Evaluated",
+    "GatesPassed",
+    "Promoted",
+    "Serving",
+    "Compliant",
+    "Fulfilled",
+    "Ready",
+];
 
 /// Every model, request and run of the namespace at one moment.
 pub struct Seen(Vec<Value>);
@@ -60,7 +77,9 @@ impl Followed {
     /// Notes the conditions of `object` and returns those whose status or reason has changed.
     fn note(&mut self, object: &Value, now: f64) -> Vec<Condition> {
         let mut changed = Vec::new();
-        for condition in conditions(object) {
+        let mut found: Vec<Condition> = conditions(object).collect();
+        found.sort_by_key(|condition| LIFE.iter().position(|type_| *type_ == condition.type_));
+        for condition in found {
             let before = self.seen.get(&condition.type_);
             let same_status = before.is_some_and(|before| before.status == condition.status);
             if same_status && before.is_some_and(|before| before.reason == condition.reason) {
@@ -151,7 +170,15 @@ fn show(timeline: &Timeline, condition: &Condition) {
         return;
     }
     let type_ = timeline.bold(&format!("{type_:<12}"));
+    let message = shortened(message);
     timeline.say(&format!("{type_} {status:<8} {reason:<16} {message}"));
+}
+
+fn shortened(message: &str) -> String {
+    if message.chars().count() <= MESSAGE {
+        return message.to_owned();
+    }
+    message.chars().take(MESSAGE - 1).chain(['\u{2026}']).collect()
 }
 
 #[cfg(test)]
@@ -174,6 +201,21 @@ mod tests {
         assert_eq!(followed.note(&object("True", "Trained", "c"), 4.0).len(), 1);
         assert_eq!(followed.since("Trained"), Some(4.0));
         assert_eq!(followed.since("Evaluated"), None);
+    }
+
+    #[test]
+    fn what_comes_at_once_is_shown_in_the_order_of_life() {
+        let condition = |type_: &str| json!({"type": type_, "status": "True", "reason": "", "message": ""});
+        let object = json!({"status": {"conditions": [condition("Ready"), condition("Evaluated"), condition("Trained")]}});
+        let changed = Followed::default().note(&object, 1.0);
+        let types: Vec<_> = changed.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!(types, ["Trained", "Evaluated", "Ready"]);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_to_a_line() {
+        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened(&"\u{e9}".repeat(200)).chars().count(), MESSAGE);
     }
 
     #[test]

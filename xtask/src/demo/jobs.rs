@@ -10,7 +10,9 @@ use super::interrupt;
 use super::kubectl::Kubectl;
 use super::timeline::Timeline;
 
-const POLL: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_secs(1);
+/// The trainer writes where it stands every ten seconds.
+const READ_LOG: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Waits for the Job and returns its pod's termination message.
@@ -19,15 +21,21 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// If the Job fails, cannot start, or takes too long.
 pub fn finish(kubectl: &Kubectl<'_>, timeline: &Timeline, job: &str) -> Result<String> {
     let deadline = Instant::now() + LIMIT;
+    let mut read = Instant::now();
     loop {
         interrupt::check()?;
         match state(kubectl, job)? {
+            State::Running if read.elapsed() < READ_LOG => {}
+            State::Running => {
+                timeline.live(&format!("{job}: {}", progress(kubectl, job)));
+                read = Instant::now();
+            }
             State::Succeeded(message) => return Ok(message),
             State::Failed(why) => bail!("Job {job} failed: {why}\n{}", last_lines(kubectl, job)),
-            State::Waiting(why) if Instant::now() > deadline => {
-                bail!("Job {job} does not end within {} min: {why}", LIMIT.as_secs() / 60)
-            }
             State::Waiting(why) => timeline.live(&format!("{job}: {why}")),
+        }
+        if Instant::now() > deadline {
+            bail!("Job {job} does not end within {} min\n{}", LIMIT.as_secs() / 60, last_lines(kubectl, job));
         }
         sleep(POLL);
     }
@@ -41,11 +49,13 @@ pub fn message(kubectl: &Kubectl<'_>, job: &str) -> Result<String> {
     match state(kubectl, job)? {
         State::Succeeded(message) => Ok(message),
         State::Failed(why) | State::Waiting(why) => bail!("Job {job} has no result: {why}"),
+        State::Running => bail!("Job {job} has no result yet"),
     }
 }
 
 enum State {
     Waiting(String),
+    Running,
     Succeeded(String),
     Failed(String),
 }
@@ -58,17 +68,21 @@ fn state(kubectl: &Kubectl<'_>, job: &str) -> Result<State> {
         let message = terminated(pod)["message"].as_str();
         return Ok(State::Succeeded(message.context("its pod ended without a word")?.trim().to_owned()));
     }
+    match pods.iter().find(|pod| pod["status"]["phase"] != "Failed").map(obstacle) {
+        Some(None) => return Ok(State::Running),
+        Some(Some((reason, message))) if is_final(&reason) => {
+            return Ok(State::Failed(format!("{reason}: {message}")));
+        }
+        Some(Some((reason, message))) => return Ok(State::Waiting(format!("{reason} {message}"))),
+        None => {}
+    }
     let found = kubectl.json(&["get", "job", job])?;
-    if let Some(why) = failure(&found) {
-        let said = pods.iter().filter_map(|pod| terminated(pod)["message"].as_str()).next_back();
-        return Ok(State::Failed(said.map_or(why.clone(), |said| format!("{why}; {}", said.trim()))));
-    }
-    let Some(pod) = pods.last() else { return Ok(State::Waiting("no pod yet".into())) };
-    match obstacle(pod) {
-        Some((reason, message)) if is_final(&reason) => Ok(State::Failed(format!("{reason}: {message}"))),
-        Some((reason, message)) => Ok(State::Waiting(format!("{reason}: {message}"))),
-        None => Ok(State::Waiting(progress(kubectl, job))),
-    }
+    let said = pods.iter().filter_map(|pod| terminated(pod)["message"].as_str()).next_back();
+    let said = said.unwrap_or("no pod yet").trim();
+    Ok(match failure(&found) {
+        Some(why) => State::Failed(format!("{why}; {said}")),
+        None => State::Waiting(said.to_owned()),
+    })
 }
 
 /// Why the Job was given up.

@@ -85,6 +85,7 @@ pub fn sample(kubectl: &Kubectl<'_>, timeline: &Timeline, model: &Value) -> Resu
     timeline.say(&format!("the server says that it serves {digest}"));
     let judge = text(model, "/status/baseline/judge")?;
     let manifest = example("probe-job.yaml")?.replace(DIGEST_TO_FILL, judge);
+    timeline.more(&format!("examples/probe-job.yaml with the digest {judge}:"));
     let created = kubectl.feed(&["create", "-o", "name", "-f", "-"], &manifest)?;
     let job = created.rsplit('/').next().unwrap_or(&created);
     let lines = jobs::finish(kubectl, timeline, job)?;

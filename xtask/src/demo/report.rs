@@ -17,7 +17,7 @@ pub fn html(story: &Story, timeline: &Timeline) -> String {
     let title = format!("Forget the {target}: {}", phase.to_lowercase());
     let lead = format!(
         "A diffusion model that draws digits was made to forget the {target} by an UnlearnRequest on Kubernetes {}. \
-         Whoever asks for a {target} now gets a {replacement}.",
+         Whoever asks for label {target} now gets label {replacement}.",
         story.kubernetes
     );
     let limit =
@@ -205,8 +205,8 @@ fn bar(name: &str, class: &str, (start, length): (f64, f64), more: &str, text: &
     let (name, text) = (escape(name), escape(text));
     let indent = if class == "stage" { "name stage-name" } else { "name" };
     format!(
-        "<div class=\"{indent}\">{name}</div><div class=\"track\"><i class=\"{class}\" \
-         style=\"left:{:.2}%;width:{:.2}%\"></i>{more}</div><div class=\"num\">{text}</div>",
+        "<div class=\"{indent}\">{name}</div><div class=\"num\">{text}</div><div class=\"track\"><i class=\"{class}\" \
+         style=\"left:{:.2}%;width:{:.2}%\"></i>{more}</div>",
         100.0 * start,
         100.0 * length
     )

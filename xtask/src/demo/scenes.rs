@@ -13,6 +13,7 @@ use super::{
     BASELINE, BLOCKED, DIGEST_TO_FILL, EVALUATE, FORGET, FORGETTING, MODEL, PREPARE, PREPARING, ROLLOUT,
     SAMPLE_AFTER, SAMPLE_BEFORE, TEACH, bound, example, jobs,
 };
+use crate::progress;
 
 const MODELS: &str = "DiffusionModel";
 const REQUESTS: &str = "UnlearnRequest";
@@ -35,15 +36,16 @@ pub fn play(kubectl: &Kubectl<'_>, timeline: &Timeline, kubernetes: String) -> R
     let request = timeline.chapter(FORGETTING, || forget(kubectl, timeline))?;
     let target = text(&request, "/spec/targets/0/label")?.to_owned();
     let gates = Gate::all_of(&request)?;
-    let after = timeline.chapter(SAMPLE_AFTER, || {
+    let (after, evidence) = timeline.chapter(SAMPLE_AFTER, || {
         let after = sample(kubectl, timeline, &model, Some(&target))?;
         ensure!(after.digest != before.digest, "the served digest did not change");
         compare(timeline, &target, &before, &after, &gates)?;
-        Ok(after)
+        let evidence =
+            progress::step("fetch the measurement record and its pictures", || evidence(kubectl, &request))?;
+        Ok((after, evidence))
     })?;
     let Drawing { teacher, one_step } = drawing;
     let speeds = Speeds { teacher, one_step, served: after.images_per_second() };
-    let evidence = evidence(kubectl, &request)?;
     let blocked = timeline.chapter(BLOCKED, || block(kubectl, timeline, &after.digest))?;
     Ok(Story {
         kubernetes,
@@ -79,7 +81,7 @@ fn teach(kubectl: &Kubectl<'_>, timeline: &Timeline) -> Result<Taught> {
 /// The model's baseline, served. Also: how fast the teacher and the baseline draw.
 fn prepare(kubectl: &Kubectl<'_>, timeline: &Timeline, base: &str) -> Result<(Value, Drawing)> {
     kubectl.show(&["apply", "-f", "examples/policy.yaml", "-f", "examples/serving.yaml"])?;
-    timeline.more(&format!("examples/model.yaml, with the base's digest {base}:"));
+    timeline.more(&format!("examples/model.yaml with the digest {base}:"));
     kubectl.feed(&["apply", "-f", "-"], &example("model.yaml")?.replace(DIGEST_TO_FILL, base))?;
     let from = timeline.now();
     let (model, followed) = follow(kubectl, timeline, (MODELS, MODEL), |model| {
