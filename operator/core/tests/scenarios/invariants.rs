@@ -21,6 +21,8 @@ pub struct Audit {
     /// Each with the uid of the run that it is of.
     pub jobs_created: Vec<String>,
     pub runs_created: Vec<String>,
+    /// What the serving target was changed to, in order.
+    pub served: Vec<Option<Digest>>,
     /// Evaluations that pods really made: of which candidate, for which labels, with which record.
     evaluations: Vec<(EvaluateTask, Record)>,
     /// Versions of runs whose Pass was checked.

@@ -66,6 +66,9 @@ impl World {
             }
             Effect::PatchServing { deployment, bundle } => {
                 invariants::may_serve(self, bundle.as_ref());
+                if self.named_bundle() != bundle {
+                    self.audit.served.push(bundle.clone());
+                }
                 let found = self.cluster.deployment.as_mut().filter(|found| found.name_any() == deployment);
                 found.map(|found| annotate(found, bundle.as_ref().map(Digest::as_str))).is_some()
             }

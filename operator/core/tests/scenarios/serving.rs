@@ -3,7 +3,7 @@
 use lethe_api::v1alpha1::{ConditionType, Reason, RequestPhase};
 
 use crate::{
-    script::{everywhere, fixed},
+    script::{everywhere, fixed, play},
     trainer::digest,
     world::World,
 };
@@ -63,14 +63,21 @@ fn pods_that_report_another_digest_are_not_believed() {
 }
 
 #[test]
-fn a_failed_first_roll_out_is_not_tried_again_even_if_the_baseline_never_came_up() {
-    let world = everywhere(|world| {
+fn a_failed_roll_out_is_not_tried_again_even_if_the_baseline_never_came_up() {
+    let scenario = |world: &mut World| {
         world.comes_up = Box::new(|_| false);
         world.with_model();
         world.ask("forget-three", &["3"], fixed("8"));
-    });
+    };
+    let world = everywhere(scenario);
     world.ended("forget-three", RequestPhase::Failed, Reason::RolloutTimedOut, "");
     assert_eq!(world.named_bundle(), Some(world.baseline()));
+    for call in 0..world.calls {
+        let survived = play(&scenario, |world| world.dies_before = Some(call));
+        let candidates: Vec<_> =
+            survived.audit.served.iter().flatten().filter(|d| **d != world.baseline()).collect();
+        assert_eq!(candidates.len(), 1, "died before call {call}: {candidates:?}");
+    }
 }
 
 #[test]
