@@ -5,7 +5,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -117,14 +116,16 @@ fn install(cluster: &Cluster, helm: &Path) -> Result<()> {
     cluster.kubectl(&["create", "namespace", STUDIO])?;
     add_volume(cluster, STUDIO, "")?;
     let values = ["--set=image.tag=dev", "--set=log.level=info\\,lethe_operator=debug"];
-    run_helm(cluster, helm, &["install", "lethe-crds", "charts/lethe-crds"])?;
-    let install = ["install", "lethe", "charts/lethe", "--wait", "--timeout=3m"];
+    let chart = |name: &str| repository("charts").join(name).display().to_string();
+    run_helm(cluster, helm, &["install", "lethe-crds", &chart("lethe-crds")])?;
+    let chart = chart("lethe");
+    let install = ["install", "lethe", &chart, "--wait", "--timeout=3m"];
     run_helm(cluster, helm, &[&install[..], &values].concat())
 }
 
 fn run_helm(cluster: &Cluster, helm: &Path, words: &[&str]) -> Result<()> {
     let mut command = cluster.exec_command(&[helm]);
-    command.current_dir(repository(".")).args(["--namespace", STUDIO]).args(words);
+    command.args(["--namespace", STUDIO]).args(words);
     cmd::output(&mut command).map(|_| ())
 }
 
@@ -217,10 +218,5 @@ impl Node {
     /// If it fails.
     pub fn kubectl(&self, words: &[&str]) -> Result<String> {
         self.cluster.kubectl(words)
-    }
-
-    /// A command inside the cluster.
-    pub fn command(&self, words: &[&str]) -> Command {
-        self.cluster.exec_command(words)
     }
 }

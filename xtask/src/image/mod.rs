@@ -14,7 +14,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use self::oci::Identity;
-use crate::{cache, cmd, progress};
+use crate::cache::{self, Lock};
+use crate::{cmd, progress};
 
 pub use self::pause::build as pause;
 
@@ -76,7 +77,10 @@ pub fn run(args: &Args) -> Result<()> {
 /// # Errors
 /// If it does not build.
 pub fn operator() -> Result<Built> {
-    operator::build(&directory()?)
+    let dir = directory()?;
+    // Two that write the same file at once would write a broken one.
+    let _lock = Lock::acquire(&dir.join("operator"))?;
+    operator::build(&dir)
 }
 
 /// Builds the operator's program, the one that its image holds.
@@ -92,7 +96,9 @@ pub fn operator_program() -> Result<PathBuf> {
 /// # Errors
 /// If it does not build.
 pub fn trainer() -> Result<Built> {
-    trainer::build(&directory()?)
+    let dir = directory()?;
+    let _lock = Lock::acquire(&dir.join("trainer"))?;
+    trainer::build(&dir)
 }
 
 fn report(image: &Built) -> Result<()> {
