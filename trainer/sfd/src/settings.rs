@@ -122,7 +122,7 @@ impl Default for ForgetSettings {
             steps: 1_000,
             remain_batch: 128,
             forget_batch: 64,
-            forget_weight: 0.1,
+            forget_weight: 0.3,
             fake_score_learning_rate: 6e-4,
             generator_learning_rate: 2e-4,
             optimiser: SfdOptimiser::default(),
