@@ -12,6 +12,8 @@ use crate::{gates, plans};
 
 /// Below this the judge cannot be trusted to tell anything (share of held-out teacher samples).
 const LEAST_JUDGE_ACCURACY: f64 = 0.95;
+/// A label to which the judge gives more than this for another label's samples passes for it.
+const MOST_ALIKE: f64 = 0.005;
 /// How many neighbours of a label are kept in a status.
 const NEIGHBOURS: usize = 8;
 
@@ -51,7 +53,7 @@ pub fn prepared(spec: &UnlearnRunSpec, record: PrepareRecord, digest: Digest) ->
     }
     let labels = record.labels.iter().enumerate().map(|(index, name)| KnownLabel {
         name: name.clone(),
-        nearest: nearest(index, &record.confusion[index], &record.labels),
+        nearest: nearest(index, &record.confusion, &record.labels),
     });
     Ok(Prepared {
         labels: labels.collect(),
@@ -66,11 +68,16 @@ pub fn prepared(spec: &UnlearnRunSpec, record: PrepareRecord, digest: Digest) ->
     })
 }
 
-/// The labels that the judge confuses most with label `index`, nearest first.
-fn nearest(index: usize, row: &[f64], labels: &[String]) -> Vec<String> {
+/// The labels that the judge confuses most with label `index`, nearest first. One whose own samples pass for
+/// the label comes after all others: as an override it would go on looking like what it replaces.
+fn nearest(index: usize, confusion: &[Vec<f64>], labels: &[String]) -> Vec<String> {
+    let passes_for_it = |other: usize| confusion[other][index] > MOST_ALIKE;
     let mut others: Vec<usize> = (0..labels.len()).filter(|&other| other != index).collect();
     // Stable: labels that are confused equally often stay in the order of the condition table.
-    others.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+    others.sort_by(|&a, &b| {
+        let nearer = confusion[index][b].total_cmp(&confusion[index][a]);
+        passes_for_it(a).cmp(&passes_for_it(b)).then(nearer)
+    });
     others.into_iter().take(NEIGHBOURS).map(|other| labels[other].clone()).collect()
 }
 
@@ -121,4 +128,23 @@ pub fn describe(results: &[GateResult]) -> String {
         line += &format!("; {}{target} {:?}{value}{threshold}{why}", result.name, result.verdict);
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_label_is_one_that_does_not_pass_for_the_target_itself() {
+        let labels = ["0", "1", "2", "3"].map(String::from);
+        // Samples of 0 look like 1 and a little like 2; samples of 1 often look like 0.
+        let confusion = vec![
+            vec![0.95, 0.03, 0.015, 0.005],
+            vec![0.02, 0.98, 0.0, 0.0],
+            vec![0.001, 0.0, 0.999, 0.0],
+            vec![0.0, 0.0, 0.0, 1.0],
+        ];
+        assert_eq!(nearest(0, &confusion, &labels), ["2", "3", "1"]);
+        assert_eq!(nearest(3, &confusion, &labels), ["0", "1", "2"]);
+    }
 }

@@ -2,7 +2,7 @@
 //! never passes.
 
 use lethe_api::{
-    contract::{Count, EvaluateRecord, EvaluateTask, TargetMeasurement},
+    contract::{Count, EvaluateRecord, EvaluateTask, LabelMeasurement, TargetMeasurement},
     v1alpha1::{Gate, GateName, GateResult, Verdict},
 };
 
@@ -10,6 +10,11 @@ use crate::{binomial, decimal};
 
 /// Confidence of the leak bound where the policy names none.
 const DEFAULT_CONFIDENCE: f64 = 0.95;
+/// The judge must recognise this share of the positive control, by its lower bound: a label that it overlooks
+/// cannot be said to be gone.
+const LEAST_CONTROL: f64 = 0.9;
+/// No single kept label may lose more than this many times what the mean may lose.
+const WORST_LABEL_FACTOR: f64 = 4.0;
 
 /// A plan asks for a million at most, at each label. Larger numbers would not fit into a status.
 const MOST_SAMPLES: u64 = 1_000_000_000;
@@ -104,12 +109,13 @@ fn leak(gate: &Gate, measured: &TargetMeasurement) -> GateResult {
     };
     let control_lower = 1.0
         - binomial::upper_bound(measured.control.n - measured.control.hits, measured.control.n, confidence);
-    if control_lower <= limit {
+    // A judge that overlooks every other sample would halve every leak.
+    if control_lower <= limit || control_lower < LEAST_CONTROL {
         return GateResult {
             verdict: Verdict::Error,
             message: Some(format!(
-                "the positive control passed: of {} samples of the baseline, which has forgotten nothing, the \
-                 judge recognised {}; this judge cannot tell",
+                "the positive control did not fail clearly: of {} samples of the baseline, which has forgotten \
+                 nothing, the judge recognised {}; it must recognise {LEAST_CONTROL} of them to be believed",
                 measured.control.n, measured.control.hits
             )),
             ..result
@@ -149,7 +155,8 @@ fn conformity(gate: &Gate, measured: &TargetMeasurement) -> GateResult {
     compare(result, value >= least, || "too few samples are the override label".into())
 }
 
-/// retain-accuracy: how far the mean accuracy over the kept labels lies below the baseline's.
+/// retain-accuracy: how far the mean accuracy over the kept labels lies below the baseline's; no label may have
+/// paid for the others.
 fn retain_accuracy(gate: &Gate, task: &EvaluateTask, record: &EvaluateRecord) -> GateResult {
     let name = GateName::RetainAccuracy;
     let Some(most) = threshold(&gate.max_drop) else {
@@ -167,7 +174,7 @@ fn retain_accuracy(gate: &Gate, task: &EvaluateTask, record: &EvaluateRecord) ->
             return error(name, None, format!("label {:?}: {why}", label.label));
         }
     }
-    let mean = |count: fn(&lethe_api::contract::LabelMeasurement) -> Count| {
+    let mean = |count: fn(&LabelMeasurement) -> Count| {
         let shares = record.retain.iter().filter_map(|label| share(count(label)));
         shares.sum::<f64>() / record.retain.len() as f64
     };
@@ -182,13 +189,12 @@ fn retain_accuracy(gate: &Gate, task: &EvaluateTask, record: &EvaluateRecord) ->
     if let Some(message) = too_few(gate, n) {
         return GateResult { verdict: Verdict::Inconclusive, message: Some(message), ..result };
     }
-    compare(result, drop <= most, || {
-        let lost = |m: &&lethe_api::contract::LabelMeasurement| {
-            share(m.baseline).unwrap_or(0.0) - share(m.candidate).unwrap_or(0.0)
-        };
-        let worst = record.retain.iter().max_by(|a, b| lost(a).total_cmp(&lost(b)));
-        let worst = worst.map(|m| format!("; label {:?} lost most", m.label)).unwrap_or_default();
-        format!("the kept labels lost accuracy against the baseline{worst}")
+    let lost = |m: &LabelMeasurement| share(m.baseline).unwrap_or(1.0) - share(m.candidate).unwrap_or(0.0);
+    let worst = record.retain.iter().max_by(|a, b| lost(a).total_cmp(&lost(b)));
+    let worst_drop = worst.map_or(f64::INFINITY, lost);
+    compare(result, drop <= most && worst_drop <= WORST_LABEL_FACTOR * most, || {
+        let worst = worst.map(|m| m.label.as_str()).unwrap_or_default();
+        format!("the kept labels lost accuracy against the baseline; {worst:?} lost most, {worst_drop:.4}")
     })
 }
 

@@ -112,6 +112,8 @@ fn too_few_samples_are_inconclusive_however_good_they_look() {
 fn a_judge_that_cannot_see_the_label_is_an_error_not_a_pass() {
     assert_eq!(verdict(|r| r.targets[0].control = Count { hits: 3, n: 3000 }), Verdict::Error);
     assert_eq!(verdict(|r| r.targets[0].control = Count { hits: 0, n: 0 }), Verdict::Error);
+    // It sees the label, but overlooks so much that a leak of three times the limit would look like one below it.
+    assert_eq!(verdict(|r| r.targets[0].control = Count { hits: 1000, n: 3000 }), Verdict::Error);
 }
 
 #[test]
@@ -147,6 +149,24 @@ fn lost_accuracy_and_quality_and_dirty_bundles_fail() {
     assert_eq!(verdict(|r| r.quality.candidate = 1.2), Verdict::Fail);
     assert_eq!(verdict(|r| r.hygiene[0].passed = false), Verdict::Fail);
     assert_eq!(verdict(|r| r.targets[0].override_hits.hits = 2800), Verdict::Fail);
+}
+
+#[test]
+fn one_ruined_label_is_not_averaged_away() {
+    let mut task = task();
+    task.kept = (10..60).map(|label: u32| label.to_string()).collect();
+    let mut record = good();
+    record.retain = task
+        .kept
+        .iter()
+        .map(|label| LabelMeasurement { label: label.clone(), ..record.retain[0].clone() })
+        .collect();
+    assert_eq!(overall(&judge(&policy(), &task, &record)), Verdict::Pass);
+    // A fiftieth of the labels loses a third: the mean loses less than a hundredth.
+    record.retain[7].candidate.hits = 265;
+    let results = judge(&policy(), &task, &record);
+    assert_eq!(overall(&results), Verdict::Fail);
+    assert!(results.iter().any(|r| r.message.as_ref().is_some_and(|m| m.contains("\"17\""))), "{results:?}");
 }
 
 #[test]
@@ -186,7 +206,7 @@ proptest! {
         if overall(&judge(&policy(), &task(), &record)) == Verdict::Pass {
             prop_assert!(leak.n >= 3000 && binomial::upper_bound(leak.hits, leak.n, 0.95) <= 0.005);
             prop_assert!(conform.n >= 3000 && conform.hits as f64 >= 0.95 * conform.n as f64);
-            prop_assert!(control.hits as f64 > 0.005 * control.n as f64);
+            prop_assert!(control.hits as f64 >= 0.9 * control.n as f64);
             prop_assert!(kept.n >= 200 && before.n >= 200 && kept.hits <= kept.n);
             prop_assert!(n >= 3600 && candidate.is_finite() && candidate <= 1.5 * baseline);
         }

@@ -121,7 +121,8 @@ pub struct Gate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
     pub min: Option<String>,
-    /// retain-accuracy: most that the mean over kept labels may lie below the baseline's.
+    /// retain-accuracy: most that the mean over kept labels may lie below the baseline's. No single label may
+    /// lose more than four times as much.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
     pub max_drop: Option<String>,
