@@ -27,12 +27,8 @@ impl Place {
         K: Kind + kube::Resource<Scope = kube::core::NamespaceResourceScope>,
     {
         let objects = self.api::<K>().list(&ListParams::default()).await.map(|list| list.items);
-        let shown = objects
-            .unwrap_or_default()
-            .iter()
-            .map(|object| format!("\n---\n{}", show(object)))
-            .collect::<String>();
-        shown
+        let objects = objects.unwrap_or_default();
+        objects.iter().map(|object| format!("\n---\n{}", show(object))).collect()
     }
 
     async fn statuses<K>(&self) -> String

@@ -58,7 +58,7 @@ pub async fn a_store_that_cannot_be_written_is_named(studio: &Studio) -> Result<
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555))?;
     let place = namespace(studio, "read-only", "read-only").await?;
     apply_model(&place, "unwritable", "digits", &studio.node.base).await?;
-    let model = not_prepared(&place, "unwritable", Reason::BackoffLimitExceeded).await?;
+    let model = not_prepared(&place, "unwritable", Reason::BadConfiguration).await?;
     let message = prepared_message(&model)?;
     let says_so = ["denied", "read-only", "cannot write"].iter().any(|words| message.contains(words));
     ensure!(says_so, "the message does not say that the store cannot be written: {message}");
