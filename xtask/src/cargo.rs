@@ -1,12 +1,13 @@
 //! Cargo started by xtask: what a clone builds goes where the next clone finds its dependencies built.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::cache::{self, Key};
+use crate::cache::{self, Key, Lock};
 use crate::cmd;
 
 /// One nested build.
@@ -20,11 +21,31 @@ pub struct Build<'a> {
     pub libtorch: Option<&'a Path>,
 }
 
-/// Runs `cargo build` and returns the name and path of every executable.
+/// Runs `cargo build` and returns the name and path of every executable, copied into this clone.
+///
+/// The target directory is shared between clones, and cargo calls an executable by its name alone: without the
+/// copy, another clone's build could replace it before it is used.
 ///
 /// # Errors
 /// If the build fails; compiler messages go to standard error as they are.
 pub fn build(build: &Build<'_>) -> Result<Vec<(String, PathBuf)>> {
+    let target = target_dir(build)?;
+    let _lock = Lock::acquire(&target)?;
+    let own = cache::workspace().join("target/bin");
+    fs::create_dir_all(&own).with_context(|| format!("cannot create {}", own.display()))?;
+    run(build)?.into_iter().map(|(name, path)| Ok((name.clone(), adopt(&path, &own.join(name))?))).collect()
+}
+
+/// Copies an executable beside its place first, so that nobody starts half of it.
+fn adopt(built: &Path, own: &Path) -> Result<PathBuf> {
+    let partial = own.with_extension("partial");
+    fs::copy(built, &partial)
+        .and_then(|_| fs::rename(&partial, own))
+        .with_context(|| format!("cannot copy {} to {}", built.display(), own.display()))?;
+    Ok(own.to_owned())
+}
+
+fn run(build: &Build<'_>) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = command(build)?;
     cargo
         .arg("build")

@@ -25,9 +25,10 @@ pub const TRAINER: &str = "lethe/trainer:dev";
 
 /// Build OCI images as tars under target/images, without Docker
 ///
-/// The same content gives the same digest, on every machine with the same toolchain and at every commit. The
-/// tars are OCI image layouts: `cargo xtask cluster load`, `ctr image import`, `docker load`, `kind load
-/// image-archive` and `skopeo copy oci-archive:` take them.
+/// The same sources give the same digest, at every commit that has them, on a machine with the same toolchain,
+/// C library and paths (a compiler writes the paths of sources into programs). The tars are OCI image layouts:
+/// `cargo xtask cluster load`, `ctr image import`, `docker load`, `kind load image-archive` and `skopeo copy
+/// oci-archive:` take them.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[arg(value_enum, default_value = "all")]

@@ -89,10 +89,7 @@ struct Go {
 
 impl Go {
     fn find() -> Result<Self> {
-        let usual = PathBuf::from("/usr/local/go/bin/go");
-        let Some(program) = cmd::find_program("go").or_else(|| usual.is_file().then_some(usual)) else {
-            bail!("Go is not installed. {ADVICE}");
-        };
+        let Some(program) = installed().or_else(from_debian) else { bail!("Go is not installed. {ADVICE}") };
         let text = cmd::output(Command::new(&program).arg("version").env("GOTOOLCHAIN", "local"))?;
         let Some(version) = parse_version(&text) else {
             bail!("`{} version` says {text:?}, which names no version. {ADVICE}", program.display());
@@ -111,6 +108,30 @@ impl Go {
         }
         command
     }
+}
+
+/// Whether Kubernetes and Helm can be built here. Asked first, before anything large is fetched.
+///
+/// # Errors
+/// If not, with what to do.
+pub fn check() -> Result<()> {
+    Go::find().map(|_| ())
+}
+
+fn installed() -> Option<PathBuf> {
+    let usual = PathBuf::from("/usr/local/go/bin/go");
+    cmd::find_program("go").or_else(|| usual.is_file().then_some(usual))
+}
+
+/// Debian's package, where it is new enough to fetch the rest itself.
+fn from_debian() -> Option<PathBuf> {
+    let policy = cmd::output(Command::new("apt-cache").args(["policy", "golang-go"])).ok()?;
+    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    // `2:1.24~2`: an epoch, then the version.
+    let version = candidate.split_once(':').map_or(candidate, |(_, version)| version);
+    let version = parse_version(&format!("go version go{version}"))?;
+    (version >= SELF_UPDATING).then(|| super::apt::install(&["golang-go"]).ok()).flatten()?;
+    installed()
 }
 
 const ADVICE: &str = "Kubernetes is built with Go 1.26: install it from https://go.dev/dl/ into /usr/local/go \

@@ -24,6 +24,7 @@ pub struct Args {}
 /// Of the first part that fails.
 pub fn run(_args: &Args) -> Result<()> {
     build_packages()?;
+    golang::check()?;
     match host::can_run_nodes() {
         Ok(()) => {
             cluster_packages()?;

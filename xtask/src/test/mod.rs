@@ -58,6 +58,7 @@ struct Report {
 /// If the machine cannot be set up at all. Failed tests are in the exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
     setup::build_packages()?;
+    setup::golang::check()?;
     let chosen = ALL.into_iter().filter(|tier| args.tiers.is_empty() || args.tiers.contains(tier));
     let reports: Vec<Report> = chosen.map(|tier| run_tier(tier, args.filter.as_deref())).collect();
     summarize(&reports)
