@@ -9,8 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::layout::Layout;
 
-/// How long the kernel may take to end everything in the namespaces.
-const ENDING: Duration = Duration::from_secs(20);
+/// How long the kernel may take to end everything in the namespaces. It takes a second; on a machine with more to
+/// do than it can, and pods with much memory, it took more than twenty.
+const ENDING: Duration = Duration::from_secs(90);
 
 /// How long what started the first process may take to notice that it ended; also what a start that was killed
 /// before its first process existed costs.
