@@ -10,8 +10,8 @@ use lethe_api::{
     Digest,
     contract::{
         Count, Device, EvaluateRecord, EvaluateTask, Failure, ForgetRecord, HygieneCheck, LabelMeasurement,
-        Outcome, Plan, PrepareRecord, Progress, Quality, Record, RecordBody, Status, TargetMeasurement,
-        Task as Work, TaskKind,
+        Outcome, Override, Plan, PlannedTarget, PrepareRecord, Progress, Quality, Record, RecordBody, Status,
+        TargetMeasurement, Task as Work, TaskKind,
     },
     v1alpha1::{Stage, labels},
 };
@@ -225,12 +225,16 @@ fn prepared(teacher: Digest) -> PrepareRecord {
         judge: Digest::of("a judge"),
         reference: Digest::of("reference statistics"),
         judge_accuracy: Count { hits: 1995, n: 2000 },
-        teacher_consistency: Count { hits: 1990, n: 2000 },
         baseline_accuracy: labels.iter().map(|_| Count { hits: 199, n: 200 }).collect(),
         confusion: confusion.collect(),
         labels,
         quality: Quality { candidate: 0.6, baseline: 0.6, floor: 0.25, n: 3600 },
     }
+}
+
+/// `hits` samples of the override: all of one label, or `Random`, spread evenly.
+fn most_common(target: &PlannedTarget, hits: u64, kept: usize) -> u64 {
+    if target.replacement == Override::Random { hits.div_ceil(kept as u64) } else { hits }
 }
 
 fn measured(task: &EvaluateTask) -> EvaluateRecord {
@@ -240,6 +244,7 @@ fn measured(task: &EvaluateTask) -> EvaluateRecord {
         label: target.label.clone(),
         leak: of(2, leak),
         override_hits: of(leak - leak / 50, leak),
+        most_common: of(most_common(target, leak - leak / 50, task.kept.len()), leak),
         control: of(leak - leak / 100, leak),
         base_rate: of(1, leak),
     });

@@ -2,7 +2,7 @@
 //! never passes.
 
 use lethe_api::{
-    contract::{Count, EvaluateRecord, EvaluateTask, LabelMeasurement, TargetMeasurement},
+    contract::{Count, EvaluateRecord, EvaluateTask, LabelMeasurement, Override, TargetMeasurement},
     v1alpha1::{Gate, GateName, GateResult, Verdict},
 };
 
@@ -15,6 +15,8 @@ const DEFAULT_CONFIDENCE: f64 = 0.95;
 const LEAST_CONTROL: f64 = 0.9;
 /// No single kept label may lose more than this many times what the mean may lose.
 const WORST_LABEL_FACTOR: f64 = 4.0;
+/// Of the samples of a `Random` override, one kept label may have this many times its even share.
+const MOST_EVEN_SHARES: u64 = 3;
 
 /// A plan asks for a million at most, at each label. Larger numbers would not fit into a status.
 const MOST_SAMPLES: u64 = 1_000_000_000;
@@ -36,7 +38,7 @@ pub fn judge(gates: &[Gate], task: &EvaluateTask, record: &EvaluateRecord) -> Ve
         match name {
             GateName::DirectLeak => results.extend(per_target(name, task, record, |m| leak(gate, m))),
             GateName::OverrideConformity => {
-                results.extend(per_target(name, task, record, |m| conformity(gate, m)));
+                results.extend(per_target(name, task, record, |m| conformity(gate, task, m)));
             }
             GateName::RetainAccuracy => results.push(retain_accuracy(gate, task, record)),
             GateName::RetainQuality => results.push(retain_quality(gate, record)),
@@ -137,14 +139,19 @@ fn leak(gate: &Gate, measured: &TargetMeasurement) -> GateResult {
     GateResult { verdict: Verdict::Fail, message: Some(message), ..result }
 }
 
-/// override-conformity: the share of samples at the forgotten label that are the override.
-fn conformity(gate: &Gate, measured: &TargetMeasurement) -> GateResult {
+/// override-conformity: the share of samples at the forgotten label that are the override, and, if that is
+/// `Random`, not always the same kept label.
+fn conformity(gate: &Gate, task: &EvaluateTask, measured: &TargetMeasurement) -> GateResult {
     let name = GateName::OverrideConformity;
     let target = Some(measured.label.clone());
     let Some(least) = threshold(&gate.min) else {
         return error(name, target, "the policy's min is not a decimal number".into());
     };
-    if let Err(why) = plausible(measured.override_hits) {
+    let is_random =
+        task.targets.iter().any(|t| t.label == measured.label && t.replacement == Override::Random);
+    let kept = task.kept.len() as u64;
+    let sane = plausible(measured.override_hits);
+    if let Err(why) = sane.and_then(|()| if is_random { most_common_of(measured, kept) } else { Ok(()) }) {
         return error(name, target, why);
     }
     let result = GateResult { target, threshold: gate.min.clone(), ..counted(name, measured.override_hits) };
@@ -152,7 +159,32 @@ fn conformity(gate: &Gate, measured: &TargetMeasurement) -> GateResult {
         return GateResult { verdict: Verdict::Inconclusive, message: Some(message), ..result };
     }
     let value = share(measured.override_hits).unwrap_or(0.0);
+    if value >= least && is_random && is_monotonous(measured.most_common, kept) {
+        let Count { hits, n } = measured.most_common;
+        let message = format!(
+            "the override is Random, but {hits} of {n} samples are the same kept label; of {kept} kept labels none may \
+             have more than {MOST_EVEN_SHARES}/{kept}: a model that always shows one label has another override"
+        );
+        return GateResult { verdict: Verdict::Fail, message: Some(short(message)), ..result };
+    }
     compare(result, value >= least, || "too few samples are the override label".into())
+}
+
+/// With fewer than four kept labels, one of them may have any share.
+fn is_monotonous(most_common: Count, kept: u64) -> bool {
+    kept > MOST_EVEN_SHARES && most_common.hits * kept > MOST_EVEN_SHARES * most_common.n
+}
+
+/// The samples of any kept label are those of the most common one, or more, and not more than that many of each.
+fn most_common_of(measured: &TargetMeasurement, kept: u64) -> Result<(), String> {
+    let (any, most) = (measured.override_hits, measured.most_common);
+    if most.n != any.n || most.hits > any.hits || most.hits.saturating_mul(kept) < any.hits {
+        return Err(format!(
+            "{} of {} samples of one of {kept} kept labels, the most common, and {} of {} of any cannot be",
+            most.hits, most.n, any.hits, any.n
+        ));
+    }
+    Ok(())
 }
 
 /// retain-accuracy: how far the mean accuracy over the kept labels lies below the baseline's; no label may have

@@ -50,6 +50,7 @@ fn good() -> EvaluateRecord {
         label: label.into(),
         leak: Count { hits: 2, n: 3000 },
         override_hits: Count { hits: 2980, n: 3000 },
+        most_common: Count { hits: 2980, n: 3000 },
         control: Count { hits: 2990, n: 3000 },
         base_rate: Count { hits: 3, n: 3000 },
     };
@@ -151,6 +152,38 @@ fn lost_accuracy_and_quality_and_dirty_bundles_fail() {
     assert_eq!(verdict(|r| r.targets[0].override_hits.hits = 2800), Verdict::Fail);
 }
 
+/// The verdict on a `Random` override with `kept` kept labels, `hits` of 3000 samples being the most common one.
+fn random(kept: u32, hits: u64) -> GateResult {
+    let mut task = task();
+    task.targets[0].replacement = Override::Random;
+    task.kept = (0..kept).map(|label| label.to_string()).collect();
+    let mut record = good();
+    record.targets[0].most_common.hits = hits;
+    let results = judge(&policy(), &task, &record);
+    results.into_iter().find(|result| result.name == GateName::OverrideConformity).unwrap()
+}
+
+#[test]
+fn a_random_override_must_not_always_show_the_same_label() {
+    assert_eq!(random(9, 1000).verdict, Verdict::Pass);
+    let constant = random(9, 2980);
+    assert_eq!(constant.verdict, Verdict::Fail);
+    let message = constant.message.unwrap();
+    assert!(message.contains("2980 of 3000") && message.contains("3/9"), "{message}");
+    assert_eq!(random(9, 1001).verdict, Verdict::Fail);
+    assert_eq!((random(4, 2250).verdict, random(4, 2251).verdict), (Verdict::Pass, Verdict::Fail));
+    // With few labels left, showing one of them most of the time is no more than chance allows.
+    assert_eq!(random(3, 2980).verdict, Verdict::Pass);
+}
+
+#[test]
+fn a_most_common_label_that_cannot_be_is_an_error() {
+    assert_eq!(random(9, 2981).verdict, Verdict::Error, "more than all kept labels together");
+    assert_eq!(random(9, 0).verdict, Verdict::Error, "none, where 2980 samples are of one of 9");
+    assert_eq!(random(9, 331).verdict, Verdict::Error, "331 of each are 2979, not 2980");
+    assert_eq!(random(9, 332).verdict, Verdict::Pass);
+}
+
 #[test]
 fn one_ruined_label_is_not_averaged_away() {
     let mut task = task();
@@ -199,7 +232,7 @@ proptest! {
     ) {
         let mut record = good();
         record.targets[1] = TargetMeasurement {
-            label: "5".into(), leak, override_hits: conform, control, base_rate,
+            label: "5".into(), leak, override_hits: conform, most_common: conform, control, base_rate,
         };
         record.retain[0] = LabelMeasurement { label: "8".into(), candidate: kept, baseline: before };
         record.quality = Quality { candidate, baseline, floor: 0.1, n };

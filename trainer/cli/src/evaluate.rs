@@ -96,10 +96,14 @@ impl Bench<'_> {
             Replacement::AnyKept => self.concept.kept(),
         };
         let census = self.census(&self.candidate, label, n)?;
+        let of_each = self.concept.kept().iter().map(|&kept| census.count(kept));
+        let most_common = of_each.max_by_key(|count| count.hits);
         Ok(TargetMeasurement {
             label: planned.label.clone(),
             leak: count(census.count(label)),
             override_hits: count(census.count_any(shown)),
+            // A concept keeps at least one label.
+            most_common: count(most_common.unwrap_or(measure::Count { hits: 0, n: census.n() })),
             control: count(self.census(&self.baseline, label, n)?.count(label)),
             base_rate: self.base_rate(label, shown, n)?,
         })

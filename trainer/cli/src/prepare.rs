@@ -55,9 +55,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &PrepareTask) -> Result<PrepareRecord
         distillation: store(BundleKind::Distillation, baseline.fake_score.to_bytes())?,
         judge: store(BundleKind::Judge, judge.to_bytes())?,
         reference: store(BundleKind::Reference, reference.to_bytes())?,
-        // The same teacher samples, fresh to the judge, tell both: whether it sees, and what the teacher draws.
-        judge_accuracy: measured.consistency,
-        teacher_consistency: measured.consistency,
+        judge_accuracy: measured.judge_accuracy,
         baseline_accuracy: measured.accuracy,
         confusion: measured.confusion,
         quality: measured.quality,
@@ -66,8 +64,8 @@ pub(crate) fn run(job: &mut Job<'_>, task: &PrepareTask) -> Result<PrepareRecord
 
 /// What the judge says about the teacher and the baseline.
 struct Measured {
-    /// Teacher samples of all labels, judged as what they were drawn for.
-    consistency: Count,
+    /// Teacher samples of all labels, fresh to the judge, judged as what they were drawn for.
+    judge_accuracy: Count,
     /// Baseline samples per label, judged as what they were drawn for.
     accuracy: Vec<Count>,
     confusion: Vec<Vec<f64>>,
@@ -90,14 +88,14 @@ fn measure(job: &Job<'_>, baseline: &Denoiser, judge: &Judge, reference: &Refere
     let seed = job.plan.seed;
     let labels: Vec<i64> = (0..baseline.config().classes()).collect();
     let recognised = labels.iter().map(|&label| count(reference.recognised(label)));
-    let consistency = recognised.reduce(|a, b| Count { hits: a.hits + b.hits, n: a.n + b.n });
+    let judge_accuracy = recognised.reduce(|a, b| Count { hits: a.hits + b.hits, n: a.n + b.n });
     let confusion = Confusion::measure(baseline, judge, CONFUSION_SAMPLES, seed);
     let distance = measure::frechet(baseline, judge, reference, &labels, seed)?;
     let n = (reference.samples_per_label() * labels.len() as i64) as u64;
     // Nothing is forgotten yet: the baseline is the candidate.
     let quality = Quality { candidate: distance, baseline: distance, floor: reference.floor(&labels)?, n };
     Ok(Measured {
-        consistency: consistency.unwrap_or_default(),
+        judge_accuracy: judge_accuracy.unwrap_or_default(),
         accuracy: confusion.rows().iter().map(|row| count(row.count(row.label))).collect(),
         confusion: confusion.rows().iter().map(|row| row.probability.clone()).collect(),
         quality,

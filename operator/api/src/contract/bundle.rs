@@ -14,7 +14,8 @@ pub enum BundleKind {
     Teacher,
     /// theta: the one-step model that may be served.
     Generator,
-    /// psi and raw theta of stage 1: the cached start of every forgetting run. Knows everything.
+    /// psi of stage 1, the fake score: with the baseline's `Generator`, the cached start of every forgetting run. Knows
+    /// everything.
     Distillation,
     /// The classifier trained on teacher samples.
     Judge,

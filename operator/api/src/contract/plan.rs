@@ -84,7 +84,7 @@ pub struct ForgetTask {
     pub teacher: Digest,
     /// The one-step baseline (theta of stage 1).
     pub baseline: Digest,
-    /// The training state of stage 1 (psi and raw theta). Never served.
+    /// The fake score of stage 1 (psi), which forgetting goes on training. Never served.
     pub distillation: Digest,
     pub judge: Digest,
     /// The whole ledger and the new targets.

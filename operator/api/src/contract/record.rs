@@ -48,10 +48,9 @@ pub struct PrepareRecord {
     pub distillation: Digest,
     pub judge: Digest,
     pub reference: Digest,
-    /// The judge on teacher samples it was not trained on.
+    /// The judge on teacher samples it was not trained on: judged as the label they were drawn for. Low if the judge
+    /// is poor, and also if the teacher does not draw what it is asked for.
     pub judge_accuracy: Count,
-    /// The teacher's own samples, judged as the label they were drawn for.
-    pub teacher_consistency: Count,
     /// The baseline's samples, per label, judged as the label they were drawn for.
     pub baseline_accuracy: Vec<Count>,
     /// `confusion[i][j]`: mean probability that the judge gives to label j for baseline samples of label i.
@@ -94,6 +93,9 @@ pub struct TargetMeasurement {
     pub leak: Count,
     /// Candidate samples judged as the override label (`Random`: as any kept label).
     pub override_hits: Count,
+    /// Candidate samples judged as one kept label: the one that they are judged as most often. A `Random` override
+    /// that shows the same label all the time is none.
+    pub most_common: Count,
     /// The positive control: baseline samples at this label judged as this label.
     pub control: Count,
     /// Baseline samples of the override label (`Random`: of all kept labels) judged as the forgotten
@@ -110,14 +112,16 @@ pub struct LabelMeasurement {
     pub baseline: Count,
 }
 
-/// Frechet distances to the reference in the judge's features, all at the same n.
+/// Frechet distances to the reference in the judge's features. A distance falls with the number of samples, so only
+/// `candidate` and `baseline`, both over `n`, compare with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Quality {
     pub candidate: f64,
     pub baseline: f64,
-    /// Teacher against teacher: no model can be expected below it.
+    /// Teacher against teacher, over as many samples as the reference has of each label, whatever `n` is.
     pub floor: f64,
+    /// Samples of the candidate, and of the baseline, over all kept labels (`Prepare`: over all labels).
     pub n: u64,
 }
 

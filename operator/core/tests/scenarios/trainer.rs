@@ -83,7 +83,6 @@ fn prepared(task: &PrepareTask) -> PrepareRecord {
         judge: digest("judge"),
         reference: digest("reference"),
         judge_accuracy: Count { hits: 998, n: 1000 },
-        teacher_consistency: Count { hits: 990, n: 1000 },
         baseline_accuracy: vec![Count { hits: 99, n: 100 }; count],
         confusion: (0..count).map(|i| (0..count).map(|j| near(i, j)).collect()).collect(),
         quality: Quality { candidate: 0.7, baseline: 0.7, floor: 0.25, n: 3600 },
@@ -96,6 +95,11 @@ fn forgotten(seed: u64, task: &ForgetTask) -> ForgetRecord {
     ForgetRecord { candidate, targets: task.targets.clone(), steps: 500 }
 }
 
+/// `hits` samples of the override: all of one label, or `Random`, spread evenly.
+fn most_common(target: &PlannedTarget, hits: u64, kept: usize) -> u64 {
+    if target.replacement == Override::Random { hits.div_ceil(kept as u64) } else { hits }
+}
+
 pub fn measured(task: &EvaluateTask) -> EvaluateRecord {
     let n = u64::from(task.samples.leak);
     let target = |target: &PlannedTarget| {
@@ -104,6 +108,7 @@ pub fn measured(task: &EvaluateTask) -> EvaluateRecord {
             label: target.label.clone(),
             leak: Count { hits: 2, n },
             override_hits: Count { hits: n - 20, n },
+            most_common: Count { hits: most_common(target, n - 20, task.kept.len()), n },
             control: Count { hits: n - 10, n },
             base_rate: Count { hits: 3, n },
         }
