@@ -3,6 +3,9 @@
 use super::kubectl::Kubectl;
 use super::site::RELEASE;
 
+/// Characters of a line: what matters stands at its beginning.
+const WIDTH: usize = 240;
+
 /// The namespace's objects, its last events, and the last lines of whatever does not run well.
 pub fn of(kubectl: &Kubectl<'_>) -> String {
     let operator = format!("deploy/{RELEASE}");
@@ -12,7 +15,7 @@ pub fn of(kubectl: &Kubectl<'_>) -> String {
         part(kubectl, &["logs", &operator, "--tail=8"], 8),
     ];
     for pod in unwell(kubectl) {
-        parts.push(part(kubectl, &["logs", &pod, "--tail=12"], 12));
+        parts.push(part(kubectl, &["logs", &pod, "--tail=6"], 6));
     }
     parts.join("\n")
 }
@@ -32,6 +35,7 @@ fn part(kubectl: &Kubectl<'_>, words: &[&str], most: usize) -> String {
     let said = kubectl.text(words).unwrap_or_else(|error| format!("{error:#}"));
     let lines: Vec<&str> = said.lines().collect();
     let lines = &lines[lines.len().saturating_sub(most)..];
-    let lines = lines.iter().map(|line| format!("  | {line}")).collect::<Vec<_>>().join("\n");
+    let cut = |line: &&str| format!("  | {}", line.chars().take(WIDTH).collect::<String>());
+    let lines = lines.iter().map(cut).collect::<Vec<_>>().join("\n");
     format!("kubectl -n {} {}\n{lines}", kubectl.namespace, words.join(" "))
 }
