@@ -11,14 +11,23 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The verified bytes of a record. The store is opened anew each time, so that a volume that was mounted
 /// late, or replaced, is seen.
 pub async fn read(uri: &str, digest: &Digest) -> Result<Vec<u8>, RecordProblem> {
-    let read = async { Store::open(uri)?.get_record(digest, Record::MAX_BYTES).await };
+    let owned = uri.to_owned();
+    // Opening looks at the file system: one that hangs must not take the lease's renewal with it.
+    let open = tokio::task::spawn_blocking(move || Store::open(&owned));
+    let read = async {
+        let store = open.await.map_err(|error| transient(error.to_string()))?.map_err(problem)?;
+        store.get_record(digest, Record::MAX_BYTES).await.map_err(problem)
+    };
     match tokio::time::timeout(READ_TIMEOUT, read).await {
-        Ok(record) => record.map_err(problem),
+        Ok(record) => record,
         Err(_) => {
-            let message = format!("the store {uri} did not answer within {} s", READ_TIMEOUT.as_secs());
-            Err(RecordProblem { transient: true, message })
+            Err(transient(format!("the store {uri} did not answer within {} s", READ_TIMEOUT.as_secs())))
         }
     }
+}
+
+fn transient(message: String) -> RecordProblem {
+    RecordProblem { transient: true, message }
 }
 
 fn problem(error: Error) -> RecordProblem {

@@ -36,10 +36,13 @@ pub fn check(request: &UnlearnRequest, model: &DiffusionModelStatus) -> Acceptan
 
 /// The run that works for a request, or has. A run that was given up because another of its requests was
 /// withdrawn does not count: the request is worked for again.
-pub fn run_of<'a>(request: &UnlearnRequest, runs: &'a [UnlearnRun]) -> Option<&'a UnlearnRun> {
+pub fn run_of<'a>(
+    request: &UnlearnRequest,
+    runs: impl Iterator<Item = &'a UnlearnRun>,
+) -> Option<&'a UnlearnRun> {
     let uid = request.uid()?;
     let works_for = |run: &&UnlearnRun| run.spec.requests.iter().any(|r| r.uid == uid) && !is_given_up(run);
-    runs.iter().filter(works_for).max_by_key(|run| run.creation_timestamp().map(|at| at.0))
+    runs.filter(works_for).max_by_key(|run| run.creation_timestamp().map(|at| at.0))
 }
 
 /// Whether a run ended without an answer to its requests.

@@ -161,7 +161,7 @@ fn waiting<'a>(lineage: &Lineage<'a>) -> Vec<&'a UnlearnRequest> {
             && !request::is_over(request)
             && !request.spec.suspend
             && request.meta().deletion_timestamp.is_none()
-            && accept::run_of(request, &lineage.observed.runs).is_none()
+            && accept::run_of(request, lineage.own_runs()).is_none()
     };
     let mut waiting: Vec<_> = lineage.observed.requests.iter().filter(accepted).collect();
     waiting.sort_by_key(|request| (request.creation_timestamp().map(|at| at.0), request.name_any()));

@@ -115,5 +115,10 @@ pub const FINALIZER: &str = "lethe.dev/ledger";
 /// How often a controller looks at something that sends no events (a pod's progress, a server's digest).
 pub const POLL: Duration = Duration::from_secs(2);
 
-/// A ledger that outlived its model, as read from the archive ConfigMap.
-pub type ArchivedLedger = Vec<LedgerEntry>;
+/// A ledger beside its model, as kept in the archive ConfigMap.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ArchivedLedger {
+    /// The base artifact that the bundles in the ledger descend from.
+    pub base: Digest,
+    pub entries: Vec<LedgerEntry>,
+}

@@ -48,9 +48,9 @@ pub fn wants_reports(model: &DiffusionModel) -> bool {
     rollout.is_some_and(|rollout| rollout.state == RolloutState::Progressing)
 }
 
-/// Whether the archive of a deleted model's ledger has to be read.
+/// Whether the archived ledger has to be read: it may have to be restored, or brought up to date.
 pub fn wants_archive(model: &DiffusionModel) -> bool {
-    model.status.as_ref().is_none_or(|status| status.baseline.is_none())
+    model.status.as_ref().is_none_or(|status| status.baseline.is_none() || !status.ledger.is_empty())
 }
 
 pub fn decide(
@@ -65,7 +65,10 @@ pub fn decide(
     if !observed.model.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         lineage.effects.push(Effect::AddFinalizer);
     }
-    lineage.restore_ledger();
+    if let Err(why) = lineage.restore_ledger() {
+        lineage.conditions.no(ConditionType::Prepared, Reason::LedgerOfAnotherBase, why);
+        return lineage.done();
+    }
     let is_prepared = lineage.prepare();
     // What was forgotten is not served while a model that came back is prepared anew.
     if is_prepared || !lineage.status.ledger.is_empty() {
@@ -112,6 +115,7 @@ impl<'a> Lineage<'a> {
     }
 
     fn done(mut self) -> Decision<DiffusionModelStatus> {
+        self.keep_archive();
         self.summarize();
         let before = std::mem::take(&mut self.status.conditions);
         self.status.conditions = self.conditions.into_list();
@@ -124,7 +128,8 @@ impl<'a> Lineage<'a> {
         let mut effects = vec![];
         if self.observed.model.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
             if !self.status.ledger.is_empty() {
-                effects.push(Effect::ArchiveLedger(Box::new(archive(&self.observed.model, &self.status))));
+                effects
+                    .push(Effect::ArchiveLedger(Box::new(archive(&self.observed.model, &self.archived()))));
             }
             effects.push(Effect::RemoveFinalizer);
         }
@@ -132,20 +137,48 @@ impl<'a> Lineage<'a> {
         Decision { status, effects, events: vec![], recheck: None }
     }
 
-    /// A model that comes back under its old name gets its ledger back.
-    fn restore_ledger(&mut self) {
-        let Some(archived) = self.observed.archived.as_ref().filter(|list| !list.is_empty()) else { return };
-        if self.status.ledger.is_empty() && self.status.baseline.is_none() {
-            self.status.ledger = archived.clone();
-            self.events.push(Event {
-                warning: false,
-                reason: "LedgerRestored".into(),
-                note: format!(
-                    "{} ledger entries of the deleted model of this name were restored",
-                    archived.len()
-                ),
-            });
+    fn archived(&self) -> ArchivedLedger {
+        ArchivedLedger {
+            base: self.observed.model.spec.base.digest.clone(),
+            entries: self.status.ledger.clone(),
         }
+    }
+
+    /// The ledger is kept beside the status as well: a backup or a repository restores specs, not statuses.
+    fn keep_archive(&mut self) {
+        // Read only if `wants_archive`; what is not known is not written.
+        let is_known = wants_archive(&self.observed.model);
+        let archived = self.archived();
+        if is_known && !archived.entries.is_empty() && self.observed.archived.as_ref() != Some(&archived) {
+            self.effects.push(Effect::ArchiveLedger(Box::new(archive(&self.observed.model, &archived))));
+        }
+    }
+
+    /// A model that comes back under its old name gets its ledger back.
+    fn restore_ledger(&mut self) -> Result<(), String> {
+        let Some(archived) = &self.observed.archived else { return Ok(()) };
+        let is_new = self.status.ledger.is_empty() && self.status.baseline.is_none();
+        if !is_new || archived.entries.is_empty() {
+            return Ok(());
+        }
+        let base = &self.observed.model.spec.base.digest;
+        if archived.base != *base {
+            return Err(format!(
+                "ConfigMap {:?} keeps the ledger of an earlier model of this name with base {}, and this base is {}: \
+                 what was forgotten would come back. Give the new lineage another name, or delete the ConfigMap to \
+                 give that ledger up",
+                names::ledger_archive(&self.observed.model.name_any()),
+                archived.base.short(),
+                base.short()
+            ));
+        }
+        self.status.ledger = archived.entries.clone();
+        let note = format!(
+            "{} ledger entries of an earlier model of this name were restored",
+            archived.entries.len()
+        );
+        self.events.push(Event { warning: false, reason: "LedgerRestored".into(), note });
+        Ok(())
     }
 
     /// Makes the baseline, once. True if it is there.
@@ -204,13 +237,9 @@ impl<'a> Lineage<'a> {
         self.conditions.copy(&failure);
     }
 
-    /// Runs that this very model owns, not those of a deleted one of the same name.
+    /// As [`own_runs`].
     pub(crate) fn own_runs(&self) -> impl Iterator<Item = &'a UnlearnRun> + use<'a> {
-        let uid = self.observed.model.uid();
-        self.observed.runs.iter().filter(move |run| {
-            let owners = run.meta().owner_references.iter().flatten();
-            owners.into_iter().any(|owner| Some(&owner.uid) == uid.as_ref())
-        })
+        own_runs(&self.observed.model, &self.observed.runs)
     }
 
     /// Whether a candidate is being rolled out or taken back.
@@ -336,6 +365,18 @@ impl<'a> Lineage<'a> {
     }
 }
 
+/// Runs that this very model owns, not those of a deleted one of the same name.
+pub fn own_runs<'a>(
+    model: &DiffusionModel,
+    runs: &'a [UnlearnRun],
+) -> impl Iterator<Item = &'a UnlearnRun> + use<'a> {
+    let uid = model.uid();
+    runs.iter().filter(move |run| {
+        let owners = run.meta().owner_references.iter().flatten();
+        owners.into_iter().any(|owner| Some(&owner.uid) == uid.as_ref())
+    })
+}
+
 /// The name of the plan's run; with a number if a run that failed or was given up has it already.
 fn free_name(name: &str, taken: &[&UnlearnRun]) -> String {
     let is_taken = |name: &str| taken.iter().any(|run| run.name_any() == name);
@@ -344,8 +385,8 @@ fn free_name(name: &str, taken: &[&UnlearnRun]) -> String {
 }
 
 /// The ConfigMap that keeps a ledger. It has no owner: nothing deletes it with the model.
-fn archive(model: &DiffusionModel, status: &DiffusionModelStatus) -> ConfigMap {
-    let ledger = serde_json::to_string(&status.ledger).expect("a ledger is strings and times");
+fn archive(model: &DiffusionModel, archived: &ArchivedLedger) -> ConfigMap {
+    let ledger = serde_json::to_string(archived).expect("a ledger is strings and times");
     ConfigMap {
         metadata: ObjectMeta {
             name: Some(names::ledger_archive(&model.name_any())),

@@ -13,6 +13,7 @@ use crate::{
     accept::{self, Acceptance},
     conditions::{Conditions, transitions},
     deadline,
+    model::own_runs,
 };
 
 /// What the controller saw.
@@ -37,7 +38,9 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
     let request = &observed.request;
     let before = request.status.clone().unwrap_or_default();
     if is_over(request) {
-        return Decision { status: before, effects: vec![], events: vec![], recheck: None };
+        // The answer stands; that `suspend` was changed afterwards is seen, and means nothing any more.
+        let status = UnlearnRequestStatus { observed_generation: request.meta().generation, ..before };
+        return Decision { status, effects: vec![], events: vec![], recheck: None };
     }
     let generation = request.meta().generation;
     let mut answer = Answer {
@@ -68,7 +71,7 @@ impl Answer<'_> {
             let message = format!("DiffusionModel {name:?} does not exist in this namespace; create it");
             return self.not_yet_accepted(Reason::ModelNotFound, message);
         };
-        if let Some(run) = accept::run_of(self.request, &observed.runs) {
+        if let Some(run) = accept::run_of(self.request, own_runs(model, &observed.runs)) {
             return self.mirror(run);
         }
         let known = model.status.as_ref().filter(|status| status.baseline.is_some());

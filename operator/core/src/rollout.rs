@@ -18,7 +18,8 @@ pub struct PodReport {
 /// The next step of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Write this reference (none: remove it), then look again.
+    /// Write this reference (none: remove it), then look again. The time that the pods have counts from the
+    /// write: an operator that was away meanwhile has not used it up.
     Patch(Option<Digest>),
     Wait(Reason, String),
     /// Every pod is available and reports the new digest.
@@ -83,8 +84,7 @@ pub fn next(
         RolloutState::Progressing => {
             let waited = match deployment {
                 Ok(deployment) if reference(deployment).as_ref() != Some(&rollout.to) => {
-                    // Never start what there is no time for: a late patch would be undone at once.
-                    Next::Patch(Some(rollout.to.clone()))
+                    return Next::Patch(Some(rollout.to.clone()));
                 }
                 Ok(deployment) => {
                     match settled(deployment).and_then(|pods| confirmed(reports, pods, &rollout.to)) {
@@ -101,9 +101,6 @@ pub fn next(
             match waited {
                 Next::Wait(_, why) if late && can_turn_back => {
                     Next::TurnBack(format!("not in service within {deadline_seconds} s: {why}"))
-                }
-                Next::Patch(_) if late && can_turn_back => {
-                    Next::TurnBack(format!("not in service within {deadline_seconds} s"))
                 }
                 other => other,
             }

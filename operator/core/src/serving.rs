@@ -70,6 +70,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
             lineage.effects.push(Effect::PatchServing { deployment, bundle });
             // On the way back the condition says why.
             if rollout.state == RolloutState::Progressing {
+                rollout.started_at = Time(lineage.now);
                 let message = format!("{to} is being rolled out");
                 lineage.conditions.unknown(ConditionType::Serving, Reason::RollingOut, message);
             }

@@ -154,7 +154,9 @@ pub async fn a_model_cannot_be_what_lethe_cannot_serve(world: &World) -> Result<
     check_refusals(world, &good, &cases).await?;
     world.apply(&good).await?;
     let moved = json!({"spec": {"base": {"digest": Digest::of("another")}}});
-    refused(world.patch::<DiffusionModel>(MODEL, moved).await, "base is immutable")
+    refused(world.patch::<DiffusionModel>(MODEL, moved).await, "base is immutable")?;
+    let elsewhere = json!({"spec": {"serving": {"target": {"name": "another"}}}});
+    refused(world.patch::<DiffusionModel>(MODEL, elsewhere).await, "serving target is immutable")
 }
 
 pub async fn a_ledger_only_grows(world: &World) -> Result<()> {
@@ -177,6 +179,7 @@ pub async fn a_ledger_only_grows(world: &World) -> Result<()> {
         ("one entry less", json!([entry("3")])),
         ("another entry", json!([entry("3"), entry("7")])),
         ("an entry for others", json!([entry("7"), entry("8"), entry("9")])),
+        ("another order", json!([entry("5"), entry("3")])),
         ("an empty ledger", json!([])),
         ("no ledger", Value::Null),
     ] {

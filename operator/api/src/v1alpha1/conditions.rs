@@ -91,6 +91,7 @@ pub enum Reason {
     DigestMismatch,
     Drifted,
     LedgerMoved,
+    LedgerOfAnotherBase,
     Superseded,
 }
 

@@ -66,7 +66,10 @@ pub struct Serving {
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("self.apiVersion == 'apps/v1' && self.kind == 'Deployment'").message("only an apps/v1 Deployment can be a serving target"))]
+#[x_kube(
+    validation = Rule::new("self.apiVersion == 'apps/v1' && self.kind == 'Deployment'").message("only an apps/v1 Deployment can be a serving target"),
+    validation = Rule::new("self == oldSelf").message("the serving target is immutable: the old one would go on serving, and nobody would watch it")
+)]
 pub struct ServingTarget {
     #[schemars(length(max = 64))]
     pub api_version: String,
@@ -114,7 +117,7 @@ pub struct DiffusionModelStatus {
     /// Everything this lineage had to forget. Grows only. At most [`LEDGER_CAPACITY`] entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
-    #[x_kube(validation = Rule::new("self.size() >= oldSelf.size() && oldSelf.all(e, e in self)").message("the ledger only grows"))]
+    #[x_kube(validation = Rule::new("self.size() >= oldSelf.size() && self.filter(e, e in oldSelf) == oldSelf").message("the ledger only grows"))]
     pub ledger: Vec<LedgerEntry>,
     /// Number of labels that are forgotten.
     #[serde(default, skip_serializing_if = "Option::is_none")]

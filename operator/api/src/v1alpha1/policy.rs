@@ -75,7 +75,8 @@ pub struct TrainerPolicy {
     pub backoff_limit: i32,
     /// How long a finished Job is kept, with its logs. Nothing is decided from it afterwards.
     #[serde(default = "a_day")]
-    #[schemars(range(min = 60, max = 2_592_000))]
+    /// An operator that is away for longer than this trains again what it did not see finish.
+    #[schemars(range(min = 3_600, max = 2_592_000))]
     pub ttl_seconds_after_finished: i32,
 }
 
@@ -113,9 +114,9 @@ pub struct Gate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
     pub max_bound: Option<String>,
-    /// direct-leak: confidence of the bound; 0.95 if absent.
+    /// direct-leak: confidence of the bound, at least 0.9; 0.95 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$"))]
+    #[schemars(length(max = 16), regex(pattern = r"^0?\.9[0-9]*$"))]
     pub confidence: Option<String>,
     /// override-conformity: least share of samples that are the override label.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -138,6 +138,39 @@ fn a_deleted_model_leaves_its_ledger_and_gets_it_back() {
 }
 
 #[test]
+fn a_ledger_survives_the_loss_of_every_status() {
+    let mut world = World::new();
+    asks(&mut world);
+    world.settle();
+    let served = world.named_bundle();
+    // A backup or a repository brings specs back, and nobody deleted anything in an orderly way.
+    world.cluster.models.clear();
+    world.cluster.runs.clear();
+    world.cluster.jobs.clear();
+    world.apply_model(model(InitialServing::Baseline));
+    world.settle();
+    assert_eq!(world.ledger(), ["3->8"]);
+    assert_eq!(world.named_bundle(), served, "nothing that was forgotten is served");
+}
+
+#[test]
+fn a_ledger_is_not_handed_to_another_base() {
+    let mut world = World::new();
+    asks(&mut world);
+    world.settle();
+    let served = world.named_bundle();
+    world.delete_model();
+    world.settle();
+    let mut other = model(InitialServing::Baseline);
+    other.spec.base.digest = lethe_api::Digest::of("another base");
+    world.apply_model(other);
+    world.settle();
+    assert!(!world.model_is(ConditionType::Prepared) && !world.model_is(ConditionType::Ready));
+    assert_eq!(world.named_bundle(), served, "what is served does not change");
+    assert_eq!(world.ledger(), Vec::<String>::new());
+}
+
+#[test]
 fn a_model_that_comes_back_does_not_wait_for_its_preparation_to_honour_the_ledger() {
     let mut world = World::new();
     asks(&mut world);
