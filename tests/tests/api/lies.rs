@@ -96,9 +96,7 @@ pub async fn measurements_that_prove_nothing_hold_the_request(world: &World) -> 
         .mismeasure("kept-label-missing", Reason::GateError, "every kept label", |m| m.retain.truncate(8))
         .await?;
     scene
-        .mismeasure("blind-judge", Reason::GateError, "positive control", |m| {
-            m.targets[0].control.hits = 5
-        })
+        .mismeasure("blind-judge", Reason::GateError, "positive control", |m| m.targets[0].control.hits = 5)
         .await?;
     scene.mismeasure("dirty", Reason::GateFailed, "hygiene Fail", |m| m.hygiene[0].passed = false).await?;
     scene.mismeasure("unchecked", Reason::GateError, "not checked", |m| m.hygiene.clear()).await?;
