@@ -103,6 +103,21 @@ pub async fn measurements_that_prove_nothing_hold_the_request(world: &World) -> 
     scene.assert_nothing_changed().await
 }
 
+pub async fn a_random_override_that_always_shows_one_label_is_none(world: &World) -> Result<()> {
+    let scene = Scene::set(world).await?;
+    let mut manifest = request("monotonous", &["3"], "8");
+    manifest["spec"]["override"] = json!({"strategy": "Random"});
+    world.apply(&manifest).await?;
+    world.forget(|measured| measured.targets[0].most_common = measured.targets[0].override_hits).await?;
+    world.request_says("monotonous", Reason::GateFailed, "always shows one label").await?;
+    manifest["metadata"]["name"] = json!("varied");
+    scene.assert_nothing_changed().await?;
+    world.apply(&manifest).await?;
+    world.forget(|_| {}).await?;
+    world.request_until("varied", RequestPhase::Fulfilled).await?;
+    Ok(())
+}
+
 pub async fn a_measurement_that_is_not_a_number_fails_the_run(world: &World) -> Result<()> {
     let scene = Scene::set(world).await?;
     let task = scene.next("nan").await?;
