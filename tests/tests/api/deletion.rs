@@ -8,16 +8,20 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 use lethe_api::{
+    Digest,
     contract::Task as Work,
     v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, UnlearnRun},
 };
 use lethe_tests::{
     Task, World,
     kubelet::Conduct,
-    place::{MODEL, bundle, condition, request},
+    place::{HasConditions, MODEL, bundle, condition, request},
     trainer, wait,
 };
 use serde_json::json;
+
+/// Where the ledger of the model is kept.
+const ARCHIVE: &str = "digits-lethe-ledger";
 
 pub async fn a_request_that_is_deleted_while_it_waits_leaves_nothing(world: &World) -> Result<()> {
     world.begin().await?;
@@ -130,7 +134,7 @@ pub async fn a_model_that_comes_back_has_its_ledger_back(world: &World) -> Resul
     let before = world.ledger().await?;
     world.delete::<DiffusionModel>(MODEL).await?;
     wait::until_gone(&world.api::<DiffusionModel>(), MODEL, None).await?;
-    let archive = world.api::<ConfigMap>().get("digits-lethe-ledger").await?;
+    let archive = world.api::<ConfigMap>().get(ARCHIVE).await?;
     ensure!(archive.owner_references().is_empty(), "the archive goes with its owner");
     wait::until_answer("its runs are collected", || world.runs(), |runs| runs.is_empty()).await?;
 
@@ -146,6 +150,49 @@ pub async fn a_model_that_comes_back_has_its_ledger_back(world: &World) -> Resul
     Ok(())
 }
 
+pub async fn a_model_that_was_lost_without_the_operator_has_its_ledger_back(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("first", "3", "8").await?;
+    let candidate = world.forget(|_| {}).await?;
+    world.request_until("first", RequestPhase::Fulfilled).await?;
+    let before = world.ledger().await?;
+    wait::until(&world.api::<ConfigMap>(), ARCHIVE, "it is there while the model lives", |_| true).await?;
+    world.take_operator().await?.kill().await?;
+    world.patch::<DiffusionModel>(MODEL, json!({"metadata": {"finalizers": null}})).await?;
+    world.delete::<DiffusionModel>(MODEL).await?;
+    wait::until_gone(&world.api::<DiffusionModel>(), MODEL, None).await?;
+    wait::until_answer("its runs are collected", || world.runs(), |runs| runs.is_empty()).await?;
+    // A repository restores what was applied, and nothing of the status.
+    world.apply(&world.model()?).await?;
+    world.start_operator().await?;
+    world.prepare().await?;
+    let after = world.ledger().await?;
+    ensure!(before == after, "before {before:?}, after {after:?}");
+    world.assert_serves(&candidate).await
+}
+
+pub async fn a_model_of_another_base_is_not_given_the_ledger_of_its_name(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("first", "3", "8").await?;
+    let candidate = world.forget(|_| {}).await?;
+    world.request_until("first", RequestPhase::Fulfilled).await?;
+    world.delete::<DiffusionModel>(MODEL).await?;
+    wait::until_gone(&world.api::<DiffusionModel>(), MODEL, None).await?;
+    let mut other = world.model()?;
+    other["spec"]["base"]["digest"] = json!(Digest::of("another teacher"));
+    world.apply(&other).await?;
+    let refused = |m: &DiffusionModel| {
+        ConditionType::Prepared.find(m.conditions()).is_some_and(|c| {
+            c.status == "False"
+                && c.reason == Reason::LedgerOfAnotherBase.to_string()
+                && c.message.contains(ARCHIVE)
+        })
+    };
+    world.model_until("it says whose ledger there is", refused).await?;
+    wait::until_answer("there is no run", || world.runs(), |runs| runs.is_empty()).await?;
+    world.assert_serves(&candidate).await
+}
+
 pub async fn a_model_that_is_deleted_during_a_run_takes_the_run_with_it(world: &World) -> Result<()> {
     world.begin_ready().await?;
     world.request("orphan", "3", "8").await?;
@@ -156,10 +203,7 @@ pub async fn a_model_that_is_deleted_during_a_run_takes_the_run_with_it(world: &
     wait::until_gone(&world.api::<Pod>(), &task.pod.name_any(), None).await?;
     world.request_says("orphan", Reason::ModelNotFound, "does not exist").await?;
     world.assert_serves(&trainer::baseline()).await?;
-    ensure!(
-        world.api::<ConfigMap>().get_opt("digits-lethe-ledger").await?.is_none(),
-        "an empty ledger was archived"
-    );
+    ensure!(world.api::<ConfigMap>().get_opt(ARCHIVE).await?.is_none(), "an empty ledger was archived");
 
     // It comes back, and the request has not lost its place.
     world.apply(&world.model()?).await?;

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             last_words_that_are_no_outcome_fail_the_run,
             records_that_cannot_be_trusted_fail_the_run,
             measurements_that_prove_nothing_hold_the_request,
+            a_random_override_that_always_shows_one_label_is_none,
             a_measurement_that_is_not_a_number_fails_the_run,
             exit_codes_are_told_apart,
             an_interrupted_trainer_is_tried_again,
@@ -61,6 +62,8 @@ fn main() -> ExitCode {
             a_request_that_is_deleted_in_the_roll_out_is_in_the_ledger,
             a_fulfilled_request_that_is_deleted_stays_forgotten,
             a_model_that_comes_back_has_its_ledger_back,
+            a_model_that_was_lost_without_the_operator_has_its_ledger_back,
+            a_model_of_another_base_is_not_given_the_ledger_of_its_name,
             a_model_that_is_deleted_during_a_run_takes_the_run_with_it,
             a_run_that_somebody_deletes_is_planned_again;
         rollout:
