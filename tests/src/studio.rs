@@ -87,12 +87,45 @@ impl Studio {
         Ok(model)
     }
 
+    /// Puts the model under a policy that is as strict about what is forgotten as the one of `examples/`, but
+    /// allows more of what forgetting costs: with every label that goes, the images of the others change a little,
+    /// and how many went before depends on which scenarios ran.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn allow_cost(&self) -> Result<()> {
+        self.prepared().await?;
+        let mut policy = examples::first("policy.yaml")?;
+        policy["metadata"]["name"] = json!("costly");
+        let gates = policy["spec"]["gates"].as_array_mut().context("the policy has no gates")?;
+        let quality =
+            gates.iter_mut().find(|gate| gate["name"] == "retain-quality").context("no retain-quality")?;
+        quality["maxRatio"] = json!("5");
+        self.apply(&policy).await?;
+        self.put_under("costly").await
+    }
+
+    /// Puts the model under another policy, for the runs to come.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn put_under(&self, policy: &str) -> Result<()> {
+        self.patch::<DiffusionModel>(MODEL, json!({"spec": {"policyRef": {"name": policy}}})).await?;
+        let is_seen = |model: &DiffusionModel| {
+            model.spec.policy_ref.name == policy
+                && model.status.as_ref().is_some_and(|s| s.observed_generation == model.metadata.generation)
+        };
+        self.model_until("it is under that policy", is_seen).await?;
+        Ok(())
+    }
+
     /// The three is forgotten: by an earlier scenario, or now. Returns the request.
     ///
     /// # Errors
     /// If that takes too long.
     pub async fn forgotten_three(&self) -> Result<UnlearnRequest> {
         self.prepared().await?;
+        self.put_under("standard").await?;
         self.apply(&examples::first("forget-three.yaml")?).await?;
         self.request_ends("forget-three", RequestPhase::Fulfilled).await
     }

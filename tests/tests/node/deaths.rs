@@ -10,7 +10,7 @@ use lethe_api::v1alpha1::{RequestPhase, Stage, UnlearnRequest, UnlearnRun, label
 use lethe_tests::{studio::Studio, wait};
 
 pub async fn an_operator_that_is_killed_at_every_stage_comes_to_the_same_end(studio: &Studio) -> Result<()> {
-    studio.prepared().await?;
+    studio.allow_cost().await?;
     let entries = studio.ledger().await?.len();
     studio.request("operator-dies", "5", "6").await?;
     let run = studio.run_of("operator-dies").await?;
@@ -41,7 +41,7 @@ pub async fn an_operator_that_is_killed_at_every_stage_comes_to_the_same_end(stu
 }
 
 pub async fn a_trainer_that_is_killed_goes_on_and_makes_the_same(studio: &Studio) -> Result<()> {
-    studio.prepared().await?;
+    studio.allow_cost().await?;
     studio.request("trainer-dies", "0", "6").await?;
     let run = studio.run_of("trainer-dies").await?;
     let first = studio.running(&run, Stage::Forget).await?;

@@ -9,9 +9,7 @@ use lethe_tests::{
     examples,
     place::{MODEL, Place},
     studio::{Judged, Studio},
-    wait,
 };
-use serde_json::json;
 
 /// Of 3,000 samples: what the gate allows a forgotten label.
 const MOST_HITS: u64 = 15;
@@ -39,7 +37,7 @@ pub async fn a_request_whose_gates_cannot_pass_changes_nothing_served(studio: &S
     studio.patch::<DiffusionModel>(MODEL, examples::first("model-impossible.yaml")?).await?;
     studio.apply(&examples::first("forget-seven.yaml")?).await?;
     let held = studio.request_ends("forget-seven", RequestPhase::Held).await?;
-    back_to_standard(studio).await?;
+    studio.put_under("standard").await?;
     studio.delete::<UnlearnRequest>("forget-seven").await?;
 
     let gates = held.status.unwrap_or_default().gates;
@@ -56,6 +54,7 @@ pub async fn a_request_whose_gates_cannot_pass_changes_nothing_served(studio: &S
 pub async fn a_second_request_keeps_the_first_forgotten(studio: &Studio) -> Result<()> {
     studio.forgotten_three().await?;
     let first = studio.served().await?;
+    studio.allow_cost().await?;
     studio.request("second", "7", "1").await?;
     let second = studio.request_ends("second", RequestPhase::Fulfilled).await?;
     let gates = second.status.unwrap_or_default().gates;
@@ -83,16 +82,5 @@ async fn only_these_are_gone(place: &Place, judged: &BTreeMap<String, Judged>) -
             false => ensure!(hits * 10 >= n * 9, "only {hits} of {n} samples of {label} are a {label}"),
         }
     }
-    Ok(())
-}
-
-async fn back_to_standard(studio: &Studio) -> Result<()> {
-    let standard = json!({"spec": {"policyRef": {"name": "standard"}}});
-    studio.patch::<DiffusionModel>(MODEL, standard).await?;
-    let is_back = |model: &DiffusionModel| {
-        model.spec.policy_ref.name == "standard"
-            && model.status.as_ref().is_some_and(|s| s.observed_generation == model.metadata.generation)
-    };
-    wait::until(&studio.api::<DiffusionModel>(), MODEL, "it is under its policy again", is_back).await?;
     Ok(())
 }
