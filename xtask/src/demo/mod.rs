@@ -126,6 +126,9 @@ fn perform(args: &Args, timeline: &Timeline) -> Result<()> {
         progress::say(format_args!("\n{}", site.doors()))?;
     }
     let closed = site.close(timeline);
+    if let (true, Err(error)) = (interrupt::noted(), &closed) {
+        eprintln!("error: not everything could be removed: {error:#}");
+    }
     played.and(closed)
 }
 

@@ -59,7 +59,7 @@ fn tiles(story: &Story) -> String {
     [
         tile(percent(before.share()), "bad", format!("were a {target} before: {}", counted(before))),
         tile(
-            format!("\u{2264} {}", percent(bound::upper(after.hits, after.n))),
+            format!("\u{2264} {}", percent_above(bound::upper(after.hits, after.n))),
             "good",
             format!("are a {target} now, with 95 % confidence: {}", counted(after)),
         ),
@@ -101,30 +101,28 @@ fn caption(judged: &Judged, story: &Story) -> String {
 }
 
 fn gate_table(gates: &[Gate]) -> String {
-    let with_why = gates.iter().any(|gate| gate.message.is_some());
-    let mut heads: Vec<String> =
-        gates::COLUMNS.iter().map(|head| cell("th", head, is_number(head))).collect();
-    if with_why {
-        heads.push("<th>why</th>".into());
-    }
-    let row = |gate: &Gate| {
-        let cells = gates::cells(gate);
-        let mut row: String = gates::COLUMNS
-            .iter()
-            .zip(&cells)
-            .map(|(head, text)| match *head {
-                "verdict" => format!("<td class=\"{}\">{}</td>", verdict_class(gate), escape(text)),
-                _ => cell("td", text, is_number(head)),
-            })
-            .collect();
-        if with_why {
-            row +=
-                &format!("<td class=\"wide\">{}</td>", escape(gate.message.as_deref().unwrap_or_default()));
+    let heads: String = gates::COLUMNS.iter().map(|head| cell("th", head, is_number(head))).collect();
+    let rows: String = gates.iter().map(gate_rows).collect();
+    format!("<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>")
+}
+
+/// A row, and below it why the gate did not pass.
+fn gate_rows(gate: &Gate) -> String {
+    let cells = gates::cells(gate);
+    let cells = gates::COLUMNS.iter().zip(&cells).map(|(head, text)| match *head {
+        "verdict" => format!("<td class=\"{}\">{}</td>", verdict_class(gate), escape(text)),
+        _ => cell("td", text, is_number(head)),
+    });
+    let cells: String = cells.collect();
+    match &gate.message {
+        None => format!("<tr>{cells}</tr>"),
+        Some(why) => {
+            let (columns, why) = (gates::COLUMNS.len(), escape(why));
+            format!(
+                "<tr class=\"told\">{cells}</tr><tr><td class=\"why\" colspan=\"{columns}\">{why}</td></tr>"
+            )
         }
-        format!("<tr>{row}</tr>")
-    };
-    let rows: String = gates.iter().map(row).collect();
-    format!("<table><thead><tr>{}</tr></thead><tbody>{rows}</tbody></table>", heads.concat())
+    }
 }
 
 fn is_number(head: &str) -> bool {
@@ -163,7 +161,7 @@ fn base_rate(story: &Story) -> String {
 fn leaks(story: &Story) -> String {
     let bar = |name: &str, judged: &Judged| {
         let upper = bound::upper(judged.hits, judged.n);
-        let text = format!("\u{2264} {} ({} hits)", percent(upper), thousands(judged.hits as f64));
+        let text = format!("\u{2264} {} ({} hits)", percent_above(upper), thousands(judged.hits as f64));
         let limit = format!("<u style=\"left:{:.2}%\"></u>", 100.0 * MOST_LEAK);
         bar(name, "", (0.0, upper), &limit, &text)
     };
@@ -181,12 +179,13 @@ fn speeds(story: &Story) -> String {
 
 fn blocked(story: &Story) -> String {
     let blocked = &story.blocked;
+    let passed = blocked.gates.iter().filter(|gate| gate.passed()).count();
     format!(
-        "A second request came under a policy that no candidate can satisfy. It ended as <b>{}</b>, and the server went on to \
-         serve <code>{}</code>. Its status says: {}",
+        "A second request came under a policy that no candidate can satisfy: {passed} of {} gates passed. The request ended as \
+         <b>{}</b>, and the server went on to serve <code>{}</code>.",
+        blocked.gates.len(),
         escape(&blocked.phase),
         escape(short(&blocked.served_digest)),
-        escape(&blocked.why)
     )
 }
 
@@ -257,13 +256,12 @@ fn short(digest: &str) -> &str {
 }
 
 fn percent(share: f64) -> String {
-    let percent = 100.0 * share;
-    // An upper bound must not be rounded down.
-    if percent < 10.0 {
-        format!("{:.2} %", (percent * 100.0 - 1e-9).ceil() / 100.0)
-    } else {
-        format!("{percent:.1} %")
-    }
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// An upper bound must not be rounded down.
+fn percent_above(share: f64) -> String {
+    format!("{:.2} %", (share * 1e4 - 1e-9).ceil() / 100.0)
 }
 
 /// `12,345`.

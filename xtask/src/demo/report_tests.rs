@@ -13,7 +13,8 @@ fn every_placeholder_of_the_page_is_filled() {
 fn numbers_are_short_to_read_and_bounds_never_too_small() {
     assert_eq!(thousands(1_234_567.4), "1,234,567");
     assert_eq!((thousands(0.0), thousands(999.6)), ("0".into(), "1,000".into()));
-    assert_eq!(percent(0.002_098), "0.21 %");
+    assert_eq!(percent_above(0.002_001), "0.21 %");
+    assert_eq!(percent_above(0.9994), "99.94 %");
     assert_eq!(percent(0.9957), "99.6 %");
     assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
 }
@@ -65,7 +66,6 @@ fn story(hostile: &str) -> Story {
         speeds: Speeds { teacher: 300.0, one_step: 9000.0, served: 4500.0 },
         blocked: Blocked {
             phase: "Held".into(),
-            why: hostile.into(),
             gates: vec![gate("Fail", Some(hostile))],
             served_digest: "sha256:08".into(),
         },

@@ -227,5 +227,5 @@ fn block(kubectl: &Kubectl<'_>, timeline: &Timeline, served: &str) -> Result<Blo
     let served_digest = live::served_digest(kubectl)?;
     ensure!(served_digest == served, "what is served changed from {served} to {served_digest}");
     timeline.say(&format!("served: still {served_digest}"));
-    Ok(Blocked { phase, why: why(&request), gates, served_digest })
+    Ok(Blocked { phase, gates, served_digest })
 }

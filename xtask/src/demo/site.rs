@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::interrupt;
 use super::kubectl::run;
 use super::timeline::{Timeline, typed};
 use crate::cache::{self, Lock};
@@ -232,6 +233,9 @@ impl Site {
             return Ok(());
         }
         timeline.more("");
+        if interrupt::noted() {
+            timeline.say("removing what was created; Ctrl-C again leaves it");
+        }
         match &self.place {
             Place::Local(..) => progress::step("remove the cluster", || cluster::down(CLUSTER)),
             Place::Context { .. } => self.take_back(),

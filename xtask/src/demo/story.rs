@@ -71,8 +71,6 @@ pub struct Speeds {
 #[derive(Debug)]
 pub struct Blocked {
     pub phase: String,
-    /// What its condition Ready says.
-    pub why: String,
     pub gates: Vec<Gate>,
     /// What was served when it had ended.
     pub served_digest: String,
