@@ -11,6 +11,8 @@ use super::{MOST_LEAK, bound};
 use crate::progress::seconds;
 
 const PAGE: &str = include_str!("report.html");
+/// The columns of a gate on the page: the verdict early, where a phone shows it.
+const ORDER: [usize; 7] = [0, 1, 6, 2, 3, 4, 5];
 
 pub fn html(story: &Story, timeline: &Timeline) -> String {
     let Story { target, replacement, phase, .. } = story;
@@ -101,7 +103,7 @@ fn caption(judged: &Judged, story: &Story) -> String {
 }
 
 fn gate_table(gates: &[Gate]) -> String {
-    let heads: String = gates::COLUMNS.iter().map(|head| cell("th", head, is_number(head))).collect();
+    let heads: String = ORDER.map(|i| cell("th", gates::COLUMNS[i], is_number(gates::COLUMNS[i]))).concat();
     let rows: String = gates.iter().map(gate_rows).collect();
     format!("<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>")
 }
@@ -109,11 +111,11 @@ fn gate_table(gates: &[Gate]) -> String {
 /// A row, and below it why the gate did not pass.
 fn gate_rows(gate: &Gate) -> String {
     let cells = gates::cells(gate);
-    let cells = gates::COLUMNS.iter().zip(&cells).map(|(head, text)| match *head {
-        "verdict" => format!("<td class=\"{}\">{}</td>", verdict_class(gate), escape(text)),
-        _ => cell("td", text, is_number(head)),
+    let cells = ORDER.map(|i| match gates::COLUMNS[i] {
+        "verdict" => format!("<td class=\"{}\">{}</td>", verdict_class(gate), escape(&cells[i])),
+        head => cell("td", &cells[i], is_number(head)),
     });
-    let cells: String = cells.collect();
+    let cells = cells.concat();
     match &gate.message {
         None => format!("<tr>{cells}</tr>"),
         Some(why) => {
