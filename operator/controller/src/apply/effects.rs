@@ -12,7 +12,7 @@ use lethe_api::{
     Digest,
     v1alpha1::{BUNDLE_ANNOTATION, UnlearnRun},
 };
-use lethe_core::{Effect, FINALIZER};
+use lethe_core::{Effect, FINALIZER, rollout};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -116,7 +116,7 @@ async fn patch_serving(
 ) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), namespace);
     let target = calls::read(format!("read Deployment {namespace}/{name}"), deployments.get(name)).await?;
-    if annotation(&target) == bundle.map(Digest::as_str) {
+    if rollout::annotation(&target) == bundle.map(Digest::as_str) {
         return Ok(());
     }
     let annotations = json!({BUNDLE_ANNOTATION: bundle});
@@ -143,11 +143,6 @@ async fn patch_serving(
         "changed what is served"
     );
     Ok(())
-}
-
-fn annotation(target: &Deployment) -> Option<&str> {
-    let annotations = target.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?;
-    annotations.get(BUNDLE_ANNOTATION).map(String::as_str)
 }
 
 async fn archive(context: &Context, namespace: &str, map: &ConfigMap) -> Result<()> {
