@@ -121,6 +121,14 @@ impl Judge {
         })
     }
 
+    /// Minus the log-probability that each image shows `label`, with a graph that leads to the images: [B, pixels] -> [B].
+    /// What an attack descends; never ask the judge that counts.
+    pub(crate) fn surprise(&self, images: &Tensor, label: i64) -> Tensor {
+        let features = self.layers.features(self.params.frozen(), images);
+        let logits = self.layers.last.forward(self.params.frozen(), &features);
+        -logits.log_softmax(1, None::<Kind>).select(1, label)
+    }
+
     fn fit(&self, images: &Tensor, labels: &Tensor, settings: &JudgeSettings, seed: u64) {
         let mut adam = Adam::new(&self.params, BETA1);
         let (count, pixels) = images.size2().expect("images are [N, pixels]");

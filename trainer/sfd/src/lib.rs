@@ -29,6 +29,7 @@ pub mod measure;
 mod network;
 pub mod noise;
 mod params;
+pub mod probes;
 pub mod sampler;
 pub mod settings;
 pub mod sfd;

@@ -36,6 +36,18 @@ pub enum Stream {
     ServeLatent = 18,
     /// Teacher samples that are compared with those behind the reference statistics.
     FloorLatent = 19,
+    /// Samples that a probe looks at.
+    ProbeLatent = 32,
+    /// Teacher samples that a probe compares with, or attacks with.
+    ProbeReference = 33,
+    /// Weights of mixed conditions.
+    ProbeMixture = 34,
+    /// Where an attack's condition row starts.
+    ProbeRow = 35,
+    /// Which image a fine-tuning step learns from.
+    ProbeLesson = 36,
+    ProbeSigma = 37,
+    ProbeNoise = 38,
 }
 
 /// A source of random numbers that is addressed, not consumed.
