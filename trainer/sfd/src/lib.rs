@@ -49,7 +49,7 @@ pub use error::{ConceptError, Error, Result, WeightsError};
 pub use judge::Judge;
 pub use measure::{Census, Confusion, Count, Reference};
 pub use settings::{
-    DistilSettings, ForgetSettings, JudgeSettings, ReferenceSettings, SfdOptimiser, TeachSettings,
+    DistilSettings, ForgetSettings, JudgeSettings, ReferenceSettings, Robustness, SfdOptimiser, TeachSettings,
 };
 pub use sfd::{Baseline, Distillation, Forgetting};
 pub use tch::Device;

@@ -52,7 +52,22 @@ pub struct ForgetSettings {
     pub fake_score_learning_rate: f64,
     /// theta's.
     pub generator_learning_rate: f64,
+    /// theta starts with every weight this part of the way from the baseline's to a fresh one. At zero forgetting is
+    /// quick, but what the baseline knew is only hidden; at one nothing of it is left (UNDO, arXiv 2506.06278).
+    pub fresh_weights: f64,
     pub optimiser: SfdOptimiser,
+}
+
+/// How much of what the baseline knew a forgetting may leave in the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Robustness {
+    /// The label is not shown; whoever holds the weights may bring it back.
+    Suppress,
+    /// Most of every weight is new.
+    Harden,
+    /// The generator starts from nothing.
+    Scrub,
 }
 
 /// What both stages share. Adam's first moment decay is zero (SiD, arXiv 2404.04057).
@@ -125,7 +140,26 @@ impl Default for ForgetSettings {
             forget_weight: 0.3,
             fake_score_learning_rate: 6e-4,
             generator_learning_rate: 2e-4,
+            fresh_weights: 0.0,
             optimiser: SfdOptimiser::default(),
+        }
+    }
+}
+
+impl ForgetSettings {
+    /// The defaults of a level. More that is new takes more steps, and faster ones.
+    pub fn of(robustness: Robustness) -> Self {
+        let from_fresh = |fresh_weights, steps| Self {
+            steps,
+            fresh_weights,
+            fake_score_learning_rate: 9e-4,
+            generator_learning_rate: 6e-4,
+            ..Self::default()
+        };
+        match robustness {
+            Robustness::Suppress => Self::default(),
+            Robustness::Harden => from_fresh(0.7, 2_000),
+            Robustness::Scrub => from_fresh(1.0, 4_000),
         }
     }
 }
@@ -183,6 +217,7 @@ impl ForgetSettings {
         positive("forget.forgetWeight", self.forget_weight)?;
         positive("forget.fakeScoreLearningRate", self.fake_score_learning_rate)?;
         positive("forget.generatorLearningRate", self.generator_learning_rate)?;
+        fraction("forget.freshWeights", self.fresh_weights, 0.0, 1.0 + f64::EPSILON)?;
         self.optimiser.validate()
     }
 }
@@ -227,7 +262,9 @@ mod tests {
     fn defaults_are_valid() {
         TeachSettings::default().validate().unwrap();
         DistilSettings::default().validate().unwrap();
-        ForgetSettings::default().validate().unwrap();
+        for level in [Robustness::Suppress, Robustness::Harden, Robustness::Scrub] {
+            ForgetSettings::of(level).validate().unwrap();
+        }
         JudgeSettings::default().validate().unwrap();
         ReferenceSettings::default().validate().unwrap();
     }
@@ -249,6 +286,10 @@ mod tests {
         assert_eq!(refusal(ForgetSettings { steps: 0, ..defaults() }), "forget.steps is 0: too small");
         assert!(
             refusal(ForgetSettings { forget_weight: f64::NAN, ..defaults() }).contains("forget.forgetWeight")
+        );
+        assert!(
+            refusal(ForgetSettings { fresh_weights: 1.1, ..defaults() })
+                .contains("forget.freshWeights is 1.1")
         );
         let optimiser = SfdOptimiser { ema_decay: 1.0, ..SfdOptimiser::default() };
         assert!(refusal(ForgetSettings { optimiser, ..defaults() }).contains("optimiser.emaDecay"));

@@ -17,13 +17,15 @@ use crate::state::{self, Identity};
 use crate::step::{self, Batch, BatchShape, Loss};
 use crate::training::{Meter, Progress, Stage, Training, schedule};
 use serde_json::json;
-use tch::Tensor;
+use tch::{Tensor, no_grad};
 
 #[cfg(test)]
 mod tests;
 
 /// Adam's first moment decay for both networks (SiD).
 const BETA1: f64 = 0.0;
+/// Keeps fresh weights apart from those that a teacher of the same seed started with.
+const FRESH: u64 = 0xD1B5_4A32_D192_ED03;
 const LOSSES: [&str; 4] =
     ["fake score (remain)", "fake score (forget)", "generator (remain)", "generator (forget)"];
 
@@ -39,6 +41,17 @@ impl Baseline {
     /// An independent copy.
     pub fn duplicate(&self) -> Self {
         Self { generator: self.generator.duplicate(), fake_score: self.fake_score.duplicate() }
+    }
+
+    /// The generator's weights `part` of the way to fresh ones. The fake score stays: it only has to follow.
+    fn freshened(self, part: f64, seed: u64) -> Result<Self> {
+        if part == 0.0 {
+            return Ok(self);
+        }
+        let fresh = Denoiser::init(self.generator.config(), seed ^ FRESH, self.generator.device())?;
+        let (own, fresh) = (self.generator.params().flat(), fresh.params().flat());
+        let _ = no_grad(|| own.shallow_clone().lerp_(fresh, part));
+        Ok(self)
     }
 }
 
@@ -125,7 +138,8 @@ impl Forgetting {
             optimiser: settings.optimiser,
             seed,
         };
-        Ok(Self(Iteration::new(plan, teacher, baseline, concept, identity)))
+        let start = baseline.freshened(settings.fresh_weights, seed)?;
+        Ok(Self(Iteration::new(plan, teacher, start, concept, identity)))
     }
 
     /// Continues from a checkpoint of a training with the same arguments.

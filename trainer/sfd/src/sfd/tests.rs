@@ -161,3 +161,25 @@ fn forgetting_nothing_or_a_foreign_baseline_is_refused() {
     let result = Forgetting::new(teacher, start, concept, ForgetSettings::default(), 1);
     assert!(matches!(result, Err(Error::Config { field: "fake score", .. })));
 }
+
+#[test]
+fn a_hardened_forgetting_starts_between_the_baseline_and_nothing() {
+    let teacher = teacher();
+    let start = |fresh_weights: f64, seed: u64| {
+        let settings = ForgetSettings { fresh_weights, ..Default::default() };
+        let baseline = Baseline { generator: teacher.duplicate(), fake_score: teacher.duplicate() };
+        let target = Target { label: 2, replacement: Override::Random };
+        let concept = Concept::new(4, &[target], None).unwrap();
+        let forgetting = Forgetting::new(teacher.duplicate(), baseline, concept, settings, seed).unwrap();
+        assert!(forgetting.0.average.params().flat().equal(forgetting.0.generator.params().flat()));
+        assert!(forgetting.0.fake_score.params().flat().equal(teacher.params().flat()));
+        forgetting.0.generator.params().flat().copy()
+    };
+    let (baseline, fresh) = (start(0.0, 5), start(1.0, 5));
+    assert!(baseline.equal(teacher.params().flat()));
+    let between = start(0.25, 5);
+    assert!(crate::testing::largest(&(between - (baseline * 0.75 + &fresh * 0.25))) < 1e-6);
+    // Neither the seed's own initial weights, which the teacher may have had, nor another seed's.
+    assert!(!fresh.equal(Denoiser::init(&tiny(), 5, Device::Cpu).unwrap().params().flat()));
+    assert!(!fresh.equal(&start(1.0, 6)));
+}
