@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{cluster, codegen, demo, env, image, setup, test};
+use xtask::{bench, cluster, codegen, demo, env, image, setup, test};
 
 /// Set up, build, run and test Lethe on this machine
 #[derive(Debug, Parser)]
@@ -24,6 +24,7 @@ enum Verb {
     Codegen(codegen::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Bench(bench::Args),
     /// The first process inside a cluster's namespaces; started by `cluster up`
     #[command(hide = true)]
     NodeInit {
@@ -58,6 +59,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Demo(args) => return demo::run(&args),
         Verb::Codegen(args) => codegen::run(&args)?,
         Verb::Test(args) => return test::run(&args),
+        Verb::Bench(args) => return bench::run(&args),
         Verb::NodeInit { dir, bin } => cluster::init::run(&dir, &bin)?,
     }
     Ok(ExitCode::SUCCESS)

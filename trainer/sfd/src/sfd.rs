@@ -150,6 +150,13 @@ impl Forgetting {
         self.0.resume(state)
     }
 
+    /// Everything random about the next step, by name, for a comparison with another implementation: labels shown and
+    /// taught [B], and for each network's step latents and noise [B, pixels] and levels [B, 1]. The remain part is first.
+    pub fn next_batch(&self) -> Vec<(&'static str, Tensor)> {
+        let batch = self.0.batch();
+        batch.tensors().into_iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect()
+    }
+
     /// The candidate: the generator's averaged weights and nothing else. The fake score still knows what was forgotten
     /// and ends here.
     ///
@@ -239,12 +246,15 @@ impl Iteration {
         if self.done() {
             return;
         }
-        let Plan { shape, seed, .. } = self.plan;
-        let batch = Batch::draw(&self.teacher, &self.concept, shape, seed, self.step);
+        let batch = self.batch();
         let [fake_remain, fake_forget] = self.follow_generator(&batch);
         let [remain, forget] = self.follow_teacher(&batch);
         self.meter.add(&[fake_remain, fake_forget, remain, forget]);
         self.step += 1;
+    }
+
+    fn batch(&self) -> Batch {
+        Batch::draw(&self.teacher, &self.concept, self.plan.shape, self.plan.seed, self.step)
     }
 
     /// One step of psi, and of nothing else.

@@ -94,6 +94,21 @@ impl Batch {
         }
     }
 
+    /// The batch by name: what another implementation needs to compute the same losses.
+    pub(crate) fn tensors(&self) -> [(&'static str, &Tensor); 8] {
+        let Self { shown, taught, fake_score, generator, .. } = self;
+        [
+            ("shown", shown),
+            ("taught", taught),
+            ("fake.latent", &fake_score.latent),
+            ("fake.sigma", &fake_score.sigma),
+            ("fake.noise", &fake_score.noise),
+            ("generator.latent", &generator.latent),
+            ("generator.sigma", &generator.sigma),
+            ("generator.noise", &generator.noise),
+        ]
+    }
+
     fn reduce(&self, per_sample: &Tensor) -> Loss {
         let [remain, forget]: [Tensor; 2] = per_sample
             .detach()

@@ -5,12 +5,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::apt;
-use crate::{cache, cmd, progress};
+use super::pip;
+use crate::{cache, progress};
 
 /// The release that the `tch` of this workspace pairs with.
 pub const VERSION: &str = "2.11.0";
@@ -34,7 +33,6 @@ pub fn directory() -> Result<PathBuf> {
         cache::remove(&entry)?;
     }
     if !entry.exists() {
-        pip_package()?;
         let label = format!("fetch libtorch {VERSION} (530 MB)");
         progress::step(&label, || cache::publish(&entry, fetch))?;
     }
@@ -44,15 +42,10 @@ pub fn directory() -> Result<PathBuf> {
 
 fn fetch(into: &Path) -> Result<()> {
     let wheels = into.join("wheels");
-    let mut pip = pip();
     // The wheels for different Pythons hold the same machine code: take the one for a Python that they all
     // exist for, whatever this machine has.
-    pip.args(["install", "--no-deps", "--no-compile", "--no-cache-dir", "--only-binary=:all:", "--quiet"])
-        .args(["--python-version=3.12", "--implementation=cp", "--abi=cp312", "--disable-pip-version-check"])
-        .arg("--target")
-        .arg(&wheels)
-        .args(WHEELS);
-    cmd::run_logged(&mut pip, &cache::log("pip-libtorch")?)?;
+    let python = ["--python-version=3.12", "--implementation=cp", "--abi=cp312"];
+    pip::unpack(&WHEELS, &python, &wheels, "pip-libtorch")?;
     keep(&wheels, into)?;
     cache::remove(&wheels)?;
     verify(into)
@@ -85,20 +78,6 @@ fn verify(dir: &Path) -> Result<()> {
     let cuda = dir.join("lib/libtorch_cuda.so");
     ensure!(!cuda.exists(), "{} would make every build need all of CUDA", cuda.display());
     Ok(())
-}
-
-fn pip_package() -> Result<()> {
-    apt::ensure(apt::PYTHON)?;
-    if cmd::output(pip().arg("--version")).is_err() {
-        apt::install(&[apt::PIP])?;
-    }
-    Ok(())
-}
-
-fn pip() -> Command {
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip"]);
-    pip
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ pub mod golang;
 pub mod helm;
 pub mod kubernetes;
 pub mod libtorch;
+mod pip;
+pub mod pytorch;
 
 use anyhow::Result;
 

@@ -120,7 +120,9 @@ impl Tier {
 fn unit(filter: Option<&str>) -> Result<Counts> {
     let mut command = cargo::command(&Build::default())?;
     command.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
-    command.args(["--exclude", "lethe-sfd", "--exclude", "lethe-trainer", "--exclude", "lethe-tests"]);
+    for linked_or_slow in ["lethe-sfd", "lethe-trainer", "lethe-bench", "lethe-tests"] {
+        command.args(["--exclude", linked_or_slow]);
+    }
     counted(command, filter)
 }
 
@@ -137,6 +139,8 @@ fn trainer(filter: Option<&str>) -> Result<Counts> {
         "lethe-sfd",
         "-p",
         "lethe-trainer",
+        "-p",
+        "lethe-bench",
     ]);
     counted(command, filter)
 }

@@ -1,0 +1,121 @@
+//! Figures as SVG text, readable on a light and on a dark page, alone or embedded.
+
+use std::fmt::Write;
+
+const WIDTH: f64 = 760.0;
+const MARGIN: f64 = 16.0;
+/// Where bars begin: what is left of it names them.
+const AXIS: f64 = 230.0;
+/// Room for a value beside the longest bar.
+const VALUE: f64 = 150.0;
+const BAR: f64 = 18.0;
+const GAP: f64 = 14.0;
+const HEADER: f64 = 84.0;
+
+/// Colours of the series, in order; distinguishable without colour vision, on light and dark.
+const SERIES: [&str; 4] = ["--a", "--b", "--c", "--d"];
+const STYLE: &str = "\
+svg{--bg:#ffffff;--fg:#1b1f24;--mute:#59636e;--line:#d1d9e0;--a:#0b6bcb;--b:#c2620c;--c:#5a7d1f;--d:#8250df;\
+font:13px system-ui,sans-serif}\
+@media(prefers-color-scheme:dark){svg{--bg:#0d1117;--fg:#e6edf3;--mute:#9198a1;--line:#3d444d;--a:#4da3ff;\
+--b:#ffa657;--c:#9ccc65;--d:#c297ff}}\
+.bg{fill:var(--bg)}text{fill:var(--fg)}.mute{fill:var(--mute)}.line{stroke:var(--line)}.title{font-size:16px;\
+font-weight:600}";
+
+/// A complete document around `body`, which may use the style's classes and variables.
+pub fn document(title: &str, height: f64, body: &str) -> String {
+    let title = escape(title);
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
+         aria-label=\"{title}\">\n<style>{STYLE}</style>\n<rect class=\"bg\" width=\"100%\" height=\"100%\" rx=\"6\"/>\n\
+         <text class=\"title\" x=\"{MARGIN}\" y=\"30\">{title}</text>\n{body}</svg>\n"
+    )
+}
+
+/// One thing that was measured for every series.
+#[derive(Debug)]
+pub struct Group {
+    pub name: String,
+    /// Small print below the name.
+    pub note: String,
+    /// One bar per series: its length, and what stands beside it. None where a series has no value.
+    pub bars: Vec<Option<(f64, String)>>,
+}
+
+/// Horizontal bars, in groups; every group has a scale of its own, because their units differ.
+pub fn bars(title: &str, subtitle: &str, series: &[&str], groups: &[Group]) -> String {
+    let mut body = format!("<text class=\"mute\" x=\"{MARGIN}\" y=\"50\">{}</text>\n", escape(subtitle));
+    legend(&mut body, series);
+    let mut y = HEADER;
+    for group in groups {
+        y = draw(&mut body, group, y);
+    }
+    document(title, y + MARGIN, &body)
+}
+
+fn legend(body: &mut String, series: &[&str]) {
+    let mut x = MARGIN;
+    for (name, colour) in series.iter().zip(SERIES) {
+        let (text, name_at) = (escape(name), x + 16.0);
+        let _ = writeln!(
+            body,
+            "<rect x=\"{x:.0}\" y=\"60\" width=\"11\" height=\"11\" rx=\"2\" fill=\"var({colour})\"/>\
+             <text x=\"{name_at:.0}\" y=\"70\">{text}</text>"
+        );
+        x += 36.0 + 7.0 * name.len() as f64;
+    }
+}
+
+/// Draws one group below `y` and returns where it ends.
+fn draw(body: &mut String, group: &Group, y: f64) -> f64 {
+    let longest = group.bars.iter().flatten().map(|(value, _)| *value).fold(f64::MIN_POSITIVE, f64::max);
+    let scale = (WIDTH - AXIS - VALUE) / longest;
+    let top = y + GAP;
+    let _ = writeln!(
+        body,
+        "<line class=\"line\" x1=\"{MARGIN}\" x2=\"{:.0}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+         <text x=\"{MARGIN}\" y=\"{:.1}\">{}</text><text class=\"mute\" x=\"{MARGIN}\" y=\"{:.1}\" font-size=\"11\">{}</text>",
+        WIDTH - MARGIN,
+        top + 13.0,
+        escape(&group.name),
+        top + 30.0,
+        escape(&group.note),
+    );
+    let mut at = top;
+    for (bar, colour) in group.bars.iter().zip(SERIES) {
+        let Some((value, text)) = bar else { continue };
+        let length = (value * scale).max(1.0);
+        let _ = writeln!(
+            body,
+            "<rect x=\"{AXIS}\" y=\"{at:.1}\" width=\"{length:.1}\" height=\"{:.1}\" rx=\"2\" fill=\"var({colour})\"/>\
+             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            BAR - 4.0,
+            AXIS + length + 6.0,
+            at + 11.5,
+            escape(text),
+        );
+        at += BAR;
+    }
+    at.max(top + 2.0 * BAR) + GAP / 2.0
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_bar_of_a_group_fills_its_room_and_text_is_escaped() {
+        let bar = |value: f64| Some((value, format!("{value} <ms>")));
+        let group = Group { name: "a & b".into(), note: String::new(), bars: vec![bar(4.0), None, bar(2.0)] };
+        let svg = bars("Title", "where", &["ours", "none", "peer"], &[group]);
+        let room = WIDTH - AXIS - VALUE;
+        assert!(svg.contains(&format!("width=\"{room:.1}\"")), "{svg}");
+        assert!(svg.contains(&format!("width=\"{:.1}\"", room / 2.0)), "{svg}");
+        assert!(svg.contains("a &amp; b") && svg.contains("4 &lt;ms&gt;"), "{svg}");
+        assert!(!svg.contains("<ms>"), "{svg}");
+    }
+}

@@ -1,0 +1,38 @@
+//! What `cargo xtask bench` runs: one module per bench, one line here. A bench measures on this machine, says what it
+//! found on standard output and leaves `NAME.json` and `NAME.svg`.
+
+mod figure;
+mod report;
+mod sfd;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures the trainer
+#[derive(Debug, Parser)]
+#[command(name = "lethe-bench", version)]
+struct Cli {
+    /// Directory for the results
+    #[arg(long)]
+    out: PathBuf,
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    Sfd(sfd::Args),
+    /// One measurement in a process of its own; started by `sfd`
+    #[command(hide = true)]
+    SfdWork(sfd::work::Args),
+}
+
+fn main() -> Result<()> {
+    let Cli { out, bench } = Cli::parse();
+    match bench {
+        Bench::Sfd(args) => sfd::run(&args, &out),
+        Bench::SfdWork(args) => sfd::work::run(&args),
+    }
+}

@@ -1,0 +1,60 @@
+//! Whether both programs compute the same: equal weights and batches give equal losses, step after step.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Bench;
+
+/// Steps that are compared.
+const STEPS: &str = "20";
+/// Largest difference of a loss, relative to its size.
+const TOLERANCE: f64 = 1e-4;
+const NAMES: [&str; 4] =
+    ["fake score (remain)", "fake score (forget)", "generator (remain)", "generator (forget)"];
+
+/// Trains both for some steps on the same batches and returns the largest relative difference of a loss.
+///
+/// # Errors
+/// If a loss differs by more than rounding.
+pub fn check(bench: &Bench<'_>, dir: &str) -> Result<f64> {
+    let ours = losses(&bench.ours(&["parity", dir, STEPS], 1)?)?;
+    let peer = losses(&bench.peer(&["parity", dir], 1)?)?;
+    compare(&ours, &peer)
+}
+
+fn losses(answer: &Value) -> Result<Vec<[f64; 4]>> {
+    serde_json::from_value(answer["losses"].clone()).context("the losses are no table")
+}
+
+fn compare(ours: &[[f64; 4]], peer: &[[f64; 4]]) -> Result<f64> {
+    ensure!(ours.len() == peer.len(), "{} steps of ours, {} of the peer", ours.len(), peer.len());
+    let mut worst = 0.0_f64;
+    for (step, (ours, peer)) in ours.iter().zip(peer).enumerate() {
+        for ((name, ours), peer) in NAMES.iter().zip(ours).zip(peer) {
+            let difference = (ours - peer).abs() / peer.abs();
+            ensure!(
+                difference <= TOLERANCE,
+                "step {step}: the {name} loss is {ours} here and {peer} there: not the same algorithm"
+            );
+            worst = worst.max(difference);
+        }
+    }
+    Ok(worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_differs_or_is_not_a_number_is_named() {
+        let peer = [[1.0, 2.0, 3.0, 4.0]; 3];
+        assert_eq!(compare(&peer, &peer).unwrap(), 0.0);
+        for wrong in [2.001, f64::NAN] {
+            let mut ours = peer;
+            ours[1][1] = wrong;
+            let message = compare(&ours, &peer).unwrap_err().to_string();
+            assert!(message.contains("step 1") && message.contains("fake score (forget)"), "{message}");
+        }
+    }
+}

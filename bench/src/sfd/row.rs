@@ -1,0 +1,81 @@
+//! Rows of the result, as a table, as JSON and as a figure.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::figure::{self, Group};
+use crate::report;
+
+/// One comparison.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    pub name: String,
+    pub ours: f64,
+    /// What ours is compared with: the plain loop, or what `what` says.
+    pub peer: f64,
+    /// How many times better ours is.
+    pub ratio: f64,
+    /// Lowest and highest ratio of a single pair of blocks.
+    pub spread: Option<[f64; 2]>,
+    pub unit: &'static str,
+    /// What a machine that did nothing but the arithmetic would need, in the same unit.
+    pub floor: Option<f64>,
+    pub threads: u8,
+    pub what: String,
+}
+
+/// Prints the rows and leaves them as `sfd.json` and `sfd.svg`.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn publish(out: &Path, rows: &[Row]) -> Result<()> {
+    println!("\n{:<24} {:>7} {:>11} {:>11} {:>11}  ratio", "", "threads", "ours", "peer", "floor");
+    for row in rows {
+        let floor = row.floor.map_or(String::new(), number);
+        let spread = row.spread.map_or(String::new(), |[low, high]| format!(" ({low:.2} to {high:.2})"));
+        println!(
+            "{:<24} {:>7} {:>11} {:>11} {floor:>11}  {:.2}{spread}  {}",
+            row.name,
+            row.threads,
+            number(row.ours),
+            number(row.peer),
+            row.ratio,
+            row.unit
+        );
+    }
+    let groups: Vec<Group> = rows.iter().map(group).collect();
+    let subtitle = "shorter is better; each group has its own scale";
+    let title = "Lethe's trainer beside a plain PyTorch loop";
+    report::write(out, "sfd", rows, &figure::bars(title, subtitle, &["ours", "peer", "floor"], &groups))
+}
+
+fn group(row: &Row) -> Group {
+    let bar = |value: f64, note: &str| Some((value, format!("{} {}{note}", number(value), row.unit)));
+    Group {
+        name: format!("{} ({} thread{})", row.name, row.threads, if row.threads == 1 { "" } else { "s" }),
+        note: row.what.clone(),
+        bars: vec![
+            bar(row.ours, &format!(", {:.2}x", row.ratio)),
+            bar(row.peer, ""),
+            row.floor.and_then(|floor| bar(floor, "")),
+        ],
+    }
+}
+
+/// Three significant digits.
+fn number(value: f64) -> String {
+    let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 6) as usize;
+    format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits() {
+        assert_eq!([number(1234.6), number(56.78), number(0.012_34)], ["1235", "56.8", "0.0123"]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Where both programs start from: models a few steps away from their initial weights, so that no layer is zero.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use flate2::read::GzDecoder;
+use lethe_sfd::{
+    Baseline, Concept, Denoiser, Device, DistilSettings, Distillation, ForgetSettings, Forgetting,
+    ImageShape, MlpConfig, ModelConfig, NoiseConfig, Override, Replacement, Target, TeachSettings, Teaching,
+    Training, TrainingImages,
+};
+
+const DIGITS: &[u8] = include_bytes!("../../../trainer/data/optical-digits.csv.gz");
+/// Pixels along a side of a digit.
+const SIDE: i64 = 8;
+const SEED: u64 = 1;
+
+/// A network that is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Net {
+    /// The digits' default network.
+    Mlp,
+    /// The same with 0.85 million weights.
+    LargeMlp,
+}
+
+impl Net {
+    pub fn config(self) -> ModelConfig {
+        let network = match self {
+            Net::Mlp => MlpConfig::default(),
+            Net::LargeMlp => MlpConfig { width: 256, blocks: 4, embedding: 128, frequencies: 32 },
+        };
+        ModelConfig {
+            image: ImageShape { channels: 1, height: SIDE, width: SIDE },
+            labels: (0..10).map(|digit| digit.to_string()).collect(),
+            noise: NoiseConfig::default(),
+            network,
+        }
+    }
+}
+
+/// The published recipe's batch: as many samples under forgotten labels as under kept ones.
+pub fn settings() -> ForgetSettings {
+    ForgetSettings { remain_batch: 128, forget_batch: 128, ..ForgetSettings::default() }
+}
+
+/// The digits 0.. are forgotten, each replaced by the digit `targets` further on.
+pub fn concept(targets: i64) -> Result<Concept> {
+    let target = |label| Target { label, replacement: Override::Fixed(label + targets) };
+    Ok(Concept::new(10, &(0..targets).map(target).collect::<Vec<_>>(), None)?)
+}
+
+/// Makes the models of `net` and writes all that the peer needs.
+pub fn write(dir: &Path, net: Net) -> Result<()> {
+    let config = net.config();
+    let teach = TeachSettings { steps: 100, batch: 32, ..TeachSettings::default() };
+    let mut teaching = Teaching::new(&config, digits(&config)?, teach, SEED, Device::Cpu)?;
+    finish(&mut teaching);
+    let teacher = teaching.finish()?;
+    let distil = DistilSettings { steps: 20, batch: 32, ..DistilSettings::default() };
+    let mut distillation = Distillation::new(teacher.duplicate(), distil, SEED)?;
+    finish(&mut distillation);
+    let Baseline { generator, fake_score } = distillation.finish()?;
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    for (name, model) in [("teacher", &teacher), ("generator", &generator), ("fake_score", &fake_score)] {
+        put(&dir.join(name).with_extension("safetensors"), &model.to_bytes())?;
+    }
+    put(&dir.join("model.json"), &serde_json::to_vec(&config)?)?;
+    put(&dir.join("settings.json"), &serde_json::to_vec(&peer_settings()?)?)
+}
+
+/// The settings, and the labels kept and forgotten.
+fn peer_settings() -> Result<serde_json::Value> {
+    let concept = concept(1)?;
+    let forgotten = concept.forgotten().iter().map(|&(label, replacement)| match replacement {
+        Replacement::Label(instead) => [label, instead],
+        Replacement::AnyKept => unreachable!("every replacement is fixed"),
+    });
+    let mut settings = serde_json::to_value(settings())?;
+    settings["kept"] = concept.kept().into();
+    settings["forgotten"] = serde_json::json!(forgotten.collect::<Vec<_>>());
+    Ok(settings)
+}
+
+/// The training that is compared, from what [`write`] left in `dir`.
+pub fn forgetting(dir: &Path, targets: i64, settings: ForgetSettings) -> Result<Forgetting> {
+    let config: ModelConfig = serde_json::from_slice(&get(&dir.join("model.json"))?)?;
+    let model = |name: &str| {
+        let bytes = get(&dir.join(name).with_extension("safetensors"))?;
+        Ok::<_, anyhow::Error>(Denoiser::from_bytes(&config, &bytes, Device::Cpu)?)
+    };
+    let baseline = Baseline { generator: model("generator")?, fake_score: model("fake_score")? };
+    Ok(Forgetting::new(model("teacher")?, baseline, concept(targets)?, settings, SEED)?)
+}
+
+/// The optical digits in the size of the model, each pixel repeated.
+fn digits(config: &ModelConfig) -> Result<TrainingImages> {
+    let mut csv = String::new();
+    GzDecoder::new(DIGITS).read_to_string(&mut csv).context("cannot unpack the digits")?;
+    let ImageShape { height, width, .. } = config.image;
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for line in csv.lines() {
+        let values = line.split(',').map(str::parse).collect::<Result<Vec<f32>, _>>()?;
+        let at = |y: i64, x: i64| values[(y * SIDE / height * SIDE + x * SIDE / width) as usize] / 8.0 - 1.0;
+        pixels.extend((0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| at(y, x)));
+        labels.push(values[(SIDE * SIDE) as usize] as i64);
+    }
+    Ok(TrainingImages::new(config, &pixels, &labels)?)
+}
+
+fn finish(training: &mut dyn Training) {
+    while !training.done() {
+        training.advance();
+    }
+}
+
+fn put(file: &Path, content: &[u8]) -> Result<()> {
+    fs::write(file, content).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn get(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}

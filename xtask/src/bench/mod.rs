@@ -1,0 +1,69 @@
+//! `cargo xtask bench NAME`: what this machine makes of the trainer. The benches are in the crate `lethe-bench`; their
+//! list is here.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::cargo::{self, Build};
+use crate::{cache, progress, setup};
+
+/// Measure the trainer on this machine
+///
+/// Prints a table and leaves target/bench/NAME.json and target/bench/NAME.svg. Nothing else should run meanwhile.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    name: Name,
+    /// Arguments of the bench: `cargo xtask bench NAME -- --help` lists them
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Name {
+    /// Speed, side by side with a plain PyTorch loop (fetches PyTorch once): half an hour
+    Sfd,
+}
+
+impl Name {
+    /// The subcommand of `lethe-bench`.
+    fn word(self) -> &'static str {
+        match self {
+            Name::Sfd => "sfd",
+        }
+    }
+
+    /// Whether it compares with PyTorch.
+    fn has_peer(self) -> bool {
+        matches!(self, Name::Sfd)
+    }
+}
+
+/// # Errors
+/// If the bench cannot be built or started. What it finds wrong is in its exit code.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let program = build()?;
+    let mut bench = Command::new(program);
+    bench.arg("--out").arg(cache::workspace().join("target/bench")).arg(args.name.word());
+    if args.name.has_peer() {
+        bench.arg("--pytorch").arg(setup::pytorch::directory()?);
+        bench.arg("--peer").arg(cache::workspace().join("bench/peer"));
+    }
+    let status = bench.args(&args.arguments).status().context("cannot start lethe-bench")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn build() -> Result<PathBuf> {
+    setup::build_packages()?;
+    let libtorch = setup::libtorch::directory()?;
+    let built = progress::step("build lethe-bench", || {
+        cargo::build(&Build {
+            args: &["--release", "--locked", "--package", "lethe-bench", "--bin", "lethe-bench"],
+            rustflags: None,
+            libtorch: Some(&libtorch),
+        })
+    })?;
+    let found = built.into_iter().find(|(name, _)| name == "lethe-bench");
+    found.map(|(_, path)| path).context("cargo built no lethe-bench")
+}
