@@ -26,6 +26,7 @@ mod neighbours;
 mod relearning;
 mod seeds;
 mod stochastic;
+mod suite;
 mod variable;
 
 pub use benign::{Aftermath, BenignBudget, benign};
@@ -40,3 +41,4 @@ pub use neighbours::neighbours;
 pub use relearning::{RelearningBudget, relearn};
 pub use seeds::{SeedBudget, search_seeds};
 pub use stochastic::{StochasticBudget, stochastic};
+pub use suite::{Budget, Effort, Evidence, Finding, Level, Probe, Trial};
