@@ -21,7 +21,7 @@ impl World {
     /// Those of `life`, and if the operator writes without end.
     pub async fn dying<T>(&self, life: impl Future<Output = Result<T>>) -> Result<(T, Vec<String>)> {
         let launch = self.launch().await?;
-        let upstream = server::client(rights::kubeconfig(&self.server, &self.namespace).await?).await?;
+        let upstream = server::client(rights::kubeconfig(&self.server, &self.home).await?).await?;
         let proxy = Proxy::start(upstream).await?;
         let launch = self.through(&launch, &proxy.url, "operator-0")?;
         let (done, over) = oneshot::channel();

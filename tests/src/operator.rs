@@ -22,7 +22,10 @@ const STOP_WITHIN: Duration = Duration::from_secs(40);
 pub struct Launch {
     pub binary: PathBuf,
     pub kubeconfig: PathBuf,
-    pub namespace: String,
+    /// The namespace that it runs in.
+    pub home: String,
+    /// The namespace that it works in; none for all.
+    pub watch: Option<String>,
     /// Who it is in the lease.
     pub identity: String,
     pub store: String,
@@ -50,8 +53,8 @@ impl Operator {
             .env("RUST_LOG", "info,lethe_operator=debug")
             .arg(format!("--store={}", launch.store))
             .arg(r#"--store-volume={"persistentVolumeClaim":{"claimName":"lethe-store"}}"#)
-            .arg(format!("--watch-namespaces={}", launch.namespace))
-            .arg(format!("--lease-namespace={}", launch.namespace))
+            .args(launch.watch.iter().map(|namespace| format!("--watch-namespaces={namespace}")))
+            .arg(format!("--lease-namespace={}", launch.home))
             .arg("--lease-name=lethe")
             .arg(format!("--identity={}", launch.identity))
             .arg(format!("--metrics-bind=127.0.0.1:{port}"))

@@ -47,7 +47,7 @@ impl Place {
     /// # Errors
     /// If the API server refuses; that is an answer that scenarios may want.
     pub async fn apply(&self, manifest: &Value) -> kube::Result<DynamicObject> {
-        apply(&self.client, &self.namespace, manifest).await
+        apply(&self.client, &*self.namespace, manifest).await
     }
 
     /// As `kubectl create`: nothing of that name may be there.
@@ -56,7 +56,7 @@ impl Place {
     /// If the API server refuses; that is an answer that scenarios may want.
     pub async fn create(&self, manifest: &Value) -> kube::Result<DynamicObject> {
         let object = serde_json::from_value(manifest.clone()).map_err(kube::Error::SerdeError)?;
-        dynamic(&self.client, &self.namespace, manifest).create(&PostParams::default(), &object).await
+        dynamic(&self.client, Some(&self.namespace), manifest).create(&PostParams::default(), &object).await
     }
 
     /// Changes something as a person would with `kubectl patch --type=merge`.
@@ -196,24 +196,31 @@ impl Place {
     }
 }
 
-/// Server-side apply, as a person.
+/// Server-side apply, as a person. Without a namespace, the resource is one of the cluster.
 ///
 /// # Errors
 /// If the API server refuses.
-pub async fn apply(client: &Client, namespace: &str, manifest: &Value) -> kube::Result<DynamicObject> {
+pub async fn apply(
+    client: &Client,
+    namespace: impl Into<Option<&str>>,
+    manifest: &Value,
+) -> kube::Result<DynamicObject> {
     let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
     // As kubectl asks for: a field that nobody knows is an error.
     let strict =
         PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply(PERSON) };
-    dynamic(client, namespace, manifest).patch(name, &strict.force(), &Patch::Apply(manifest)).await
+    dynamic(client, namespace.into(), manifest).patch(name, &strict.force(), &Patch::Apply(manifest)).await
 }
 
 /// The resource that a manifest is of.
-fn dynamic(client: &Client, namespace: &str, manifest: &Value) -> Api<DynamicObject> {
+fn dynamic(client: &Client, namespace: Option<&str>, manifest: &Value) -> Api<DynamicObject> {
     let text = |key: &str| manifest[key].as_str().unwrap_or_default();
     let (group, version) = text("apiVersion").rsplit_once('/').unwrap_or(("", text("apiVersion")));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("kind")));
-    Api::namespaced_with(client.clone(), namespace, &resource)
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
 }
 
 /// A request with a fixed override.

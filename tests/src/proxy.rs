@@ -13,7 +13,10 @@ use axum::{
 };
 use kube::Client;
 use rustix::process::Signal;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 
 use crate::operator::signal_process;
 
@@ -30,6 +33,8 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Whether requests are taken and not answered.
+    hangs: watch::Sender<bool>,
     writes: Mutex<Vec<String>>,
     /// The process that dies after its next write, and whom to tell.
     victim: Mutex<Option<(u32, mpsc::UnboundedSender<String>)>>,
@@ -66,6 +71,12 @@ impl Proxy {
         receiver
     }
 
+    /// From now on, requests are taken and neither passed on nor answered, or no longer so. What waits then is passed
+    /// on late, if somebody still waits for it.
+    pub fn hang(&self, hangs: bool) {
+        self.shared.hangs.send_replace(hangs);
+    }
+
     /// Every write so far, other than of leases, that the API server accepted: method and path.
     pub fn writes(&self) -> Vec<String> {
         self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -94,6 +105,7 @@ async fn pass_on(route: Route, request: Request) -> Result<Response> {
         parts.headers.remove(name);
     }
     let body = to_bytes(body, MAX_BODY).await?;
+    route.shared.hangs.subscribe().wait_for(|hangs| !hangs).await?;
     let answer = route.client.send(Request::from_parts(parts, body.into())).await?;
     if is_write && answer.status().is_success() {
         route.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).push(write.clone());

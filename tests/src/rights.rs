@@ -9,9 +9,13 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::ServiceAccount,
-    rbac::v1::{PolicyRule, Role},
+    rbac::v1::{ClusterRole, PolicyRule, Role},
 };
-use kube::{Api, api::PostParams, config::Kubeconfig};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+    config::Kubeconfig,
+};
 use serde_json::{Value, json};
 use xtask::cmd;
 
@@ -20,41 +24,60 @@ use crate::{Server, examples, place::apply, server::repository};
 /// The release is called like the chart, so everything in it is called `lethe`.
 pub const ACCOUNT: &str = "lethe";
 
-/// What the chart renders for an operator that works in `namespace` alone.
+/// Where an operator works, and so which rights it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// In the namespace that it runs in, by a Role: `watchNamespaces` names it.
+    Namespace,
+    /// In all namespaces, by a ClusterRole, as the chart's values stand.
+    Cluster,
+}
+
+/// What the chart renders for an operator that runs in namespace `home`.
 ///
 /// # Errors
 /// If Helm refuses the chart.
-pub fn render(server: &Server, namespace: &str) -> Result<Vec<Value>> {
+pub fn render(server: &Server, home: &str, reach: Reach) -> Result<Vec<Value>> {
     let chart = repository("charts/lethe");
     let mut helm = Command::new(&server.helm);
-    helm.args(["template", "lethe"]).arg(chart).args(["--namespace", namespace]);
-    helm.arg("--set").arg(format!("watchNamespaces={{{namespace}}}"));
+    helm.args(["template", "lethe"]).arg(chart).args(["--namespace", home]);
+    if reach == Reach::Namespace {
+        helm.arg("--set").arg(format!("watchNamespaces={{{home}}}"));
+    }
     examples::documents(&cmd::output(&mut helm)?)
 }
 
-/// Gives a service account the rights that the chart gives to it in `namespace`.
+/// Gives a service account in namespace `home` the rights that the chart gives to it.
 ///
 /// # Errors
 /// If the chart cannot be rendered, or the API server refuses what it rendered.
-pub async fn grant(server: &Server, namespace: &str) -> Result<()> {
-    for manifest in render(server, namespace)? {
-        let kind = manifest["kind"].as_str().unwrap_or_default();
-        if ["ServiceAccount", "Role", "RoleBinding"].contains(&kind) {
-            apply(&server.client, namespace, &manifest).await?;
+pub async fn grant(server: &Server, home: &str, reach: Reach) -> Result<()> {
+    let kinds = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
+    for manifest in render(server, home, reach)? {
+        if kinds.contains(&manifest["kind"].as_str().unwrap_or_default()) {
+            apply(&server.client, manifest["metadata"]["namespace"].as_str(), &manifest).await?;
         }
     }
     Ok(())
 }
 
-/// The rules of all Roles in `namespace`.
+/// The rules of all Roles in namespace `home`, and of the chart's ClusterRoles.
 ///
 /// # Errors
-/// If they cannot be listed, or there are none.
-pub async fn rules(server: &Server, namespace: &str) -> Result<Vec<PolicyRule>> {
-    let roles: Api<Role> = Api::namespaced(server.client.clone(), namespace);
-    let roles = roles.list(&Default::default()).await?.items;
+/// If they cannot be listed, or are not of the kinds that this reach needs.
+pub async fn rules(server: &Server, home: &str, reach: Reach) -> Result<Vec<PolicyRule>> {
+    let roles: Api<Role> = Api::namespaced(server.client.clone(), home);
+    let roles = roles.list(&ListParams::default()).await?.items;
     ensure!(!roles.is_empty(), "the chart made no Role");
-    Ok(roles.into_iter().flat_map(|role| role.rules.unwrap_or_default()).collect())
+    let selector = ListParams::default().labels("app.kubernetes.io/name=lethe");
+    let everywhere = Api::<ClusterRole>::all(server.client.clone()).list(&selector).await?.items;
+    ensure!(
+        everywhere.is_empty() == (reach == Reach::Namespace),
+        "for an operator that works in {reach:?} the chart made {} ClusterRoles",
+        everywhere.len()
+    );
+    let rules = roles.into_iter().map(|role| role.rules).chain(everywhere.into_iter().map(|role| role.rules));
+    Ok(rules.flatten().flatten().collect())
 }
 
 /// A kubeconfig for the service account.

@@ -1,6 +1,6 @@
 //! One scenario's namespace, with the operator, the store, and what people do to the objects in it.
 
-use std::{ops::Deref, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, ops::Deref, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Namespace;
@@ -16,7 +16,8 @@ use crate::{
     kubelet::Kubelet,
     operator::{Launch, Operator},
     place::{MODEL, Place, condition},
-    rights, trainer,
+    rights::{self, Reach},
+    trainer,
 };
 
 /// The policy of `examples/`.
@@ -25,6 +26,9 @@ pub const POLICY: &str = "standard";
 /// What one scenario of the API tier has for itself.
 pub struct World {
     pub server: Arc<Server>,
+    pub reach: Reach,
+    /// The namespace that the operator runs in.
+    pub home: String,
     place: Place,
     pub store: Store,
     pub kubelet: Kubelet,
@@ -42,24 +46,38 @@ impl Deref for World {
 }
 
 impl World {
-    /// A namespace called after the scenario, and nothing in it.
+    /// A namespace called after the scenario, with nothing in it but the operator.
     ///
     /// # Errors
     /// If the API server refuses.
     pub async fn new(server: Arc<Server>, name: &str) -> Result<Self> {
-        let client = server.client.clone();
         let namespace: String = name.replace('_', "-").chars().take(63).collect();
         let namespace = namespace.trim_end_matches('-').to_owned();
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        Self::with(server, Reach::Namespace, namespace.clone(), namespace).await
+    }
+
+    /// An empty namespace, and an operator in another one that works in all of them: such a server has one world.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub async fn of_all_namespaces(server: Arc<Server>) -> Result<Self> {
+        Self::with(server, Reach::Cluster, "lethe-system".into(), "models".into()).await
+    }
+
+    async fn with(server: Arc<Server>, reach: Reach, home: String, namespace: String) -> Result<Self> {
+        let client = server.client.clone();
         let namespaces: Api<Namespace> = Api::all(client.clone());
-        namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        for name in BTreeSet::from([&home, &namespace]) {
+            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        }
         let files = tempfile::tempdir().context("cannot create a directory")?;
         let folder = files.path().join("store");
         std::fs::create_dir(&folder)?;
         let store = Store::open(&lethe_store::folder_uri(&folder)?)?;
         let kubelet = Kubelet::start(Api::namespaced(client.clone(), &namespace), MODEL)?;
         let place = Place { client, namespace };
-        Ok(Self { server, place, store, kubelet, operator: Mutex::default(), files })
+        Ok(Self { server, reach, home, place, store, kubelet, operator: Mutex::default(), files })
     }
 
     /// The folder of the store.
@@ -78,12 +96,13 @@ impl World {
     /// # Errors
     /// If these cannot be given.
     pub async fn launch(&self) -> Result<Launch> {
-        rights::grant(&self.server, &self.namespace).await?;
-        let kubeconfig = rights::kubeconfig(&self.server, &self.namespace).await?;
+        rights::grant(&self.server, &self.home, self.reach).await?;
+        let kubeconfig = rights::kubeconfig(&self.server, &self.home).await?;
         Ok(Launch {
             binary: self.server.operator.clone(),
             kubeconfig: rights::write(&kubeconfig, self.files.path(), "kubeconfig")?,
-            namespace: self.namespace.clone(),
+            home: self.home.clone(),
+            watch: (self.reach == Reach::Namespace).then(|| self.namespace.clone()),
             identity: "operator-0".into(),
             store: self.store.uri().into(),
             log: self.operator_log(),

@@ -113,6 +113,41 @@ pub async fn a_leader_that_was_frozen_does_not_write_when_it_wakes(world: &World
     one_job_per_stage(world).await
 }
 
+pub async fn an_api_server_that_never_answers_costs_the_leader_its_lease_and_nothing_else(
+    world: &World,
+) -> Result<()> {
+    let Pair { first, second, operators: (mut leader, other) } = Pair::start(world).await?;
+    world.prepare().await?;
+    world.request("forget-three", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    // The leader has something to do, and its API server takes every request and answers none.
+    first.hang(true);
+    world.succeed(&task).await?;
+    let status = leader.ended().await?;
+    ensure!(!status.success(), "it could not renew the lease and ended with {status}");
+    // What it had sent before has arrived by now.
+    let before = first.writes().len();
+    world.evaluate(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    // Started anew, as the kubelet does, it waits, and goes on once there is an answer.
+    let launch = world.launch().await?;
+    let leader = Operator::start(&world.through(&launch, &first.url, "operator-a")?)?;
+    let unready =
+        wait::until_answer("it answers", || leader.get("/readyz"), |(status, _)| *status == 503).await?;
+    ensure!(!unready.1.trim().is_empty(), "it does not say why it is not ready");
+    first.hang(false);
+    leader.ready().await?;
+    let wrote = first.writes().split_off(before);
+    ensure!(wrote.is_empty(), "who had no lease wrote {wrote:?}");
+    other.stop().await?;
+    world.request("forget-seven", "7", "1").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-seven", RequestPhase::Fulfilled).await?;
+    ensure!(first.writes().len() > before, "it took the lease over and wrote nothing");
+    drop(second);
+    Ok(())
+}
+
 /// Two replicas, each behind a proxy that knows what it writes. The first has the lease.
 struct Pair {
     first: Proxy,
@@ -124,7 +159,7 @@ impl Pair {
     async fn start(world: &World) -> Result<Self> {
         world.await_service_account().await?;
         let launch = world.launch().await?;
-        let upstream = server::client(rights::kubeconfig(&world.server, &world.namespace).await?).await?;
+        let upstream = server::client(rights::kubeconfig(&world.server, &world.home).await?).await?;
         let (first, second) = (Proxy::start(upstream.clone()).await?, Proxy::start(upstream).await?);
         let leader = Operator::start(&world.through(&launch, &first.url, "operator-a")?)?;
         leader.metrics_until("it leads", |text| text.contains("lethe_leader 1\n")).await?;

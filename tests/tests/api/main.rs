@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use lethe_tests::{Server, scenarios};
 
 mod admission;
+mod charts;
 mod crash;
 mod deletion;
 mod lies;
@@ -80,10 +81,16 @@ fn main() -> ExitCode {
             an_operator_that_is_killed_at_every_stage_goes_on,
             a_job_that_vanishes_after_its_run_is_not_created_again,
             of_two_replicas_one_acts_and_hands_over_when_it_is_stopped,
-            a_leader_that_was_frozen_does_not_write_when_it_wakes;
+            a_leader_that_was_frozen_does_not_write_when_it_wakes,
+            an_api_server_that_never_answers_costs_the_leader_its_lease_and_nothing_else;
+        charts:
+            the_api_server_takes_what_the_charts_render,
+            values_that_no_operator_could_work_with_are_refused,
+            alerts_fire_when_their_tests_say_so;
         rights:
             an_idle_operator_writes_nothing,
             every_right_is_used_and_none_is_missing,
+            an_operator_of_all_namespaces_has_exactly_the_same_rights,
             the_chart_reads_no_secrets_and_has_no_wildcards;
         metrics:
             series_come_with_their_object_and_go_with_it,

@@ -1,16 +1,16 @@
 //! What the operator does to the API server: nothing when nothing happens, and nothing that it has no right to,
 //! nor a right to anything that it does not do.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{
     BUNDLE_ANNOTATION, ConditionType, DiffusionModel, RequestPhase, Stage, UnlearnRequest,
 };
 use lethe_tests::{
-    World,
+    Server, Tier, World,
     audit::{self, Use},
     examples,
     place::{HasConditions, MODEL, bundle},
@@ -53,14 +53,14 @@ pub async fn an_idle_operator_writes_nothing(world: &World) -> Result<()> {
 
 /// Everything that the operator asked for, but for its lease and for watches that are opened again.
 fn other_requests(world: &World) -> Result<Vec<audit::Entry>> {
-    let entries = audit::of(&world.server.audit_log(), &world.namespace)?;
+    let entries = audit::of(&world.server.audit_log(), &world.home)?;
     Ok(entries.into_iter().filter(|entry| !entry.is_of_a_lease() && entry.verb != "watch").collect())
 }
 
 /// Waits until the lease was renewed this many times.
 async fn renewals(world: &World, times: usize) -> Result<()> {
     let count = async || {
-        let entries = audit::of(&world.server.audit_log(), &world.namespace)?;
+        let entries = audit::of(&world.server.audit_log(), &world.home)?;
         Ok(entries.iter().filter(|entry| entry.is_of_a_lease() && entry.verb == "patch").count())
     };
     let enough = count().await? + times;
@@ -69,8 +69,22 @@ async fn renewals(world: &World, times: usize) -> Result<()> {
 }
 
 pub async fn every_right_is_used_and_none_is_missing(world: &World) -> Result<()> {
+    a_life_takes_exactly_the_rights_of_the_chart(world).await
+}
+
+pub async fn an_operator_of_all_namespaces_has_exactly_the_same_rights(_: &World) -> Result<()> {
+    // It would meddle with the other scenarios: it has a server of its own, which the thread that started it keeps
+    // alive.
+    let server = Arc::new(tokio::task::block_in_place(Server::start)?);
+    let world = World::of_all_namespaces(server).await?;
+    a_life_takes_exactly_the_rights_of_the_chart(&world)
+        .await
+        .with_context(|| xtask::cmd::tail(&world.operator_log()))
+}
+
+async fn a_life_takes_exactly_the_rights_of_the_chart(world: &World) -> Result<()> {
     live_a_full_life(world).await?;
-    let entries = audit::of(&world.server.audit_log(), &world.namespace)?;
+    let entries = audit::of(&world.server.audit_log(), &world.home)?;
     let forbidden: Vec<_> = entries.iter().filter(|entry| entry.is_forbidden()).collect();
     ensure!(forbidden.is_empty(), "the chart lacks a right: {forbidden:#?}");
     let used: BTreeSet<Use> = entries.iter().filter_map(audit::Entry::used).collect();
@@ -81,7 +95,7 @@ pub async fn every_right_is_used_and_none_is_missing(world: &World) -> Result<()
 }
 
 pub async fn the_chart_reads_no_secrets_and_has_no_wildcards(world: &World) -> Result<()> {
-    rights::grant(&world.server, &world.namespace).await?;
+    rights::grant(&world.server, &world.home, world.reach).await?;
     for (verb, resource) in granted(world).await? {
         ensure!(!verb.contains('*') && !resource.contains('*'), "{verb} on {resource}");
         ensure!(!resource.contains("secrets"), "{verb} on {resource}");
@@ -138,7 +152,7 @@ fn is_serving(model: &DiffusionModel) -> bool {
 /// Every verb on every resource that the chart's Roles give.
 async fn granted(world: &World) -> Result<BTreeSet<Use>> {
     let mut granted = BTreeSet::new();
-    for rule in rights::rules(&world.server, &world.namespace).await? {
+    for rule in rights::rules(&world.server, &world.home, world.reach).await? {
         for group in rule.api_groups.unwrap_or_default() {
             for resource in rule.resources.clone().unwrap_or_default() {
                 let (resource, subresource) = resource.split_once('/').unwrap_or((&resource, ""));

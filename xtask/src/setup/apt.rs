@@ -1,6 +1,7 @@
 //! Debian packages: installed only when something is missing, so that a machine that has everything (or is no
 //! Debian but has the programs) needs neither root nor network.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -104,6 +105,38 @@ pub fn install(packages: &[&str]) -> Result<()> {
     })
 }
 
+/// Unpacks a package into the empty folder `into` without installing it: no script of it runs, no service of it
+/// starts, and only the lists of packages may need root.
+///
+/// # Errors
+/// If there is no apt, or the package cannot be had.
+pub fn unpack(package: &str, into: &Path) -> Result<()> {
+    if cmd::find_program("apt-get").is_none() {
+        bail!(
+            "missing: {package} (named as in Debian). There is no apt-get here: install it as your system does"
+        );
+    }
+    let log = cache::log("apt-download")?;
+    let download = || {
+        let mut command = Command::new("apt-get");
+        cmd::run_logged(command.args(["-q", "download", package]).current_dir(into), &log)
+    };
+    if download().is_err() {
+        // The lists are missing, or older than the mirror.
+        update()?;
+        download()?;
+    }
+    let archives = fs::read_dir(into)?.collect::<std::io::Result<Vec<_>>>()?;
+    for archive in archives.iter().map(fs::DirEntry::path) {
+        cmd::run_logged(
+            Command::new("dpkg-deb").arg("-x").arg(&archive).arg(into),
+            &cache::log("dpkg-deb")?,
+        )?;
+        cache::remove(&archive)?;
+    }
+    Ok(())
+}
+
 /// Package mirrors fail for a moment now and then, and a stale list makes the installation fail later.
 fn update() -> Result<()> {
     const ATTEMPTS: u32 = 4;
@@ -118,13 +151,18 @@ fn update() -> Result<()> {
 }
 
 fn apt_get(args: &[&str]) -> Command {
+    apt_get_as(host::is_root(), args)
+}
+
+fn apt_get_as(root: bool, args: &[&str]) -> Command {
     // A service manager must not start the packages' services on the developer's machine; the lock may be held
     // by an unattended upgrade.
     let fixed = ["-q", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Options::=--force-confold"];
-    let mut command = if host::is_root() { Command::new("apt-get") } else { Command::new("sudo") };
-    if host::is_root() {
+    let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
+    if root {
         command.env("DEBIAN_FRONTEND", "noninteractive");
     } else {
+        // sudo hands no environment on, but sets what stands before the command.
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
     }
     command.args(fixed).args(args);
@@ -140,5 +178,18 @@ mod tests {
         assert!(Package::program("dash", "sh").is_there());
         assert!(!Package::program("none", "no-such-program-here").is_there());
         assert!(Package { name: "base", sign: Sign::File(&["/no/such/file", "/etc/passwd"]) }.is_there());
+    }
+
+    #[test]
+    fn root_calls_apt_itself_and_everybody_else_through_sudo() {
+        let is_set = |command: &Command| {
+            command.get_envs().any(|(name, value)| name == "DEBIAN_FRONTEND" && value.is_some())
+        };
+        let options = "-q -o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confold install --yes g++";
+        let root = apt_get_as(true, &["install", "--yes", "g++"]);
+        assert_eq!(cmd::line(&root), format!("apt-get {options}"));
+        assert!(is_set(&root), "a question would wait for ever");
+        let user = apt_get_as(false, &["install", "--yes", "g++"]);
+        assert_eq!(cmd::line(&user), format!("sudo DEBIAN_FRONTEND=noninteractive apt-get {options}"));
     }
 }

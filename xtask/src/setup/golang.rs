@@ -110,6 +110,36 @@ impl Go {
     }
 }
 
+/// The folder with the source of a module, for files in it that are no program. `sum` is what `go.sum` would say.
+///
+/// # Errors
+/// If it cannot be had, or is not what `sum` says.
+pub fn source(module: &str, version: &str, sum: &str) -> Result<PathBuf> {
+    let mut download = Go::find()?.command();
+    // No go.mod is meant, whatever lies above.
+    download
+        .args(["mod", "download", "-json", &format!("{module}@{version}")])
+        .current_dir(std::env::temp_dir());
+    let answer = cmd::output(&mut download)?;
+    let answer: Download = serde_json::from_str(&answer)
+        .with_context(|| format!("cannot read what `go mod download` says of {module}"))?;
+    if answer.sum != sum {
+        bail!(
+            "{module} {version} has the checksum {}, not {sum}: it is not the one that was reviewed",
+            answer.sum
+        );
+    }
+    Ok(answer.dir)
+}
+
+/// Of `go mod download -json`.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Download {
+    dir: PathBuf,
+    sum: String,
+}
+
 /// Whether Kubernetes and Helm can be built here. Asked first, before anything large is fetched.
 ///
 /// # Errors

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::pip;
-use crate::{cache, progress};
+use crate::cache::{self, Key};
+use crate::progress;
 
 /// The release that the `tch` of this workspace pairs with.
 pub const VERSION: &str = "2.11.0";
@@ -27,7 +28,7 @@ const CUDA: [&str; 2] = ["libcupti.so.13", "libcudart.so.13"];
 /// # Errors
 /// If pip is missing and cannot be installed, or the wheels cannot be had.
 pub fn directory() -> Result<PathBuf> {
-    let entry = cache::root()?.join("libtorch").join(format!("{VERSION}-cpu"));
+    let entry = cache::root()?.join("libtorch").join(name());
     if entry.exists() && verify(&entry).is_err() {
         // Made by hand or by something that died: not an entry.
         cache::remove(&entry)?;
@@ -38,6 +39,13 @@ pub fn directory() -> Result<PathBuf> {
     }
     // The loader resolves libtorch's own search path from the real name.
     fs::canonicalize(&entry).with_context(|| format!("cannot resolve {}", entry.display()))
+}
+
+/// The release for people, and what it is made of: another pin or another list of libraries is another entry.
+fn name() -> String {
+    let inputs = [("wheels", &WHEELS[..]), ("torch", &TORCH), ("cuda", &CUDA)];
+    let key = inputs.iter().fold(Key::new("libtorch 1"), |key, (name, list)| key.text(name, &list.join(" ")));
+    format!("{VERSION}-cpu-{}", key.finish())
 }
 
 fn fetch(into: &Path) -> Result<()> {
@@ -105,6 +113,11 @@ mod tests {
         verify(dir.path()).unwrap();
         fs::write(dir.path().join("lib/libtorch_cuda.so"), "x").unwrap();
         assert!(verify(dir.path()).unwrap_err().to_string().contains("libtorch_cuda.so"));
+    }
+
+    #[test]
+    fn the_version_that_is_shown_is_the_one_that_is_fetched() {
+        assert!(WHEELS.contains(&&*format!("torch=={VERSION}")), "the wheels are of another version");
     }
 
     #[test]

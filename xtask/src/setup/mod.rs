@@ -8,13 +8,14 @@ pub mod helm;
 pub mod kubernetes;
 pub mod libtorch;
 mod pip;
+pub mod prometheus;
 pub mod pytorch;
 
 use anyhow::Result;
 
 use crate::{host, progress};
 
-/// Install or build what is missing: Debian packages, libtorch, Kubernetes, Helm
+/// Install or build what is missing: Debian packages, libtorch, Kubernetes, Helm, promtool
 ///
 /// Does nothing that is already done, and may be run at any time. Debian packages are installed with apt-get
 /// (with sudo when not root); everything else goes to the cache: $LETHE_CACHE, $XDG_CACHE_HOME/lethe or
@@ -39,6 +40,7 @@ pub fn run(_args: &Args) -> Result<()> {
     progress::note(&format!("Kubernetes {}: {}", kubernetes::VERSION, kubernetes::binaries()?.display()));
     progress::note(&format!("CoreDNS {}: {}", coredns::VERSION, coredns::binary()?.display()));
     progress::note(&format!("Helm {}: {}", helm::VERSION, helm::binary()?.display()));
+    progress::note(&format!("promtool: {}", prometheus::promtool()?.display()));
     Ok(())
 }
 

@@ -2,15 +2,16 @@
 
 use anyhow::{Result, bail};
 
-use super::{count::Counts, dependencies, tidy};
+use super::{count::Counts, dependencies, links, tidy};
 use crate::cargo::{self, Build};
 use crate::{cache, cmd, codegen, progress, setup};
 
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     ("format", format),
     ("tidy", tidy::run),
+    ("links between documents", links::run),
     ("licences", dependencies::licences),
     ("duplicate versions", dependencies::duplicates),
     ("lints of the operator", lints),

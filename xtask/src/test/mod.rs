@@ -3,6 +3,7 @@
 mod checks;
 mod count;
 mod dependencies;
+mod links;
 mod tidy;
 
 use std::process::{Command, ExitCode};
@@ -18,7 +19,7 @@ use crate::{host, image, progress, setup};
 ///
 /// Installs or builds what is missing first. A tier that this machine cannot run is skipped with the reason;
 /// with CI=true in the environment a skip is a failure. Tiers:
-///   checks   format, lints, licences, generated files, charts
+///   checks   format, lints, licences, links, generated files, charts
 ///   unit     pure decisions and libraries
 ///   trainer  the science and the trainer's program, on libtorch
 ///   api      the operator against a real API server

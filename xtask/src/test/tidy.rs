@@ -14,23 +14,25 @@ const MAX_BYTES: u64 = 1 << 20;
 const MAX_LINES: usize = 500;
 
 pub(super) fn run() -> Result<()> {
-    let files = cmd::output(
-        Command::new("git")
-            .args(["ls-files", "--cached", "--others", "--exclude-standard"])
-            .current_dir(cache::workspace()),
-    )?;
     let mut bad = Vec::new();
-    for file in files.lines() {
-        let path = cache::workspace().join(file);
-        // Listed, and deleted in the working tree.
-        if path.exists() {
-            bad.extend(faults(file, &path)?);
-        }
+    for file in files()? {
+        bad.extend(faults(&file, &cache::workspace().join(&file))?);
     }
     if !bad.is_empty() {
         bail!("{}", bad.join("\n"));
     }
     Ok(())
+}
+
+/// Every file of the repository, and those that are about to become part of it.
+pub(super) fn files() -> Result<Vec<String>> {
+    let list = cmd::output(
+        Command::new("git")
+            .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+            .current_dir(cache::workspace()),
+    )?;
+    // Some are listed, and deleted in the working tree.
+    Ok(list.lines().filter(|file| cache::workspace().join(file).exists()).map(String::from).collect())
 }
 
 fn faults(name: &str, path: &Path) -> Result<Vec<String>> {

@@ -1,0 +1,133 @@
+//! The charts as people install them: whether Helm and the API server take what they render, with every switch as
+//! it stands and with every switch on, and whether the alerts in them fire when they should.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use lethe_tests::{Server, World, examples, server::repository};
+use serde_json::Value;
+use xtask::{cmd, setup};
+
+/// Every chart, without and with the values that turn everything on.
+const VARIANTS: [(&str, Option<&str>); 3] =
+    [("lethe-crds", None), ("lethe", None), ("lethe", Some("ci/everything-values.yaml"))];
+
+pub async fn the_api_server_takes_what_the_charts_render(world: &World) -> Result<()> {
+    let server = &*world.server;
+    define_monitoring(server)?;
+    let folder = tempfile::tempdir()?;
+    for (chart, values) in VARIANTS {
+        let chart = Chart { server, namespace: &world.namespace, name: chart, values };
+        let tried = chart.helm(&["lint", "--strict"], false).and_then(|_| {
+            // The tests have already applied the custom resources.
+            chart.helm(&["install", "--dry-run=server", "--take-ownership"], true)?;
+            let rendered = folder.path().join("rendered.yaml");
+            fs::write(&rendered, chart.helm(&["template"], true)?)?;
+            dry_run(server, &rendered)
+        });
+        tried.with_context(|| format!("chart {} with values {values:?}", chart.name))?;
+    }
+    Ok(())
+}
+
+pub async fn values_that_no_operator_could_work_with_are_refused(world: &World) -> Result<()> {
+    let chart = Chart { server: &world.server, namespace: &world.namespace, name: "lethe", values: None };
+    let cases = [
+        ("replica=2", "replica"),
+        ("replicas=none", "replicas"),
+        ("image.digest=latest", "digest"),
+        ("store.uri=file:///elsewhere", "no pod would find the store"),
+        ("metrics.service=false,metrics.serviceMonitor.enabled=true", "needs metrics.service"),
+        (
+            "store.persistence.create=true,store.volume.emptyDir.medium=Memory",
+            "to be a persistentVolumeClaim",
+        ),
+    ];
+    for (values, words) in cases {
+        let refused = match chart.helm(&["template", "--set", values], true) {
+            Ok(_) => anyhow::bail!("{values} is accepted"),
+            Err(error) => format!("{error:#}"),
+        };
+        ensure!(refused.contains(words), "{values}: expected {words:?} in {refused}");
+    }
+    Ok(())
+}
+
+pub async fn alerts_fire_when_their_tests_say_so(world: &World) -> Result<()> {
+    let chart = Chart { server: &world.server, namespace: &world.namespace, name: "lethe", values: None };
+    let rendered = chart.helm(&["template", "--set=metrics.prometheusRule.enabled=true"], true)?;
+    let rule = examples::documents(&rendered)?.into_iter().find(|object| object["kind"] == "PrometheusRule");
+    let rules = rule.context("the chart rendered no PrometheusRule")?["spec"].take();
+    let folder = tempfile::tempdir()?;
+    // What Prometheus reads is the spec; JSON is YAML.
+    let file = folder.path().join("alerts.json");
+    fs::write(&file, rules.to_string())?;
+    let promtool = setup::prometheus::promtool()?;
+    cmd::output(Command::new(&promtool).args(["check", "rules"]).arg(&file))?;
+
+    let tests = fs::read_to_string(repository("charts/lethe/tests/alerts.yaml"))?;
+    let ours = "rule_files: [../files/alerts.yaml]";
+    ensure!(tests.contains(ours), "the tests of the alerts do not say {ours}");
+    let test = folder.path().join("test.yaml");
+    fs::write(&test, tests.replace(ours, "rule_files: [alerts.json]"))?;
+    cmd::output(Command::new(&promtool).args(["test", "rules"]).arg(&test))?;
+    every_alert_is_tested(&rules, &tests)
+}
+
+fn every_alert_is_tested(rules: &Value, tests: &str) -> Result<()> {
+    let groups = rules["groups"].as_array().context("no groups of rules")?;
+    let names: Vec<_> = groups
+        .iter()
+        .flat_map(|group| group["rules"].as_array())
+        .flatten()
+        .map(|rule| &rule["alert"])
+        .collect();
+    ensure!(!names.is_empty(), "there are no alerts");
+    for name in names {
+        let name = name.as_str().context("a rule that is no alert")?;
+        ensure!(tests.contains(&format!("alertname: {name}\n")), "no test of {name}");
+        let page = repository("docs/runbooks").join(format!("{name}.md"));
+        ensure!(page.is_file(), "no page {}", page.display());
+    }
+    Ok(())
+}
+
+/// A chart as a person would install it.
+struct Chart<'a> {
+    server: &'a Server,
+    namespace: &'a str,
+    name: &'a str,
+    values: Option<&'a str>,
+}
+
+impl Chart<'_> {
+    /// Runs a verb of Helm on the chart; most verbs want a name for the release.
+    fn helm(&self, verb: &[&str], release: bool) -> Result<String> {
+        let folder = repository("charts").join(self.name);
+        let mut helm = Command::new(&self.server.helm);
+        helm.arg("--kubeconfig").arg(self.server.api.kubeconfig_path()).args(verb);
+        helm.args(release.then_some(self.name)).arg(&folder).args(["--namespace", self.namespace]);
+        if let Some(values) = self.values {
+            helm.arg("--values").arg(folder.join(values));
+        }
+        cmd::output(&mut helm)
+    }
+}
+
+/// Everything but storing it: defaults, validation with unknown fields refused, admission.
+fn dry_run(server: &Server, manifests: &Path) -> Result<()> {
+    let apply =
+        ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f"];
+    let manifests = manifests.to_string_lossy();
+    server.api.kubectl(&[&apply[..], &[&manifests]].concat()).map(|_| ())
+}
+
+/// Makes the API server know what the Prometheus operator brings.
+fn define_monitoring(server: &Server) -> Result<()> {
+    for file in setup::prometheus::custom_resources()? {
+        let file = file.to_string_lossy();
+        server.api.kubectl(&["apply", "--server-side", "-f", &file])?;
+        server.api.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &file])?;
+    }
+    Ok(())
+}
