@@ -4,8 +4,12 @@
 //! bundles/<hex>/{manifest.json, model.safetensors, model.json}   named by the manifest's sha256
 //! records/<hex>.json                                             named by their own sha256
 //! blobs/<hex>                                                    named by their own sha256
-//! scratch/<hex of a plan's digest>/<name>                        a run's checkpoints; removed when it is done
+//! scratch/<hex of a plan's digest>/<name>                        a run's checkpoints
 //! ```
+//!
+//! A trainer removes its scratch when the plan's outcome is final: it is done, or it failed in a way that is not tried
+//! again. The scratch of a plan whose last pod was interrupted or crashed stays, for the pod that goes on; if none ever
+//! comes, it may be removed by hand.
 //!
 //! **Every read is verified**: bytes that do not have the digest they were asked for by are an
 //! [`Error::Corrupt`], never a result. **Every read is limited** in size. **Every write is atomic**, and

@@ -61,9 +61,12 @@ pub(crate) struct JobArgs {
     /// The plan to carry out.
     #[arg(long, default_value = "/etc/lethe/plan.json")]
     pub(crate) plan: PathBuf,
-    /// Port of GET /progress and GET /metrics; 0 turns them off.
+    /// Port of GET /progress and GET /metrics; with 0 a free one, which the log names.
     #[arg(long, default_value_t = Progress::PORT)]
     pub(crate) port: u16,
+    /// Do not listen.
+    #[arg(long, conflicts_with = "port")]
+    pub(crate) no_port: bool,
     /// Seconds between two checkpoints.
     #[arg(long, default_value_t = 30)]
     pub(crate) checkpoint_seconds: u64,
@@ -89,6 +92,7 @@ pub(crate) struct ServeArgs {
     /// The model's name in the protocol's paths.
     #[arg(long, env = "LETHE_MODEL_NAME", default_value = "model")]
     pub(crate) name: String,
+    /// Port of the server; with 0 a free one, which the log names.
     #[arg(long, default_value_t = Progress::PORT)]
     pub(crate) port: u16,
     #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
@@ -96,6 +100,8 @@ pub(crate) struct ServeArgs {
     /// CPU threads [default: as many as there are].
     #[arg(long)]
     pub(crate) threads: Option<u32>,
+    #[command(flatten)]
+    pub(crate) termination: TerminationArgs,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lethe_api::contract::{Digest, Failure, Outcome, Plan, Record, RecordBody, Status, Task, TaskKind};
+use lethe_api::contract::{Digest, Failure, Outcome, Plan, Record, RecordBody, Status, Task, TaskKind, exit};
 use lethe_sfd::Device;
 
 use crate::{
@@ -54,47 +54,49 @@ impl Figures {
 pub(crate) fn main(kind: TaskKind, args: &JobArgs) -> i32 {
     let bytes = read_plan(&args.plan);
     let mut outcome = blank(kind, bytes.as_deref().unwrap_or_default());
-    let mut figures = Figures::default();
-    let result = caught(|| carry_out(&bytes?, args, &mut outcome, &mut figures));
+    let (mut figures, mut artifacts) = (Figures::default(), None);
+    let result = caught(|| carry_out(&bytes?, args, &mut outcome, &mut figures, &mut artifacts));
     outcome.figures = figures.0;
-    let code = conclude(&mut outcome, result.as_ref().map(|done| &done.record));
+    let code = conclude(&mut outcome, result.as_ref());
     args.termination.write(&outcome.to_message());
-    if let Ok(done) = result {
+    if let Some(artifacts) = artifacts
+        && is_final(code)
+    {
         // Not before the outcome is written: a pod that dies here finds the work done when it comes back.
-        done.artifacts.checkpoint(&outcome.plan).clear();
+        artifacts.checkpoint(&outcome.plan).clear();
     }
     code
 }
 
-struct Done {
-    record: Digest,
-    artifacts: Artifacts,
+/// Whether no other pod will go on with this plan: it is done, or the Job fails at once.
+fn is_final(code: i32) -> bool {
+    code == exit::DONE || exit::FATAL.contains(&code)
 }
 
-fn carry_out(bytes: &[u8], args: &JobArgs, outcome: &mut Outcome, figures: &mut Figures) -> Result<Done> {
+/// Leaves the store that it opened in `opened`, whatever happens afterwards. Returns the record.
+fn carry_out(
+    bytes: &[u8],
+    args: &JobArgs,
+    outcome: &mut Outcome,
+    figures: &mut Figures,
+    opened: &mut Option<Artifacts>,
+) -> Result<Digest> {
     let plan = Plan::parse(bytes)?;
     if plan.task.kind() != outcome.task {
         let (wanted, found) = (outcome.task, plan.task.kind());
         return Err(Failed::bad_plan(format!("the command is {wanted:?}, but the plan's task is {found:?}")));
     }
     let watch = Watch::new(&plan.run);
-    sidecar::start(watch.clone(), args.port)?;
+    sidecar::start(watch.clone(), (!args.no_port).then_some(args.port))?;
     let device = runtime::init(plan.threads, plan.device)?;
     outcome.device = Some(runtime::name(device));
     tracing::info!(run = plan.run, plan = %outcome.plan, device = ?outcome.device, "start");
 
-    let artifacts = Artifacts::open(&plan.store)?;
+    let artifacts = &*opened.insert(Artifacts::open(&plan.store)?);
     let checkpoint = artifacts.checkpoint(&outcome.plan);
     let checkpoint_every = Duration::from_secs(args.checkpoint_seconds);
-    let mut job = Job {
-        plan: &plan,
-        artifacts: &artifacts,
-        watch: &watch,
-        device,
-        checkpoint,
-        checkpoint_every,
-        figures,
-    };
+    let mut job =
+        Job { plan: &plan, artifacts, watch: &watch, device, checkpoint, checkpoint_every, figures };
     let began = Instant::now();
     let body = match &plan.task {
         Task::Prepare(task) => RecordBody::Prepare(prepare::run(&mut job, task)?),
@@ -103,7 +105,7 @@ fn carry_out(bytes: &[u8], args: &JobArgs, outcome: &mut Outcome, figures: &mut 
     };
     let record = artifacts.put_record(record(&plan, &outcome.plan, body)?)?;
     figures.note("totalSeconds", began.elapsed().as_secs_f64());
-    Ok(Done { record, artifacts })
+    Ok(record)
 }
 
 /// The record's exact bytes. It holds no time, so the same plan gives the same ones.
@@ -149,7 +151,7 @@ fn conclude(outcome: &mut Outcome, result: Result<&Digest, &Failed>) -> i32 {
             tracing::info!(%record, figures = ?outcome.figures, "done");
             outcome.status = Status::Succeeded;
             outcome.record = Some(record.clone());
-            lethe_api::contract::exit::DONE
+            exit::DONE
         }
         Err(Failed { failure, message }) => {
             tracing::error!(?failure, "{message}");

@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// Starts the thread. From here on SIGTERM and Ctrl-C ask the work to stop instead of ending the process.
-/// With port 0 nothing listens.
-pub(crate) fn start(watch: Watch, port: u16) -> Result<()> {
+/// Without a port nothing listens; port 0 is any free one.
+pub(crate) fn start(watch: Watch, port: Option<u16>) -> Result<()> {
     let failed = |error: io::Error| Failed::bad_configuration(format!("cannot watch for signals: {error}"));
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     // Both are set up here, before any work: a signal or a port in use is noticed from the start.
@@ -50,14 +50,15 @@ impl Signals {
     }
 }
 
-async fn listen(port: u16) -> Result<Option<TcpListener>> {
-    if port == 0 {
-        return Ok(None);
-    }
+async fn listen(port: Option<u16>) -> Result<Option<TcpListener>> {
+    let Some(port) = port else { return Ok(None) };
     let address = SocketAddr::from(([0, 0, 0, 0], port));
-    let listener = TcpListener::bind(address).await.map_err(|error| {
+    let failed = |error| {
         Failed::bad_configuration(format!("cannot listen on {address} for /progress: {error}; use --port"))
-    })?;
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!(%address, "listening");
     Ok(Some(listener))
 }
 

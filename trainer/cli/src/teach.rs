@@ -50,7 +50,7 @@ pub(crate) fn main(args: &TeachArgs) -> i32 {
 
 fn teach(args: &TeachArgs) -> Result<Report> {
     let watch = Watch::new("teach");
-    sidecar::start(watch.clone(), 0)?;
+    sidecar::start(watch.clone(), None)?;
     let device = runtime::init(args.threads.unwrap_or_else(runtime::all_threads), args.device.into())?;
     let uri = if args.out.contains("://") { args.out.clone() } else { folder_uri(Path::new(&args.out))? };
     let (config, images) = images::read(&args.images)?;

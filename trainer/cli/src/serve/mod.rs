@@ -1,7 +1,8 @@
 //! `serve`: one generator over HTTP.
 //!
 //! The server is alive at once, and ready when the bundle it was told to serve was read, verified and found to be
-//! a generator. Until then, and if that fails, it says why, and keeps trying: a store may come back.
+//! a generator. Until then, and if it is refused, it says why, and keeps trying: a store may come back. If loading
+//! ends in a defect or a lack of memory, trying again in this process helps nobody: it ends, and says why.
 
 mod gallery;
 mod metrics;
@@ -15,19 +16,20 @@ use std::{
     time::Duration,
 };
 
-use lethe_api::contract::{BundleKind, Digest, PlannedTarget, exit};
+use lethe_api::contract::{BundleKind, Digest, Failure, PlannedTarget, exit};
 use lethe_sfd::{Device, ModelConfig};
 use lethe_store::Store;
 use tokio::{
     net::TcpListener,
-    runtime::Runtime,
+    runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
+    task,
 };
 
 use self::{metrics::Metrics, worker::Queue};
 use crate::{
     cli::ServeArgs,
-    failure::{Failed, Result},
+    failure::{Failed, Result, caught},
     model, runtime,
 };
 
@@ -68,11 +70,20 @@ impl Server {
     }
 }
 
+/// Which bundle to load, and to where.
+#[derive(Clone, Debug)]
+struct Source {
+    store: String,
+    bundle: String,
+    device: Device,
+}
+
 pub(crate) fn main(args: &ServeArgs) -> i32 {
-    match serve(args) {
+    match caught(|| serve(args)) {
         Ok(()) => exit::DONE,
         Err(failed) => {
             tracing::error!(failure = ?failed.failure, "{failed}");
+            args.termination.write(&failed.message);
             failed.failure.exit_code()
         }
     }
@@ -89,28 +100,44 @@ fn serve(args: &ServeArgs) -> Result<()> {
         waiting: RwLock::new("the bundle is being loaded".into()),
         metrics: Metrics::new().map_err(|e| Failed::internal(format!("metrics: {e}")))?,
     });
-    http.block_on(async {
+    let source = Source { store: args.store.clone(), bundle: args.bundle.clone(), device };
+    let result = http.block_on(async {
         let address = format!("0.0.0.0:{}", args.port);
         let listener = TcpListener::bind(&address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         tracing::info!(%address, name = server.name, "listening");
-        tokio::spawn(load(server.clone(), args.store.clone(), args.bundle.clone(), device));
         let stop = stop()?;
-        let http = axum::serve(listener, routes::routes(server)).with_graceful_shutdown(stop);
-        http.await.map_err(failed)
-    })
+        let http = axum::serve(listener, routes::routes(server.clone())).with_graceful_shutdown(stop);
+        tokio::select! {
+            ended = async { http.await.map_err(failed) } => ended,
+            failed = load(&server, move |server| try_load(server, &source)) => Err(failed),
+        }
+    });
+    // A store that does not answer must not keep a server that was told to stop.
+    http.shutdown_background();
+    result
 }
 
-/// Loads the bundle, however long it takes until that works.
-async fn load(server: Arc<Server>, store: String, bundle: String, device: Device) {
+/// Loads the bundle, however long it takes until that works, and then never returns. Returns what ended the loading
+/// for good.
+async fn load<L>(server: &Arc<Server>, attempt: L) -> Failed
+where
+    L: Fn(&Server) -> Result<Loaded> + Clone + Send + 'static,
+{
     loop {
-        match try_load(&server, &store, &bundle, device).await {
+        // libtorch blocks while it loads, and panics where it fails.
+        let (attempt, its) = (attempt.clone(), server.clone());
+        let loaded = task::spawn_blocking(move || caught(|| attempt(&its))).await;
+        match loaded.unwrap_or_else(|error| Err(Failed::internal(format!("loading the bundle: {error}")))) {
             Ok(loaded) => {
                 tracing::info!(digest = %loaded.digest, "ready");
                 server.metrics.ready.set(1);
                 // Set here and nowhere else, so it is not set yet.
                 let _ = server.loaded.set(loaded);
-                return;
+                return std::future::pending().await;
+            }
+            Err(failed) if matches!(failed.failure, Failure::Internal | Failure::OutOfMemory) => {
+                return failed.of("loading the bundle");
             }
             Err(failed) => server.wait(failed.message),
         }
@@ -118,7 +145,9 @@ async fn load(server: Arc<Server>, store: String, bundle: String, device: Device
     }
 }
 
-async fn try_load(server: &Server, store: &str, bundle: &str, device: Device) -> Result<Loaded> {
+/// Blocks; to be called on a thread of the runtime that may.
+fn try_load(server: &Server, source: &Source) -> Result<Loaded> {
+    let Source { store, bundle, device } = source;
     if bundle.is_empty() {
         return Err(Failed::bad_configuration(
             "no bundle to serve: set the pod template's annotation lethe.dev/bundle and pass it as LETHE_BUNDLE \
@@ -127,8 +156,9 @@ async fn try_load(server: &Server, store: &str, bundle: &str, device: Device) ->
     }
     let digest: Digest =
         bundle.parse().map_err(|e| Failed::bad_configuration(format!("LETHE_BUNDLE: {e}")))?;
-    let bundle = Store::open(store)?.get_bundle(&digest, BundleKind::Generator).await?;
-    let (model, generator) = model::denoiser(&bundle, device)?;
+    let bundle =
+        Handle::current().block_on(Store::open(store)?.get_bundle(&digest, BundleKind::Generator))?;
+    let (model, generator) = model::denoiser(&bundle, *device)?;
     let queue = worker::start(generator, server.metrics.clone())?;
     Ok(Loaded { digest, config: model.model, forgotten: model.forgotten, queue })
 }
@@ -145,4 +175,50 @@ fn stop() -> Result<impl Future<Output = ()> + Send + 'static> {
         }
         tracing::info!("stopping");
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server() -> Arc<Server> {
+        Arc::new(Server {
+            name: "digits".into(),
+            loaded: OnceLock::new(),
+            waiting: RwLock::new(String::new()),
+            metrics: Metrics::new().unwrap(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_libtorch_while_loading_ends_the_server() {
+        let multiply = |_: &Server| -> Result<Loaded> {
+            let ones = tch::Tensor::ones([2, 3], (tch::Kind::Float, Device::Cpu));
+            panic!("it did not fail: {:?}", ones.matmul(&ones))
+        };
+        let failed = load(&server(), multiply).await;
+        assert_eq!(failed.failure.exit_code(), exit::INTERNAL);
+        assert!(
+            failed.message.starts_with("loading the bundle: ") && failed.message.contains("mat1 and mat2")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lack_of_memory_while_loading_ends_the_server() {
+        let failed =
+            load(&server(), |_| panic!("can't allocate memory: you tried to allocate 9 bytes")).await;
+        assert_eq!(failed.failure, Failure::OutOfMemory);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_told_and_tried_again() {
+        let server = server();
+        let tried = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let attempt = move |_: &Server| match tried.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => Err(Failed::new(Failure::StoreUnavailable, "the store does not answer")),
+            _ => Err(Failed::internal("the end")),
+        };
+        assert_eq!(load(&server, attempt).await.message, "loading the bundle: the end");
+        assert_eq!(server.model().unwrap_err(), "the store does not answer");
+    }
 }
