@@ -34,6 +34,11 @@ impl Failed {
         Self::new(Failure::Internal, message)
     }
 
+    /// Work that is short enough to do again was told to stop.
+    pub(crate) fn stopped() -> Self {
+        Self::new(Failure::Interrupted, "interrupted by SIGTERM; a new pod does it again")
+    }
+
     /// Says which artifact an error is about.
     pub(crate) fn of(self, what: impl fmt::Display) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }
@@ -66,11 +71,12 @@ impl From<lethe_store::Error> for Failed {
 
 impl From<lethe_sfd::Error> for Failed {
     fn from(error: lethe_sfd::Error) -> Self {
-        use lethe_sfd::Error::{Concept, Config, Diverged, Images, Resume, TooFewSamples, Weights};
+        use lethe_sfd::Error::{Concept, Config, Diverged, Images, Resume, Stopped, TooFewSamples, Weights};
         let failure = match error {
             Weights { .. } | Images(_) | Resume { .. } => Failure::BadArtifact,
             Config { .. } | Concept(_) | TooFewSamples { .. } => Failure::BadPlan,
             Diverged { .. } => Failure::Diverged,
+            Stopped => return Self::stopped(),
         };
         Self::new(failure, error.to_string())
     }

@@ -12,7 +12,7 @@ use lethe_sfd::{
 use tch::{Kind, Tensor};
 
 use crate::{
-    failure::Result,
+    failure::{Failed, Result},
     job::Job,
     model::{self, Model},
     train::{self, Saving},
@@ -20,6 +20,9 @@ use crate::{
 
 /// Baseline samples per label behind the confusion matrix.
 const CONFUSION_SAMPLES: i64 = 400;
+/// Least share of a label's teacher samples that the judge must recognise. A good judge of the digits recognises 98 %
+/// of the hardest; below this, a leak of half a per cent would drown in the judge's own errors.
+const LEAST_RECOGNISED: f64 = 0.9;
 /// Images per label that the two samplers are timed on, side by side.
 const TIMED_SAMPLES: i64 = 40;
 
@@ -30,22 +33,13 @@ pub(crate) fn run(job: &mut Job<'_>, task: &PrepareTask) -> Result<PrepareRecord
     let (model, teacher) = model::denoiser(&bundle, job.device)?;
 
     let baseline = distil(job, task, &teacher)?;
-    let seed = job.plan.seed;
-    let settings = ReferenceSettings::default();
-    job.watch.check()?;
-    job.watch.begin("judge", 0, 1);
-    let judge = job.figures.time("judgeSeconds", || {
-        Judge::train(&teacher, &JudgeSettings::default(), settings.sampler_steps, seed)
-    })?;
-    job.watch.check()?;
-    job.watch.begin("reference", 0, 1);
-    let reference =
-        job.figures.time("referenceSeconds", || Reference::measure(&teacher, &judge, &settings, seed))?;
+    let (judge, reference) = learn_to_measure(job, &teacher)?;
+    check_labels(&model.model.labels, |label| reference.recognised(label))?;
     job.watch.check()?;
 
     job.watch.begin("measure", 0, 1);
     let measured = measure(job, &baseline.generator, &judge, &reference)?;
-    speeds(job, &teacher, &baseline.generator, settings.sampler_steps);
+    speeds(job, &teacher, &baseline.generator);
     let description = Model::new(&model.model, Vec::new()).to_bytes()?;
     let store = |kind, weights| job.artifacts.put_bundle(kind, weights, description.clone());
     Ok(PrepareRecord {
@@ -84,6 +78,40 @@ fn distil(job: &mut Job<'_>, task: &PrepareTask, teacher: &Denoiser) -> Result<B
     Ok(distillation.finish()?)
 }
 
+/// The judge, and what the teacher looks like to it. Interrupted, it is done again from the start: it takes seconds.
+fn learn_to_measure(job: &mut Job<'_>, teacher: &Denoiser) -> Result<(Judge, Reference)> {
+    let (watch, seed, settings) = (job.watch, job.plan.seed, ReferenceSettings::default());
+    let stop = || watch.is_stopped();
+    watch.begin("judge", 0, 1);
+    let judge = job.figures.time("judgeSeconds", || {
+        Judge::train(teacher, &JudgeSettings::default(), settings.sampler_steps, seed, &stop)
+    });
+    let judge = judge.map_err(|error| Failed::from(error).of("training the judge"))?;
+    watch.begin("reference", 0, 1);
+    let reference =
+        job.figures.time("referenceSeconds", || Reference::measure(teacher, &judge, &settings, seed, &stop));
+    let reference = reference.map_err(|error| Failed::from(error).of("measuring the teacher"))?;
+    Ok((judge, reference))
+}
+
+/// Refuses a teacher with a label that the judge does not recognise: whether it was forgotten, or kept, could not be
+/// measured, however well the judge knows the others.
+fn check_labels(labels: &[String], recognised: impl Fn(i64) -> measure::Count) -> Result<()> {
+    for (index, name) in (0..).zip(labels) {
+        let count = recognised(index);
+        if count.share() < LEAST_RECOGNISED {
+            let (measure::Count { hits, n }, share) = (count, 100.0 * count.share());
+            let least = 100.0 * LEAST_RECOGNISED;
+            return Err(Failed::bad_artifact(format!(
+                "the base artifact: the judge recognises {hits} of {n} teacher samples of label {name:?} \
+                 ({share:.1} %, at least {least} % are needed): either the teacher does not draw it, or it looks like \
+                 another label; teach it longer, or give both labels one name"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn measure(job: &Job<'_>, baseline: &Denoiser, judge: &Judge, reference: &Reference) -> Result<Measured> {
     let seed = job.plan.seed;
     let labels: Vec<i64> = (0..baseline.config().classes()).collect();
@@ -103,8 +131,9 @@ fn measure(job: &Job<'_>, baseline: &Denoiser, judge: &Judge, reference: &Refere
 }
 
 /// Times the teacher's sampler beside the one-step model, on the same labels and threads.
-fn speeds(job: &mut Job<'_>, teacher: &Denoiser, baseline: &Denoiser, sampler_steps: i64) {
+fn speeds(job: &mut Job<'_>, teacher: &Denoiser, baseline: &Denoiser) {
     let (classes, device) = (teacher.config().classes(), job.device);
+    let sampler_steps = ReferenceSettings::default().sampler_steps;
     let n = classes * TIMED_SAMPLES;
     let latent =
         Noise::new(job.plan.seed, Stream::ServeLatent).normal(0, n, teacher.config().image.pixels(), device);
@@ -124,4 +153,25 @@ fn speeds(job: &mut Job<'_>, teacher: &Denoiser, baseline: &Denoiser, sampler_st
 /// The contract's word for a count.
 pub(crate) fn count(count: measure::Count) -> Count {
     Count { hits: count.hits, n: count.n }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lethe_api::contract::Failure;
+
+    #[test]
+    fn one_label_that_the_judge_does_not_recognise_is_refused_by_name() {
+        let labels = ["zero".to_owned(), "one".to_owned(), "two".to_owned()];
+        let check =
+            |hits: [u64; 3]| check_labels(&labels, |i| measure::Count { hits: hits[i as usize], n: 400 });
+        check([400, 360, 400]).unwrap();
+        // Nine labels in ten at 100 % would still pass a bound on the mean.
+        let failed = check([400, 359, 400]).unwrap_err();
+        assert_eq!(failed.failure, Failure::BadArtifact);
+        assert!(
+            failed.message.contains("359 of 400") && failed.message.contains("\"one\" (89.8 %"),
+            "{failed}"
+        );
+    }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lethe_api::contract::{Failure, Progress};
+use lethe_api::contract::Progress;
 
 use crate::{
     failure::{Failed, Result},
@@ -90,7 +90,7 @@ impl Watch {
     /// Fails if the command was told to stop. For work that is short enough to do again.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_stopped() {
-            return Err(Failed::new(Failure::Interrupted, "interrupted by SIGTERM; a new pod does it again"));
+            return Err(Failed::stopped());
         }
         Ok(())
     }
@@ -129,6 +129,7 @@ fn eta(elapsed: Duration, done: u64, left: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lethe_api::contract::Failure;
 
     #[test]
     fn the_rest_is_expected_to_go_as_fast_as_what_was_done() {

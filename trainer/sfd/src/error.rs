@@ -19,6 +19,9 @@ pub enum Error {
     /// A loss, a gradient statistic or a weight stopped being a finite number.
     #[error("training diverged at step {step}: {tensor} is not finite; lower the learning rate")]
     Diverged { step: u64, tensor: String },
+    /// The caller asked to stop.
+    #[error("stopped before it was done")]
+    Stopped,
     /// Training images that do not fit the model.
     #[error("training images: {0}")]
     Images(String),

@@ -8,11 +8,22 @@ use tch::{Kind, Tensor, no_grad};
 /// Most samples that pass through a network at once, to bound memory.
 const CHUNK: i64 = 1024;
 
-/// Samples under `label`, without gradients.
+/// Images under `label`, with pixels in [-1, 1]. What is measured, shown and served all comes from here: measuring
+/// anything else than what is served would prove nothing.
 ///
 /// # Shapes
 /// latent: [B, pixels] standard normal; label: [B] whole numbers -> [B, pixels]
 pub fn generate(model: &Denoiser, latent: &Tensor, label: &Tensor) -> Tensor {
+    to_image(&denoise_latent(model, latent, label))
+}
+
+/// What a model emits, as the image that it stands for: pixels in [-1, 1].
+pub(crate) fn to_image(samples: &Tensor) -> Tensor {
+    samples.clamp(-1.0, 1.0)
+}
+
+/// Samples as the networks see them in training, without gradients; see [`generate`].
+pub(crate) fn denoise_latent(model: &Denoiser, latent: &Tensor, label: &Tensor) -> Tensor {
     no_grad(|| {
         let chunks = latent.split(CHUNK, 0).into_iter().zip(label.split(CHUNK, 0));
         let images: Vec<Tensor> = chunks
@@ -26,7 +37,7 @@ pub fn generate(model: &Denoiser, latent: &Tensor, label: &Tensor) -> Tensor {
 }
 
 /// One image per (label, seed) pair, the same whatever else is in the batch; pixel values, row by row, channel by
-/// channel, clamped to [-1, 1].
+/// channel.
 ///
 /// # Panics
 /// If a label is not one of the model's.
@@ -41,14 +52,13 @@ pub fn serve(model: &Denoiser, requests: &[(i64, u64)]) -> Vec<Vec<f32>> {
     }
     let labels: Vec<i64> = requests.iter().map(|&(label, _)| label).collect();
     let labels = Tensor::from_slice(&labels).to_device(model.device());
-    images(&generate(model, &Tensor::cat(&latents, 0), &labels))
+    rows(&generate(model, &Tensor::cat(&latents, 0), &labels))
 }
 
-/// Pixel values of each row of a [B, pixels] tensor, clamped to [-1, 1].
-pub fn images(samples: &Tensor) -> Vec<Vec<f32>> {
-    let [rows, pixels] = samples.size2().expect("samples are [B, pixels]").into();
-    let flat =
-        samples.detach().clamp(-1.0, 1.0).to_kind(Kind::Float).to_device(tch::Device::Cpu).contiguous();
+/// Pixel values of each row of a [B, pixels] tensor.
+fn rows(images: &Tensor) -> Vec<Vec<f32>> {
+    let [rows, pixels] = images.size2().expect("images are [B, pixels]").into();
+    let flat = images.to_kind(Kind::Float).to_device(tch::Device::Cpu).contiguous();
     let mut values = vec![0.0_f32; (rows * pixels) as usize];
     flat.copy_data(&mut values, (rows * pixels) as usize);
     values.chunks(pixels as usize).map(<[f32]>::to_vec).collect()
@@ -78,7 +88,22 @@ mod tests {
         let label = Tensor::from_slice(&[0_i64, 1, 3]);
         let sigma = Tensor::full([3, 1], 2.5, (Kind::Double, Device::Cpu));
         let expected = model.denoise(&(&latent * 2.5), &sigma, &label);
-        assert!(largest(&(generate(&model, &latent, &label) - expected)) < 1e-12);
+        assert!(largest(&(denoise_latent(&model, &latent, &label) - &expected)) < 1e-12);
+        assert!(largest(&(generate(&model, &latent, &label) - expected.clamp(-1.0, 1.0))) < 1e-12);
+    }
+
+    /// This model emits values beyond what a pixel can be.
+    #[test]
+    fn an_image_is_the_same_whether_it_is_measured_or_served() {
+        let model = random_model(4);
+        let model = model.with_flat(model.params().flat().to_kind(Kind::Float) * 3.0);
+        let latent = Noise::new(7, Stream::ServeLatent).normal(0, 1, 4, Device::Cpu);
+        let label = Tensor::from_slice(&[2_i64]);
+        assert!(largest(&denoise_latent(&model, &latent, &label)) > 1.0);
+        let image = generate(&model, &latent, &label);
+        assert!(largest(&image) <= 1.0);
+        let served: Vec<f32> = serve(&model, &[(2, 7)]).concat();
+        assert!(Tensor::from_slice(&served).view([1, 4]).equal(&image.to_kind(Kind::Float)));
     }
 
     #[test]

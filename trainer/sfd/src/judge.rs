@@ -9,7 +9,7 @@ use crate::noise::{Noise, Stream};
 use crate::params::{Layout, Linear, Params};
 use crate::sampler::heun;
 use crate::settings::JudgeSettings;
-use crate::training::schedule;
+use crate::training::{Stop, go_on, schedule};
 use crate::weights;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -48,16 +48,17 @@ impl Judge {
     /// Learns to name the label that the teacher was asked for. `sampler_steps` is the teacher's number of noise levels.
     ///
     /// # Errors
-    /// If a setting is not valid, or a weight is not finite at the end.
+    /// If a setting is not valid, a weight is not finite at the end, or `stop` said so.
     pub fn train(
         teacher: &Denoiser,
         settings: &JudgeSettings,
         sampler_steps: i64,
         seed: u64,
+        stop: Stop<'_>,
     ) -> Result<Self> {
         settings.validate()?;
-        let (images, labels) =
-            samples(teacher, settings.samples_per_label, sampler_steps, seed, Stream::JudgeLatent);
+        let (per_label, stream) = (settings.samples_per_label, Stream::JudgeLatent);
+        let (images, labels) = samples(teacher, per_label, sampler_steps, seed, stream, stop)?;
         let shape = Shape {
             pixels: teacher.config().image.pixels(),
             hidden: settings.hidden,
@@ -67,7 +68,7 @@ impl Judge {
         let (layers, layout) = build(shape);
         let params = Params::init(Arc::new(layout), seed, teacher.device());
         let judge = Self { shape, layers, params };
-        judge.fit(&images, &labels, settings, seed);
+        judge.fit(&images, &labels, settings, seed, stop)?;
         match judge.params.first_not_finite() {
             None => Ok(judge),
             Some(name) => {
@@ -129,10 +130,18 @@ impl Judge {
         -logits.log_softmax(1, None::<Kind>).select(1, label)
     }
 
-    fn fit(&self, images: &Tensor, labels: &Tensor, settings: &JudgeSettings, seed: u64) {
+    fn fit(
+        &self,
+        images: &Tensor,
+        labels: &Tensor,
+        settings: &JudgeSettings,
+        seed: u64,
+        stop: Stop<'_>,
+    ) -> Result<()> {
         let mut adam = Adam::new(&self.params, BETA1);
         let (count, pixels) = images.size2().expect("images are [N, pixels]");
         for step in 0..settings.steps {
+            go_on(stop)?;
             let first = step * settings.batch as u64;
             let chosen = Noise::new(seed, Stream::JudgeImage).below(first, settings.batch, count as usize);
             let chosen: Vec<i64> = chosen.into_iter().map(|index| index as i64).collect();
@@ -153,6 +162,7 @@ impl Judge {
             let rate = settings.learning_rate * schedule(step, settings.steps, 0, DECAY);
             adam.step(&self.params, &gradient, rate, step);
         }
+        Ok(())
     }
 }
 
@@ -163,19 +173,28 @@ impl Layers {
 }
 
 /// `per_label` teacher samples of every label: images [N, pixels] and labels [N], label by label.
+///
+/// # Errors
+/// If `stop` said so.
 pub(crate) fn samples(
     teacher: &Denoiser,
     per_label: i64,
     sampler_steps: i64,
     seed: u64,
     stream: Stream,
-) -> (Tensor, Tensor) {
-    let (classes, device) = (teacher.config().classes(), teacher.device());
-    let latents =
-        Noise::new(seed, stream).normal(0, classes * per_label, teacher.config().image.pixels(), device);
-    let labels =
-        Tensor::arange(classes, (Kind::Int64, device)).repeat_interleave_self_int(per_label, None, None);
-    (heun(teacher, &latents, &labels, sampler_steps), labels)
+    stop: Stop<'_>,
+) -> Result<(Tensor, Tensor)> {
+    let (pixels, device) = (teacher.config().image.pixels(), teacher.device());
+    let of = |label: i64| {
+        go_on(stop)?;
+        let first = (label * per_label) as u64;
+        let latents = Noise::new(seed, stream).normal(first, per_label, pixels, device);
+        let labels = Tensor::full([per_label], label, (Kind::Int64, device));
+        Ok((heun(teacher, &latents, &labels, sampler_steps), labels))
+    };
+    let (images, labels): (Vec<Tensor>, Vec<Tensor>) =
+        (0..teacher.config().classes()).map(of).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    Ok((Tensor::cat(&images, 0), Tensor::cat(&labels, 0)))
 }
 
 fn build(shape: Shape) -> (Layers, Layout) {

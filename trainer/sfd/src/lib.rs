@@ -54,4 +54,4 @@ pub use settings::{
 pub use sfd::{Baseline, Distillation, Forgetting};
 pub use tch::Device;
 pub use teach::{Teaching, TrainingImages};
-pub use training::{Progress, Stage, Training};
+pub use training::{Progress, Stage, Stop, Training};

@@ -11,6 +11,7 @@ use crate::generator::generate;
 use crate::judge::{Judge, samples};
 use crate::noise::{Noise, Stream};
 use crate::settings::ReferenceSettings;
+use crate::training::Stop;
 use crate::weights::{self, Expected};
 use tch::{Kind, Tensor};
 
@@ -173,20 +174,22 @@ impl Reference {
     /// Draws fresh teacher samples, other ones than the judge learnt from.
     ///
     /// # Errors
-    /// If a setting is not valid.
+    /// If a setting is not valid, or `stop` said so.
     pub fn measure(
         teacher: &Denoiser,
         judge: &Judge,
         settings: &ReferenceSettings,
         seed: u64,
+        stop: Stop<'_>,
     ) -> Result<Self> {
         settings.validate()?;
         let per_label = settings.samples_per_label;
-        let (images, _) = samples(teacher, per_label, settings.sampler_steps, seed, Stream::ReferenceLatent);
+        let draw = |stream| samples(teacher, per_label, settings.sampler_steps, seed, stream, stop);
+        let (images, _) = draw(Stream::ReferenceLatent)?;
         let (features, probability) = judge.look(&images);
         let parts =
             features.split(per_label, 0).into_iter().zip(probability.argmax(1, false).split(per_label, 0));
-        let (others, _) = samples(teacher, per_label, settings.sampler_steps, seed, Stream::FloorLatent);
+        let (others, _) = draw(Stream::FloorLatent)?;
         let floor = judge.look(&others).0.split(per_label, 0).iter().map(Moments::of).collect();
         let mut reference =
             Self { samples_per_label: per_label, moments: Vec::new(), floor, recognised: Vec::new() };

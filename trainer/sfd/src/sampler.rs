@@ -1,13 +1,14 @@
 //! The teacher's sampler: Heun's second-order method on the probability flow (EDM, algorithm 1 without churn).
 
 use crate::denoiser::Denoiser;
+use crate::generator::to_image;
 use crate::sigma;
 use tch::{Kind, Tensor, no_grad};
 
 /// Most samples that pass through a network at once, to bound memory.
 const CHUNK: i64 = 1024;
 
-/// Samples under `label`, without gradients: `2 * steps - 1` evaluations of the network.
+/// Images under `label`, with pixels in [-1, 1]: `2 * steps - 1` evaluations of the network.
 ///
 /// # Shapes
 /// latent: [B, pixels] standard normal; label: [B] whole numbers -> [B, pixels]
@@ -22,7 +23,7 @@ pub fn heun(model: &Denoiser, latent: &Tensor, label: &Tensor, steps: i64) -> Te
     };
     no_grad(|| {
         let chunks = latent.split(CHUNK, 0).into_iter().zip(label.split(CHUNK, 0));
-        Tensor::cat(&chunks.map(|(latent, label)| sample(&latent, &label)).collect::<Vec<_>>(), 0)
+        to_image(&Tensor::cat(&chunks.map(|(latent, label)| sample(&latent, &label)).collect::<Vec<_>>(), 0))
     })
 }
 

@@ -10,7 +10,7 @@
 
 use crate::concept::{Concept, Draw};
 use crate::denoiser::Denoiser;
-use crate::generator::{generate, generate_trainable};
+use crate::generator::{denoise_latent, generate_trainable};
 use crate::loss;
 use crate::noise::{Noise, Stream};
 use crate::sigma;
@@ -123,7 +123,7 @@ impl Batch {
 /// psi's loss: denoise the generator's current images under the labels it was asked for. Leads to psi's weights only.
 pub(crate) fn fake_score_loss(fake_score: &Denoiser, generator: &Denoiser, batch: &Batch) -> Loss {
     let Sample { latent, sigma, noise } = &batch.fake_score;
-    let clean = generate(generator, latent, &batch.shown);
+    let clean = denoise_latent(generator, latent, &batch.shown);
     let noisy = loss::perturb(&clean, noise, sigma);
     let denoised = fake_score.denoise_trainable(&noisy, sigma, &batch.shown);
     batch.reduce(&loss::denoising(&denoised, &clean, sigma, fake_score.config().noise.sigma_data))

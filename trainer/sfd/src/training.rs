@@ -60,6 +60,16 @@ pub trait Training {
     }
 }
 
+/// Asked between two pieces of work that cannot be continued: whether to give up, so that somebody starts it again
+/// later. Giving up changes nothing about the result of the next time.
+pub type Stop<'a> = &'a dyn Fn() -> bool;
+
+/// # Errors
+/// [`Error::Stopped`] if the caller gives up.
+pub(crate) fn go_on(stop: Stop<'_>) -> Result<()> {
+    if stop() { Err(Error::Stopped) } else { Ok(()) }
+}
+
 /// Losses summed on the device until somebody asks.
 #[derive(Debug)]
 pub(crate) struct Meter {

@@ -7,7 +7,9 @@ use lethe_sfd::{Denoiser, Device};
 use lethe_store::Bundle;
 use tempfile::TempDir;
 
-use crate::world::{Ended, World, description, export, fixed, plan, prepare_task, run, teacher, tiny};
+use crate::world::{
+    Ended, World, description, export, fixed, plan, prepare_task, run, teacher, tiny, untaught,
+};
 
 /// Prepares from a base folder that `spoil` had its way with.
 fn prepare_from(bundle: &Bundle, spoil: impl FnOnce(&std::path::Path)) -> Ended {
@@ -59,6 +61,12 @@ fn a_base_with_a_weight_that_is_not_a_number_is_refused() {
     weights[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     let bundle = Bundle::new(BundleKind::Teacher, weights, description(&tiny())).unwrap();
     assert_refused(&prepare_from(&bundle, |_| {}), "not finite");
+}
+
+#[test]
+fn a_base_with_a_label_that_the_judge_does_not_recognise_is_refused() {
+    let ended = prepare_from(&untaught(), |_| {});
+    assert_refused(&ended, "of 400 teacher samples of label \"");
 }
 
 #[test]

@@ -24,7 +24,16 @@ fn preparing_makes_every_bundle_that_the_record_names() {
         assert!(row.len() == 4 && (sum - 1.0).abs() < 1e-3, "a row of probabilities: {row:?}");
     }
     assert!(prepared.judge_accuracy.n > 0 && prepared.quality.floor > 0.0);
-    assert!(!world.store().join("scratch").join("checkpoint").exists());
+    assert_eq!(
+        world.scratch_files(&world.preparation),
+        [""; 0],
+        "what the preparation kept for itself is removed"
+    );
+}
+
+#[test]
+fn preparing_the_same_base_again_gives_the_same_bytes() {
+    assert_eq!(World::prepared_anew().prepared, World::new().prepared);
 }
 
 #[test]
@@ -41,9 +50,20 @@ fn a_run_that_succeeded_says_so_and_leaves_no_scratch() {
     assert!(ended.stderr.contains("no CUDA device"), "{}", ended.stderr);
     assert_eq!(ended.outcome.run, plan.run);
     assert!(ended.outcome.figures["forgetSeconds"] >= 0.0);
+    assert_eq!(world.scratch_files(&plan.digest()), [""; 0], "what a run kept for itself is removed");
+}
+
+#[test]
+fn a_run_that_failed_for_good_leaves_no_scratch() {
+    let world = World::new();
+    let plan = world.forget(&[("three", fixed("one"))], 3);
     let scratch = world.store().join("scratch").join(plan.digest().hex());
-    let left = std::fs::read_dir(scratch).map(Iterator::count).unwrap_or(0);
-    assert_eq!(left, 0, "what a run kept for itself is removed");
+    std::fs::create_dir_all(&scratch).unwrap();
+    std::fs::write(scratch.join("checkpoint"), "of a pod before").unwrap();
+    let weights = world.file(&world.prepared.teacher, "model.safetensors");
+    std::fs::write(weights, "not the teacher").unwrap();
+    assert_eq!(world.run(&plan).code, Some(exit::BAD_ARTIFACT));
+    assert_eq!(world.scratch_files(&plan.digest()), [""; 0], "no pod will go on with it");
 }
 
 #[test]
@@ -66,7 +86,11 @@ fn the_same_plan_gives_the_same_bytes() {
 fn an_evaluation_measures_every_target_and_every_kept_label() {
     let world = World::new();
     let targets = [("three", Override::Random), ("zero", fixed("one"))];
-    let candidate = world.candidate(&targets);
+    // Enough steps for the targets to show something else now and then.
+    let RecordBody::Forget(forgotten) = world.record(&world.forget(&targets, 1000)) else {
+        panic!("not the record of a forgetting")
+    };
+    let candidate = forgotten.candidate;
     let RecordBody::Evaluate(record) = world.record(&world.evaluate(&candidate, &targets)) else {
         panic!("not the record of an evaluation")
     };
@@ -75,6 +99,14 @@ fn an_evaluation_measures_every_target_and_every_kept_label() {
     for target in &record.targets {
         assert_eq!((target.leak.n, target.override_hits.n, target.control.n), (60, 60, 60));
         assert_eq!(target.base_rate.n, 60);
+        let (common, any) = (&target.most_common, &target.override_hits);
+        assert_eq!(common.n, 60, "{target:?}");
+        // A Random override may show either kept label: the more common one is between half of them and all.
+        let is_random = target.label == "three";
+        let least = if is_random { any.hits.div_ceil(2) } else { any.hits };
+        assert!(common.hits >= least, "{target:?}");
+        assert!(!is_random || common.hits <= any.hits, "{target:?}");
+        assert!(common.hits + target.leak.hits <= 60 && common.hits > 0, "{target:?}");
     }
     let kept: Vec<&str> = record.retain.iter().map(|label| label.label.as_str()).collect();
     assert_eq!(kept, ["one", "two"]);
@@ -166,7 +198,7 @@ fn a_label_that_nobody_would_measure_is_noticed() {
 fn a_missing_plan_is_a_bad_plan() {
     let world = World::new();
     let output = crate::world::trainer()
-        .args(["forget", "--port", "0", "--plan", "/no/such/plan.json", "--termination-log"])
+        .args(["forget", "--no-port", "--plan", "/no/such/plan.json", "--termination-log"])
         .arg(world.path().join("log"))
         .output()
         .unwrap();

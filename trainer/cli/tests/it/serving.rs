@@ -1,12 +1,12 @@
 //! The server and what asks it.
 
-use std::{fs, process::Stdio};
+use std::fs;
 
 use lethe_api::contract::{Digest, Manifest, exit};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::world::{Running, World, fixed, free_port, get, trainer, until};
+use crate::world::{Running, World, fixed, get, start, trainer, until};
 
 struct Server {
     process: Running,
@@ -15,14 +15,12 @@ struct Server {
 
 impl Server {
     fn start(world: &World, bundle: &str) -> Self {
-        let port = free_port();
-        let process = trainer()
-            .args(["serve", "--name", "digits", "--threads", "1", "--store", &world.store_uri()])
-            .args(["--port", &port.to_string(), "--bundle", bundle])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { process: Running(process), port };
+        let (process, port) = start(
+            trainer()
+                .args(["serve", "--name", "digits", "--threads", "1", "--store", &world.store_uri()])
+                .args(["--bundle", bundle]),
+        );
+        let server = Self { process, port };
         until("the server to live", || get(port, "/v2/health/live").filter(|(status, _)| *status == 200));
         server
     }
@@ -202,7 +200,7 @@ fn without_a_bundle_the_server_lives_and_says_what_to_do() {
     let (status, page) = server.get("/").unwrap();
     assert!(status == 503 && page.contains("lethe.dev/bundle"), "{page}");
     kill_process(Pid::from_child(&server.process.0), Signal::TERM).unwrap();
-    assert_eq!(server.process.0.wait().unwrap().code(), Some(exit::DONE), "SIGTERM ends it in peace");
+    assert_eq!(server.process.wait().code(), Some(exit::DONE), "SIGTERM ends it in peace");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    sync::OnceLock,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,10 @@ use lethe_api::contract::{
     BaseArtifact, BundleKind, Device, Digest, EvaluateTask, ForgetTask, Outcome, Override, Plan,
     PlannedTarget, PrepareRecord, PrepareTask, Record, RecordBody, Samples, Task, TaskKind,
 };
-use lethe_sfd::{Denoiser, ImageShape, MlpConfig, ModelConfig, NoiseConfig};
+use lethe_sfd::{
+    Denoiser, ImageShape, MlpConfig, ModelConfig, NoiseConfig, TeachSettings, Teaching, Training,
+    TrainingImages,
+};
 use lethe_store::{Bundle, Folder, folder_uri};
 use tempfile::TempDir;
 
@@ -25,6 +28,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 pub(crate) struct World {
     root: TempDir,
     pub(crate) prepared: PrepareRecord,
+    /// Digest of the plan that prepared it.
+    pub(crate) preparation: Digest,
 }
 
 /// How a run of the trainer ended.
@@ -37,11 +42,19 @@ pub(crate) struct Ended {
 impl World {
     /// A copy of the one store that was prepared, so that no test disturbs another.
     pub(crate) fn new() -> Self {
-        static PREPARED: OnceLock<(TempDir, PrepareRecord)> = OnceLock::new();
-        let (original, prepared) = PREPARED.get_or_init(prepare);
+        static PREPARED: OnceLock<World> = OnceLock::new();
+        let original = PREPARED.get_or_init(Self::prepared_anew);
         let root = TempDir::new().unwrap();
         copy(original.path(), root.path());
-        Self { root, prepared: prepared.clone() }
+        Self { root, prepared: original.prepared.clone(), preparation: original.preparation.clone() }
+    }
+
+    /// A store that a run of its own prepared.
+    pub(crate) fn prepared_anew() -> Self {
+        let (root, plan) = unprepared();
+        let ended = run(root.path(), TaskKind::Prepare, plan.to_json().as_bytes());
+        let prepared = preparation(root.path(), &plan, &ended);
+        Self { root, prepared, preparation: plan.digest() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -58,6 +71,14 @@ impl World {
 
     pub(crate) fn file(&self, bundle: &Digest, file: &str) -> PathBuf {
         self.store().join("bundles").join(bundle.hex()).join(file)
+    }
+
+    /// Names of what the run of this plan has left in its scratch space.
+    pub(crate) fn scratch_files(&self, plan: &Digest) -> Vec<String> {
+        let Ok(files) = fs::read_dir(self.store().join("scratch").join(plan.hex())) else {
+            return Vec::new();
+        };
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     pub(crate) fn forget(&self, targets: &[(&str, Override)], steps: u32) -> Plan {
@@ -118,25 +139,24 @@ pub(crate) fn trainer() -> Command {
     command
 }
 
-/// The command for a plan that lies in `root`.
-pub(crate) fn command(root: &Path, kind: TaskKind, plan: &[u8], port: u16) -> Command {
+/// The command for a plan, which is put into `root`. It listens nowhere.
+fn command(root: &Path, kind: TaskKind, plan: &[u8]) -> Command {
     fs::write(root.join("plan.json"), plan).unwrap();
     let mut command = trainer();
-    command.args(arguments(root, kind, port));
+    command.args(arguments(root, kind)).arg("--no-port");
     command
 }
 
-pub(crate) fn arguments(root: &Path, kind: TaskKind, port: u16) -> Vec<String> {
+/// The arguments for a plan that lies in `root`.
+pub(crate) fn arguments(root: &Path, kind: TaskKind) -> Vec<String> {
     let in_root = |file: &str| root.join(file).display().to_string();
     let kind = format!("{kind:?}").to_lowercase();
     let (plan, log) = (in_root("plan.json"), in_root("termination-log"));
-    [kind.as_str(), "--plan", &plan, "--termination-log", &log, "--port", &port.to_string()]
-        .map(str::to_owned)
-        .to_vec()
+    [kind.as_str(), "--plan", &plan, "--termination-log", &log].map(str::to_owned).to_vec()
 }
 
 pub(crate) fn run(root: &Path, kind: TaskKind, plan: &[u8]) -> Ended {
-    let output = command(root, kind, plan, 0).output().unwrap();
+    let output = command(root, kind, plan).output().unwrap();
     ended(root, &Digest::of(plan), output)
 }
 
@@ -149,9 +169,28 @@ pub(crate) fn ended(root: &Path, plan: &Digest, output: Output) -> Ended {
     Ended { code: output.status.code(), outcome, stderr }
 }
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Starts a command that listens on a port of its own choice, and learns from its log which.
+pub(crate) fn start(command: &mut Command) -> (Running, u16) {
+    let command = command.args(["--port", "0"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = Running(command.spawn().unwrap());
+    let log = BufReader::new(process.0.stderr.take().unwrap());
+    let (sender, ports) = mpsc::channel();
+    // Reads to the end: nobody may wait for room in the pipe.
+    thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            if let Some(port) = listening(&line) {
+                let _ = sender.send(port);
+            }
+        }
+    });
+    let port = ports.recv_timeout(PATIENCE).expect("the log says where it listens");
+    (process, port)
+}
+
+fn listening(line: &str) -> Option<u16> {
+    let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+    let address = (entry["message"] == "listening").then(|| entry["address"].as_str())??;
+    address.rsplit_once(':')?.1.parse().ok()
 }
 
 /// Asks again and again until there is an answer.
@@ -177,6 +216,12 @@ pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
 /// Ends with the test, whatever happens in it.
 pub(crate) struct Running(pub(crate) Child);
 
+impl Running {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        until("the end of the process", || self.0.try_wait().unwrap())
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -199,8 +244,34 @@ pub(crate) fn description(config: &ModelConfig) -> Vec<u8> {
         .into_bytes()
 }
 
-/// A teacher with fresh weights: it draws nothing of beauty, and knows its labels' names.
+/// A teacher that has learnt to draw a bright quarter of the image for each of the four labels.
 pub(crate) fn teacher() -> Bundle {
+    static WEIGHTS: OnceLock<Vec<u8>> = OnceLock::new();
+    let config = tiny();
+    let weights = WEIGHTS.get_or_init(|| {
+        let quarter = |label: usize| {
+            (0..64).map(move |pixel| if pixel % 8 / 4 + 2 * (pixel / 32) == label { 0.8 } else { -0.8 })
+        };
+        let pixels: Vec<f32> = (0..4).flat_map(quarter).collect();
+        let images = TrainingImages::new(&config, &pixels, &[0, 1, 2, 3]).unwrap();
+        let settings = TeachSettings {
+            steps: 500,
+            batch: 32,
+            learning_rate: 1e-2,
+            ema_decay: 0.95,
+            ..Default::default()
+        };
+        let mut teaching = Teaching::new(&config, images, settings, 1, lethe_sfd::Device::Cpu).unwrap();
+        while !teaching.done() {
+            teaching.advance();
+        }
+        teaching.finish().unwrap().to_bytes()
+    });
+    Bundle::new(BundleKind::Teacher, weights.clone(), description(&config)).unwrap()
+}
+
+/// A teacher with fresh weights: it draws the same of all its labels.
+pub(crate) fn untaught() -> Bundle {
     let config = tiny();
     let weights = Denoiser::init(&config, 1, lethe_sfd::Device::Cpu).unwrap().to_bytes();
     Bundle::new(BundleKind::Teacher, weights, description(&config)).unwrap()
@@ -229,15 +300,19 @@ pub(crate) fn plan(root: &Path, task: Task) -> Plan {
     }
 }
 
-fn prepare() -> (TempDir, PrepareRecord) {
+/// An empty store, a base model beside it, and the plan to prepare it.
+pub(crate) fn unprepared() -> (TempDir, Plan) {
     let root = TempDir::new().unwrap();
     fs::create_dir(root.path().join("store")).unwrap();
     let teacher = teacher();
     export(&teacher, &root.path().join("base"));
     let plan = plan(root.path(), prepare_task(&root.path().join("base"), teacher.digest()));
-    let ended = run(root.path(), TaskKind::Prepare, plan.to_json().as_bytes());
-    match read_record(root.path(), &plan, &ended) {
-        RecordBody::Prepare(record) => (root, record),
+    (root, plan)
+}
+
+pub(crate) fn preparation(root: &Path, plan: &Plan, ended: &Ended) -> PrepareRecord {
+    match read_record(root, plan, ended) {
+        RecordBody::Prepare(record) => record,
         other => panic!("not the record of a preparation: {other:?}"),
     }
 }

@@ -6,6 +6,10 @@ use tch::Device;
 
 const SETTINGS: ReferenceSettings = ReferenceSettings { samples_per_label: 60, sampler_steps: 8 };
 
+fn never() -> bool {
+    false
+}
+
 struct Models {
     teacher: Denoiser,
     judge: Judge,
@@ -29,11 +33,11 @@ fn models() -> Models {
         features: 8,
         ..Default::default()
     };
-    let judge = Judge::train(&teacher, &judge, SETTINGS.sampler_steps, 1).unwrap();
+    let judge = Judge::train(&teacher, &judge, SETTINGS.sampler_steps, 1, &never).unwrap();
     let settings = DistilSettings { steps: 60, batch: 32, ..Default::default() };
     let mut distillation = Distillation::new(teacher.duplicate(), settings, 1).unwrap();
     run(&mut distillation, 60);
-    let reference = Reference::measure(&teacher, &judge, &SETTINGS, 1).unwrap();
+    let reference = Reference::measure(&teacher, &judge, &SETTINGS, 1, &never).unwrap();
     Models { teacher, judge, baseline: distillation.finish().unwrap().generator, reference }
 }
 
@@ -86,6 +90,32 @@ fn judge_and_reference_survive_a_round_trip_and_refuse_another_model() {
 #[test]
 fn teacher_samples_of_judge_and_reference_differ() {
     let Models { teacher, .. } = models();
-    let draw = |stream| samples(&teacher, 2, 4, 1, stream).0;
+    let draw = |stream| samples(&teacher, 2, 4, 1, stream, &never).unwrap().0;
     assert!(!draw(Stream::JudgeLatent).equal(&draw(Stream::ReferenceLatent)));
+}
+
+#[test]
+fn judge_and_reference_stop_wherever_they_are_told_to() {
+    let Models { teacher, judge, .. } = models();
+    let settings = JudgeSettings { samples_per_label: 2, steps: 3, batch: 4, ..Default::default() };
+    let train = |stop: Stop<'_>| Judge::train(&teacher, &settings, 4, 1, stop);
+    let measure = |stop: Stop<'_>| Reference::measure(&teacher, &judge, &SETTINGS, 1, stop);
+    let asked = std::cell::Cell::new(0);
+    let count = || {
+        asked.set(asked.get() + 1);
+        false
+    };
+    let whole = train(&count).unwrap();
+    // Before each of four labels and three steps; twice before each of four labels.
+    assert_eq!(asked.replace(0), 7);
+    measure(&count).unwrap();
+    assert_eq!(asked.get(), 8);
+    for last in 0..7 {
+        let left = std::cell::Cell::new(last);
+        let stop = || left.replace(left.get() - 1_i32) == 0;
+        assert!(matches!(train(&stop), Err(Error::Stopped)), "asked for the time {last}");
+    }
+    let left = std::cell::Cell::new(7);
+    assert!(matches!(measure(&|| left.replace(left.get() - 1_i32) == 0), Err(Error::Stopped)));
+    assert!(train(&never).unwrap().to_bytes() == whole.to_bytes(), "the next time comes to the same");
 }

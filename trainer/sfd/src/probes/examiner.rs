@@ -145,7 +145,7 @@ pub fn second_judge(
         noise: first.noise * 1.5,
         ..first.clone()
     };
-    Judge::train(teacher, &settings, sampler_steps, seed ^ SECOND)
+    Judge::train(teacher, &settings, sampler_steps, seed ^ SECOND, &|| false)
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl World {
             features: 8,
             ..Default::default()
         };
-        let judge = Judge::train(&teacher, &judge_settings, 8, 1).unwrap();
+        let judge = Judge::train(&teacher, &judge_settings, 8, 1, &|| false).unwrap();
         let settings = DistilSettings { steps: 60, batch: 32, ..Default::default() };
         let mut distillation = Distillation::new(teacher.duplicate(), settings, 1).unwrap();
         run(&mut distillation, 60);

@@ -70,7 +70,7 @@ fn the_generator_gradient_through_teacher_and_fake_score_matches_finite_differen
     let Sample { latent, sigma, noise } = &batch.generator;
     // The loss divides by a distance that counts as a constant: the finite difference must hold it, so it is divided out.
     let undivided = |theta: &Denoiser| {
-        let clean = generate(theta, latent, &batch.shown);
+        let clean = denoise_latent(theta, latent, &batch.shown);
         let noisy = loss::perturb(&clean, noise, sigma);
         let real = nets.phi.denoise(&noisy, sigma, &batch.taught);
         let fake = nets.psi.denoise(&noisy, sigma, &batch.shown);

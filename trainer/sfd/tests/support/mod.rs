@@ -39,10 +39,12 @@ impl Prepared {
         });
         let settings = ReferenceSettings::default();
         let judge = timed("judge", || {
-            Judge::train(&teacher, &JudgeSettings::default(), settings.sampler_steps, seed).expect("judge")
+            Judge::train(&teacher, &JudgeSettings::default(), settings.sampler_steps, seed, &never)
+                .expect("judge")
         });
-        let reference =
-            timed("reference", || Reference::measure(&teacher, &judge, &settings, seed).expect("reference"));
+        let reference = timed("reference", || {
+            Reference::measure(&teacher, &judge, &settings, seed, &never).expect("reference")
+        });
         Self { teacher, baseline, judge, reference }
     }
 }
@@ -91,6 +93,10 @@ pub fn run(training: &mut dyn Training) {
         training.advance();
     }
     training.report().expect("the training stays finite");
+}
+
+fn never() -> bool {
+    false
 }
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
