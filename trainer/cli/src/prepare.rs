@@ -105,7 +105,7 @@ fn check_labels(labels: &[String], recognised: impl Fn(i64) -> measure::Count) -
             return Err(Failed::bad_artifact(format!(
                 "the base artifact: the judge recognises {hits} of {n} teacher samples of label {name:?} \
                  ({share:.1} %, at least {least} % are needed): either the teacher does not draw it, or it looks like \
-                 another label; teach it longer, or give both labels one name"
+                 another label; teach it longer, or make the two labels one"
             )));
         }
     }
