@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use lethe_sfd::ModelConfig;
+use lethe_sfd::{ModelConfig, NetworkConfig};
 use tch::{Device, Kind, Tensor};
 
 use super::start::settings;
@@ -17,7 +17,8 @@ const SECONDS: f64 = 1.5;
 
 /// Layers of the perceptron as (inputs, outputs).
 fn layers(config: &ModelConfig) -> Vec<(i64, i64)> {
-    let (net, pixels) = (&config.network, config.image.pixels());
+    let NetworkConfig::Mlp(net) = &config.network else { unreachable!("only perceptrons are timed") };
+    let pixels = config.image.pixels();
     let mut layers = vec![(pixels, net.width), (2 * net.frequencies, net.embedding)];
     layers.push((net.embedding, 2 * net.width * (net.blocks + 1)));
     layers.extend((0..2 * net.blocks).map(|_| (net.width, net.width)));
@@ -63,7 +64,7 @@ mod tests {
         let layers = layers(&config);
         let biases: i64 = layers.iter().map(|(_, outputs)| outputs).sum();
         let products: i64 = layers.iter().map(|(inputs, outputs)| inputs * outputs).sum();
-        let labels = config.classes() * config.network.embedding;
+        let labels = config.classes() * 128;
         assert_eq!(products + biases + labels, model.weights());
     }
 }

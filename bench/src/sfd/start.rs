@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use flate2::read::GzDecoder;
 use lethe_sfd::{
     Baseline, Concept, Denoiser, Device, DistilSettings, Distillation, ForgetSettings, Forgetting,
-    ImageShape, MlpConfig, ModelConfig, NoiseConfig, Override, Replacement, Target, TeachSettings, Teaching,
-    Training, TrainingImages,
+    ImageShape, MlpConfig, ModelConfig, NoiseConfig, Override, Parametrisation, Replacement, Target,
+    TeachSettings, Teaching, Training, TrainingImages,
 };
 
 const DIGITS: &[u8] = include_bytes!("../../../trainer/data/optical-digits.csv.gz");
@@ -36,7 +36,8 @@ impl Net {
             image: ImageShape { channels: 1, height: SIDE, width: SIDE },
             labels: (0..10).map(|digit| digit.to_string()).collect(),
             noise: NoiseConfig::default(),
-            network,
+            parametrisation: Parametrisation::Edm,
+            network: network.into(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
 
 use flate2::read::GzDecoder;
-use lethe_sfd::{ImageShape, MlpConfig, ModelConfig, NoiseConfig, TrainingImages};
+use lethe_sfd::{ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation, TrainingImages};
 
 use crate::failure::{Failed, Result};
 
@@ -29,7 +29,8 @@ pub(crate) fn read(path: &Path) -> Result<(ModelConfig, TrainingImages)> {
         image: ImageShape { channels: 1, height: SIDE, width: SIDE },
         labels: known.iter().map(ToString::to_string).collect(),
         noise: NoiseConfig::default(),
-        network: MlpConfig::default(),
+        parametrisation: Parametrisation::Edm,
+        network: MlpConfig::default().into(),
     };
     let index = |label: &i64| known.range(..label).count() as i64;
     let labels: Vec<i64> = labels.iter().map(index).collect();

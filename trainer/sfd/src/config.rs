@@ -3,6 +3,12 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+mod network;
+mod parametrisation;
+
+pub use network::{AdmUnetConfig, DdpmUnetConfig, MlpConfig, NetworkConfig, SongUnetConfig};
+pub use parametrisation::{Betas, DiscreteConfig, Parametrisation};
+
 /// Everything needed to rebuild a model around its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -13,7 +19,9 @@ pub struct ModelConfig {
     #[serde(default)]
     pub noise: NoiseConfig,
     #[serde(default)]
-    pub network: MlpConfig,
+    pub parametrisation: Parametrisation,
+    #[serde(default)]
+    pub network: NetworkConfig,
 }
 
 /// Shape of one image. Pixels lie in [-1, 1].
@@ -39,29 +47,9 @@ pub struct NoiseConfig {
     pub sigma_max: f64,
 }
 
-/// The residual network that stands in for a U-Net on small images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct MlpConfig {
-    /// Hidden units of the residual stream.
-    pub width: i64,
-    /// Residual blocks.
-    pub blocks: i64,
-    /// Units of the condition (noise level plus label) that modulates every block.
-    pub embedding: i64,
-    /// Sine and cosine pairs that describe the noise level.
-    pub frequencies: i64,
-}
-
 impl Default for NoiseConfig {
     fn default() -> Self {
         Self { sigma_data: 0.5, sigma_init: 2.5, sigma_min: 0.002, sigma_max: 80.0 }
-    }
-}
-
-impl Default for MlpConfig {
-    fn default() -> Self {
-        Self { width: 192, blocks: 3, embedding: 64, frequencies: 32 }
     }
 }
 
@@ -86,20 +74,16 @@ impl ModelConfig {
     /// Refuses what no model can be, before anything is allocated.
     pub fn validate(&self) -> Result<()> {
         let image = &self.image;
-        for (field, value) in [
-            ("image.channels", image.channels),
-            ("image.height", image.height),
-            ("image.width", image.width),
-            ("network.width", self.network.width),
-            ("network.blocks", self.network.blocks),
-            ("network.embedding", self.network.embedding),
-            ("network.frequencies", self.network.frequencies),
-        ] {
+        for (field, value) in
+            [("image.channels", image.channels), ("image.height", image.height), ("image.width", image.width)]
+        {
             within(field, value, 1, 1 << 14)?;
         }
         within("image pixels", image.pixels(), 1, 1 << 20)?;
         self.validate_labels()?;
-        self.noise.validate()
+        self.noise.validate()?;
+        self.parametrisation.validate(&self.noise)?;
+        self.network.validate(*image)
     }
 
     fn validate_labels(&self) -> Result<()> {
@@ -170,7 +154,8 @@ mod tests {
     #[test]
     fn a_refusal_names_the_field_and_its_value() {
         assert_eq!(refusal(|config| config.image.height = 0), "image.height is 0: too small");
-        assert_eq!(refusal(|config| config.network.width = 1 << 20), "network.width is 1048576: too large");
+        let wide = MlpConfig { width: 1 << 20, ..MlpConfig::default() };
+        assert_eq!(refusal(|config| config.network = wide.into()), "network.width is 1048576: too large");
         assert!(
             refusal(|config| config.image = ImageShape { channels: 4096, height: 4096, width: 1 })
                 .contains("pixels")

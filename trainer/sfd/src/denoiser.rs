@@ -1,11 +1,13 @@
-//! EDM preconditioning around the raw network (arXiv 2206.00364, table 1).
+//! The denoiser: a raw network, its weights and its preconditioning.
 //!
-//! Everything outside this file speaks D(x; sigma, label): a noisy image in, a clean image out, whatever the level.
+//! Everything outside speaks D(x; sigma, label): a noisy image in, a clean image out, whatever the level, the network and
+//! what the network predicts.
 
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result, WeightsError};
 use crate::network::Network;
 use crate::params::{Layout, Params};
+use crate::preconditioning::Preconditioning;
 use crate::weights::{self, Expected};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -14,9 +16,15 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug)]
 pub struct Denoiser {
     config: Arc<ModelConfig>,
+    preconditioning: Arc<Preconditioning>,
     network: Network,
     params: Params,
 }
+
+const FILE: &str = "model.safetensors";
+/// Most pixels, all channels together being one, that pass through a network at once, to bound memory.
+const CHUNK_PIXELS: i64 = 1 << 16;
+const CHUNK: i64 = 1 << 10;
 
 impl Denoiser {
     /// Fresh weights, a function of the seed.
@@ -25,8 +33,7 @@ impl Denoiser {
     /// If the configuration is not valid.
     pub fn init(config: &ModelConfig, seed: u64, device: Device) -> Result<Self> {
         let (network, layout) = build(config)?;
-        let params = Params::init(Arc::new(layout), seed, device);
-        Ok(Self { config: Arc::new(config.clone()), network, params })
+        Ok(Self::new(config, network, Params::init(Arc::new(layout), seed, device)))
     }
 
     /// Reads `model.safetensors`.
@@ -35,15 +42,34 @@ impl Denoiser {
     /// If the configuration is not valid, or the bytes do not hold exactly this model's finite f32 tensors.
     pub fn from_bytes(config: &ModelConfig, bytes: &[u8], device: Device) -> Result<Self> {
         let (network, layout) = build(config)?;
-        let tensors = weights::read("model.safetensors", bytes, &expected(&layout), device)?;
+        let tensors = weights::read(FILE, bytes, &expected(&layout), device)?;
+        let (tensors, constants) = tensors.split_at(layout.entries().len());
+        for (tensor, constant) in constants.iter().zip(layout.constants()) {
+            if tensor.eq(f64::from(constant.value)).all().int64_value(&[]) == 0 {
+                let (name, expected) = (constant.name.clone(), constant.value.to_string());
+                return Err(Error::Weights { file: FILE, source: WeightsError::Constant { name, expected } });
+            }
+        }
         let flat: Vec<Tensor> = tensors.iter().map(|tensor| tensor.flatten(0, -1)).collect();
-        let params = Params::from_flat(Arc::new(layout), Tensor::cat(&flat, 0));
-        Ok(Self { config: Arc::new(config.clone()), network, params })
+        Ok(Self::new(config, network, Params::from_flat(Arc::new(layout), Tensor::cat(&flat, 0))))
+    }
+
+    fn new(config: &ModelConfig, network: Network, params: Params) -> Self {
+        let preconditioning = Arc::new(Preconditioning::new(config));
+        Self { config: Arc::new(config.clone()), preconditioning, network, params }
     }
 
     /// The weights as safetensors. Same weights, same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        weights::write(None, self.params.named().map(|(name, tensor)| (name.to_owned(), tensor)))
+        let fixed = |shape: &[i64], value| Tensor::full(shape, f64::from(value), (Kind::Float, Device::Cpu));
+        let constants = self.params.layout().constants().iter();
+        let constants: Vec<_> =
+            constants.map(|own| (own.name.clone(), fixed(&own.shape, own.value))).collect();
+        let constants = constants.iter().map(|(name, tensor)| (name.clone(), tensor));
+        weights::write(
+            None,
+            self.params.named().map(|(name, tensor)| (name.to_owned(), tensor)).chain(constants),
+        )
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -62,6 +88,31 @@ impl Denoiser {
     /// An independent copy.
     pub fn duplicate(&self) -> Self {
         self.with_params(self.params.duplicate())
+    }
+
+    /// The label that asks for an image without a condition, in networks that can be asked so. It is not one of the
+    /// model's labels.
+    pub fn null_label(&self) -> Option<i64> {
+        self.network.null_label()
+    }
+
+    /// Weight of a squared error of D at each level that makes every level count alike.
+    ///
+    /// # Shapes
+    /// sigma: [B, 1] -> [B, 1]
+    pub fn loss_weight(&self, sigma: &Tensor) -> Tensor {
+        self.preconditioning.loss_weight(sigma)
+    }
+
+    /// Most samples that pass through the network at once, to bound memory.
+    pub(crate) fn chunk(&self) -> i64 {
+        let image = self.config.image;
+        (CHUNK_PIXELS / (image.height * image.width)).clamp(1, CHUNK)
+    }
+
+    /// Noise levels, and what an error at a level counts.
+    pub(crate) fn preconditioning(&self) -> &Preconditioning {
+        &self.preconditioning
     }
 
     /// D(x; sigma, label). Gradients flow to `x` but not to the weights.
@@ -88,23 +139,28 @@ impl Denoiser {
     }
 
     fn with_params(&self, params: Params) -> Self {
-        Self { config: self.config.clone(), network: self.network.clone(), params }
+        Self {
+            config: self.config.clone(),
+            preconditioning: self.preconditioning.clone(),
+            network: self.network.clone(),
+            params,
+        }
     }
 
     fn precondition(&self, weights: &[Tensor], x: &Tensor, sigma: &Tensor, label: &Tensor) -> Tensor {
-        let data = self.config.noise.sigma_data;
-        let variance = sigma.square() + data * data;
-        let c_skip = variance.reciprocal() * (data * data);
-        let c_in = variance.rsqrt();
-        let c_out = sigma * &c_in * data;
-        let c_noise = sigma.log() / 4.0;
-        c_skip * x + c_out * self.network.forward(weights, &(c_in * x), &c_noise, label)
+        let coefficients = self.preconditioning.coefficients(sigma);
+        let told = if self.network.counts_timesteps() { self.preconditioning.timesteps(sigma) } else { None };
+        let told = told.unwrap_or_else(|| sigma.log() / 4.0);
+        let output = self.network.forward(weights, &coefficients.scale(x), &told, label);
+        coefficients.combine(x, output)
     }
 }
 
-/// The tensors that a file of this layout must hold.
+/// The tensors that a file of this layout must hold: first the weights, then the constants.
 pub(crate) fn expected(layout: &Layout) -> Vec<Expected> {
-    layout.entries().iter().map(|entry| Expected::new(&entry.name, &entry.shape, Kind::Float)).collect()
+    let weights = layout.entries().iter().map(|entry| (&entry.name, &entry.shape));
+    let constants = layout.constants().iter().map(|constant| (&constant.name, &constant.shape));
+    weights.chain(constants).map(|(name, shape)| Expected::new(name, shape, Kind::Float)).collect()
 }
 
 fn build(config: &ModelConfig) -> Result<(Network, Layout)> {

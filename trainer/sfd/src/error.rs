@@ -62,6 +62,8 @@ pub enum WeightsError {
     Type { name: String, found: String, expected: &'static str },
     #[error("tensor {0} holds a value that is not finite")]
     NotFinite(String),
+    #[error("tensor {name} must be {expected} in every place: another value belongs to another architecture")]
+    Constant { name: String, expected: String },
     #[error("the header does not say what the file is: {0}")]
     Header(String),
 }

@@ -5,9 +5,6 @@ use crate::denoiser::Denoiser;
 use crate::noise::{Noise, Stream};
 use tch::{Kind, Tensor, no_grad};
 
-/// Most samples that pass through a network at once, to bound memory.
-const CHUNK: i64 = 1024;
-
 /// Images under `label`, with pixels in [-1, 1]. What is measured, shown and served all comes from here: measuring
 /// anything else than what is served would prove nothing.
 ///
@@ -25,7 +22,8 @@ pub(crate) fn to_image(samples: &Tensor) -> Tensor {
 /// Samples as the networks see them in training, without gradients; see [`generate`].
 pub(crate) fn denoise_latent(model: &Denoiser, latent: &Tensor, label: &Tensor) -> Tensor {
     no_grad(|| {
-        let chunks = latent.split(CHUNK, 0).into_iter().zip(label.split(CHUNK, 0));
+        let chunk = model.chunk();
+        let chunks = latent.split(chunk, 0).into_iter().zip(label.split(chunk, 0));
         let images: Vec<Tensor> = chunks
             .map(|(latent, label)| {
                 let (x, sigma) = start(model, &latent);
@@ -71,7 +69,7 @@ pub(crate) fn generate_trainable(model: &Denoiser, latent: &Tensor, label: &Tens
 }
 
 fn start(model: &Denoiser, latent: &Tensor) -> (Tensor, Tensor) {
-    let sigma_init = model.config().noise.sigma_init;
+    let sigma_init = model.preconditioning().initial_level();
     (latent * sigma_init, Tensor::full([latent.size()[0], 1], sigma_init, (latent.kind(), latent.device())))
 }
 

@@ -1,4 +1,5 @@
-//! Score Forgetting Distillation (SFD, arXiv 2409.11219) for diffusion models in EDM form (arXiv 2206.00364), on libtorch.
+//! Score Forgetting Distillation (SFD, arXiv 2409.11219) for diffusion models in EDM's form (arXiv 2206.00364) or
+//! in discrete time, on libtorch.
 //!
 //! Three networks of one form: the teacher phi (frozen), the fake score psi and the one-step generator theta. Stage 1
 //! distils the teacher into a generator; stage 2 makes it forget labels. Neither reads training data: the teacher is the
@@ -23,12 +24,16 @@ mod ema;
 pub mod error;
 mod frechet;
 pub mod generator;
+#[cfg(test)]
+mod golden;
 pub mod judge;
+mod layers;
 pub mod loss;
 pub mod measure;
 mod network;
 pub mod noise;
 mod params;
+mod preconditioning;
 pub mod probes;
 pub mod sampler;
 pub mod settings;
@@ -39,11 +44,15 @@ mod step;
 pub mod teach;
 #[cfg(test)]
 mod testing;
+pub mod timesteps;
 pub mod training;
 mod weights;
 
 pub use concept::{Concept, Override, Replacement, Target};
-pub use config::{ImageShape, MlpConfig, ModelConfig, NoiseConfig};
+pub use config::{
+    AdmUnetConfig, Betas, DdpmUnetConfig, DiscreteConfig, ImageShape, MlpConfig, ModelConfig, NetworkConfig,
+    NoiseConfig, Parametrisation, SongUnetConfig,
+};
 pub use denoiser::Denoiser;
 pub use error::{ConceptError, Error, Result, WeightsError};
 pub use judge::Judge;

@@ -1,90 +1,70 @@
-//! The raw network F(x, c_noise, label): a residual multi-layer perceptron for small images.
+//! The raw network F(x, told, label), whatever its kind.
 //!
-//! Every block normalises its stream and lets the condition (noise level plus label) scale and shift it. There is no
-//! null label: a condition that training never overrides could still show what was forgotten.
+//! A network holds the places of its parameters; the parameters themselves are kept apart and passed in. Images are rows
+//! of pixels outside of this file and [B, C, H, W] inside of the U-Nets.
 
-use crate::config::ModelConfig;
-use crate::params::{Init, Layout, Linear};
+mod adm_unet;
+mod ddpm_unet;
+mod edm_block;
+mod edm_unet;
+mod mlp;
+mod song_unet;
+#[cfg(test)]
+mod tests;
+
+use self::{adm_unet::AdmUnet, ddpm_unet::DdpmUnet, mlp::Mlp, song_unet::SongUnet};
+use crate::config::{ImageShape, ModelConfig, NetworkConfig};
+use crate::params::Layout;
 use tch::Tensor;
 
-/// Lowest and highest frequency by which a noise level is described, in radians per unit of c_noise.
-const FREQUENCIES: (f64, f64) = (0.5, 64.0);
-const NORM_EPSILON: f64 = 1e-5;
-/// Bound of the uniform distribution from which label embeddings start: standard deviation one.
-const LABEL_BOUND: f64 = 1.732_050_8;
-
-/// The places of all parameters; the parameters themselves are kept apart and passed in.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
-    width: i64,
-    frequencies: Vec<f64>,
-    input: Linear,
-    noise: Linear,
-    labels: usize,
-    modulation: Linear,
-    blocks: Vec<Block>,
-    output: Linear,
+    image: ImageShape,
+    classes: i64,
+    kind: Kind,
 }
 
 #[derive(Debug, Clone)]
-struct Block {
-    inner: Linear,
-    outer: Linear,
+enum Kind {
+    Mlp(Mlp),
+    Ddpm(Box<DdpmUnet>),
+    Song(SongUnet),
+    Adm(AdmUnet),
 }
 
 impl Network {
-    /// Builds the network of `config` and adds its parameters to `layout`.
+    /// Builds the network of a valid `config` and adds its parameters to `layout`.
     pub(crate) fn new(config: &ModelConfig, layout: &mut Layout) -> Self {
-        let (net, pixels) = (&config.network, config.image.pixels());
-        let block = |layout: &mut Layout, index: i64| Block {
-            inner: Linear::new(layout, &format!("blocks.{index}.inner"), net.width, net.width),
-            outer: Linear::zeros(layout, &format!("blocks.{index}.outer"), net.width, net.width),
+        let kind = match &config.network {
+            NetworkConfig::Mlp(net) => Kind::Mlp(Mlp::new(config, net, layout)),
+            NetworkConfig::DdpmUnet(net) => Kind::Ddpm(Box::new(DdpmUnet::new(config, net, layout))),
+            NetworkConfig::SongUnet(net) => Kind::Song(SongUnet::new(config, net, layout)),
+            NetworkConfig::AdmUnet(net) => Kind::Adm(AdmUnet::new(config, net, layout)),
         };
-        let shape = [config.classes(), net.embedding];
-        Self {
-            width: net.width,
-            frequencies: frequencies(net.frequencies),
-            input: Linear::new(layout, "input", pixels, net.width),
-            noise: Linear::new(layout, "noise", 2 * net.frequencies, net.embedding),
-            labels: layout.add("labels.weight".to_owned(), &shape, Init::Uniform(LABEL_BOUND)),
-            modulation: Linear::new(layout, "modulation", net.embedding, 2 * net.width * (net.blocks + 1)),
-            blocks: (0..net.blocks).map(|index| block(layout, index)).collect(),
-            output: Linear::zeros(layout, "output", net.width, pixels),
-        }
+        Self { image: config.image, classes: config.classes(), kind }
+    }
+
+    /// Whether discrete time is told to the network as the timestep. Otherwise it is told ln(sigma) / 4 in any case.
+    pub(crate) fn counts_timesteps(&self) -> bool {
+        !matches!(self.kind, Kind::Mlp(_))
+    }
+
+    /// The label that stands for none, in networks that can be asked without a condition.
+    pub(crate) fn null_label(&self) -> Option<i64> {
+        (!matches!(self.kind, Kind::Mlp(_))).then_some(self.classes)
     }
 
     /// # Shapes
-    /// x: [B, pixels]; c_noise: [B, 1]; label: [B] whole numbers -> [B, pixels]
-    pub(crate) fn forward(&self, weights: &[Tensor], x: &Tensor, c_noise: &Tensor, label: &Tensor) -> Tensor {
-        let condition = self.modulation.forward(weights, &self.condition(weights, c_noise, label));
-        let mut modulations = condition.chunk(self.blocks.len() as i64 + 1, 1).into_iter();
-        let mut modulated = |h: &Tensor| {
-            let parts = modulations.next().map(|part| part.chunk(2, 1)).expect("one modulation per block");
-            let normed = h.layer_norm([self.width], None::<&Tensor>, None::<&Tensor>, NORM_EPSILON, false);
-            parts[1].addcmul(&normed, &(&parts[0] + 1.0))
-        };
-        let h = self.blocks.iter().fold(self.input.forward(weights, x), |h, block| {
-            let inner = block.inner.forward(weights, &modulated(&h)).silu();
-            &h + block.outer.forward(weights, &inner)
-        });
-        self.output.forward(weights, &modulated(&h))
+    /// x: [B, pixels]; told: [B, 1], or [1, 1] for all; label: [B] whole numbers -> [B, pixels]
+    pub(crate) fn forward(&self, weights: &[Tensor], x: &Tensor, told: &Tensor, label: &Tensor) -> Tensor {
+        let image = x.view([-1, self.image.channels, self.image.height, self.image.width]);
+        let each = told.expand([image.size()[0], 1], false);
+        match &self.kind {
+            Kind::Mlp(net) => net.forward(weights, x, told, label),
+            Kind::Ddpm(net) => net.forward(weights, &image, &each, label),
+            Kind::Song(net) => net.forward(weights, &image, &each, label),
+            Kind::Adm(net) => net.forward(weights, &image, &each, label),
+        }
+        .flatten(1, -1)
     }
-
-    /// What the noise level and the label say together: [B, embedding].
-    fn condition(&self, weights: &[Tensor], c_noise: &Tensor, label: &Tensor) -> Tensor {
-        let frequencies =
-            Tensor::from_slice(&self.frequencies).to_kind(c_noise.kind()).to_device(c_noise.device());
-        let phase = c_noise * frequencies;
-        let noise = self.noise.forward(weights, &Tensor::cat(&[phase.cos(), phase.sin()], 1));
-        // A product with one-hot rows instead of a look-up: its backward pass is deterministic on every device.
-        let table = &weights[self.labels];
-        (noise + label.one_hot(table.size()[0]).to_kind(table.kind()).matmul(table)).silu()
-    }
-}
-
-/// `count` frequencies, evenly spaced on a logarithmic scale.
-fn frequencies(count: i64) -> Vec<f64> {
-    let (low, high) = FREQUENCIES;
-    let step = (high / low).ln() / (count - 1).max(1) as f64;
-    (0..count).map(|i| low * (step * i as f64).exp()).collect()
 }

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Init {
     Zeros,
+    Ones,
     /// Uniform in (-bound, bound).
     Uniform(f64),
 }
@@ -29,6 +30,15 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Layout {
     entries: Vec<Entry>,
+    constants: Vec<Constant>,
+}
+
+/// A tensor that belongs to the architecture: checkpoints hold it, and every value of it is the same in all of them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Constant {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<i64>,
+    pub(crate) value: f32,
 }
 
 impl Layout {
@@ -38,6 +48,14 @@ impl Layout {
             Entry { name, shape: shape.to_vec(), init, offset: self.len(), len: shape.iter().product() };
         self.entries.push(entry);
         self.entries.len() - 1
+    }
+
+    pub(crate) fn add_constant(&mut self, name: String, shape: &[i64], value: f32) {
+        self.constants.push(Constant { name, shape: shape.to_vec(), value });
+    }
+
+    pub(crate) fn constants(&self) -> &[Constant] {
+        &self.constants
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {
@@ -76,6 +94,7 @@ impl Params {
             .enumerate()
             .map(|(index, entry)| match entry.init {
                 Init::Zeros => Tensor::zeros([entry.len], (Kind::Float, Device::Cpu)),
+                Init::Ones => Tensor::ones([entry.len], (Kind::Float, Device::Cpu)),
                 Init::Uniform(bound) => noise.signed(index as u64, entry.len, Kind::Float) * bound,
             })
             .collect();
@@ -138,7 +157,7 @@ impl Params {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Linear {
     weight: usize,
-    bias: usize,
+    bias: Option<usize>,
 }
 
 impl Linear {
@@ -152,15 +171,26 @@ impl Linear {
         Self::with_init(layout, name, inputs, outputs, Init::Zeros)
     }
 
-    fn with_init(layout: &mut Layout, name: &str, inputs: i64, outputs: i64, init: Init) -> Self {
-        let weight = layout.add(format!("{name}.weight"), &[outputs, inputs], init);
+    /// Starts with these weights and no bias.
+    pub(crate) fn with_init(layout: &mut Layout, name: &str, inputs: i64, outputs: i64, init: Init) -> Self {
+        let bare = Self::without_bias(layout, name, inputs, outputs, init);
         let bias = layout.add(format!("{name}.bias"), &[outputs], Init::Zeros);
-        Self { weight, bias }
+        Self { bias: Some(bias), ..bare }
+    }
+
+    pub(crate) fn without_bias(
+        layout: &mut Layout,
+        name: &str,
+        inputs: i64,
+        outputs: i64,
+        init: Init,
+    ) -> Self {
+        Self { weight: layout.add(format!("{name}.weight"), &[outputs, inputs], init), bias: None }
     }
 
     /// # Shapes
     /// x: [B, inputs] -> [B, outputs]
     pub(crate) fn forward(&self, weights: &[Tensor], x: &Tensor) -> Tensor {
-        x.linear(&weights[self.weight], Some(&weights[self.bias]))
+        x.linear(&weights[self.weight], self.bias.map(|bias| &weights[bias]))
     }
 }

@@ -1,36 +1,70 @@
-//! The teacher's sampler: Heun's second-order method on the probability flow (EDM, algorithm 1 without churn).
+//! Samplers of many steps, along the probability flow: the teacher's Heun method (EDM, arXiv 2206.00364, algorithm 1
+//! without churn), and DDIM (arXiv 2010.02502), by which people sample discrete-time models.
 
 use crate::denoiser::Denoiser;
 use crate::generator::to_image;
 use crate::sigma;
-use tch::{Kind, Tensor, no_grad};
-
-/// Most samples that pass through a network at once, to bound memory.
-const CHUNK: i64 = 1024;
+use tch::{Tensor, no_grad};
 
 /// Images under `label`, with pixels in [-1, 1]: `2 * steps - 1` evaluations of the network.
 ///
 /// # Shapes
 /// latent: [B, pixels] standard normal; label: [B] whole numbers -> [B, pixels]
 pub fn heun(model: &Denoiser, latent: &Tensor, label: &Tensor, steps: i64) -> Tensor {
+    to_image(&heun_samples(model, latent, label, steps))
+}
+
+/// As [`heun`], with pixels as the network sees them.
+pub(crate) fn heun_samples(model: &Denoiser, latent: &Tensor, label: &Tensor, steps: i64) -> Tensor {
     let levels = sigma::sampler_levels(&model.config().noise, steps);
-    let sample = |latent: &Tensor, label: &Tensor| {
-        let denoise = |x: &Tensor, sigma: f64| {
-            let sigma = Tensor::full([x.size()[0], 1], sigma, (Kind::Float, x.device()));
-            model.denoise(x, &sigma, label)
-        };
-        integrate(denoise, latent, &levels)
-    };
+    in_chunks(model, latent, label, |denoise, latent| integrate(denoise, &(latent * levels[0]), &levels))
+}
+
+/// Images under `label`, with pixels in [-1, 1], without noise on the way: `steps` evaluations of the network, at evenly
+/// spaced timesteps if the model's time is discrete.
+///
+/// # Shapes
+/// latent: [B, pixels] standard normal; label: [B] whole numbers -> [B, pixels]
+pub fn ddim(model: &Denoiser, latent: &Tensor, label: &Tensor, steps: i64) -> Tensor {
+    to_image(&ddim_samples(model, latent, label, steps))
+}
+
+/// As [`ddim`], with pixels as the network sees them.
+pub(crate) fn ddim_samples(model: &Denoiser, latent: &Tensor, label: &Tensor, steps: i64) -> Tensor {
+    let levels = model.preconditioning().ddim_levels(steps);
+    let scale = model.preconditioning().noise_scale(levels[0]);
+    in_chunks(model, latent, label, |denoise, latent| {
+        levels.windows(2).fold(latent * scale, |x, pair| {
+            let denoised = denoise(&x, pair[0]);
+            &denoised + (x - &denoised) * (pair[1] / pair[0])
+        })
+    })
+}
+
+/// Samples a part of the batch at a time, without gradients. `sample` is given the denoiser, which takes an image and its level.
+fn in_chunks(
+    model: &Denoiser,
+    latent: &Tensor,
+    label: &Tensor,
+    sample: impl Fn(&dyn Fn(&Tensor, f64) -> Tensor, &Tensor) -> Tensor,
+) -> Tensor {
     no_grad(|| {
-        let chunks = latent.split(CHUNK, 0).into_iter().zip(label.split(CHUNK, 0));
-        to_image(&Tensor::cat(&chunks.map(|(latent, label)| sample(&latent, &label)).collect::<Vec<_>>(), 0))
+        let chunk = model.chunk();
+        let chunks = latent.split(chunk, 0).into_iter().zip(label.split(chunk, 0));
+        let samples = chunks.map(|(latent, label)| {
+            let denoise = |x: &Tensor, sigma: f64| {
+                model.denoise(x, &Tensor::full([x.size()[0], 1], sigma, (x.kind(), x.device())), &label)
+            };
+            sample(&denoise, &latent)
+        });
+        Tensor::cat(&samples.collect::<Vec<_>>(), 0)
     })
 }
 
 /// Follows dx/dsigma = (x - D(x; sigma)) / sigma through `levels`, from noise at the first to an image at the last.
-fn integrate(denoise: impl Fn(&Tensor, f64) -> Tensor, latent: &Tensor, levels: &[f64]) -> Tensor {
+fn integrate(denoise: impl Fn(&Tensor, f64) -> Tensor, noise: &Tensor, levels: &[f64]) -> Tensor {
     let slope = |x: &Tensor, sigma: f64| (x - denoise(x, sigma)) / sigma;
-    let mut x = latent * levels[0];
+    let mut x = noise.shallow_clone();
     for pair in levels.windows(2) {
         let (now, next) = (pair[0], pair[1]);
         let first = slope(&x, now);
@@ -45,7 +79,7 @@ mod tests {
     use super::*;
     use crate::config::NoiseConfig;
     use crate::noise::{Noise, Stream};
-    use tch::Device;
+    use tch::{Device, Kind};
 
     /// For normal data with mean m and deviation s the best denoiser is known, and the flow from the highest level ends
     /// at m + s * latent, up to the discretisation and the finite highest level.
@@ -58,7 +92,7 @@ mod tests {
         };
         let latent = Noise::new(1, Stream::MeasureLatent).normal(0, 50, 4, Device::Cpu).to_kind(Kind::Double);
         let levels = sigma::sampler_levels(&NoiseConfig::default(), 64);
-        let error = integrate(oracle, &latent, &levels) - (&latent * deviation + mean);
+        let error = integrate(oracle, &(&latent * levels[0]), &levels) - (&latent * deviation + mean);
         assert!(error.abs().max().double_value(&[]) < 0.01);
     }
 }

@@ -1,4 +1,4 @@
-//! One iteration of Score Forgetting Distillation (SFD, arXiv 2409.11219) on EDM-parametrised networks.
+//! One iteration of Score Forgetting Distillation (SFD, arXiv 2409.11219).
 //!
 //! The teacher phi is frozen. The fake score psi learns to denoise what the generator theta emits, under the labels that
 //! theta was asked for. The generator moves to where the teacher's score and the fake score agree. The one ingredient
@@ -13,7 +13,6 @@ use crate::denoiser::Denoiser;
 use crate::generator::{denoise_latent, generate_trainable};
 use crate::loss;
 use crate::noise::{Noise, Stream};
-use crate::sigma;
 use tch::{Device, Kind, Tensor};
 
 #[cfg(test)]
@@ -74,8 +73,9 @@ impl Batch {
         let labels = |labels: &[i64]| Tensor::from_slice(labels).to_device(device);
         let pixels = teacher.config().image.pixels();
         let normal = |stream, columns| Noise::new(seed, stream).normal(first, size, columns, device);
-        let levels = Noise::new(seed, Stream::GeneratorSigma).uniform(first, size).into_iter();
-        let levels: Vec<f64> = levels.map(|u| sigma::generator_level(&teacher.config().noise, u)).collect();
+        let levels = teacher.preconditioning();
+        let generator_levels =
+            levels.generator_levels(&Noise::new(seed, Stream::GeneratorSigma).uniform(first, size));
         Self {
             shape,
             shown: labels(&shown),
@@ -83,12 +83,12 @@ impl Batch {
             weight: weights(shape).to_device(device),
             fake_score: Sample {
                 latent: normal(Stream::FakeLatent, pixels),
-                sigma: sigma::score_levels(&normal(Stream::FakeSigma, 1)),
+                sigma: levels.score_levels(&normal(Stream::FakeSigma, 1)),
                 noise: normal(Stream::FakeNoise, pixels),
             },
             generator: Sample {
                 latent: normal(Stream::GeneratorLatent, pixels),
-                sigma: Tensor::from_slice(&levels).to_kind(Kind::Float).view([size, 1]).to_device(device),
+                sigma: generator_levels.to_device(device),
                 noise: normal(Stream::GeneratorNoise, pixels),
             },
         }
@@ -126,7 +126,7 @@ pub(crate) fn fake_score_loss(fake_score: &Denoiser, generator: &Denoiser, batch
     let clean = denoise_latent(generator, latent, &batch.shown);
     let noisy = loss::perturb(&clean, noise, sigma);
     let denoised = fake_score.denoise_trainable(&noisy, sigma, &batch.shown);
-    batch.reduce(&loss::denoising(&denoised, &clean, sigma, fake_score.config().noise.sigma_data))
+    batch.reduce(&loss::denoising(&denoised, &clean, &fake_score.loss_weight(sigma)))
 }
 
 /// theta's loss: where teacher and fake score disagree about the generator's images, the teacher is right. Leads to

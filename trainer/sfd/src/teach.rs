@@ -8,7 +8,7 @@ use crate::noise::{Noise, Stream};
 use crate::settings::TeachSettings;
 use crate::state::{self, Identity};
 use crate::training::{Meter, Progress, Stage, Training, schedule};
-use crate::{ema, loss, sigma};
+use crate::{ema, loss};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -63,7 +63,7 @@ impl TrainingImages {
     }
 }
 
-/// Denoising score matching in EDM form.
+/// Denoising score matching.
 #[derive(Debug)]
 pub struct Teaching {
     settings: TeachSettings,
@@ -141,10 +141,10 @@ impl Teaching {
         let (clean, label) =
             (self.images.images.index_select(0, &chosen), self.images.labels.index_select(0, &chosen));
         let normal = |stream, columns| Noise::new(self.seed, stream).normal(first, size, columns, device);
-        let sigma = sigma::score_levels(&normal(Stream::TeachSigma, 1));
+        let sigma = self.model.preconditioning().score_levels(&normal(Stream::TeachSigma, 1));
         let noisy = loss::perturb(&clean, &normal(Stream::TeachNoise, clean.size()[1]), &sigma);
         let denoised = self.model.denoise_trainable(&noisy, &sigma, &label);
-        loss::denoising(&denoised, &clean, &sigma, self.model.config().noise.sigma_data).mean(None::<Kind>)
+        loss::denoising(&denoised, &clean, &self.model.loss_weight(&sigma)).mean(None::<Kind>)
     }
 
     fn check(&self) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Models small enough to check by hand or by finite differences.
 
-use crate::config::{ImageShape, MlpConfig, ModelConfig, NoiseConfig};
+use crate::config::{ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation};
 use crate::denoiser::Denoiser;
 use crate::noise::{Noise, Stream};
 use crate::teach::TrainingImages;
@@ -13,7 +13,8 @@ pub(crate) fn tiny() -> ModelConfig {
         image: ImageShape { channels: 1, height: 2, width: 2 },
         labels: ["a", "b", "c", "d"].map(str::to_owned).to_vec(),
         noise: NoiseConfig::default(),
-        network: MlpConfig { width: 6, blocks: 2, embedding: 5, frequencies: 3 },
+        parametrisation: Parametrisation::Edm,
+        network: MlpConfig { width: 6, blocks: 2, embedding: 5, frequencies: 3 }.into(),
     }
 }
 

@@ -86,7 +86,6 @@ pub enum Reason {
     GateError,
     // Serving.
     ServingTargetNotFound,
-    TargetTaken,
     ContainerNotFound,
     RolloutTimedOut,
     DigestMismatch,

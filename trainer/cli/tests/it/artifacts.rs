@@ -3,7 +3,7 @@
 use std::fs;
 
 use lethe_api::contract::{BundleKind, Digest, Failure, Manifest, RecordBody, exit};
-use lethe_sfd::{Denoiser, Device};
+use lethe_sfd::{Denoiser, Device, MlpConfig};
 use lethe_store::Bundle;
 use tempfile::TempDir;
 
@@ -72,7 +72,7 @@ fn a_base_with_a_label_that_the_judge_does_not_recognise_is_refused() {
 #[test]
 fn a_base_of_another_shape_is_refused() {
     let mut wider = tiny();
-    wider.network.width = 24;
+    wider.network = MlpConfig { width: 24, blocks: 1, embedding: 8, frequencies: 4 }.into();
     let bundle = Bundle::new(BundleKind::Teacher, teacher().weights().to_vec(), description(&wider)).unwrap();
     assert_refused(&prepare_from(&bundle, |_| {}), "shape");
 }
@@ -80,7 +80,7 @@ fn a_base_of_another_shape_is_refused() {
 #[test]
 fn a_base_with_a_tensor_too_many_or_too_few_is_refused() {
     let mut deeper = tiny();
-    deeper.network.blocks = 2;
+    deeper.network = MlpConfig { width: 16, blocks: 2, embedding: 8, frequencies: 4 }.into();
     let deep = Denoiser::init(&deeper, 1, Device::Cpu).unwrap().to_bytes();
     let too_many = Bundle::new(BundleKind::Teacher, deep, description(&tiny())).unwrap();
     assert_refused(&prepare_from(&too_many, |_| {}), "does not belong here");

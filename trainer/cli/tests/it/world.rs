@@ -15,8 +15,8 @@ use lethe_api::contract::{
     PlannedTarget, PrepareRecord, PrepareTask, Record, RecordBody, Samples, Task, TaskKind,
 };
 use lethe_sfd::{
-    Denoiser, ImageShape, MlpConfig, ModelConfig, NoiseConfig, TeachSettings, Teaching, Training,
-    TrainingImages,
+    Denoiser, ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation, TeachSettings, Teaching,
+    Training, TrainingImages,
 };
 use lethe_store::{Bundle, Folder, folder_uri};
 use tempfile::TempDir;
@@ -234,7 +234,8 @@ pub(crate) fn tiny() -> ModelConfig {
         image: ImageShape { channels: 1, height: 8, width: 8 },
         labels: ["zero", "one", "two", "three"].map(str::to_owned).to_vec(),
         noise: NoiseConfig::default(),
-        network: MlpConfig { width: 16, blocks: 1, embedding: 8, frequencies: 4 },
+        parametrisation: Parametrisation::Edm,
+        network: MlpConfig { width: 16, blocks: 1, embedding: 8, frequencies: 4 }.into(),
     }
 }
 

@@ -4,7 +4,6 @@ use crate::adam::Adam;
 use crate::denoiser::Denoiser;
 use crate::loss;
 use crate::noise::{Noise, Stream};
-use crate::sigma;
 use tch::{Kind, Tensor};
 
 const BETA1: f64 = 0.9;
@@ -22,7 +21,7 @@ pub(super) struct Lessons<'a> {
 }
 
 impl Lessons<'_> {
-    /// The mean denoising loss (EDM, equation 2) of the batch number `step`, with a graph that leads to the weights.
+    /// The mean denoising loss of the batch number `step`, with a graph that leads to the weights.
     pub(super) fn loss(&self, model: &Denoiser, step: u64) -> Tensor {
         let (device, first) = (model.device(), step * self.batch as u64);
         let count = self.images.size()[0];
@@ -32,10 +31,10 @@ impl Lessons<'_> {
         let (clean, label) = (self.images.index_select(0, &chosen), self.labels.index_select(0, &chosen));
         let normal =
             |stream, columns| Noise::new(self.seed, stream).normal(first, self.batch, columns, device);
-        let sigma = sigma::score_levels(&normal(Stream::ProbeSigma, 1));
+        let sigma = model.preconditioning().score_levels(&normal(Stream::ProbeSigma, 1));
         let noisy = loss::perturb(&clean, &normal(Stream::ProbeNoise, clean.size()[1]), &sigma);
         let denoised = model.denoise_trainable(&noisy, &sigma, &label);
-        loss::denoising(&denoised, &clean, &sigma, model.config().noise.sigma_data).mean(None::<Kind>)
+        loss::denoising(&denoised, &clean, &model.loss_weight(&sigma)).mean(None::<Kind>)
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::concept::{Override, Target};
+use crate::config::MlpConfig;
 use crate::testing::{images, run, tiny};
 use crate::{Device, TeachSettings, Teaching, WeightsError};
 
@@ -154,7 +155,7 @@ fn forgetting_nothing_or_a_foreign_baseline_is_refused() {
     let teacher = teacher();
     assert!(matches!(forgetting(&teacher, &[]), Err(Error::Config { field: "targets", .. })));
     let mut other = tiny();
-    other.network.width += 1;
+    other.network = MlpConfig { width: 7, ..MlpConfig::default() }.into();
     let foreign = || Denoiser::init(&other, 1, Device::Cpu).unwrap();
     let concept = Concept::new(4, &[Target { label: 1, replacement: Override::Random }], None).unwrap();
     let start = Baseline { generator: teacher.duplicate(), fake_score: foreign() };

@@ -3,8 +3,8 @@
 use flate2::read::GzDecoder;
 use lethe_sfd::{
     Baseline, Concept, Denoiser, Device, DistilSettings, Distillation, ForgetSettings, Forgetting,
-    ImageShape, Judge, JudgeSettings, MlpConfig, ModelConfig, NoiseConfig, Reference, ReferenceSettings,
-    TeachSettings, Teaching, Training, TrainingImages, measure,
+    ImageShape, Judge, JudgeSettings, MlpConfig, ModelConfig, NoiseConfig, Parametrisation, Reference,
+    ReferenceSettings, TeachSettings, Teaching, Training, TrainingImages, measure,
 };
 use std::io::Read;
 use std::time::Instant;
@@ -54,7 +54,8 @@ pub fn config() -> ModelConfig {
         image: ImageShape { channels: 1, height: 8, width: 8 },
         labels: (0..10).map(|digit| digit.to_string()).collect(),
         noise: NoiseConfig::default(),
-        network: MlpConfig::default(),
+        parametrisation: Parametrisation::Edm,
+        network: MlpConfig::default().into(),
     }
 }
 
