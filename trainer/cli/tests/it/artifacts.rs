@@ -66,7 +66,7 @@ fn a_base_with_a_weight_that_is_not_a_number_is_refused() {
 #[test]
 fn a_base_with_a_label_that_the_judge_does_not_recognise_is_refused() {
     let ended = prepare_from(&untaught(), |_| {});
-    assert_refused(&ended, "of 400 teacher samples of label \"");
+    assert_refused(&ended, "of 1500 teacher samples of label \"");
 }
 
 #[test]
