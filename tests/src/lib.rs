@@ -11,6 +11,8 @@
 //! something happen.
 
 pub mod audit;
+#[cfg(test)]
+mod bounds;
 mod deaths;
 mod diagnosis;
 pub mod examples;

@@ -30,7 +30,7 @@ const CLUSTER: &str = "lethe-tests";
 /// The namespace with the operator, and with the model that most scenarios share.
 pub const STUDIO: &str = "studio";
 /// Where the base lies in the store.
-const BASE: &str = "base/digits";
+pub const BASE: &str = "base/digits";
 
 /// A running cluster with Lethe in it.
 pub struct Node {

@@ -10,13 +10,14 @@ use lethe_api::{
 };
 use lethe_tests::{
     Place, examples,
-    node::{add_volume, copy},
+    node::{BASE, add_volume, copy},
     place::HasConditions,
     studio::Studio,
     wait,
     world::policy,
 };
-use serde_json::json;
+use serde_json::{Value, json};
+use xtask::{cluster::layout, cmd};
 
 pub async fn a_base_that_is_not_what_it_should_be_is_named(studio: &Studio) -> Result<()> {
     let place = namespace(studio, "bad-bases", "").await?;
@@ -31,12 +32,17 @@ pub async fn a_base_that_is_not_what_it_should_be_is_named(studio: &Studio) -> R
     let length = fs::metadata(&truncated)?.len();
     fs::File::options().write(true).open(&truncated)?.set_len(length / 2)?;
     let pickle = seal(&folder("pickle")?, b"\x80\x02}q\x00(X\x05\x00\x00\x00stepsq\x01K\x01u.")?;
+    let weights = fs::read(real.join(Manifest::WEIGHTS))?;
+    let nan = seal(&folder("nan")?, &with_a_nan(weights.clone()))?;
+    let shapes = seal(&folder("shapes")?, &with_other_shapes(&weights)?)?;
     folder("other")?;
 
     let cases = [
         ("wrong-digest", "other", Digest::of("another base"), "sha256"),
         ("truncated", "truncated", studio.node.base.clone(), "model.safetensors"),
         ("pickle", "pickle", pickle, "pickle"),
+        ("nan", "nan", nan, "not finite"),
+        ("shapes", "shapes", shapes, "shape"),
         ("missing", "nowhere", studio.node.base.clone(), "nowhere"),
     ];
     for (name, base, digest, _) in &cases {
@@ -46,6 +52,8 @@ pub async fn a_base_that_is_not_what_it_should_be_is_named(studio: &Studio) -> R
         let model = not_prepared(&place, name, Reason::BadArtifact).await?;
         let message = prepared_message(&model)?;
         ensure!(message.contains(words), "{name}: the message does not say {words:?}: {message}");
+        let served = model.status.and_then(|status| status.served);
+        ensure!(served.is_none(), "{name}: it is said to serve {served:?}");
     }
     Ok(())
 }
@@ -62,6 +70,25 @@ pub async fn a_store_that_cannot_be_written_is_named(studio: &Studio) -> Result<
     let message = prepared_message(&model)?;
     let says_so = ["denied", "read-only", "cannot write"].iter().any(|words| message.contains(words));
     ensure!(says_so, "the message does not say that the store cannot be written: {message}");
+    Ok(())
+}
+
+pub async fn a_store_that_is_full_is_named(studio: &Studio) -> Result<()> {
+    let folder = studio.node.store("full");
+    fs::create_dir_all(&folder)?;
+    // Room for the base, and not for a copy of it.
+    let inside = Path::new(layout::STORE).join("full").display().to_string();
+    let base = Path::new(layout::STORE).join(BASE).display().to_string();
+    let script = format!(
+        "mount -t tmpfs -o size=$(($(du -sk {base} | cut -f1) + 64))k,mode=0777 none {inside} && \
+         mkdir -p {inside}/base && cp -r {base} {inside}/base/"
+    );
+    cmd::output(&mut studio.node.cluster.exec_command(&["sh", "-c", &script]))?;
+    let place = namespace(studio, "full", "full").await?;
+    apply_model(&place, "crowded", "digits", &studio.node.base).await?;
+    let model = not_prepared(&place, "crowded", Reason::BadConfiguration).await?;
+    let message = prepared_message(&model)?;
+    ensure!(message.contains("full"), "the message does not say that the store is full: {message}");
     Ok(())
 }
 
@@ -99,6 +126,28 @@ async fn not_prepared(place: &Place, name: &str, reason: Reason) -> Result<Diffu
 fn prepared_message(model: &DiffusionModel) -> Result<String> {
     let prepared = ConditionType::Prepared.find(model.conditions()).context("no condition Prepared")?;
     Ok(prepared.message.clone())
+}
+
+/// safetensors: the length of a JSON header as eight bytes, the header, the numbers.
+fn with_a_nan(mut weights: Vec<u8>) -> Vec<u8> {
+    let last = weights.len() - size_of::<f32>();
+    weights[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    weights
+}
+
+/// The same numbers, with every matrix turned.
+fn with_other_shapes(weights: &[u8]) -> Result<Vec<u8>> {
+    let (length, rest) = weights.split_first_chunk::<8>().context("the weights have no header")?;
+    let (header, numbers) = rest.split_at(usize::try_from(u64::from_le_bytes(*length))?);
+    let mut header: serde_json::Map<String, Value> = serde_json::from_slice(header)?;
+    for tensor in header.values_mut() {
+        if let Some(Value::Array(shape)) = tensor.get_mut("shape") {
+            shape.reverse();
+        }
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([&(header.len() as u64).to_le_bytes()[..], &header, numbers].concat())
 }
 
 /// Puts other weights into a bundle, with a manifest that is true of them. Returns its digest.

@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     lethe_tests::scenario::main::<Node>(scenarios![
         artifacts:
             a_base_that_is_not_what_it_should_be_is_named,
-            a_store_that_cannot_be_written_is_named;
+            a_store_that_cannot_be_written_is_named,
+            a_store_that_is_full_is_named;
         whole_loop:
             the_examples_pass_as_they_stand,
             a_request_whose_gates_cannot_pass_changes_nothing_served,

@@ -1,4 +1,6 @@
-//! The exact upper bound on a proportion, for the live samples. Those of the gates are the operator's own.
+//! The exact upper bound on a proportion, for the live samples. Those of the gates are the operator's own: its
+//! library would make xtask, which every clone compiles first, wait for a Kubernetes client. A test of `lethe-tests`
+//! holds the two against each other.
 
 /// One-sided Clopper-Pearson upper bound at 95 % confidence: the largest p under which `hits` or fewer of `n`
 /// would still be seen in 5 % of all cases. 1 where nothing can be said.

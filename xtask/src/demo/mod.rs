@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: the whole loop, real in every part, told while it happens.
 
-mod bound;
+pub mod bound;
 mod diagnosis;
 mod follow;
 mod gates;
