@@ -50,6 +50,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         policy: policy.map(|policy| policy.as_ref().clone()),
         requests: stores.requests_of(&namespace, &name).iter().map(|r| r.as_ref().clone()).collect(),
         runs: runs(context, &namespace, object).await?,
+        rivals: stores.rivals_of(object).iter().map(|rival| rival.as_ref().clone()).collect(),
         deployment,
         reports,
         archived,

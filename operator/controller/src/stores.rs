@@ -85,6 +85,15 @@ impl Stores {
         self.models.get(&ObjectRef::new(name).within(namespace))
     }
 
+    /// Other models with the same serving target.
+    pub fn rivals_of(&self, model: &DiffusionModel) -> Vec<Arc<DiffusionModel>> {
+        let (namespace, name) = (namespace(model), model.name_any());
+        let target = &model.spec.serving.target.name;
+        self.models.state_filter(|m| {
+            in_namespace(m, &namespace) && m.spec.serving.target.name == *target && m.name_any() != name
+        })
+    }
+
     /// The runs of a model.
     pub fn runs_of(&self, namespace: &str, model: &str) -> Vec<Arc<UnlearnRun>> {
         self.runs.state_filter(|run| in_namespace(run, namespace) && run.spec.model == model)
@@ -150,6 +159,9 @@ impl Triggers {
                 let namespace = namespace(model);
                 if matches!(change, Change::Applied(_)) {
                     self.model(&namespace, &model.name_any());
+                }
+                for rival in stores.rivals_of(model) {
+                    self.model(&namespace, &rival.name_any());
                 }
                 for request in stores.requests_of(&namespace, &model.name_any()) {
                     self.request(&namespace, &request.name_any());
@@ -344,6 +356,13 @@ mod tests {
             t.on_child(s, Change::Deleted(&pod));
         });
         assert_eq!(woken, [names(["faces"]), vec![], names(["digits-1"])]);
+    }
+
+    #[tokio::test]
+    async fn a_model_that_goes_wakes_those_that_wait_for_its_target() {
+        let gone = model("earlier", "standard", "faces-server");
+        let woken = woken(|t, s| t.on_model(s, Change::Deleted(&gone)));
+        assert_eq!(woken, [names(["faces"]), vec![], vec![]]);
     }
 
     #[tokio::test]

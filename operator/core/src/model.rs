@@ -34,6 +34,8 @@ pub struct Observed {
     /// Every run of this model. The one that `status.activeRun` names must not be missing only because a
     /// cache lags behind: another one would be started beside it.
     pub runs: Vec<UnlearnRun>,
+    /// Every other model of the namespace that names the same serving target.
+    pub rivals: Vec<DiffusionModel>,
     /// The serving target, not from a cache.
     pub deployment: Option<Deployment>,
     /// What the target's pods say they serve. Asked only if [`wants_reports`].
@@ -70,6 +72,11 @@ pub fn decide(
         return lineage.done();
     }
     let is_prepared = lineage.prepare();
+    if let Some(holder) = holder(&observed.model, &observed.rivals) {
+        let message = taken_by(holder);
+        lineage.conditions.no(ConditionType::Serving, Reason::TargetTaken, message);
+        return lineage.done();
+    }
     // What was forgotten is not served while a model that came back is prepared anew.
     if is_prepared || !lineage.status.ledger.is_empty() {
         serving::step(&mut lineage);
@@ -78,6 +85,23 @@ pub fn decide(
         forgetting::step(&mut lineage);
     }
     lineage.done()
+}
+
+/// The model that has the serving target of `model`, if that is another one: the first that was created, and of
+/// two of the same second the first by name. A model has its target until it is gone.
+fn holder<'a>(model: &DiffusionModel, rivals: &'a [DiffusionModel]) -> Option<&'a DiffusionModel> {
+    let age = |model: &DiffusionModel| (model.creation_timestamp().map(|at| at.0), model.name_any());
+    let elders = rivals.iter().filter(|rival| age(rival) < age(model));
+    elders.min_by_key(|rival| age(rival))
+}
+
+fn taken_by(holder: &DiffusionModel) -> String {
+    format!(
+        "Deployment {:?} serves DiffusionModel {:?}, which was first; delete that model, or create this one anew \
+         with another spec.serving.target",
+        holder.spec.serving.target.name,
+        holder.name_any()
+    )
 }
 
 /// A decision about one lineage under construction.
@@ -344,6 +368,10 @@ impl<'a> Lineage<'a> {
             let message = "nothing had to be forgotten yet";
             return self.conditions.yes(ConditionType::Compliant, Reason::NothingForgotten, message);
         };
+        if holder(&self.observed.model, &self.observed.rivals).is_some() {
+            let message = "nothing of this lineage is served: another model has its target";
+            return self.conditions.yes(ConditionType::Compliant, Reason::NotServed, message);
+        }
         let named = self.observed.deployment.as_ref().and_then(rollout::annotation);
         let passed = |named: &str| {
             // A candidate under way has passed the gates for the whole ledger as well.

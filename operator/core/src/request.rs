@@ -142,6 +142,8 @@ impl Answer<'_> {
         self.status.phase = Some(RequestPhase::Queued);
         let (reason, message) = if self.request.spec.suspend {
             (Reason::Suspended, "spec.suspend is true; set it to false to go on".into())
+        } else if let Some(taken) = without_target(model) {
+            (Reason::WaitingForModel, format!("the model cannot serve: {taken}"))
         } else if let Some(run) = &model.active_run {
             (Reason::WaitingForRun, format!("the model is busy with run {run}"))
         } else {
@@ -255,6 +257,12 @@ impl Answer<'_> {
         ready.message = message;
         self.conditions.copy(&ready);
     }
+}
+
+/// Why nothing is begun for a model whose serving target is another model's.
+fn without_target(model: &DiffusionModelStatus) -> Option<&str> {
+    let serving = ConditionType::Serving.find(&model.conditions)?;
+    (serving.reason == Reason::TargetTaken.to_string()).then_some(&serving.message)
 }
 
 fn unexplained(message: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {

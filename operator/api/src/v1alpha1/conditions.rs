@@ -86,6 +86,7 @@ pub enum Reason {
     GateError,
     // Serving.
     ServingTargetNotFound,
+    TargetTaken,
     ContainerNotFound,
     RolloutTimedOut,
     DigestMismatch,

@@ -199,8 +199,13 @@ impl World {
     }
 
     pub fn model_condition(&self, type_: ConditionType) -> (String, String, String) {
-        let conditions = self.model().status.as_ref().map(|s| &s.conditions[..]).unwrap_or_default();
-        parts(type_.find(conditions))
+        self.condition_of(MODEL, type_)
+    }
+
+    /// Status, reason and message of a model's condition.
+    pub fn condition_of(&self, model: &str, type_: ConditionType) -> (String, String, String) {
+        let status = self.cluster.models.get(model).and_then(|model| model.status.as_ref());
+        parts(type_.find(status.map(|status| &status.conditions[..]).unwrap_or_default()))
     }
 
     /// Status, reason and message of a request's condition.

@@ -3,7 +3,7 @@
 use lethe_api::v1alpha1::{ConditionType, Reason, RequestPhase};
 
 use crate::{
-    script::{everywhere, fixed, play},
+    script::{crashes, everywhere, fixed, play},
     trainer::digest,
     world::World,
 };
@@ -138,4 +138,59 @@ fn a_target_that_vanishes_during_a_roll_out_ends_it() {
     });
     world.ended("forget-three", RequestPhase::Failed, Reason::RolloutTimedOut, "does not exist");
     assert!(world.ledger().is_empty());
+}
+
+/// A second model whose name comes first, with the same target, created a second later.
+fn rival() -> lethe_api::v1alpha1::DiffusionModel {
+    let mut rival = crate::script::model(lethe_api::v1alpha1::InitialServing::Baseline);
+    rival.metadata.name = Some("another".into());
+    rival
+}
+
+#[test]
+fn a_target_that_serves_another_model_is_left_alone_until_that_model_is_gone() {
+    let claim = |world: &mut World| {
+        world.ready();
+        world.now += jiff::SignedDuration::from_secs(1);
+        world.apply_model(rival());
+        world.ask("first", &["3"], fixed("8"));
+    };
+    let world = crashes(&claim);
+    world.ended("first", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let served = world.model().status.as_ref().unwrap().ledger[0].digest.clone();
+    assert_eq!(world.named_bundle(), Some(served), "the first model is served as before");
+    assert!(world.model_is(ConditionType::Ready) && world.model_is(ConditionType::Compliant));
+    assert_eq!(world.audit.served.len(), 2, "its baseline and its candidate, nothing of the second model");
+    for type_ in [ConditionType::Serving, ConditionType::Ready] {
+        let (status, reason, message) = world.condition_of("another", type_);
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "TargetTaken"));
+        assert!(message.contains("DiffusionModel \"digits\""), "{message}");
+    }
+    let mut world = World::new();
+    world.ready();
+    world.now += jiff::SignedDuration::from_secs(1);
+    world.apply_model(rival());
+    world.settle();
+    world.delete_model();
+    world.settle();
+    let (status, _, message) = world.condition_of("another", ConditionType::Ready);
+    assert_eq!(status, "True", "{message}");
+}
+
+#[test]
+fn a_request_for_a_model_without_a_target_says_what_it_waits_for() {
+    let mut world = World::new();
+    world.ready();
+    world.now += jiff::SignedDuration::from_secs(1);
+    world.apply_model(rival());
+    world.settle();
+    let mut request = crate::script::request("forget-five", &["5"], fixed("8"));
+    request.spec.model_ref.name = "another".into();
+    world.admit(&mut request);
+    world.change(|cluster| cluster.requests.insert("forget-five".into(), request));
+    world.settle();
+    let (_, reason, message) = world.condition("forget-five", ConditionType::Ready);
+    assert_eq!(reason, "WaitingForModel");
+    assert!(message.contains("DiffusionModel \"digits\", which was first"), "{message}");
+    assert_eq!(world.audit.runs_created.len(), 2, "one to prepare each model");
 }

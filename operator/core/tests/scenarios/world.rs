@@ -270,6 +270,10 @@ impl World {
         }
         let requests = self.cached(Cache::Requests).requests.values();
         let archived = self.cluster.config_maps.get(&names::ledger_archive(&name));
+        let rivals = self.cached(Cache::Models).models.values();
+        let is_rival = |rival: &&DiffusionModel| {
+            rival.name_any() != name && rival.spec.serving.target == object.spec.serving.target
+        };
         let deployment =
             self.cluster.deployment.clone().filter(|d| d.name_any() == object.spec.serving.target.name);
         let served = match &self.lie {
@@ -283,6 +287,7 @@ impl World {
             policy: self.find(Cache::Policies, |c| c.policies.get(&object.spec.policy_ref.name)),
             requests: requests.filter(|r| r.spec.model_ref.name == name).cloned().collect(),
             runs,
+            rivals: rivals.filter(is_rival).cloned().collect(),
             deployment,
             reports: if asks { vec![report("digits-a"), report("digits-b")] } else { vec![] },
             archived: archived.map(|map| model::read_archive(map).expect("an archive can be read")),
