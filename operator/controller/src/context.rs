@@ -7,7 +7,7 @@ use kube_runtime::events::Recorder;
 use lethe_core::Installation;
 
 use crate::{
-    journal::Journal, leader::Leadership, metrics::Metrics, probe::Prober, progress::ProgressReader,
+    journal::Journal, leader::Leadership, metrics::Metrics, progress::ProgressReader, serving::Inquiry,
     stores::Stores,
 };
 
@@ -19,7 +19,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub recorder: Recorder,
     pub installation: Arc<Installation>,
-    pub prober: Prober,
+    pub inquiry: Arc<Inquiry>,
     pub progress: Arc<ProgressReader>,
     pub journal: Arc<Journal>,
     pub stores: Stores,

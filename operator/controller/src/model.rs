@@ -11,7 +11,6 @@ use crate::{
     context::Context,
     controller::Kind,
     error::{Error, Result},
-    serving,
 };
 
 impl Kind for DiffusionModel {
@@ -37,7 +36,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     let deployment = deployment(context, &namespace, &object.spec.serving.target.name).await?;
     let reports = match &deployment {
         Some(target) if model::wants_reports(object) => {
-            serving::reports(&context.client, &context.prober, object, target).await?
+            context.inquiry.reports(&context.client, object, target).await?
         }
         _ => Vec::new(),
     };

@@ -1,9 +1,18 @@
 //! What the pods of a serving target say they serve.
 
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams, core::Selector};
-use lethe_api::{Digest, v1alpha1::DiffusionModel};
+use lethe_api::{
+    Digest,
+    v1alpha1::{DiffusionModel, RolloutState},
+};
 use lethe_core::rollout::PodReport;
 use serde::Deserialize;
 
@@ -20,8 +29,63 @@ struct Metadata {
     digest: Digest,
 }
 
-/// Asks every pod of the target that is ready. They are listed afresh, since a rollout is decided by them.
-pub async fn reports(
+/// An answer counts as long, as long as nothing is heard of the Deployment: a run at work wakes its model every
+/// few seconds.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// Asks pods what they serve, and remembers the answers for a moment.
+pub struct Inquiry {
+    prober: Prober,
+    /// By the uid of the model.
+    answers: Mutex<HashMap<String, Answer>>,
+}
+
+struct Answer {
+    at: Instant,
+    /// The version of the Deployment whose pods were asked.
+    target: Option<String>,
+    reports: Vec<PodReport>,
+}
+
+impl Inquiry {
+    pub fn new(prober: Prober) -> Self {
+        Self { prober, answers: Mutex::default() }
+    }
+
+    /// What every pod of the target says that is ready. Afresh during a roll-out, which is decided by it.
+    pub async fn reports(
+        &self,
+        client: &Client,
+        model: &DiffusionModel,
+        target: &Deployment,
+    ) -> Result<Vec<PodReport>> {
+        let uid = model.uid().unwrap_or_default();
+        let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
+        let decides = rollout.is_some_and(|rollout| rollout.state == RolloutState::Progressing);
+        if let Some(known) = self.known(&uid, target).filter(|_| !decides) {
+            return Ok(known);
+        }
+        let reports = ask(client, &self.prober, model, target).await?;
+        let answer =
+            Answer { at: Instant::now(), target: target.resource_version(), reports: reports.clone() };
+        self.lock().insert(uid, answer);
+        Ok(reports)
+    }
+
+    fn known(&self, uid: &str, target: &Deployment) -> Option<Vec<PodReport>> {
+        let mut answers = self.lock();
+        answers.retain(|_, answer| answer.at.elapsed() < FRESH);
+        let answer = answers.get(uid)?;
+        (answer.target == target.resource_version()).then(|| answer.reports.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Answer>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks every pod of the target that is ready. They are listed afresh.
+async fn ask(
     client: &Client,
     prober: &Prober,
     model: &DiffusionModel,
@@ -81,6 +145,22 @@ mod tests {
         assert!(!is_ready(&pod("False", None)));
         assert!(!is_ready(&pod("True", Some("2026-11-24T21:00:00Z"))));
         assert!(!is_ready(&Pod::default()));
+    }
+
+    #[test]
+    fn an_answer_counts_for_the_version_of_the_deployment_that_was_asked() {
+        let target = |version: &str| -> Deployment {
+            serde_json::from_value(json!({"metadata": {"resourceVersion": version}})).unwrap()
+        };
+        let inquiry = Inquiry::new(Prober::new());
+        let answer = |at| Answer { at, target: Some("7".into()), reports: Vec::new() };
+        inquiry.lock().insert("uid".into(), answer(Instant::now()));
+        assert!(inquiry.known("uid", &target("7")).is_some());
+        assert!(inquiry.known("uid", &target("8")).is_none());
+        assert!(inquiry.known("another", &target("7")).is_none());
+        inquiry.lock().insert("uid".into(), answer(Instant::now() - FRESH));
+        assert!(inquiry.known("uid", &target("7")).is_none());
+        assert!(inquiry.lock().is_empty(), "an old answer is not kept");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     probe::Prober,
     progress::ProgressReader,
     scope::{Scope, Watching},
+    serving::Inquiry,
 };
 
 /// What is half done when the operator is asked to stop may take this long to end.
@@ -90,6 +91,7 @@ fn start_controllers(
     let installation = Arc::new(args.installation());
     let prober = Prober::new();
     let progress = Arc::new(ProgressReader::new(prober.clone()));
+    let inquiry = Arc::new(Inquiry::new(prober));
     let journal = Arc::new(Journal::default());
     let concurrency = (args.concurrency / scopes.len().try_into().unwrap_or(u16::MAX)).max(1);
     let mut tasks = JoinSet::new();
@@ -100,7 +102,7 @@ fn start_controllers(
             metrics: watching.metrics.clone(),
             recorder: recorder.clone(),
             installation: installation.clone(),
-            prober: prober.clone(),
+            inquiry: inquiry.clone(),
             progress: progress.clone(),
             journal: journal.clone(),
             stores: stores.clone(),

@@ -44,10 +44,11 @@ pub struct Observed {
     pub archived: Option<ArchivedLedger>,
 }
 
-/// Whether the pods have to be asked what they serve.
+/// Whether the pods have to be asked what they serve: once a first roll-out has begun, whenever the model is
+/// looked at. A template that overrides the annotation must not go unnoticed.
 pub fn wants_reports(model: &DiffusionModel) -> bool {
-    let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
-    rollout.is_some_and(|rollout| rollout.state == RolloutState::Progressing)
+    let is_served = |status: &DiffusionModelStatus| status.rollout.is_some() || !status.ledger.is_empty();
+    model.status.as_ref().is_some_and(is_served)
 }
 
 /// Whether the archived ledger has to be read: it may have to be restored, or brought up to date.
@@ -374,11 +375,16 @@ impl<'a> Lineage<'a> {
         }
         let named = self.observed.deployment.as_ref().and_then(rollout::annotation);
         let passed = |named: &str| {
-            // A candidate under way has passed the gates for the whole ledger as well.
-            let candidate = self.status.rollout.as_ref().filter(|_| self.is_rolling_out());
+            // A candidate under way, or just taken back, has passed the gates for the whole ledger as well.
+            let candidate = self.status.rollout.as_ref().filter(|rollout| rollout.run.is_some());
             named == last.digest.as_str() || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
         };
+        let other = rollout::other_than(&self.observed.reports, |digest| passed(digest.as_str()));
         match named {
+            _ if other.is_some() => {
+                let message = format!("{}, which does not honour the ledger", other.unwrap_or_default());
+                self.conditions.no(ConditionType::Compliant, Reason::DigestMismatch, message);
+            }
             None => self.conditions.yes(ConditionType::Compliant, Reason::NotServed, "nothing is served"),
             Some(named) if passed(named) => {
                 let message = format!("{forgotten} labels are forgotten by what is served");

@@ -133,6 +133,14 @@ pub fn settled(deployment: &Deployment) -> Result<usize, String> {
     Ok(usize::try_from(wanted).unwrap_or_default())
 }
 
+/// The first pod that says that it serves something that may not be served, in words.
+pub fn other_than(reports: &[PodReport], may_be_served: impl Fn(&Digest) -> bool) -> Option<String> {
+    let told = |report: &PodReport| report.digest.clone().ok().filter(|digest| !may_be_served(digest));
+    reports.iter().find_map(|report| {
+        told(report).map(|digest| format!("pod {} says that it serves {}", report.pod, digest.short()))
+    })
+}
+
 /// Whether every one of `pods` pods says that it serves `digest`.
 pub fn confirmed(reports: &[PodReport], pods: usize, digest: &Digest) -> Result<(), String> {
     if reports.is_empty() || reports.len() < pods {

@@ -1,6 +1,8 @@
 //! The part of a lineage's decision that is about what is served.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::time::Duration;
+
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time};
 use lethe_api::{
     Digest,
     v1alpha1::{
@@ -17,6 +19,11 @@ use crate::{
 };
 use kube::ResourceExt;
 use lethe_api::contract::{Override, Plan, PlannedTarget, Task};
+
+/// How soon to ask the pods again that all said what they should, if nothing is heard of their Deployment.
+const CONFIRMED: Duration = Duration::from_secs(300);
+/// How soon to ask them again if they did not.
+const UNCONFIRMED: Duration = Duration::from_secs(10);
 
 /// Drives a rollout under way, or keeps what is served as it should be.
 pub(crate) fn step(lineage: &mut Lineage<'_>) {
@@ -111,7 +118,7 @@ fn complete(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     rollout.message = None;
     let digest = rollout.to.clone();
     let short = digest.short().to_owned();
-    lineage.conditions.yes(ConditionType::Serving, Reason::Serving, format!("every pod serves {short}"));
+    lineage.conditions.yes(ConditionType::Serving, Reason::Serving, confirmation(&digest));
     lineage.status.served = Some(Served { digest, short, since: Time(lineage.now) });
     lineage.status.rollout = Some(rollout);
 }
@@ -174,14 +181,39 @@ fn keep(lineage: &mut Lineage<'_>) {
         Ok(deployment) if rollout::reference(deployment).as_ref() != Some(&wanted) => {
             heal(lineage, rollout::reference(deployment), Some(wanted));
         }
-        Ok(deployment) => match rollout::settled(deployment) {
-            Ok(_) => {
-                let message = format!("every pod serves {}", wanted.short());
-                lineage.conditions.yes(ConditionType::Serving, Reason::Serving, message);
-            }
-            Err(why) => lineage.conditions.unknown(ConditionType::Serving, Reason::WaitingForServing, why),
-        },
+        Ok(deployment) => confirm(lineage, deployment, &wanted),
     }
+}
+
+/// The Deployment names what it should: do its pods serve it? Nothing is changed if they do not, since the
+/// reference is right and only people can know what overrides it.
+fn confirm(lineage: &mut Lineage<'_>, deployment: &Deployment, wanted: &Digest) {
+    let reports = &lineage.observed.reports;
+    let pods = rollout::settled(deployment);
+    if let (Ok(_), Some(other)) = (&pods, rollout::other_than(reports, |digest| digest == wanted)) {
+        let message = format!(
+            "{other}, not {}, which is what Deployment {:?} names: see what overrides the annotation in its pod \
+             template",
+            wanted.short(),
+            deployment.name_any()
+        );
+        lineage.conditions.no(ConditionType::Serving, Reason::DigestMismatch, message);
+        return lineage.look_again_in(UNCONFIRMED);
+    }
+    match pods.and_then(|pods| rollout::confirmed(reports, pods, wanted)) {
+        Ok(()) => {
+            lineage.conditions.yes(ConditionType::Serving, Reason::Serving, confirmation(wanted));
+            lineage.look_again_in(CONFIRMED);
+        }
+        Err(why) => {
+            lineage.conditions.unknown(ConditionType::Serving, Reason::WaitingForServing, why);
+            lineage.look_again_in(UNCONFIRMED);
+        }
+    }
+}
+
+fn confirmation(digest: &Digest) -> String {
+    format!("every ready pod says that it serves {}", digest.short())
 }
 
 /// Somebody else changed the reference: set it back.

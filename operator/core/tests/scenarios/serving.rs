@@ -194,3 +194,38 @@ fn a_request_for_a_model_without_a_target_says_what_it_waits_for() {
     assert!(message.contains("DiffusionModel \"digits\", which was first"), "{message}");
     assert_eq!(world.audit.runs_created.len(), 2, "one to prepare each model");
 }
+
+#[test]
+fn pods_that_serve_something_else_afterwards_are_noticed_until_they_do_not() {
+    let override_it = |world: &mut World| {
+        forgets_three(world);
+        world.settle();
+        world.lie = Some(Ok(digest("baseline")));
+    };
+    let world = crashes(&override_it);
+    for type_ in [ConditionType::Serving, ConditionType::Compliant, ConditionType::Ready] {
+        let (status, reason, message) = world.model_condition(type_);
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "DigestMismatch"), "{message}");
+        assert!(message.contains("pod digits-a says that it serves"), "{message}");
+    }
+    assert_eq!(world.audit.served.len(), 2, "the reference is right: nothing is changed");
+    let world = crashes(&|world: &mut World| {
+        override_it(world);
+        world.settle();
+        world.lie = None;
+    });
+    assert!(world.model_is(ConditionType::Ready) && world.model_is(ConditionType::Compliant));
+}
+
+#[test]
+fn pods_that_stop_saying_what_they_serve_are_not_believed_to_serve_it() {
+    let world = crashes(&|world: &mut World| {
+        forgets_three(world);
+        world.settle();
+        world.lie = Some(Err("connection refused".into()));
+    });
+    let (status, reason, message) = world.model_condition(ConditionType::Serving);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "WaitingForServing"));
+    assert!(message.contains("connection refused"), "{message}");
+    assert!(world.model_is(ConditionType::Compliant), "nothing says that it serves what it must not");
+}
