@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::{Api, ResourceExt};
-use lethe_api::v1alpha1::{DiffusionModel, DiffusionModelStatus, UnlearnRun};
+use lethe_api::v1alpha1::{DiffusionModel, DiffusionModelStatus, UnlearnRequest, UnlearnRun};
 use lethe_core::{ArchivedLedger, Decision, model, names};
 
 use crate::{
@@ -44,11 +44,12 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         true => archived(context, &namespace, &name).await?,
         false => None,
     };
+    let runs = runs(context, &namespace, object).await?;
     Ok(model::Observed {
         model: object.clone(),
         policy: policy.map(|policy| policy.as_ref().clone()),
-        requests: stores.requests_of(&namespace, &name).iter().map(|r| r.as_ref().clone()).collect(),
-        runs: runs(context, &namespace, object).await?,
+        requests: requests(context, &namespace, object, &runs).await?,
+        runs,
         rivals: stores.rivals_of(object).iter().map(|rival| rival.as_ref().clone()).collect(),
         deployment,
         reports,
@@ -68,6 +69,27 @@ async fn runs(context: &Context, namespace: &str, object: &DiffusionModel) -> Re
         runs.extend(found.map(|run| run.as_ref().clone()));
     }
     Ok(runs)
+}
+
+/// The requests for the model. Those of the active run are there even if the cache does not have them yet: they
+/// must not be taken for withdrawn.
+async fn requests(
+    context: &Context,
+    namespace: &str,
+    object: &DiffusionModel,
+    runs: &[UnlearnRun],
+) -> Result<Vec<UnlearnRequest>> {
+    let stores = &context.stores;
+    let known = stores.requests_of(namespace, &object.name_any());
+    let mut requests: Vec<_> = known.iter().map(|request| request.as_ref().clone()).collect();
+    let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
+    let active = runs.iter().find(|run| Some(&run.name_any()) == active);
+    for reference in active.iter().flat_map(|run| &run.spec.requests) {
+        if requests.iter().all(|request| request.uid().as_ref() != Some(&reference.uid)) {
+            requests.extend(stores.confirm(&stores.requests, namespace, &reference.name).await?);
+        }
+    }
+    Ok(requests)
 }
 
 /// The serving target, as it is now: what is served is not decided from a cache.

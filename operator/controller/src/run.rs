@@ -1,9 +1,11 @@
 //! `UnlearnRun`: observe its Job and what that has left, and ask core how to go on.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{Api, Resource, ResourceExt, api::ListParams};
-use lethe_api::v1alpha1::{ConditionType, UnlearnRun, UnlearnRunStatus};
+use lethe_api::v1alpha1::{ConditionType, UnlearnRequest, UnlearnRun, UnlearnRunStatus};
 use lethe_core::{Decision, names, run};
 
 use crate::{calls, context::Context, controller::Kind, error::Result, records};
@@ -58,8 +60,8 @@ async fn observe(object: &UnlearnRun, context: &Context) -> Result<run::Observed
         Some(digest) => Some(records::read(&context.installation.store, &digest).await),
         None => None,
     };
-    let withdrawn = withdrawn(context, &namespace, object).await?;
-    Ok(run::Observed { run: object.clone(), job, pods, progress, record, withdrawn })
+    let requests = requests(context, &namespace, object).await?;
+    Ok(run::Observed { run: object.clone(), job, pods, progress, record, requests })
 }
 
 /// Of a run that is over, nothing else matters.
@@ -70,7 +72,7 @@ fn settled(object: &UnlearnRun) -> run::Observed {
         pods: Vec::new(),
         progress: None,
         record: None,
-        withdrawn: Vec::new(),
+        requests: Vec::new(),
     }
 }
 
@@ -103,20 +105,20 @@ fn is_owned_by(child: &impl Resource, owner: &impl ResourceExt) -> bool {
     uid.is_some() && owners.into_iter().any(|reference| Some(&reference.uid) == uid.as_ref())
 }
 
-/// Requests that the run works for and that are gone, or about to go, or were replaced by another of the same name.
-async fn withdrawn(context: &Context, namespace: &str, object: &UnlearnRun) -> Result<Vec<String>> {
-    let mut withdrawn = Vec::new();
+/// The requests that the run works for, as far as they exist.
+async fn requests(context: &Context, namespace: &str, object: &UnlearnRun) -> Result<Vec<UnlearnRequest>> {
+    let stores = &context.stores;
+    let mut requests = Vec::new();
     for reference in &object.spec.requests {
-        let found = context.stores.find(&context.stores.requests, namespace, &reference.name).await?;
-        let is_there = found.is_some_and(|request| {
-            request.metadata.uid.as_deref() == Some(&*reference.uid)
-                && request.metadata.deletion_timestamp.is_none()
-        });
-        if !is_there {
-            withdrawn.push(reference.name.clone());
+        let is_it = |request: &Arc<UnlearnRequest>| request.uid().as_ref() == Some(&reference.uid);
+        let known = stores.find(&stores.requests, namespace, &reference.name).await?.filter(is_it);
+        match known {
+            Some(request) => requests.push(request.as_ref().clone()),
+            // The cache may still have an earlier one of that name.
+            None => requests.extend(stores.confirm(&stores.requests, namespace, &reference.name).await?),
         }
     }
-    Ok(withdrawn)
+    Ok(requests)
 }
 
 #[cfg(test)]

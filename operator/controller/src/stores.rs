@@ -75,9 +75,17 @@ impl Stores {
         if let Some(known) = store.get(&key) {
             return Ok(Some(known));
         }
+        Ok(self.confirm(store, namespace, name).await?.map(Arc::new))
+    }
+
+    /// The object of that name, as the API server has it. The store says only of which kind.
+    pub async fn confirm<K>(&self, _: &Store<K>, namespace: &str, name: &str) -> Result<Option<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let what = format!("read {} {namespace}/{name}", <K as Resource>::kind(&()));
-        Ok(calls::read(what, api.get_opt(name)).await?.map(Arc::new))
+        calls::read(what, api.get_opt(name)).await
     }
 
     /// A model, if the cache has it.

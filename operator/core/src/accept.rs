@@ -1,6 +1,6 @@
 //! Whether a request makes sense for its model.
 
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
     DiffusionModelStatus, LEDGER_CAPACITY, Reason, UnlearnRequest, UnlearnRun, UnlearnRunStatus,
     conditions::ConditionType,
@@ -43,6 +43,15 @@ pub fn run_of<'a>(
     let uid = request.uid()?;
     let works_for = |run: &&UnlearnRun| run.spec.requests.iter().any(|r| r.uid == uid) && !is_given_up(run);
     runs.filter(works_for).max_by_key(|run| run.creation_timestamp().map(|at| at.0))
+}
+
+/// Names of requests that a run works for and that are gone, or about to go, or were replaced by another of the
+/// same name.
+pub fn withdrawn(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Vec<String> {
+    let is_there = |uid: &str| {
+        requests.iter().any(|r| r.uid().as_deref() == Some(uid) && r.meta().deletion_timestamp.is_none())
+    };
+    run.spec.requests.iter().filter(|r| !is_there(&r.uid)).map(|r| r.name.clone()).collect()
 }
 
 /// Whether a run ended without an answer to its requests.

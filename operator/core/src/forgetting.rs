@@ -37,8 +37,7 @@ fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) {
         return;
     }
     let status = run.status.clone().unwrap_or_default();
-    let promotion_is_known = ConditionType::Promoted.is_true(&status.conditions)
-        || ConditionType::Promoted.is_false(&status.conditions);
+    let promotion_is_known = ConditionType::Promoted.is_decided(&status.conditions);
     if status.verdict != Some(Verdict::Pass) || promotion_is_known {
         // Its requests have their answer: the lineage is free.
         lineage.status.active_run = None;
@@ -65,7 +64,7 @@ fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) {
 
 /// The candidate passed every gate. It is rolled out if that still is what everybody wants.
 fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe_api::Digest) {
-    let withdrawn = withdrawn(run, &lineage.observed.requests);
+    let withdrawn = accept::withdrawn(run, &lineage.observed.requests);
     if !withdrawn.is_empty() {
         let message = format!("withdrawn: {} was deleted before the roll-out", withdrawn.join(", "));
         return mark(lineage, run, false, Reason::Superseded, message);
@@ -77,11 +76,16 @@ fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe
             "the ledger has grown since the run was planned: the candidate was not measured for all of it";
         return mark(lineage, run, false, Reason::LedgerMoved, message.into());
     }
-    let is_suspended = |request: &&UnlearnRequest| {
-        request.spec.suspend && run.spec.requests.iter().any(|r| Some(&r.uid) == request.uid().as_ref())
-    };
-    if lineage.observed.requests.iter().any(|request| is_suspended(&request)) {
+    let suspended = suspended(run, &lineage.observed.requests);
+    if suspended.len() == run.spec.requests.len() {
         return;
+    }
+    if !suspended.is_empty() {
+        let message = format!(
+            "{} was suspended before the roll-out: the other requests are worked for again without it",
+            suspended.join(", ")
+        );
+        return mark(lineage, run, false, Reason::Superseded, message);
     }
     // The baseline's rollout is not waited for: it may never come up, and is not what should be served.
     if !lineage.is_rolling_out() {
@@ -105,12 +109,10 @@ fn mark(lineage: &mut Lineage<'_>, run: &UnlearnRun, promoted: bool, reason: Rea
     lineage.look_again_in(POLL);
 }
 
-/// Names of requests that a run works for and that are gone.
-pub fn withdrawn(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Vec<String> {
-    let is_there = |uid: &str| {
-        requests.iter().any(|r| r.uid().as_deref() == Some(uid) && r.meta().deletion_timestamp.is_none())
-    };
-    run.spec.requests.iter().filter(|r| !is_there(&r.uid)).map(|r| r.name.clone()).collect()
+/// Names of requests that a run works for and that must not be rolled out.
+fn suspended(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Vec<String> {
+    let is_suspended = |uid: &str| requests.iter().any(|r| r.uid().as_deref() == Some(uid) && r.spec.suspend);
+    run.spec.requests.iter().filter(|r| is_suspended(&r.uid)).map(|r| r.name.clone()).collect()
 }
 
 /// Starts one run for every accepted request that can share it: many targets cost as much as one.

@@ -29,7 +29,8 @@ pub struct Observed {
     pub model: DiffusionModel,
     /// The policy that the model names.
     pub policy: Option<UnlearnPolicy>,
-    /// Every request that names this model.
+    /// Every request that names this model. Those that the active run works for must not be missing only because
+    /// a cache lags behind: the run would be taken for withdrawn.
     pub requests: Vec<UnlearnRequest>,
     /// Every run of this model. The one that `status.activeRun` names must not be missing only because a
     /// cache lags behind: another one would be started beside it.

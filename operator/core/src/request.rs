@@ -30,8 +30,7 @@ pub struct Observed {
 
 /// Whether a request has got its answer. It keeps it: a finished run's objects may vanish.
 pub fn is_over(request: &UnlearnRequest) -> bool {
-    let conditions = request.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
-    ConditionType::Ready.is_true(conditions) || ConditionType::Ready.is_false(conditions)
+    request.status.as_ref().is_some_and(|status| ConditionType::Ready.is_decided(&status.conditions))
 }
 
 pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestStatus> {
@@ -195,13 +194,16 @@ impl Answer<'_> {
         }
         match run.verdict {
             None => {
-                let training = run.candidate.is_none();
-                let (phase, reason) = match training {
-                    true => (RequestPhase::Training, Reason::Training),
-                    false => (RequestPhase::Evaluating, Reason::Evaluating),
+                let (phase, reason) = match run.candidate {
+                    None => (RequestPhase::Training, Reason::Training),
+                    Some(_) => (RequestPhase::Evaluating, Reason::Evaluating),
                 };
                 self.status.phase = Some(phase);
-                self.conditions.unknown(ConditionType::Ready, reason, say(ready));
+                // A run that waits says for what.
+                match ready {
+                    Some(ready) => self.conditions.copy(ready),
+                    None => self.conditions.unknown(ConditionType::Ready, reason, say(ready)),
+                }
             }
             Some(Verdict::Pass) => self.stand_promotion(run),
             Some(_) => {

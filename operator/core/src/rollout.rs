@@ -24,8 +24,8 @@ pub enum Next {
     Wait(Reason, String),
     /// Every pod is available and reports the new digest.
     Complete,
-    /// Out of time: go back to what was served before.
-    TurnBack(String),
+    /// Go back to what was served before, for this reason.
+    TurnBack(Reason, String),
     /// Serving is what it was before.
     Back,
 }
@@ -53,15 +53,25 @@ pub fn target<'a>(
         );
         return Err((Reason::ServingTargetNotFound, message));
     };
-    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    if pod.is_none_or(|pod| pod.containers.iter().all(|c| c.name != serving.container)) {
-        let message = format!(
-            "Deployment {:?} has no container {:?}; correct spec.serving.container",
-            serving.target.name, serving.container
-        );
-        return Err((Reason::ContainerNotFound, message));
-    }
     Ok(deployment)
+}
+
+/// The serving target, or why nothing new can be served by it. **Only a new bundle waits for this**: to go back, or
+/// to set a changed reference back, needs the annotation alone.
+pub fn able_target<'a>(
+    serving: &Serving,
+    found: Option<&'a Deployment>,
+) -> Result<&'a Deployment, (Reason, String)> {
+    let deployment = target(serving, found)?;
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    if pod.is_some_and(|pod| pod.containers.iter().any(|c| c.name == serving.container)) {
+        return Ok(deployment);
+    }
+    let message = format!(
+        "Deployment {:?} has no container {:?}; correct spec.serving.container",
+        serving.target.name, serving.container
+    );
+    Err((Reason::ContainerNotFound, message))
 }
 
 /// What to do next about a rollout under way.
@@ -73,16 +83,15 @@ pub fn next(
     deadline_seconds: u32,
     now: Timestamp,
 ) -> Next {
-    let deployment = target(serving, found);
     match rollout.state {
         RolloutState::Complete | RolloutState::RolledBack => Next::Wait(Reason::Serving, String::new()),
-        RolloutState::RollingBack => match deployment {
+        RolloutState::RollingBack => match target(serving, found) {
             Ok(deployment) if reference(deployment) != rollout.from => Next::Patch(rollout.from.clone()),
             // Without a target nothing of the candidate is served either.
             _ => Next::Back,
         },
         RolloutState::Progressing => {
-            let waited = match deployment {
+            let waited = match able_target(serving, found) {
                 Ok(deployment) if reference(deployment).as_ref() != Some(&rollout.to) => {
                     return Next::Patch(Some(rollout.to.clone()));
                 }
@@ -100,7 +109,8 @@ pub fn next(
                 now.duration_since(rollout.started_at.0) > SignedDuration::from_secs(deadline_seconds.into());
             match waited {
                 Next::Wait(_, why) if late && can_turn_back => {
-                    Next::TurnBack(format!("not in service within {deadline_seconds} s: {why}"))
+                    let why = format!("not in service within {deadline_seconds} s: {why}");
+                    Next::TurnBack(Reason::RolloutTimedOut, why)
                 }
                 other => other,
             }

@@ -10,13 +10,13 @@ use lethe_api::{
     Digest,
     contract::{Device, Outcome, Plan, Progress, Record, RecordBody},
     v1alpha1::{
-        ConditionType, Reason, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun, UnlearnRunStatus,
-        Verdict,
+        ConditionType, Reason, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRequest, UnlearnRun,
+        UnlearnRunStatus, Verdict,
     },
 };
 
 use crate::{
-    Decision, Effect, Event, Installation, POLL,
+    Decision, Effect, Event, Installation, POLL, accept,
     conditions::{Conditions, transitions},
     findings, gates, job,
     job_state::{self, JobState},
@@ -38,8 +38,8 @@ pub struct Observed {
     pub progress: Option<Progress>,
     /// The record that [`wanted_record`] named.
     pub record: Option<Result<Vec<u8>, RecordProblem>>,
-    /// Names of requests that this run works for and that are gone.
-    pub withdrawn: Vec<String>,
+    /// The requests that this run works for, as far as they exist. Absence is confirmed.
+    pub requests: Vec<UnlearnRequest>,
 }
 
 /// Why a record could not be read.
@@ -52,8 +52,7 @@ pub struct RecordProblem {
 
 /// Whether the run has ended. What an ended run created may vanish: it is never created again.
 pub fn is_over(run: &UnlearnRun) -> bool {
-    let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
-    ConditionType::Ready.is_true(conditions) || ConditionType::Ready.is_false(conditions)
+    run.status.as_ref().is_some_and(|status| ConditionType::Ready.is_decided(&status.conditions))
 }
 
 /// The stage that this run is at, whose Job is to be observed; none if the run is over.
@@ -90,8 +89,9 @@ pub fn decide(
     let run = &observed.run;
     let Some(stage) = stage(run) else { return unchanged(run) };
     let mut step = Step::new(run, stage, now);
-    if !observed.withdrawn.is_empty() {
-        step.withdraw(&observed.withdrawn.join(", "), observed.job.is_some());
+    let withdrawn = accept::withdrawn(run, &observed.requests);
+    if !withdrawn.is_empty() {
+        step.withdraw(&withdrawn.join(", "), observed.job.is_some());
         return step.done();
     }
     let Some((plan, plan_digest)) = stage_plan(run, stage) else {

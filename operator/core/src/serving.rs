@@ -57,7 +57,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let is_orphan = rollout.run.is_some() && run.is_none() && rollout.state == RolloutState::Progressing;
     let next = if is_orphan {
         // The run's plan says what was forgotten: without it the ledger could not be written.
-        Next::TurnBack("its run was deleted during the roll-out".into())
+        Next::TurnBack(Reason::RunDeleted, "its run was deleted during the roll-out".into())
     } else {
         // As the policy was when the run was planned. The baseline has no deadline.
         let deadline = run.map(|run| run.spec.policy.rollout.clone()).unwrap_or_default();
@@ -89,12 +89,12 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
             lineage.look_again_in(POLL);
         }
         Next::Complete => return complete(lineage, rollout),
-        Next::TurnBack(why) => {
+        Next::TurnBack(reason, why) => {
             rollout.state = RolloutState::RollingBack;
             rollout.message = Some(why.chars().take(500).collect());
             let from = rollout.from.as_ref().map_or("nothing", |digest| digest.short());
             let message = format!("going back from {to} to {from}: {why}");
-            lineage.conditions.no(ConditionType::Serving, Reason::RolloutTimedOut, message);
+            lineage.conditions.no(ConditionType::Serving, reason, message);
             let deployment = serving.target.name.clone();
             lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });
             lineage.look_again_in(POLL);
@@ -165,13 +165,7 @@ fn keep(lineage: &mut Lineage<'_>) {
     }
     let target = rollout::target(serving, lineage.observed.deployment.as_ref());
     let Some(wanted) = wanted(lineage) else {
-        if let Ok(found) = target.map(rollout::reference)
-            && found.is_some()
-        {
-            return heal(lineage, found, None);
-        }
-        let message = "nothing is served before the first fulfilled request";
-        return lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
+        return serve_nothing(lineage, target.ok().and_then(rollout::reference));
     };
     if lineage.status.served.is_none() {
         return begin(lineage, None, wanted);
@@ -181,7 +175,32 @@ fn keep(lineage: &mut Lineage<'_>) {
         Ok(deployment) if rollout::reference(deployment).as_ref() != Some(&wanted) => {
             heal(lineage, rollout::reference(deployment), Some(wanted));
         }
-        Ok(deployment) => confirm(lineage, deployment, &wanted),
+        Ok(deployment) => match rollout::able_target(serving, Some(deployment)) {
+            Ok(_) => confirm(lineage, deployment, &wanted),
+            Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
+        },
+    }
+}
+
+/// Nothing was forgotten yet, and the model says that nothing is to be served before.
+fn serve_nothing(lineage: &mut Lineage<'_>, found: Option<Digest>) {
+    let before = lineage.status.served.as_ref().map(|served| served.digest.clone());
+    match found {
+        None => {
+            lineage.status.served = None;
+            let message = "nothing is served before the first fulfilled request";
+            lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
+        }
+        // Served by Lethe itself until the model was edited.
+        Some(found) if before.as_ref() == Some(&found) => {
+            let message =
+                format!("spec.serving.initial is None now: {} is taken out of service", found.short());
+            lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
+            let deployment = lineage.observed.model.spec.serving.target.name.clone();
+            lineage.effects.push(Effect::PatchServing { deployment, bundle: None });
+            lineage.look_again_in(POLL);
+        }
+        found => heal(lineage, found, None),
     }
 }
 

@@ -89,6 +89,7 @@ pub enum Reason {
     TargetTaken,
     ContainerNotFound,
     RolloutTimedOut,
+    RunDeleted,
     DigestMismatch,
     Drifted,
     LedgerMoved,
@@ -122,6 +123,11 @@ impl ConditionType {
     /// Whether this condition is there and True. Missing and Unknown are not True.
     pub fn is_true(self, conditions: &[Condition]) -> bool {
         self.find(conditions).is_some_and(|c| c.status == "True")
+    }
+
+    /// Whether this condition is there and True or False, not Unknown.
+    pub fn is_decided(self, conditions: &[Condition]) -> bool {
+        self.is_true(conditions) || self.is_false(conditions)
     }
 
     /// Whether this condition is there and False.

@@ -208,3 +208,27 @@ fn a_ledger_without_room_denies_a_request() {
     world.settle();
     world.ended("one-too-many", RequestPhase::Denied, Reason::LedgerFull, "256");
 }
+
+#[test]
+fn a_request_that_is_suspended_before_the_roll_out_does_not_hold_up_the_others() {
+    let world = play(
+        &|world| {
+            world.ready();
+            world.ask("one", &["3"], fixed("8"));
+            world.ask("two", &["5"], fixed("8"));
+            world.until("they are worked for", |world| world.is_running("two", Stage::Evaluate));
+            assert_eq!(world.run_for("one").unwrap().spec.requests.len(), 2, "they share a run");
+            world.suspend("one", true);
+        },
+        |_| {},
+    );
+    world.ended("two", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    assert_eq!(world.ledger(), ["5->8"]);
+    let (status, reason, _) = world.condition("one", ConditionType::Ready);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "Suspended"));
+    let mut world = world;
+    world.suspend("one", false);
+    world.settle();
+    world.ended("one", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    assert_eq!(world.ledger(), ["5->8", "3->8"]);
+}

@@ -229,3 +229,58 @@ fn pods_that_stop_saying_what_they_serve_are_not_believed_to_serve_it() {
     assert!(message.contains("connection refused"), "{message}");
     assert!(world.model_is(ConditionType::Compliant), "nothing says that it serves what it must not");
 }
+
+fn rename_container(world: &mut World) {
+    world.change(|cluster| {
+        let spec = cluster.deployment.as_mut().and_then(|d| d.spec.as_mut()).unwrap();
+        spec.template.spec.as_mut().unwrap().containers[0].name = "renamed".into();
+    });
+}
+
+#[test]
+fn a_renamed_container_keeps_nobody_from_going_back_or_from_setting_the_reference_back() {
+    let world = crashes(&|world: &mut World| {
+        world.comes_up = Box::new(|named| named.is_none_or(|named| *named == digest("baseline")));
+        world.ready();
+        world.ask("forget-three", &["3"], fixed("8"));
+        world.until("it is rolled out", World::is_rolling_out);
+        world.until("its pods are to change", |world| world.named_bundle() != Some(world.baseline()));
+        rename_container(world);
+    });
+    world.ended("forget-three", RequestPhase::Failed, Reason::RolloutTimedOut, "no container");
+    assert_eq!(world.named_bundle(), Some(world.baseline()));
+    let world = crashes(&|world: &mut World| {
+        forgets_three(world);
+        rename_container(world);
+        world.drift(Some(digest("baseline").as_str()));
+    });
+    assert_ne!(world.named_bundle(), Some(world.baseline()), "it is set back");
+    let (status, reason, _) = world.model_condition(ConditionType::Serving);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "ContainerNotFound"));
+}
+
+#[test]
+fn a_model_that_is_edited_to_serve_nothing_first_is_not_called_drifted() {
+    use lethe_api::v1alpha1::InitialServing;
+    let edit = |world: &mut World, initial| {
+        let version = world.bump();
+        world.change(|cluster| {
+            let model = cluster.models.get_mut("digits").unwrap();
+            model.spec.serving.initial = initial;
+            model.metadata.resource_version = version;
+        });
+    };
+    let mut world = World::new();
+    world.ready();
+    edit(&mut world, InitialServing::None);
+    world.until("nothing is named", |world| world.named_bundle().is_none());
+    let (_, reason, message) = world.model_condition(ConditionType::Serving);
+    assert_eq!(reason, "NotServed", "{message}");
+    assert!(message.contains("spec.serving.initial"), "{message}");
+    world.settle();
+    assert!(world.model().status.as_ref().unwrap().served.is_none());
+    edit(&mut world, InitialServing::Baseline);
+    world.settle();
+    assert_eq!(world.named_bundle(), Some(world.baseline()));
+    assert!(world.model_is(ConditionType::Ready));
+}

@@ -185,6 +185,10 @@ fn a_pod_that_cannot_start_says_why_while_it_waits_and_when_it_is_given_up() {
                 let (status, found, message) = world.condition("forget-three", ConditionType::Trained);
                 status == "Unknown" && found == reason && message.contains(text)
             });
+            world.until("the request is Unready for that reason", |world| {
+                let (status, found, message) = world.condition("forget-three", ConditionType::Ready);
+                status == "Unknown" && found == reason && message.contains(text)
+            });
         };
         failed(&everywhere(scenario), Reason::DeadlineExceeded, text);
     }

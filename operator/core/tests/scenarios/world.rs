@@ -12,7 +12,7 @@ use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
     contract::Plan,
-    v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRun},
+    v1alpha1::{DiffusionModel, RequestRef, UnlearnRequest, UnlearnRun},
 };
 use lethe_core::{
     Decision, Effect, Installation, model, names, request,
@@ -268,7 +268,15 @@ impl World {
         if let Some(active) = active.filter(|active| runs.iter().all(|run| run.name_any() != **active)) {
             runs.extend(self.cluster.runs.get(active).cloned());
         }
-        let requests = self.cached(Cache::Requests).requests.values();
+        let cached = self.cached(Cache::Requests).requests.values();
+        let mut requests: Vec<_> = cached.filter(|r| r.spec.model_ref.name == name).cloned().collect();
+        // So is that of the requests that it works for.
+        let active = runs.iter().find(|run| Some(&run.name_any()) == active);
+        for reference in active.iter().flat_map(|run| &run.spec.requests) {
+            if requests.iter().all(|request| request.uid().as_ref() != Some(&reference.uid)) {
+                requests.extend(self.find_request(reference));
+            }
+        }
         let archived = self.cluster.config_maps.get(&names::ledger_archive(&name));
         let rivals = self.cached(Cache::Models).models.values();
         let is_rival = |rival: &&DiffusionModel| {
@@ -285,7 +293,7 @@ impl World {
         model::Observed {
             model: object.clone(),
             policy: self.find(Cache::Policies, |c| c.policies.get(&object.spec.policy_ref.name)),
-            requests: requests.filter(|r| r.spec.model_ref.name == name).cloned().collect(),
+            requests,
             runs,
             rivals: rivals.filter(is_rival).cloned().collect(),
             deployment,
@@ -318,13 +326,16 @@ impl World {
         let job = work.map(|work| work.job);
         let record =
             run::wanted_record(object, job.as_ref(), &pods, self.now).map(|wanted| self.read(&wanted));
-        let is_there = |reference: &&lethe_api::v1alpha1::RequestRef| {
-            let request = self.find(Cache::Requests, |c| c.requests.get(&reference.name));
-            request.is_some_and(|r| r.uid().as_ref() == Some(&reference.uid))
-        };
-        let withdrawn = object.spec.requests.iter().filter(|r| !is_there(r)).map(|r| r.name.clone());
-        let withdrawn = withdrawn.collect();
-        run::Observed { run: object.clone(), job, pods, progress: None, record, withdrawn }
+        let requests = object.spec.requests.iter().filter_map(|reference| self.find_request(reference));
+        let requests = requests.collect();
+        run::Observed { run: object.clone(), job, pods, progress: None, record, requests }
+    }
+
+    /// The very request that a run works for.
+    fn find_request(&self, reference: &RequestRef) -> Option<UnlearnRequest> {
+        let is_it = |request: &UnlearnRequest| request.uid().as_ref() == Some(&reference.uid);
+        let known = self.cached(Cache::Requests).requests.get(&reference.name).filter(|r| is_it(r));
+        known.or_else(|| self.cluster.requests.get(&reference.name).filter(|r| is_it(r))).cloned()
     }
 
     /// From the cache; absence is confirmed by the API server.
