@@ -16,6 +16,9 @@ pub enum Error {
     /// Something of that name exists, but it is not what would have been created.
     #[error("cannot create {kind} {name}: another one is there, of another owner or content; delete it")]
     Foreign { kind: String, name: String },
+    /// It is of an earlier object of the same name, and the garbage collector is about to take it.
+    #[error("cannot create {kind} {name} yet: an earlier one is still being removed")]
+    Leftover { kind: String, name: String },
     #[error(
         "the archived ledger in ConfigMap {name} cannot be read: {reason}; repair it, or delete it to give it up"
     )]
@@ -78,7 +81,7 @@ impl Error {
             Error::NotLeader { .. } => Category::NotLeader,
             Error::Foreign { .. } => Category::Foreign,
             Error::Archive { .. } => Category::Malformed,
-            Error::Stale { .. } => Category::Conflict,
+            Error::Stale { .. } | Error::Leftover { .. } => Category::Conflict,
         }
     }
 }

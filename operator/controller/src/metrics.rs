@@ -3,7 +3,7 @@
 //! Every label takes its values from a closed set.
 
 use k8s_openapi::jiff::Timestamp;
-use lethe_api::v1alpha1::{UnlearnRun, UnlearnRunStatus};
+use lethe_api::v1alpha1::{GateName, UnlearnRun, UnlearnRunStatus, Verdict};
 use prometheus::{
     Counter, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
@@ -67,7 +67,7 @@ impl Metrics {
             )?,
             run_duration: histogram(
                 "lethe_run_duration_seconds",
-                "Time from the start of a stage's Job to its end.",
+                "Time from the start of a stage's first pod to the end of the stage.",
                 "stage",
                 &RUN_SECONDS,
             )?,
@@ -77,6 +77,12 @@ impl Metrics {
             )?,
         };
         metrics.register_all()?;
+        // A series that first appears with 1 has not increased: an alert would miss it.
+        for gate in GateName::ALL {
+            for verdict in Verdict::ALL {
+                metrics.gate_evaluations.with_label_values(&[gate.as_str(), &format!("{verdict:?}")]);
+            }
+        }
         Ok(metrics)
     }
 
@@ -180,6 +186,10 @@ mod tests {
         metrics.run_progressed(&run(working), &done);
         metrics.run_progressed(&run(done.clone()), &done);
         let text = metrics.render().unwrap();
+        assert!(
+            text.contains("lethe_gate_evaluations_total{gate=\"retain-quality\",verdict=\"Error\"} 0\n"),
+            "{text}"
+        );
         assert!(text.contains("lethe_run_duration_seconds_count{stage=\"forget\"} 1\n"), "{text}");
         assert!(text.contains("lethe_gpu_seconds_total 80\n"), "{text}");
         assert!(

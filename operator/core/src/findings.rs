@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lethe_api::{
     Digest,
-    contract::{EvaluateRecord, ForgetRecord, Plan, PrepareRecord, Task},
+    contract::{Count, EvaluateRecord, ForgetRecord, Plan, PrepareRecord, Task},
     v1alpha1::{Baseline, GateResult, KnownLabel, Prepared, UnlearnRunSpec, UnlearnRunStatus, Verdict},
 };
 
@@ -12,6 +12,8 @@ use crate::{gates, plans};
 
 /// Below this the judge cannot be trusted to tell anything (share of held-out teacher samples).
 const LEAST_JUDGE_ACCURACY: f64 = 0.95;
+/// Fewer samples of a label say nothing about it. (The gates have counts of their own.)
+const LEAST_PER_LABEL: u64 = 20;
 /// A label to which the judge gives more than this for another label's samples passes for it.
 const MOST_ALIKE: f64 = 0.005;
 /// How many neighbours of a label are kept in a status.
@@ -44,8 +46,10 @@ pub fn prepared(spec: &UnlearnRunSpec, record: PrepareRecord, digest: Digest) ->
     if !square {
         return Err("the judge's confusion matrix does not have a row and a column per label".into());
     }
+    distinct_artifacts(&record)?;
+    enough_was_measured(&record)?;
     let judge = record.judge_accuracy;
-    if judge.n == 0 || judge.hits > judge.n || (judge.hits as f64) < LEAST_JUDGE_ACCURACY * judge.n as f64 {
+    if (judge.hits as f64) < LEAST_JUDGE_ACCURACY * judge.n as f64 {
         return Err(format!(
             "the judge recognises {} of {} held-out teacher samples; it needs at least {LEAST_JUDGE_ACCURACY}",
             judge.hits, judge.n
@@ -66,6 +70,55 @@ pub fn prepared(spec: &UnlearnRunSpec, record: PrepareRecord, digest: Digest) ->
             record: digest,
         },
     })
+}
+
+/// What a Prepare stage leaves is five different things; one that stands for another is missing.
+fn distinct_artifacts(record: &PrepareRecord) -> Result<(), String> {
+    let left = [&record.teacher, &record.baseline, &record.distillation, &record.judge, &record.reference];
+    match BTreeSet::from(left).len() == left.len() {
+        true => Ok(()),
+        false => {
+            Err("teacher, baseline, distillation, judge and reference are not five different artifacts"
+                .into())
+        }
+    }
+}
+
+/// A judge that was tried on a handful of samples, or on some of the labels, is not known to be one.
+fn enough_was_measured(record: &PrepareRecord) -> Result<(), String> {
+    let count = record.labels.len();
+    let judge = record.judge_accuracy;
+    let least = LEAST_PER_LABEL * count as u64;
+    if judge.hits > judge.n || judge.n < least {
+        let Count { hits, n } = judge;
+        return Err(format!(
+            "the judge was tried on {n} teacher samples ({hits} recognised); at least {least} are needed"
+        ));
+    }
+    if record.baseline_accuracy.len() != count {
+        let measured = record.baseline_accuracy.len();
+        return Err(format!(
+            "the baseline was measured for {measured} labels; the base artifact has {count}"
+        ));
+    }
+    for (label, drawn) in record.labels.iter().zip(&record.baseline_accuracy) {
+        let Count { hits, n } = *drawn;
+        if hits > n || n < LEAST_PER_LABEL || 2 * u128::from(hits) < u128::from(n) {
+            return Err(format!(
+                "the judge recognises {hits} of {n} baseline samples of label {label:?}; at least {LEAST_PER_LABEL} \
+                 samples, and half of them, are needed"
+            ));
+        }
+    }
+    // Means of single precision may be a hair above 1.
+    let is_share = |share: &f64| (0.0..=1.001).contains(share);
+    if !record.confusion.iter().flatten().all(is_share) {
+        return Err("the judge's confusion matrix holds something other than shares from 0 to 1".into());
+    }
+    if record.quality.n < 2 || !record.quality.baseline.is_finite() {
+        return Err("the baseline's distance to the reference was not measured".into());
+    }
+    Ok(())
 }
 
 /// The labels that the judge confuses most with label `index`, nearest first. One whose own samples pass for

@@ -133,6 +133,23 @@ fn why_waiting(pod: &Pod) -> Option<(Reason, String)> {
     None
 }
 
+/// When the trainer first ran, in any of a Job's pods: resources are held from then on.
+pub fn started_at(pods: &[Pod]) -> Option<Timestamp> {
+    let started = |pod: &Pod| {
+        let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+        let state = statuses.iter().find(|c| c.name == CONTAINER)?.state.as_ref()?;
+        let running = state.running.as_ref().and_then(|running| running.started_at.as_ref());
+        let ended = state.terminated.as_ref().and_then(|ended| ended.started_at.as_ref());
+        running.or(ended).map(|at| at.0)
+    };
+    pods.iter().filter_map(started).min()
+}
+
+/// When the trainer last ended, in any of a Job's pods.
+pub fn finished_at(pods: &[Pod]) -> Option<Timestamp> {
+    pods.iter().filter_map(|pod| terminated(pod)?.finished_at.as_ref().map(|at| at.0)).max()
+}
+
 fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
     statuses.iter().find(|c| c.name == CONTAINER)?.state.as_ref()?.terminated.as_ref()

@@ -49,6 +49,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
     };
     let due = request.spec.data_subject_request.as_ref().and_then(deadline::due_at);
     answer.status.due_at = due.map(Time);
+    answer.status.targets = summary(request);
     answer.find(observed);
     let mut status = answer.status;
     status.conditions = answer.conditions.into_list();
@@ -258,6 +259,17 @@ impl Answer<'_> {
         ready.status = "False".into();
         ready.message = message;
         self.conditions.copy(&ready);
+    }
+}
+
+/// The targets in a few words: a column of `kubectl get` shows the first item of a list only.
+fn summary(request: &UnlearnRequest) -> Option<String> {
+    let labels: Vec<&str> = request.spec.targets.iter().map(|target| target.label.as_str()).collect();
+    match labels[..] {
+        [] => None,
+        [one] => Some(one.into()),
+        [one, two] => Some(format!("{one}, {two}")),
+        [first, ref others @ ..] => Some(format!("{first} and {} more", others.len())),
     }
 }
 

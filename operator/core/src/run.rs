@@ -102,6 +102,7 @@ pub fn decide(
         step.read(left.clone(), &plan_digest, observed.record.as_ref());
         return step.done();
     }
+    step.note_times(&observed.pods);
     match job_state::state(observed.job.as_ref(), &observed.pods, &plan_digest, now) {
         JobState::Absent => step.start(&plan, installation),
         JobState::Waiting { reason, message } => step.wait(reason, message),
@@ -143,6 +144,8 @@ struct Step<'a> {
     run: &'a UnlearnRun,
     stage: Stage,
     now: Timestamp,
+    /// When the trainer's last pod ended, if one did.
+    ended: Option<Timestamp>,
     status: UnlearnRunStatus,
     conditions: Conditions,
     effects: Vec<Effect>,
@@ -155,7 +158,17 @@ impl<'a> Step<'a> {
         let mut status = run.status.clone().unwrap_or_default();
         status.observed_generation = run.meta().generation;
         let conditions = Conditions::new(&status.conditions, run.meta().generation, now);
-        Step { run, stage, now, status, conditions, effects: vec![], events: vec![], recheck: None }
+        Step {
+            run,
+            stage,
+            now,
+            ended: None,
+            status,
+            conditions,
+            effects: vec![],
+            events: vec![],
+            recheck: None,
+        }
     }
 
     fn done(mut self) -> Decision<UnlearnRunStatus> {
@@ -176,14 +189,14 @@ impl<'a> Step<'a> {
 
     /// The entry of the stage's Job, made if need be.
     fn job(&mut self) -> &mut RunJob {
-        let (name, now) = (names::job(&self.run.name_any(), self.stage), Time(self.now));
+        let name = names::job(&self.run.name_any(), self.stage);
         let plan_digest = stage_plan(self.run, self.stage).map(|(_, digest)| digest);
         let index = self.status.jobs.iter().position(|job| job.stage == self.stage).unwrap_or_else(|| {
             self.status.jobs.push(RunJob {
                 stage: self.stage,
                 name,
                 plan_digest: plan_digest.unwrap_or_else(|| self.run.spec.plan_digest.clone()),
-                started_at: Some(now),
+                started_at: None,
                 finished_at: None,
                 device: None,
                 record: None,
@@ -191,6 +204,14 @@ impl<'a> Step<'a> {
             self.status.jobs.len() - 1
         });
         &mut self.status.jobs[index]
+    }
+
+    /// When the stage's pods began and ended: GPUs are counted by it, and the pods will be gone.
+    fn note_times(&mut self, pods: &[Pod]) {
+        self.ended = job_state::finished_at(pods);
+        if let Some(at) = job_state::started_at(pods) {
+            self.job().started_at.get_or_insert(Time(at));
+        }
     }
 
     /// No Job yet: say that there will be one, then create it.
@@ -255,10 +276,10 @@ impl<'a> Step<'a> {
     }
 
     fn end_job(&mut self, device: Option<Device>, record: Option<Digest>) {
-        let now = Time(self.now);
         if self.status.jobs.iter().any(|job| job.stage == self.stage) {
+            let end = Time(self.ended.unwrap_or(self.now));
             let job = self.job();
-            job.finished_at.get_or_insert(now);
+            job.finished_at.get_or_insert(end);
             job.device = device.or(job.device);
             job.record = record.or_else(|| job.record.take());
         }

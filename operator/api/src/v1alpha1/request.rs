@@ -21,7 +21,7 @@ use crate::Digest;
     doc = "A ticket that says what a model must forget.",
     selectable = ".spec.modelRef.name",
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.modelRef.name"),
-    printcolumn(name = "Targets", type_ = "string", json_path = ".spec.targets[*].label"),
+    printcolumn(name = "Targets", type_ = "string", json_path = ".status.targets"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Gates", type_ = "string", json_path = ".status.gateSummary"),
     printcolumn(name = "Due", type_ = "string", json_path = ".status.dueAt"),
@@ -127,6 +127,10 @@ pub struct UnlearnRequestStatus {
     /// For people. Nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RequestPhase>,
+    /// Its targets for people: `3, 7`, or `3 and 4 more`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 300))]
+    pub targets: Option<String>,
     /// End of the legal term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Time>,

@@ -140,8 +140,10 @@ pub struct RunJob {
     #[schemars(length(max = 63))]
     pub name: String,
     pub plan_digest: Digest,
+    /// When its first pod began to work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
+    /// When its last pod ended; if it left none, when that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
     /// Where it ran: `cpu` or `cuda`.
@@ -216,6 +218,10 @@ pub enum Verdict {
     Fail,
     /// The measurement cannot be trusted: missing, foreign, not a number, or the positive control passed.
     Error,
+}
+
+impl Verdict {
+    pub const ALL: [Verdict; 4] = [Verdict::Pass, Verdict::Inconclusive, Verdict::Fail, Verdict::Error];
 }
 
 impl Stage {

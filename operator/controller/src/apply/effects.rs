@@ -81,10 +81,24 @@ where
         other => return other.map(|_| tracing::info!(kind, namespace, name, "created")),
     }
     let existing = calls::read(format!("read {kind} {namespace}/{name}"), api.get(&name)).await?;
-    let is_ours = owners(&existing) == owners(wanted)
-        && existing.meta().deletion_timestamp.is_none()
-        && same(&existing, wanted);
-    if is_ours { Ok(()) } else { Err(Error::Foreign { kind, name: format!("{namespace}/{name}") }) }
+    let name = format!("{namespace}/{name}");
+    if is_leftover(&existing, wanted) {
+        return Err(Error::Leftover { kind, name });
+    }
+    let is_ours = owners(&existing) == owners(wanted) && same(&existing, wanted);
+    if is_ours { Ok(()) } else { Err(Error::Foreign { kind, name }) }
+}
+
+/// Whether the object is being deleted, or will be: its owner was an earlier one of the same kind and name.
+fn is_leftover(existing: &impl Resource, wanted: &impl Resource) -> bool {
+    existing.meta().deletion_timestamp.is_some()
+        || (owners(existing) != owners(wanted) && owner_names(existing) == owner_names(wanted))
+}
+
+/// Kinds and names of the owners, of an object that has any.
+fn owner_names(object: &impl Resource) -> Option<BTreeSet<(&str, &str)>> {
+    let owners = object.meta().owner_references.as_ref()?;
+    Some(owners.iter().map(|owner| (owner.kind.as_str(), owner.name.as_str())).collect())
 }
 
 fn owners(object: &impl Resource) -> BTreeSet<&str> {
@@ -189,6 +203,20 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     use super::*;
+
+    #[test]
+    fn what_an_earlier_owner_of_the_same_name_left_is_waited_for() {
+        let owned = |name: &str, uid: &str| {
+            let owner = OwnerReference { name: name.into(), uid: uid.into(), ..OwnerReference::default() };
+            let mut job = Job::default();
+            job.metadata.owner_references = Some(vec![owner]);
+            job
+        };
+        assert!(is_leftover(&owned("digits-1", "a"), &owned("digits-1", "b")));
+        assert!(!is_leftover(&owned("digits-1", "a"), &owned("digits-1", "a")));
+        assert!(!is_leftover(&owned("digits-2", "a"), &owned("digits-1", "b")));
+        assert!(!is_leftover(&Job::default(), &owned("digits-1", "b")));
+    }
 
     #[test]
     fn an_object_of_another_owner_is_not_ours() {

@@ -232,3 +232,16 @@ fn a_request_that_is_suspended_before_the_roll_out_does_not_hold_up_the_others()
     world.ended("one", RequestPhase::Fulfilled, Reason::Fulfilled, "");
     assert_eq!(world.ledger(), ["5->8", "3->8"]);
 }
+
+#[test]
+fn a_request_shows_its_targets_in_a_few_words() {
+    let shown = |targets: &[&str]| {
+        let mut world = World::new();
+        world.ask("it", targets, nearest());
+        world.settle();
+        world.cluster.requests["it"].status.clone().unwrap().targets.unwrap()
+    };
+    assert_eq!(shown(&["3"]), "3");
+    assert_eq!(shown(&["3", "7"]), "3, 7");
+    assert_eq!(shown(&["3", "7", "1", "2", "5"]), "3 and 4 more");
+}

@@ -242,3 +242,36 @@ fn a_pod_that_is_gone_with_its_message_is_a_failure() {
     });
     failed(&world, Reason::NoOutcome, "its pod is gone");
 }
+
+#[test]
+fn a_preparation_that_measured_too_little_is_refused() {
+    use lethe_api::contract::{Count, PrepareRecord};
+    type Change = fn(&mut PrepareRecord);
+    let changes: [(Change, &str); 6] = [
+        (|record| record.judge_accuracy = Count { hits: 1, n: 1 }, "tried on 1 teacher samples"),
+        (|record| record.baseline_accuracy.truncate(9), "measured for 9 labels"),
+        (
+            |record| record.baseline_accuracy[3] = Count { hits: 1, n: 1 },
+            "1 of 1 baseline samples of label \"3\"",
+        ),
+        (|record| record.baseline_accuracy[3].hits = 40, "40 of 100 baseline samples of label \"3\""),
+        (|record| record.confusion[2][4] = -1.0, "confusion matrix"),
+        (|record| record.reference = record.judge.clone(), "five different artifacts"),
+    ];
+    for (change, says) in changes {
+        let mut world = World::new();
+        world.trainer = Box::new(move |plan, _| {
+            let mut body = honest_body(plan);
+            if let RecordBody::Prepare(record) = &mut body {
+                change(record);
+            }
+            reports(plan, body)
+        });
+        world.with_model();
+        world.settle();
+        let (status, reason, message) = world.model_condition(ConditionType::Prepared);
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "BadRecord"), "{message}");
+        assert!(message.contains(says), "{message}");
+        assert_eq!(world.named_bundle(), None, "nothing is served");
+    }
+}
