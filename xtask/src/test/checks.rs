@@ -8,7 +8,7 @@ use crate::{cache, cmd, codegen, progress, setup};
 
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("format", format),
     ("tidy", tidy::run),
     ("links between documents", links::run),
@@ -17,6 +17,7 @@ const CHECKS: [Check; 9] = [
     ("lints of the operator", lints),
     ("lints of the trainer, without libtorch", trainer_lints),
     ("generated files", || codegen::generate(true)),
+    ("import of checkpoints", import),
     ("charts", charts),
 ];
 
@@ -95,4 +96,12 @@ fn charts() -> Result<()> {
         cmd::run_logged(&mut command, &cache::log("helm-lint")?)?;
     }
     Ok(())
+}
+
+/// The tool in Python has its tests in Python.
+fn import() -> Result<()> {
+    setup::apt::ensure(setup::apt::PYTHON)?;
+    let mut command = std::process::Command::new("python3");
+    command.current_dir(cache::workspace().join("tools/import")).args(["-B", "-m", "unittest"]);
+    cmd::run_logged(&mut command, &cache::log("import")?)
 }

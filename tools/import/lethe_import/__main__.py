@@ -1,0 +1,46 @@
+"""Turns a checkpoint of the published code into a bundle that a DiffusionModel can name as its base.
+
+  python3 -m lethe_import cifar10.pth --image-size 32 --out base
+  python3 -m lethe_import edm-cifar10-32x32-cond-vp.pkl --out base
+
+Reads the `.pth` lists of the code published with SFD, dictionaries of tensors, and EDM's pickles. Nothing in them is
+executed: pickles are read as data, and one that names anything but tensors is refused.
+"""
+
+import argparse
+import sys
+
+from . import Refused, archive, bundle, describe, networks
+
+BAD_ARTIFACT, BAD_CONFIGURATION = 65, 78
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="lethe_import", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="a .pth or .pkl file")
+    parser.add_argument("--out", required=True, help="folder to make")
+    parser.add_argument("--network", default="ema", choices=networks.CHOICES, help="which one of the checkpoint's networks")
+    parser.add_argument("--labels", type=lambda text: text.split(","), help="names of the labels, in order, with commas between")
+    parser.add_argument("--image-size", type=int, choices=range(1, 16385), metavar="PIXELS", help="pixels of one side, where the network does not say")
+    parser.add_argument("--kind", default="Teacher", choices=["Teacher", "Generator", "Distillation"], help="of the bundle")
+    chosen = parser.parse_args(arguments)
+    try:
+        with open(chosen.checkpoint, "rb") as file:
+            opened = archive.load(file)
+            tensors, sigma_data = networks.find(opened, chosen.network)
+            model = describe.describe(tensors, sigma_data, chosen.labels, chosen.image_size)
+            digest = bundle.write(chosen.out, chosen.kind, model, tensors)
+    except Refused as refused:
+        print(f"{chosen.checkpoint}: {refused}", file=sys.stderr)
+        return BAD_ARTIFACT
+    except OSError as error:
+        print(f"{chosen.checkpoint}: {error}", file=sys.stderr)
+        return BAD_CONFIGURATION
+    print(f"{len(tensors)} tensors, a {model['network']['kind']}, in {chosen.out}", file=sys.stderr)
+    print(digest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
