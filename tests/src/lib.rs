@@ -21,6 +21,8 @@ pub mod node;
 pub mod operator;
 pub mod place;
 pub mod proxy;
+#[cfg(test)]
+mod reasons;
 pub mod rights;
 pub mod scenario;
 pub mod server;
