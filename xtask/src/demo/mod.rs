@@ -26,13 +26,14 @@ use self::site::Site;
 use self::story::Story;
 use self::summary::Summary;
 use self::timeline::Timeline;
+use crate::image::Built;
 use crate::{cache, host, image, progress, setup};
 
 // What the chapters and their stages are called.
 const SETUP: &str = "Set up this machine";
 const IMAGES: &str = "Build the images";
 const CLUSTER: &str = "A Kubernetes cluster";
-const CHARTS: &str = "Load the images, install the charts";
+const CHARTS: &str = "Install the charts";
 const TEACH: &str = "Teach the base model";
 const PREPARING: &str = "Put the model under Lethe, and serve its baseline";
 const PREPARE: &str = "prepare: distil, judge, reference";
@@ -62,13 +63,22 @@ const SUMMARY: &str = "target/demo/summary.json";
 /// hold back. Writes target/demo/report.html and target/demo/summary.json. Everything it started is gone at the
 /// end, also after Ctrl-C.
 ///
-/// With --context it runs the same thing on a cluster that you have. It does: create the namespace, the
-/// definitions of Lethe (CRDs) and an operator with rights in that namespace only; a claim for 2 Gi of the
-/// default StorageClass, as ReadWriteOnce, so all pods have to fit onto one node; and it deletes exactly these at
-/// the end. It does not: load images. Build them with `cargo xtask image` and put target/images/operator.tar and
-/// target/images/trainer.tar onto the nodes first (`kind load image-archive`, `minikube image load`, `ctr -n
-/// k8s.io image import`). The training pods ask for one nvidia.com/gpu each: a node must have one to give.
+/// With --context it runs the same thing on a cluster that you have, as any user, and builds only Helm here (and
+/// kubectl, if there is none). The cluster needs:
+///   - Kubernetes 1.32 or newer, without Lethe, and a context that may create namespaces and CRDs
+///   - the images lethe/operator:dev and lethe/trainer:dev on its nodes: `cargo xtask image` writes them to
+///     target/images/operator.tar and target/images/trainer.tar, and `kind load image-archive`, `minikube image
+///     load` or `ctr -n k8s.io image import` takes them. The demo does not load them
+///   - a default StorageClass that gives 2 Gi ReadWriteOnce, writable for group 65532. All pods share it, so they
+///     have to fit onto one node (of an ordinary laptop: 2 CPUs and 4 GiB are plenty)
+///   - a node with an nvidia.com/gpu to give: the training pods ask for one each, and work without using it
+///     where the container sees none
+///
+/// It creates the namespace and everything else in it (charts, claim, Jobs, Deployment), and the four CRDs. The
+/// operator gets no right outside of the namespace. At the end the models, the CRDs and the namespace are deleted,
+/// and with them all of it; a volume that the StorageClass provisioned goes as its reclaim policy says.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Args {
     /// A context of your kubeconfig: use that cluster, which must not have Lethe yet
     #[arg(long, value_name = "NAME")]
@@ -97,14 +107,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn perform(args: &Args, timeline: &Timeline) -> Result<()> {
-    timeline.chapter(SETUP, || {
-        match args.context {
-            Some(_) => Ok(()),
-            None => host::can_run_nodes().map_err(|why| anyhow!("{why}; or use a cluster: --context NAME")),
-        }
-        .and_then(|()| setup::run(&setup::Args {}))
-    })?;
-    let images = timeline.chapter(IMAGES, || Ok([image::operator()?, image::trainer()?]))?;
+    let images = match args.context {
+        Some(_) => Vec::new(),
+        None => set_up(timeline)?,
+    };
     let (site, version) = timeline.chapter(CLUSTER, || {
         let site = match &args.context {
             Some(context) => Site::take(context, &args.namespace, args.keep)?,
@@ -116,7 +122,7 @@ fn perform(args: &Args, timeline: &Timeline) -> Result<()> {
     let kubectl = Kubectl { site: &site, namespace: &args.namespace };
     let played = timeline
         .chapter(CHARTS, || {
-            images.iter().try_for_each(|built| site.load(&built.identity.name, &built.file))?;
+            images.iter().try_for_each(|built| site.load(built))?;
             site.install()
         })
         .and_then(|()| scenes::play(&kubectl, timeline, version))
@@ -130,6 +136,15 @@ fn perform(args: &Args, timeline: &Timeline) -> Result<()> {
         eprintln!("error: not everything could be removed: {error:#}");
     }
     played.and(closed)
+}
+
+/// What a cluster of its own needs: this machine set up, and the images.
+fn set_up(timeline: &Timeline) -> Result<Vec<Built>> {
+    timeline.chapter(SETUP, || {
+        host::can_run_nodes().map_err(|why| anyhow!("{why}; or use a cluster: --context NAME"))?;
+        setup::run(&setup::Args {})
+    })?;
+    timeline.chapter(IMAGES, || Ok(vec![image::operator()?, image::trainer()?]))
 }
 
 /// Writes what was found, then says whether it is what the demo promises.

@@ -2,7 +2,7 @@
 //! and nothing else.
 
 use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +12,7 @@ use super::kubectl::run;
 use super::timeline::{Timeline, typed};
 use crate::cache::{self, Lock};
 use crate::cluster::{self, Cluster, Options};
+use crate::image::Built;
 use crate::{cmd, progress, setup};
 
 /// The demo's own cluster.
@@ -113,19 +114,17 @@ impl Site {
         Ok(version.context("the API server does not say its version")?.to_owned())
     }
 
-    /// Puts an image onto the node of the demo's own cluster.
+    /// Puts an image onto the node of the demo's own cluster. Nodes of somebody's cluster have it already.
     ///
     /// # Errors
     /// If the node does not take it.
-    pub fn load(&self, name: &str, tar: &Path) -> Result<()> {
+    pub fn load(&self, image: &Built) -> Result<()> {
         match &self.place {
             Place::Local(cluster, _) => {
-                progress::step(&format!("load {name}"), || cluster.load(tar)).map(|_| ())
+                let step = format!("load {}", image.identity.name);
+                progress::step(&step, || cluster.load(&image.file)).map(|_| ())
             }
-            Place::Context { .. } => {
-                progress::note(&format!("{name} has to be on the nodes already: {}", tar.display()));
-                Ok(())
-            }
+            Place::Context { .. } => Ok(()),
         }
     }
 
