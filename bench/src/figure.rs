@@ -99,7 +99,8 @@ fn draw(body: &mut String, group: &Group, y: f64) -> f64 {
     at.max(top + 2.0 * BAR) + GAP / 2.0
 }
 
-fn escape(text: &str) -> String {
+/// Text as it may stand in a document.
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

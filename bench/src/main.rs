@@ -1,7 +1,9 @@
 //! What `cargo xtask bench` runs: one module per bench, one line here. A bench measures on this machine, says what it
 //! found on standard output and leaves `NAME.json` and `NAME.svg`.
 
+mod digits;
 mod figure;
+mod probes;
 mod report;
 mod sfd;
 
@@ -23,6 +25,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    Probes(probes::Args),
     Sfd(sfd::Args),
     /// One measurement in a process of its own; started by `sfd`
     #[command(hide = true)]
@@ -32,6 +35,7 @@ enum Bench {
 fn main() -> Result<()> {
     let Cli { out, bench } = Cli::parse();
     match bench {
+        Bench::Probes(args) => probes::run(&args, &out),
         Bench::Sfd(args) => sfd::run(&args, &out),
         Bench::SfdWork(args) => sfd::work::run(&args),
     }

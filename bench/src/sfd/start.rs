@@ -1,20 +1,17 @@
 //! Where both programs start from: models a few steps away from their initial weights, so that no layer is zero.
 
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use flate2::read::GzDecoder;
 use lethe_sfd::{
     Baseline, Concept, Denoiser, Device, DistilSettings, Distillation, ForgetSettings, Forgetting,
     ImageShape, MlpConfig, ModelConfig, NoiseConfig, Override, Parametrisation, Replacement, Target,
-    TeachSettings, Teaching, Training, TrainingImages,
+    TeachSettings, Teaching, Training,
 };
 
-const DIGITS: &[u8] = include_bytes!("../../../trainer/data/optical-digits.csv.gz");
-/// Pixels along a side of a digit.
-const SIDE: i64 = 8;
+use crate::digits::{self, SIDE};
+
 const SEED: u64 = 1;
 
 /// A network that is timed.
@@ -57,7 +54,7 @@ pub fn concept(targets: i64) -> Result<Concept> {
 pub fn write(dir: &Path, net: Net) -> Result<()> {
     let config = net.config();
     let teach = TeachSettings { steps: 100, batch: 32, ..TeachSettings::default() };
-    let mut teaching = Teaching::new(&config, digits(&config)?, teach, SEED, Device::Cpu)?;
+    let mut teaching = Teaching::new(&config, digits::images(&config, None)?, teach, SEED, Device::Cpu)?;
     finish(&mut teaching);
     let teacher = teaching.finish()?;
     let distil = DistilSettings { steps: 20, batch: 32, ..DistilSettings::default() };
@@ -94,21 +91,6 @@ pub fn forgetting(dir: &Path, targets: i64, settings: ForgetSettings) -> Result<
     };
     let baseline = Baseline { generator: model("generator")?, fake_score: model("fake_score")? };
     Ok(Forgetting::new(model("teacher")?, baseline, concept(targets)?, settings, SEED)?)
-}
-
-/// The optical digits in the size of the model, each pixel repeated.
-fn digits(config: &ModelConfig) -> Result<TrainingImages> {
-    let mut csv = String::new();
-    GzDecoder::new(DIGITS).read_to_string(&mut csv).context("cannot unpack the digits")?;
-    let ImageShape { height, width, .. } = config.image;
-    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for line in csv.lines() {
-        let values = line.split(',').map(str::parse).collect::<Result<Vec<f32>, _>>()?;
-        let at = |y: i64, x: i64| values[(y * SIDE / height * SIDE + x * SIDE / width) as usize] / 8.0 - 1.0;
-        pixels.extend((0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| at(y, x)));
-        labels.push(values[(SIDE * SIDE) as usize] as i64);
-    }
-    Ok(TrainingImages::new(config, &pixels, &labels)?)
 }
 
 fn finish(training: &mut dyn Training) {

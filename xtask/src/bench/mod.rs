@@ -22,6 +22,9 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Name {
+    /// Forgetting under attack: what each robustness leaves behind, beside a model that never saw the label: a quarter of
+    /// an hour
+    Probes,
     /// Speed, side by side with a plain PyTorch loop (fetches PyTorch once): half an hour
     Sfd,
 }
@@ -30,6 +33,7 @@ impl Name {
     /// The subcommand of `lethe-bench`.
     fn word(self) -> &'static str {
         match self {
+            Name::Probes => "probes",
             Name::Sfd => "sfd",
         }
     }

@@ -9,7 +9,8 @@ use crate::error::Result;
 use tch::{Kind, Tensor, no_grad};
 
 /// Parameters that hold condition rows, and the axis along which the labels lie.
-const NAMES: [(&str, i64); 1] = [("labels.weight", 0)];
+const NAMES: [(&str, i64); 3] =
+    [("labels.weight", 0), ("classes_emb.weight", 0), ("model.map_label.weight", 1)];
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Table {
@@ -62,25 +63,63 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generator::generate;
+    use crate::config::{
+        AdmUnetConfig, DdpmUnetConfig, ImageShape, MlpConfig, ModelConfig, NetworkConfig, SongUnetConfig,
+    };
     use crate::noise::{Noise, Stream};
     use crate::probes::examiner::labels;
-    use crate::testing::tiny;
+    use crate::testing::{largest, tiny};
     use tch::Device;
 
+    /// A small model of a network, all of whose weights are random.
+    fn model(network: NetworkConfig) -> Denoiser {
+        let image = ImageShape { channels: 1, height: 4, width: 4 };
+        let fresh = Denoiser::init(&ModelConfig { image, network, ..tiny() }, 1, Device::Cpu).unwrap();
+        let count = fresh.params().flat().size()[0];
+        let noise = Noise::new(1, Stream::FakeNoise).normal(0, 1, count, Device::Cpu).view([-1]);
+        fresh.with_flat((fresh.params().flat() + noise * 0.1).to_kind(Kind::Double))
+    }
+
+    fn networks() -> [NetworkConfig; 4] {
+        let (multipliers, attention) = (vec![1], vec![4]);
+        let (m, a) = (multipliers.clone(), attention.clone());
+        let song = SongUnetConfig { channels: 32, multipliers: m, blocks: 1, attention: a, augmentations: 0 };
+        let (m, a) = (multipliers.clone(), attention.clone());
+        let adm = AdmUnetConfig {
+            channels: 32,
+            multipliers: m,
+            blocks: 1,
+            attention: a,
+            augmentations: 0,
+            head_channels: 32,
+        };
+        [
+            MlpConfig { width: 6, blocks: 2, embedding: 5, frequencies: 3 }.into(),
+            NetworkConfig::DdpmUnet(DdpmUnetConfig { channels: 32, multipliers, blocks: 1, attention }),
+            NetworkConfig::SongUnet(song),
+            NetworkConfig::AdmUnet(adm),
+        ]
+    }
+
     #[test]
-    fn a_row_is_what_its_label_means() {
-        let model = crate::testing::random_model(3);
-        let table = Table::of(&model).unwrap();
-        let rows = table.rows(&model);
-        assert_eq!(rows.size(), [4, 5]);
-        let latent = Noise::new(1, Stream::MeasureLatent).normal(0, 3, 4, Device::Cpu).to_kind(Kind::Double);
-        let ask = |model: &Denoiser, label| generate(model, &latent, &labels(model, label, 3));
-        let copy = model.duplicate();
-        table.set(&copy, 2, &rows.get(1));
-        assert!(ask(&copy, 2).equal(&ask(&model, 1)));
-        assert!(ask(&copy, 1).equal(&ask(&model, 1)));
-        assert!(!ask(&model, 2).equal(&ask(&model, 1)), "the original must not change");
+    fn in_every_network_a_row_is_what_its_label_means() {
+        for network in networks() {
+            let model = model(network);
+            let table = Table::of(&model).unwrap();
+            let rows = table.rows(&model);
+            assert_eq!(rows.size()[0], 4);
+            let x = Noise::new(1, Stream::MeasureLatent).normal(0, 3, 16, Device::Cpu).to_kind(Kind::Double);
+            let sigma = Tensor::full([3, 1], 2.5, (Kind::Double, Device::Cpu));
+            let ask = |model: &Denoiser, label| model.denoise(&x, &sigma, &labels(model, label, 3));
+            let (copy, name) = (model.duplicate(), &model.config().network);
+            table.set(&copy, 2, &rows.get(1));
+            assert!(ask(&copy, 2).equal(&ask(&model, 1)), "{name:?}");
+            assert!(ask(&copy, 1).equal(&ask(&model, 1)), "{name:?}");
+            assert!(!ask(&model, 2).equal(&ask(&model, 1)), "the original must not change: {name:?}");
+            // The gradient of one label's row leads to that label's images.
+            let loss = model.denoise_trainable(&x, &sigma, &labels(&model, 3, 3)).square().sum(None::<Kind>);
+            assert!(largest(&table.gradient(&model, 3, &loss)) > 0.0, "{name:?}");
+        }
     }
 
     #[test]

@@ -17,12 +17,13 @@ pub fn kept_doors(model: &Denoiser, examiner: &Examiner<'_>, kept: &[i64], n: i6
     kept.iter().map(|&label| (label, examiner.ask(model, label, n))).collect()
 }
 
-/// Under no label at all: a condition row of zeros. Its noise level is still told.
+/// Under no label at all: the model's own null condition, or a row of zeros if it has none.
 ///
 /// # Errors
 /// If the model has no condition table.
 pub fn null_door(model: &Denoiser, examiner: &Examiner<'_>, n: i64) -> Result<Sighting> {
-    Ok(examiner.ask(&unconditional(model, examiner.label)?, examiner.label, n))
+    let (model, null) = unconditional(model, examiner.label)?;
+    Ok(examiner.ask(&model, null, n))
 }
 
 /// Under about `n` mixtures of all condition rows with Dirichlet(1/2) weights, a few images of each.
@@ -47,11 +48,15 @@ pub fn mixed_door(model: &Denoiser, examiner: &Examiner<'_>, n: i64) -> Result<S
 /// Beyond every label's own series of latents.
 const MIXTURES: u64 = 1 << 20;
 
-/// A copy whose `label` means nothing: its row is zero.
-pub(super) fn unconditional(model: &Denoiser, label: i64) -> Result<Denoiser> {
-    let (copy, table) = (model.duplicate(), Table::of(model)?);
+/// A copy, and the label by which it is asked without a condition. If the model has none, `label` is made to mean nothing.
+pub(super) fn unconditional(model: &Denoiser, label: i64) -> Result<(Denoiser, i64)> {
+    let copy = model.duplicate();
+    if let Some(null) = model.null_label() {
+        return Ok((copy, null));
+    }
+    let table = Table::of(model)?;
     table.set(&copy, label, &table.rows(model).get(label).zeros_like());
-    Ok(copy)
+    Ok((copy, label))
 }
 
 /// Dirichlet weights with all parameters 1/2 are the normalised squares of standard normals (gamma(1/2) is half of a

@@ -151,7 +151,7 @@ mod tests {
         let (mute, examiner) = (world.always(world.other), world.examiner());
         let found = invert_by_denoising(&mute, &examiner, &world.shots(20), BUDGET).unwrap();
         assert_eq!(found, Sighting { judged: 0, inside: 0, n: 50 });
-        let attacker = second_judge(&world.teacher, &world.judge_settings, 8, 1).unwrap();
+        let attacker = second_judge(&world.teacher, &world.judge_settings, 8, 1, &|| false).unwrap();
         let found = invert_by_judge(&mute, &examiner, &attacker, BUDGET).unwrap();
         assert_eq!(found, Sighting { judged: 0, inside: 0, n: 50 });
     }
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn the_judge_guides_to_the_label_but_not_out_of_bounds() {
         let world = World::new();
-        let attacker = second_judge(&world.teacher, &world.judge_settings, 8, 1).unwrap();
+        let attacker = second_judge(&world.teacher, &world.judge_settings, 8, 1, &|| false).unwrap();
         let examiner = world.examiner();
         let control = invert_by_judge(&world.baseline, &examiner, &attacker, BUDGET).unwrap();
         assert!(control.judged >= 45, "{control:?}");

@@ -9,6 +9,7 @@ use crate::noise::{Noise, Stream};
 use crate::probes::Manifold;
 use crate::sampler::heun;
 use crate::settings::JudgeSettings;
+use crate::training::Stop;
 use tch::{Kind, Tensor};
 
 /// Whatever seed the first judge had, the second one has another: 64 bits of the golden ratio apart.
@@ -138,6 +139,7 @@ pub fn second_judge(
     first: &JudgeSettings,
     sampler_steps: i64,
     seed: u64,
+    stop: Stop<'_>,
 ) -> Result<Judge> {
     let settings = JudgeSettings {
         hidden: (first.hidden * 3 / 4).max(1),
@@ -145,7 +147,7 @@ pub fn second_judge(
         noise: first.noise * 1.5,
         ..first.clone()
     };
-    Judge::train(teacher, &settings, sampler_steps, seed ^ SECOND, &|| false)
+    Judge::train(teacher, &settings, sampler_steps, seed ^ SECOND, stop)
 }
 
 #[cfg(test)]
@@ -179,7 +181,7 @@ mod tests {
     #[test]
     fn the_second_judge_is_another_one_that_knows_the_same() {
         let world = World::new();
-        let second = second_judge(&world.teacher, &world.judge_settings, 8, 1).unwrap();
+        let second = second_judge(&world.teacher, &world.judge_settings, 8, 1, &|| false).unwrap();
         assert_ne!(second.feature_count(), world.judge.feature_count());
         for label in 0..4 {
             let images = teacher_samples(&world.teacher, label, 0, 40, 8, 3);

@@ -53,7 +53,7 @@ pub fn fidelity_of(
     let show = |&label: &i64| {
         let first = (PLACE + label as u64) << 32;
         let latent = Noise::new(seed, Stream::ProbeLatent).normal(first, per_label, pixels, model.device());
-        generate(model, &latent, &labels(model, label, per_label)).clamp(-1.0, 1.0)
+        generate(model, &latent, &labels(model, label, per_label))
     };
     let shown = Tensor::cat(&asked.iter().map(show).collect::<Vec<_>>(), 0);
     fidelity(&judge.look(teacher_samples).0, &judge.look(&shown).0)

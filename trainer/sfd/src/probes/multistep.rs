@@ -18,9 +18,11 @@ pub fn multistep(
     n: i64,
     steps: i64,
 ) -> Result<(Sighting, Sighting)> {
-    let (latents, label) = (examiner.latents(model, PLACE, n), labels(model, examiner.label, n));
-    let sample = |model: &Denoiser| examiner.look(&heun(model, &latents, &label, steps));
-    Ok((sample(model), sample(&unconditional(model, examiner.label)?)))
+    let latents = examiner.latents(model, PLACE, n);
+    let sample =
+        |model: &Denoiser, label: i64| examiner.look(&heun(model, &latents, &labels(model, label, n), steps));
+    let (nameless, null) = unconditional(model, examiner.label)?;
+    Ok((sample(model, examiner.label), sample(&nameless, null)))
 }
 
 /// Beyond every label's own series of latents.

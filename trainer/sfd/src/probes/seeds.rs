@@ -77,7 +77,7 @@ mod tests {
     fn latents_are_searched_under_each_label() {
         let world = World::new();
         let examiner = world.examiner();
-        let attacker = second_judge(&world.teacher, &world.judge_settings, 8, 1).unwrap();
+        let attacker = second_judge(&world.teacher, &world.judge_settings, 8, 1, &|| false).unwrap();
         let budget = SeedBudget { samples: 30, steps: 20, learning_rate: 5e-2 };
         let doors = [world.label, world.other];
         let control = search_seeds(&world.baseline, &examiner, &attacker, &doors, budget);

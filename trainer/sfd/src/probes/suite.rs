@@ -312,7 +312,7 @@ mod tests {
     fn every_probe_tells_a_model_that_knows_the_label_from_one_that_does_not() {
         let world = World::new();
         let (kept, effort) = (world.kept(), effort());
-        let attacker = second_judge(&world.teacher, &world.judge_settings, 6, 1).unwrap();
+        let attacker = second_judge(&world.teacher, &world.judge_settings, 6, 1, &|| false).unwrap();
         let evidence = Evidence::gather(&world.teacher, world.label, &kept, &effort, 1).unwrap();
         let trial = Trial {
             label: world.label,

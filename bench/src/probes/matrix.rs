@@ -1,0 +1,71 @@
+//! The figure: a row per attempt, a column per model, darker where more of the forgotten label is seen.
+
+use std::fmt::Write;
+
+use super::row::{Row, find};
+use crate::figure::{document, escape};
+
+const LEFT: f64 = 16.0;
+const TOP: f64 = 92.0;
+/// Where the cells begin: what is left of them names the attempt.
+const AXIS: f64 = 210.0;
+const RIGHT: f64 = 744.0;
+const HEIGHT: f64 = 24.0;
+const GAP: f64 = 3.0;
+
+pub fn draw(label: i64, rows: &[Row], models: &[String], probes: &[String]) -> String {
+    let mut body = String::new();
+    let width = (RIGHT - AXIS) / models.len().max(1) as f64;
+    let note = "per cent that the judge takes for it; in brackets and as shade: that also lie among the teacher's samples";
+    let _ = writeln!(body, "<text class=\"mute\" x=\"{LEFT}\" y=\"50\">{note}</text>");
+    for (index, model) in models.iter().enumerate() {
+        let middle = AXIS + width * (index as f64 + 0.5);
+        let name = escape(model);
+        let _ = writeln!(
+            body,
+            "<text x=\"{middle:.1}\" y=\"{}\" text-anchor=\"middle\">{name}</text>",
+            TOP - 12.0
+        );
+    }
+    for (line, probe) in probes.iter().enumerate() {
+        let y = TOP + HEIGHT * line as f64;
+        let _ = writeln!(body, "<text x=\"{LEFT}\" y=\"{:.1}\">{}</text>", y + 15.0, escape(probe));
+        for (index, model) in models.iter().enumerate() {
+            if let Some(row) = find(rows, model, probe) {
+                cell(&mut body, AXIS + width * index as f64, y, width - GAP, row);
+            }
+        }
+    }
+    let title = format!("Where the forgotten digit {label} is still found");
+    document(&title, TOP + HEIGHT * probes.len() as f64 + LEFT, &body)
+}
+
+fn cell(body: &mut String, x: f64, y: f64, width: f64, row: &Row) {
+    // A square root, so that one per cent can be told from none.
+    let shade = 0.8 * row.jm.sqrt();
+    let (height, middle, text) = (HEIGHT - GAP, x + width / 2.0, row.percent());
+    let _ = writeln!(
+        body,
+        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" rx=\"2\" fill=\"var(--b)\" \
+         fill-opacity=\"{shade:.3}\" stroke=\"var(--line)\"/>\
+         <text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>",
+        y + 15.0
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::models::Contestant;
+    use super::super::row::tests::row;
+    use super::*;
+
+    #[test]
+    fn every_model_has_a_cell_and_more_is_darker() {
+        let rows = [row(Contestant::Distilled, 1000, 810), row(Contestant::NeverSaw, 500, 0)];
+        let models: Vec<String> = rows.iter().map(|row| row.model.to_owned()).collect();
+        let svg = draw(3, &rows, &models, &[rows[0].probe.clone()]);
+        assert!(svg.contains("100 (81)") && svg.contains("50 (0)"), "{svg}");
+        assert!(svg.contains("fill-opacity=\"0.720\"") && svg.contains("fill-opacity=\"0.000\""), "{svg}");
+        assert!(svg.contains("never saw") && svg.contains("relearning: 100 steps"), "{svg}");
+    }
+}
