@@ -173,8 +173,9 @@ fn build(config: &ModelConfig) -> Result<(Network, Layout)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, WeightsError};
+    use crate::config::{NetworkConfig, SongUnetConfig};
     use crate::testing::{largest, tiny};
+    use safetensors::SafeTensors;
 
     fn refusal(bytes: &[u8]) -> WeightsError {
         match Denoiser::from_bytes(&tiny(), bytes, Device::Cpu) {
@@ -214,6 +215,21 @@ mod tests {
             let poisoned = refusal(&with(name, |bias| Some(bias.copy().fill_(value))));
             assert_eq!(poisoned, WeightsError::NotFinite(name.into()));
         }
+    }
+
+    #[test]
+    fn the_constants_of_an_architecture_are_written_and_checked() {
+        let network = NetworkConfig::SongUnet(SongUnetConfig::small(4, &[1, 1], &[]));
+        let config = ModelConfig { network, ..tiny() };
+        let mut bytes = Denoiser::init(&config, 1, Device::Cpu).unwrap().to_bytes();
+        let again = Denoiser::from_bytes(&config, &bytes, Device::Cpu).unwrap();
+        assert!(again.to_bytes() == bytes);
+        let name = "model.dec.2x2_up.skip.resample_filter";
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let at = file.tensor(name).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
+        bytes[at..at + 4].copy_from_slice(&0.125_f32.to_le_bytes());
+        let refusal = Denoiser::from_bytes(&config, &bytes, Device::Cpu).unwrap_err().to_string();
+        assert!(refusal.contains(name) && refusal.contains("0.25"), "{refusal}");
     }
 
     #[test]

@@ -104,7 +104,16 @@ impl Preconditioning {
         }
     }
 
-    /// Levels at which a score is trained, from standard normal draws of any shape: log-normal in EDM, evenly over
+    /// Levels at which a teacher is trained, from standard normal draws of any shape: log-normal in EDM, evenly over
+    /// all timesteps else. A sampler passes through all of them.
+    pub(crate) fn teacher_levels(&self, normal: &Tensor) -> Tensor {
+        match self.discrete() {
+            None => sigma::score_levels(normal),
+            Some(Discrete { timesteps, .. }) => timesteps.draw(&normal.special_ndtr(), 0, timesteps.len()),
+        }
+    }
+
+    /// Levels at which a fake score is trained, from standard normal draws of any shape: log-normal in EDM, evenly over
     /// the training timesteps else.
     pub(crate) fn score_levels(&self, normal: &Tensor) -> Tensor {
         match self.discrete() {
@@ -236,6 +245,9 @@ mod tests {
                 let ends = (steps.min().double_value(&[]), steps.max().double_value(&[]));
                 assert_eq!(ends, (38.0, 711.0));
             }
+            let ends = form.teacher_levels(&Tensor::from_slice(&[-6.0, 6.0]));
+            let ends = Vec::<f64>::try_from(form.timesteps(&ends).unwrap()).unwrap();
+            assert_eq!(ends, [0.0, 999.0]);
             assert!((form.initial_level() - 2.502_33).abs() < 5e-6);
         }
     }

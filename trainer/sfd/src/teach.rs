@@ -141,7 +141,7 @@ impl Teaching {
         let (clean, label) =
             (self.images.images.index_select(0, &chosen), self.images.labels.index_select(0, &chosen));
         let normal = |stream, columns| Noise::new(self.seed, stream).normal(first, size, columns, device);
-        let sigma = self.model.preconditioning().score_levels(&normal(Stream::TeachSigma, 1));
+        let sigma = self.model.preconditioning().teacher_levels(&normal(Stream::TeachSigma, 1));
         let noisy = loss::perturb(&clean, &normal(Stream::TeachNoise, clean.size()[1]), &sigma);
         let denoised = self.model.denoise_trainable(&noisy, &sigma, &label);
         loss::denoising(&denoised, &clean, &self.model.loss_weight(&sigma)).mean(None::<Kind>)

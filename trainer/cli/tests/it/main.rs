@@ -3,6 +3,7 @@
 mod artifacts;
 mod contract;
 mod data_free;
+mod import;
 mod interruption;
 mod serving;
 mod store_faults;

@@ -1,6 +1,9 @@
 use super::*;
 use crate::config::{AdmUnetConfig, DdpmUnetConfig, SongUnetConfig};
+use crate::denoiser::Denoiser;
+use crate::noise::{Noise, Stream};
 use crate::testing::tiny;
+use tch::{Device, Kind as Type};
 
 /// The names, shapes and counts of a network with ten labels (or `classes`) and three channels.
 fn layout(network: NetworkConfig, side: i64, classes: usize) -> Layout {
@@ -125,5 +128,36 @@ fn names_are_unique() {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all);
+    }
+}
+
+/// Of a U-Net of each kind for 4x4 images, with the label that stands for none among those that are asked for.
+#[test]
+fn gradients_match_finite_differences() {
+    let ddpm = DdpmUnetConfig { channels: 32, multipliers: vec![1, 2], blocks: 1, attention: vec![4] };
+    let song = SongUnetConfig { augmentations: 3, ..SongUnetConfig::small(4, &[1, 2], &[2]) };
+    let (channels, blocks, head_channels) = (8, 1, 4);
+    let multipliers = vec![1, 2];
+    let adm =
+        AdmUnetConfig { channels, multipliers, blocks, attention: vec![4], augmentations: 2, head_channels };
+    for network in [NetworkConfig::DdpmUnet(ddpm), NetworkConfig::SongUnet(song), NetworkConfig::AdmUnet(adm)]
+    {
+        let image = ImageShape { channels: 1, height: 4, width: 4 };
+        let fresh = Denoiser::init(&ModelConfig { image, network, ..tiny() }, 3, Device::Cpu).unwrap();
+        let len = fresh.weights();
+        let normal = |stream, rows, columns| {
+            Noise::new(1, stream).normal(0, rows, columns, Device::Cpu).to_kind(Type::Double)
+        };
+        let flat = fresh.params().flat() + normal(Stream::FakeNoise, 1, len).view([-1]) * 0.05;
+        let model = fresh.with_flat(flat);
+        let (x, sigma) = (normal(Stream::FakeLatent, 3, 16), normal(Stream::FakeSigma, 3, 1).exp());
+        let label = Tensor::from_slice(&[0, 3, model.null_label().unwrap()]);
+        let value = |model: &Denoiser| model.denoise_trainable(&x, &sigma, &label).square().sum(Type::Double);
+        let gradient = model.params().gradient(&value(&model));
+        let along = normal(Stream::Label, 1, len).view([-1]);
+        let at = |step: f64| value(&model.with_flat(model.params().flat() + &along * step)).double_value(&[]);
+        let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
+        let analytic = (gradient * &along).sum(Type::Double).double_value(&[]);
+        assert!((analytic / numeric - 1.0).abs() < 1e-5, "gradient {analytic}, finite difference {numeric}");
     }
 }
