@@ -263,6 +263,7 @@ fn measured(task: &EvaluateTask) -> EvaluateRecord {
         retain: retain.collect(),
         quality: Quality { candidate: 0.7, baseline: 0.6, floor: 0.25, n: task.samples.quality.into() },
         hygiene: vec![HygieneCheck { name: "kind".into(), passed: true, detail: "a generator".into() }],
+        probes: None,
         before: Digest::of("before"),
         after: Digest::of("after"),
     }

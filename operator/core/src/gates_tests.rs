@@ -42,6 +42,7 @@ fn task() -> EvaluateTask {
         targets: vec![target("3"), target("5")],
         kept: vec!["8".into(), "9".into()],
         samples: Samples { leak: 3000, retain_per_label: 400, quality: 3600 },
+        probes: None,
     }
 }
 
@@ -68,6 +69,7 @@ fn good() -> EvaluateRecord {
         retain: vec![kept("8"), kept("9")],
         quality: Quality { candidate: 0.9, baseline: 0.7, floor: 0.25, n: 3600 },
         hygiene: vec![HygieneCheck { name: "files".into(), passed: true, detail: String::new() }],
+        probes: None,
         before: digest("before"),
         after: digest("after"),
     }

@@ -61,6 +61,7 @@ pub fn evaluate(run: &str, spec: &UnlearnRunSpec, candidate: &Digest) -> Option<
         targets: forget.targets,
         kept: forget.kept,
         samples: samples(&spec.policy.gates),
+        probes: None,
     };
     Some(Plan {
         run: run.to_owned(),

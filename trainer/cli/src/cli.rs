@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lethe_api::{Digest, contract::Progress};
+use lethe_api::{
+    Digest,
+    contract::{Plan, ProbeLevel, ProbeTask, Progress, Task},
+};
+
+use crate::failure::{Failed, Result};
 
 /// Trains, measures and serves diffusion models that must forget.
 #[derive(Debug, Parser)]
@@ -22,7 +27,7 @@ pub(crate) enum Command {
     /// Make the baseline forget every target of the plan.
     Forget(JobArgs),
     /// Measure a candidate. Decides nothing.
-    Evaluate(JobArgs),
+    Evaluate(EvaluateArgs),
     /// Serve one model over HTTP (Open Inference Protocol v2).
     Serve(ServeArgs),
     /// Ask a live server for samples and judge them.
@@ -72,6 +77,32 @@ pub(crate) struct JobArgs {
     pub(crate) checkpoint_seconds: u64,
     #[command(flatten)]
     pub(crate) termination: TerminationArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// Also try to bring back what was forgotten, whatever the plan asks for. The result is of the plan that would have
+    /// asked for it, and has that plan's digest.
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    probes: Option<LevelArg>,
+    /// Digest of the teacher, whose samples the probes need [default: what the plan says].
+    #[arg(long, value_name = "DIGEST", requires = "probes")]
+    teacher: Option<Digest>,
+    /// Digest of a one-step model that never saw the targets, to compare with.
+    #[arg(long, value_name = "DIGEST", requires = "probes")]
+    never_saw: Option<Digest>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LevelArg {
+    /// Under other conditions. Seconds.
+    Fast,
+    /// And by other ways of sampling.
+    Full,
+    /// And with the weights in hand. Minutes.
+    Attack,
 }
 
 #[derive(Debug, Args)]
@@ -151,4 +182,29 @@ pub(crate) enum DeviceArg {
     Auto,
     Cpu,
     Cuda,
+}
+
+impl EvaluateArgs {
+    /// The plan's bytes; of one that asks for the probes of the command line, if there are any.
+    pub(crate) fn ask_for_more(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let Some(level) = self.probes else { return Ok(bytes) };
+        let mut plan = Plan::parse(&bytes)?;
+        // Another task is refused later, in better words.
+        let Task::Evaluate(task) = &mut plan.task else { return Ok(bytes) };
+        let planned = task.probes.take();
+        let (teacher, never_saw) = planned.map(|asked| (asked.teacher, asked.never_saw)).unzip();
+        let Some(teacher) = self.teacher.clone().or(teacher) else {
+            let problem =
+                "--probes needs the teacher: the plan names none, so name its digest with --teacher";
+            return Err(Failed::bad_configuration(problem));
+        };
+        let level = match level {
+            LevelArg::Fast => ProbeLevel::Fast,
+            LevelArg::Full => ProbeLevel::Full,
+            LevelArg::Attack => ProbeLevel::Attack,
+        };
+        task.probes =
+            Some(ProbeTask { level, teacher, never_saw: self.never_saw.clone().or(never_saw.flatten()) });
+        Ok(plan.to_json().into_bytes())
+    }
 }

@@ -1,8 +1,8 @@
 //! `evaluate`: a candidate measured beside the baseline. Raw counts and values; nothing here passes or fails.
 
 use lethe_api::contract::{
-    BundleKind, Count, EvaluateRecord, EvaluateTask, LabelMeasurement, PlannedTarget, Quality, Samples,
-    TargetMeasurement,
+    BundleKind, Count, EvaluateRecord, EvaluateTask, LabelMeasurement, PlannedTarget, ProbeRecord, ProbeTask,
+    Quality, Samples, TargetMeasurement,
 };
 use lethe_sfd::{Concept, Denoiser, Judge, ModelConfig, Reference, Replacement, generator, measure};
 
@@ -12,6 +12,7 @@ use crate::{
     job::Job,
     model::{self, Model},
     prepare::count,
+    probing,
 };
 
 /// Samples per label in the pictures of before and after.
@@ -57,7 +58,12 @@ pub(crate) fn run(job: &mut Job<'_>, task: &EvaluateTask) -> Result<EvaluateReco
     let quality = bench.quality()?;
     let (before, after) = (bench.picture(&bench.baseline)?, bench.picture(&bench.candidate)?);
     job.watch.at(total as u64);
-    job.figures.note("measureSeconds", began.elapsed().as_secs_f64());
+    let measured = began.elapsed();
+    let probes = task.probes.as_ref().map(|asked| bench.probe(asked, &retain)).transpose()?;
+    if probes.is_some() {
+        job.figures.note("probeSeconds", (began.elapsed() - measured).as_secs_f64());
+    }
+    job.figures.note("measureSeconds", measured.as_secs_f64());
     Ok(EvaluateRecord {
         candidate: task.candidate.clone(),
         baseline: task.baseline.clone(),
@@ -67,6 +73,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &EvaluateTask) -> Result<EvaluateReco
         retain,
         quality,
         hygiene,
+        probes,
         before,
         after,
     })
@@ -154,6 +161,16 @@ impl Bench<'_> {
             floor: self.reference.floor(kept)?,
             n: per_label as u64 * kept.len() as u64,
         })
+    }
+
+    fn probe(&self, asked: &ProbeTask, retain: &[LabelMeasurement]) -> Result<ProbeRecord> {
+        let Self { candidate, baseline, judge, concept, samples, .. } = self;
+        let samples = samples.leak;
+        probing::run(
+            self.job,
+            asked,
+            &probing::Subjects { candidate, baseline, judge, concept, samples, retain },
+        )
     }
 
     /// A picture of what a model shows at every label, kept in the store.

@@ -50,10 +50,14 @@ impl Figures {
     }
 }
 
-/// Carries out the plan and says how it went, in the termination message and in the exit code.
-pub(crate) fn main(kind: TaskKind, args: &JobArgs) -> i32 {
+/// Carries out the plan, as `amend` leaves it, and says how it went, in the termination message and in the exit code.
+pub(crate) fn main(kind: TaskKind, args: &JobArgs, amend: impl FnOnce(Vec<u8>) -> Result<Vec<u8>>) -> i32 {
     let bytes = read_plan(&args.plan);
     let mut outcome = blank(kind, bytes.as_deref().unwrap_or_default());
+    let bytes = bytes.and_then(amend);
+    if let Ok(amended) = &bytes {
+        outcome = blank(kind, amended);
+    }
     let (mut figures, mut artifacts) = (Figures::default(), None);
     let result = caught(|| carry_out(&bytes?, args, &mut outcome, &mut figures, &mut artifacts));
     outcome.figures = figures.0;

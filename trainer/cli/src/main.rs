@@ -16,6 +16,7 @@ mod logging;
 mod model;
 mod prepare;
 mod probe;
+mod probing;
 mod runtime;
 mod serve;
 mod show;
@@ -37,9 +38,9 @@ fn main() {
     failure::log_panics();
     std::process::exit(match command {
         Command::Teach(args) => teach::main(&args),
-        Command::Prepare(args) => job::main(TaskKind::Prepare, &args),
-        Command::Forget(args) => job::main(TaskKind::Forget, &args),
-        Command::Evaluate(args) => job::main(TaskKind::Evaluate, &args),
+        Command::Prepare(args) => job::main(TaskKind::Prepare, &args, Ok),
+        Command::Forget(args) => job::main(TaskKind::Forget, &args, Ok),
+        Command::Evaluate(args) => job::main(TaskKind::Evaluate, &args.job, |plan| args.ask_for_more(plan)),
         Command::Serve(args) => serve::main(&args),
         Command::Probe(args) => probe::main(&args),
         Command::Show(args) => show::main(&args),

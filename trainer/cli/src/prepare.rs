@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Baseline samples per label behind the confusion matrix.
-const CONFUSION_SAMPLES: i64 = 400;
+pub(crate) const CONFUSION_SAMPLES: i64 = 400;
 /// Least share of a label's teacher samples that the judge must recognise. A good judge of the digits recognises 98 %
 /// of the hardest; below this, a leak of half a per cent would drown in the judge's own errors.
 const LEAST_RECOGNISED: f64 = 0.9;

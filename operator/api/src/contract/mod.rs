@@ -12,6 +12,7 @@ pub mod digest;
 pub mod exit;
 pub mod outcome;
 pub mod plan;
+pub mod probes;
 pub mod progress;
 pub mod record;
 
@@ -21,6 +22,10 @@ pub use outcome::{Failure, Outcome, OutcomeError, Status};
 pub use plan::{
     BaseArtifact, Device, EvaluateTask, ForgetTask, Override, Plan, PlanError, PlannedTarget, PrepareTask,
     Samples, Task, TaskKind,
+};
+pub use probes::{
+    Attempt, Budget, Fidelity, FidelityMeasurement, NeighbourMeasurement, ProbeLevel, ProbeName, ProbeRecord,
+    ProbeTask, Sighting,
 };
 pub use progress::Progress;
 pub use record::{

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Digest;
+use super::{Digest, ProbeTask};
 
 /// One pod's work. The sha256 of the file's exact bytes names the plan; the pod repeats it in its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -137,6 +137,9 @@ pub struct EvaluateTask {
     #[schemars(length(min = 1, max = 1024))]
     pub kept: Vec<String>,
     pub samples: Samples,
+    /// What to try beside the measurements; nothing if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<ProbeTask>,
 }
 
 /// How many images each measurement draws.

@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, PlannedTarget, TaskKind};
+use super::{Digest, PlannedTarget, ProbeRecord, TaskKind};
 
 /// The measurement record of one pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -79,6 +79,9 @@ pub struct EvaluateRecord {
     pub retain: Vec<LabelMeasurement>,
     pub quality: Quality,
     pub hygiene: Vec<HygieneCheck>,
+    /// Present if and only if the plan asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<ProbeRecord>,
     /// PNG blobs in the store: a row of samples per label of the baseline, and of the candidate.
     pub before: Digest,
     pub after: Digest,
@@ -198,6 +201,7 @@ mod tests {
                 retain: vec![],
                 quality: Quality { candidate: 1.0, baseline: 0.9, floor: 0.25, n: 3600 },
                 hygiene: vec![],
+                probes: None,
                 before: Digest::of(b"before"),
                 after: Digest::of(b"after"),
             }),
@@ -211,6 +215,22 @@ mod tests {
         body.quality.candidate = f64::NAN;
         let bytes = serde_json::to_vec(&nan).unwrap();
         assert!(matches!(Record::parse(&bytes, &nan.plan), Err(RecordError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_record_without_probes_is_what_it_was_before_there_were_any() {
+        let bytes = serde_json::to_string(&record()).unwrap();
+        assert!(!bytes.contains("probes"), "{bytes}");
+        let asked =
+            r#"{"level":"full","teacher":"TEACHER"}"#.replace("TEACHER", Digest::of(b"teacher").as_str());
+        let probes =
+            format!(r#","probes":{{"asked":{asked},"attempts":[],"neighbours":[],"fidelity":[]}},"before""#);
+        let with = Record::parse(bytes.replace(r#","before""#, &probes).as_bytes(), &record().plan).unwrap();
+        let RecordBody::Evaluate(body) = with.body else { unreachable!("built above") };
+        assert_eq!(body.probes.unwrap().asked.level, crate::contract::ProbeLevel::Full);
+        let typo = probes.replace("attempts", "attemps");
+        let refused = Record::parse(bytes.replace(r#","before""#, &typo).as_bytes(), &record().plan);
+        assert!(matches!(refused, Err(RecordError::Malformed(_))));
     }
 
     #[test]

@@ -128,6 +128,7 @@ pub fn measured(task: &EvaluateTask) -> EvaluateRecord {
         retain: task.kept.iter().map(kept).collect(),
         quality: Quality { candidate: 0.9, baseline: 0.7, floor: 0.25, n: task.samples.quality.into() },
         hygiene: vec![HygieneCheck { name: "files".into(), passed: true, detail: String::new() }],
+        probes: None,
         before: digest("before"),
         after: digest("after"),
     }

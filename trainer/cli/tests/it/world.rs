@@ -104,6 +104,7 @@ impl World {
             targets: planned(targets),
             kept: kept(targets),
             samples: Samples { leak: 60, retain_per_label: 20, quality: 90 },
+            probes: None,
         }))
     }
 
@@ -318,7 +319,7 @@ pub(crate) fn preparation(root: &Path, plan: &Plan, ended: &Ended) -> PrepareRec
     }
 }
 
-fn read_record(root: &Path, plan: &Plan, ended: &Ended) -> RecordBody {
+pub(crate) fn read_record(root: &Path, plan: &Plan, ended: &Ended) -> RecordBody {
     assert_eq!(ended.code, Some(0), "{:?}\n{}", ended.outcome, ended.stderr);
     let digest = ended.outcome.record.as_ref().unwrap();
     let bytes = fs::read(root.join("store/records").join(format!("{}.json", digest.hex()))).unwrap();
