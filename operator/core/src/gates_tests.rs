@@ -254,4 +254,52 @@ proptest! {
         let narrow = verdict(|r| r.targets[0].leak = Count { hits: hits.min(n), n });
         prop_assert!(wide == Verdict::Pass || narrow != Verdict::Pass);
     }
+
+    /// Which label a measurement is said to be of, and in which order they come, changes nothing about whether all pass.
+    #[test]
+    fn permuting_labels_never_turns_a_fail_into_a_pass(
+        hits in 0u64..20, conform in 2800u64..3001, kept in 370u64..401, reversed in any::<bool>(),
+    ) {
+        let measure = |record: &mut EvaluateRecord| {
+            record.targets[0].leak.hits = hits;
+            record.targets[0].override_hits.hits = conform;
+            record.targets[0].most_common.hits = conform;
+            record.retain[0].candidate.hits = kept;
+        };
+        let honest = verdict(measure);
+        let permuted = verdict(|record| {
+            measure(record);
+            record.targets.reverse();
+            record.retain.reverse();
+            if !reversed {
+                // The labels stay where they were: they now stand at each other's measurements.
+                ["3", "5"].iter().zip(&mut record.targets).for_each(|(label, m)| m.label = (*label).into());
+                ["8", "9"].iter().zip(&mut record.retain).for_each(|(label, m)| m.label = (*label).into());
+            }
+        });
+        prop_assert_eq!(permuted, honest);
+        let exchanged = verdict(|record| {
+            measure(record);
+            std::mem::swap(&mut record.targets[0].label, &mut record.retain[0].label);
+        });
+        prop_assert_eq!(exchanged, Verdict::Error);
+    }
+
+    /// A measurement of other artifacts than those that were asked for never passes, however good it is.
+    #[test]
+    fn swapping_candidates_never_turns_a_fail_into_a_pass(hits in 0u64..60, which in 0usize..4) {
+        let honest = verdict(|r| r.targets[0].leak.hits = hits);
+        let swapped = verdict(|record| {
+            record.targets[0].leak.hits = hits;
+            let subject = match which {
+                0 => &mut record.candidate,
+                1 => &mut record.baseline,
+                2 => &mut record.judge,
+                _ => &mut record.reference,
+            };
+            *subject = digest("a better one");
+        });
+        prop_assert_eq!(swapped, Verdict::Error);
+        prop_assert!(honest != Verdict::Error);
+    }
 }
