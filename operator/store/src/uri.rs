@@ -17,8 +17,16 @@ pub fn folder_uri(folder: &Path) -> Result<String> {
     Ok(url.into())
 }
 
+/// What a URI names.
+pub(crate) struct Place {
+    pub storage: Arc<dyn ObjectStore>,
+    pub root: ObjectPath,
+    /// What people write before a path in this storage, and the storage does not.
+    pub prefix: &'static str,
+}
+
 /// Opens the storage that `uri` names. Of a folder on this machine, `must_exist` asks that it is there.
-pub(crate) fn resolve(uri: &str, must_exist: bool) -> Result<(Arc<dyn ObjectStore>, ObjectPath)> {
+pub(crate) fn resolve(uri: &str, must_exist: bool) -> Result<Place> {
     let refuse = |reason: String| Error::Uri { uri: uri.chars().take(200).collect(), reason };
     let url = Url::parse(uri).map_err(|e| refuse(format!("{e}; write for example file:///artifacts")))?;
     let (scheme, root) = ObjectStoreScheme::parse(&url).map_err(|e| refuse(e.to_string()))?;
@@ -28,15 +36,16 @@ pub(crate) fn resolve(uri: &str, must_exist: bool) -> Result<(Arc<dyn ObjectStor
             if must_exist {
                 check_folder(uri, &folder)?;
             }
-            Ok((Arc::new(LocalFileSystem::new().with_fsync(true)), root))
+            let storage = Arc::new(LocalFileSystem::new().with_fsync(true));
+            Ok(Place { storage, root, prefix: "/" })
         }
         // Gone with the process, and shared with nobody.
         ObjectStoreScheme::Memory => Err(refuse("a store in memory keeps nothing".into())),
         // Credentials and regions come from the process environment, by the names that each provider uses.
         _ => {
-            let (objects, root) =
+            let (storage, root) =
                 parse_url_opts(&url, std::env::vars()).map_err(|e| refuse(e.to_string()))?;
-            Ok((Arc::from(objects), root))
+            Ok(Place { storage: Arc::from(storage), root, prefix: "" })
         }
     }
 }

@@ -60,6 +60,21 @@ async fn what_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
+async fn errors_name_a_file_by_the_path_that_one_would_type() {
+    let (root, store) = store();
+    let record = store.put_record(vec![b' '; 100]).await.unwrap();
+    let file = root.path().join("records").join(format!("{}.json", record.hex()));
+    let says = |error: Error| {
+        assert!(error.to_string().split(' ').any(|word| *word == *file.to_string_lossy()), "{error}");
+    };
+    says(store.get_record(&record, 99).await.unwrap_err());
+    fs::write(&file, "changed").unwrap();
+    says(store.get_record(&record, 100).await.unwrap_err());
+    fs::remove_file(&file).unwrap();
+    says(store.get_record(&record, 100).await.unwrap_err());
+}
+
+#[tokio::test]
 async fn a_bundle_of_another_kind_is_refused() {
     let (_root, store) = store();
     store.put_bundle(&bundle()).await.unwrap();
