@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
+use kube::{ResourceExt, api::PostParams};
 use lethe_api::{
     Digest,
     contract::{
@@ -123,6 +123,27 @@ impl World {
         let status =
             json!({"phase": "Pending", "containerStatuses": [container(json!({"waiting": waiting}))]});
         patch(&self.api(), &task.pod.name_any(), status).await
+    }
+
+    /// Lets the pod wait for its container, and warns of why as the kubelet does: in an event.
+    ///
+    /// # Errors
+    /// If the status or the event cannot be written.
+    pub async fn hold_up_silently(&self, task: &Task, reason: &str, message: &str) -> Result<()> {
+        self.hold_up(task, "ContainerCreating", "").await?;
+        let pod = &task.pod;
+        let event = json!({
+            "metadata": {"generateName": "trainer-"}, "type": "Warning", "reason": reason, "message": message,
+            "involvedObject": {
+                "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace(), "name": pod.name_any(),
+                "uid": pod.uid(),
+            },
+            "source": {"component": "kubelet"},
+            "firstTimestamp": Timestamp::now(), "lastTimestamp": Timestamp::now(), "count": 1,
+        });
+        let events = self.api::<Event>();
+        events.create(&PostParams::default(), &serde_json::from_value(event)?).await?;
+        Ok(())
     }
 
     /// Lets the pod run, at an address where nothing answers but what the caller binds there.

@@ -30,6 +30,10 @@ nothing here reads a Secret.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+# What the cluster says about a Job that gets no pod, or a pod that gets no container.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 # The bundle annotation on a serving target.
 - apiGroups: [apps]
   resources: [deployments]

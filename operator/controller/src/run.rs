@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Event, Pod},
+};
 use kube::{Api, Resource, ResourceExt, api::ListParams};
 use lethe_api::v1alpha1::{ConditionType, UnlearnRequest, UnlearnRun, UnlearnRunStatus};
-use lethe_core::{Decision, names, run};
+use lethe_core::{Decision, job_state::is_finished, names, run, stall};
 
 use crate::{calls, context::Context, controller::Kind, error::Result, records};
 
@@ -31,8 +34,9 @@ impl Kind for UnlearnRun {
     }
 
     async fn decide(object: &Self, context: &Context) -> Result<Decision<UnlearnRunStatus>> {
-        let observed = observe(object, context).await?;
-        Ok(run::decide(&observed, &context.installation, Timestamp::now()))
+        let now = Timestamp::now();
+        let observed = observe(object, context, now).await?;
+        Ok(run::decide(&observed, &context.installation, now))
     }
 
     fn wrote(context: &Context, observed: &Self, status: &UnlearnRunStatus) {
@@ -40,7 +44,7 @@ impl Kind for UnlearnRun {
     }
 }
 
-async fn observe(object: &UnlearnRun, context: &Context) -> Result<run::Observed> {
+async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Result<run::Observed> {
     let Some(stage) = run::stage(object) else {
         return Ok(settled(object));
     };
@@ -52,16 +56,21 @@ async fn observe(object: &UnlearnRun, context: &Context) -> Result<run::Observed
         Some(job) => pods(context, &namespace, job).await?,
         None => Vec::new(),
     };
+    let stall = job.as_ref().and_then(|job| stall::find(job, &pods, now));
+    let events = match &stall {
+        Some(stall) => warnings(context, &namespace, &stall.uid).await?,
+        None => Vec::new(),
+    };
     let progress = match &job {
         Some(job) if !is_finished(job) => context.progress.read(&pods).await,
         _ => None,
     };
-    let record = match run::wanted_record(object, job.as_ref(), &pods, Timestamp::now()) {
+    let record = match run::wanted_record(object, job.as_ref(), &pods, now) {
         Some(digest) => Some(records::read(&context.installation.store, &digest).await),
         None => None,
     };
     let requests = requests(context, &namespace, object).await?;
-    Ok(run::Observed { run: object.clone(), job, pods, progress, record, requests })
+    Ok(run::Observed { run: object.clone(), job, pods, events, progress, record, requests })
 }
 
 /// Of a run that is over, nothing else matters.
@@ -70,6 +79,7 @@ fn settled(object: &UnlearnRun) -> run::Observed {
         run: object.clone(),
         job: None,
         pods: Vec::new(),
+        events: Vec::new(),
         progress: None,
         record: None,
         requests: Vec::new(),
@@ -92,10 +102,12 @@ async fn pods(context: &Context, namespace: &str, job: &Job) -> Result<Vec<Pod>>
     Ok(pods.into_iter().filter(|pod| is_owned_by(pod, job)).collect())
 }
 
-fn is_finished(job: &Job) -> bool {
-    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let is_end = |type_: &str| type_ == "Complete" || type_ == "Failed";
-    conditions.is_some_and(|all| all.iter().any(|c| is_end(&c.type_) && c.status == "True"))
+/// The warnings that the cluster has published about the object with this uid.
+async fn warnings(context: &Context, namespace: &str, uid: &str) -> Result<Vec<Event>> {
+    let events: Api<Event> = Api::namespaced(context.client.clone(), namespace);
+    let about_it = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning"));
+    let action = format!("list the events about {uid} in namespace {namespace}");
+    Ok(calls::read(action, events.list(&about_it)).await?.items)
 }
 
 /// Whatever else has the name of a child is none.
@@ -129,18 +141,6 @@ mod tests {
 
     fn job(json: serde_json::Value) -> Job {
         serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn a_job_is_finished_once_it_says_so() {
-        let with = |type_, status| {
-            is_finished(&job(json!({"status": {"conditions": [{"type": type_, "status": status}]}})))
-        };
-        assert!(with("Complete", "True") && with("Failed", "True"));
-        assert!(!with("Complete", "False") && !with("Suspended", "True"));
-        // The pods may still be ending.
-        assert!(!with("SuccessCriteriaMet", "True"));
-        assert!(!is_finished(&Job::default()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{ContainerStateTerminated, Pod},
+    core::v1::{ContainerStateTerminated, Event, Pod},
 };
 use lethe_api::{
     Digest,
@@ -11,7 +11,7 @@ use lethe_api::{
     v1alpha1::Reason,
 };
 
-use crate::job::CONTAINER;
+use crate::{job::CONTAINER, stall};
 
 /// How long after a Job's completion its pod may still be missing from a cache.
 const POD_GRACE: SignedDuration = SignedDuration::from_secs(30);
@@ -34,8 +34,9 @@ pub enum JobState {
     },
 }
 
-/// Reads the state of the Job that was given the plan with digest `plan`.
-pub fn state(job: Option<&Job>, pods: &[Pod], plan: &Digest, now: Timestamp) -> JobState {
+/// Reads the state of the Job that was given the plan with digest `plan`. `events` are those about what
+/// [`stall::find`] found.
+pub fn state(job: Option<&Job>, pods: &[Pod], events: &[Event], plan: &Digest, now: Timestamp) -> JobState {
     let Some(job) = job else { return JobState::Absent };
     if has_condition(job, "Complete") {
         return succeeded(job, pods, plan, now);
@@ -44,14 +45,24 @@ pub fn state(job: Option<&Job>, pods: &[Pod], plan: &Digest, now: Timestamp) -> 
         let (reason, message) = failed(failure.reason.as_deref(), failure.message.as_deref(), pods, plan);
         return JobState::Failed { reason, message };
     }
-    if job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true) {
+    if is_suspended(job) {
         let message = "the Job is suspended: a queue has not admitted it yet".into();
         return JobState::Waiting { reason: Reason::Suspended, message };
     }
-    match pods.iter().find_map(why_waiting) {
+    let stalled = || stall::find(job, pods, now)?.explain(events);
+    match pods.iter().find_map(why_waiting).or_else(stalled) {
         Some((reason, message)) => JobState::Waiting { reason, message },
         None => JobState::Running,
     }
+}
+
+/// Whether the Job has ended, one way or the other.
+pub fn is_finished(job: &Job) -> bool {
+    has_condition(job, "Complete") || has_condition(job, "Failed")
+}
+
+pub(crate) fn is_suspended(job: &Job) -> bool {
+    job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
 }
 
 fn succeeded(job: &Job, pods: &[Pod], plan: &Digest, now: Timestamp) -> JobState {
@@ -162,4 +173,24 @@ fn has_condition(job: &Job, type_: &str) -> bool {
 fn condition<'a>(job: &'a Job, type_: &str) -> Option<&'a k8s_openapi::api::batch::v1::JobCondition> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|c| c.type_ == type_ && c.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_finished_once_it_says_so() {
+        let with = |type_, status| {
+            let job = json!({"status": {"conditions": [{"type": type_, "status": status}]}});
+            is_finished(&serde_json::from_value(job).unwrap())
+        };
+        assert!(with("Complete", "True") && with("Failed", "True"));
+        assert!(!with("Complete", "False") && !with("Suspended", "True"));
+        // The pods may still be ending.
+        assert!(!with("SuccessCriteriaMet", "True"));
+        assert!(!is_finished(&Job::default()));
+    }
 }

@@ -33,6 +33,7 @@ pub mod request;
 pub mod rollout;
 pub mod run;
 pub mod serving;
+pub mod stall;
 pub mod targets;
 
 use std::time::Duration;

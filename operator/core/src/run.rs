@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::Pod},
+    api::{
+        batch::v1::Job,
+        core::v1::{self, Pod},
+    },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, ResourceExt};
@@ -34,6 +37,8 @@ pub struct Observed {
     pub job: Option<Job>,
     /// The pods of that Job.
     pub pods: Vec<Pod>,
+    /// The events about what [`crate::stall::find`] found, if it found anything.
+    pub events: Vec<v1::Event>,
     /// What the working pod answers at `/progress`, if it could be asked.
     pub progress: Option<Progress>,
     /// The record that [`wanted_record`] named.
@@ -75,7 +80,7 @@ pub fn wanted_record(run: &UnlearnRun, job: Option<&Job>, pods: &[Pod], now: Tim
         return Some(left.clone());
     }
     let (_, plan) = stage_plan(run, stage)?;
-    match job_state::state(job, pods, &plan, now) {
+    match job_state::state(job, pods, &[], &plan, now) {
         JobState::Succeeded(outcome) => outcome.record,
         _ => None,
     }
@@ -103,7 +108,8 @@ pub fn decide(
         return step.done();
     }
     step.note_times(&observed.pods);
-    match job_state::state(observed.job.as_ref(), &observed.pods, &plan_digest, now) {
+    let job = observed.job.as_ref();
+    match job_state::state(job, &observed.pods, &observed.events, &plan_digest, now) {
         JobState::Absent => step.start(&plan, installation),
         JobState::Waiting { reason, message } => step.wait(reason, message),
         JobState::Running => step.work(observed.progress.as_ref()),

@@ -49,6 +49,8 @@ fn main() -> ExitCode {
             a_judge_that_cannot_judge_is_refused;
         waiting:
             an_image_that_cannot_be_pulled_is_shown_and_waited_for,
+            a_pod_that_a_quota_forbids_is_shown_and_waited_for,
+            a_volume_that_cannot_be_mounted_is_shown_and_waited_for,
             a_gpu_that_never_comes_is_shown_and_not_waited_for_beyond_the_deadline,
             a_request_may_come_before_everything_that_it_needs,
             a_store_that_is_not_there_is_waited_for,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{
-    BUNDLE_ANNOTATION, ConditionType, DiffusionModel, RequestPhase, Stage, UnlearnRequest,
+    BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest,
 };
 use lethe_tests::{
     Server, Tier, World,
@@ -114,6 +114,8 @@ async fn live_a_full_life(world: &World) -> Result<()> {
     world.prepare().await?;
     world.request("withdrawn", "5", "6").await?;
     let task = world.task(Stage::Forget).await?;
+    world.hold_up_silently(&task, "FailedMount", "no such volume").await?;
+    world.request_waits("withdrawn", Reason::PodNotStarted, "FailedMount: no such volume").await?;
     world.delete::<UnlearnRequest>("withdrawn").await?;
     wait::until_gone(&world.api::<Pod>(), &task.pod.name_any(), None).await?;
     // Between a status and what follows from it, an operator that starts anew asks whether the status still holds.

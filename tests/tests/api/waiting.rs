@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use axum::{Json, Router, routing::get};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest};
 use lethe_tests::{World, examples, kubelet, place::HasConditions, trainer, wait, world::policy};
@@ -20,6 +21,35 @@ pub async fn an_image_that_cannot_be_pulled_is_shown_and_waited_for(world: &Worl
         .await?;
     world.request_until("waits", RequestPhase::Training).await?;
     // Somebody pushes it.
+    world.succeed(&task).await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("waits", RequestPhase::Fulfilled).await?;
+    Ok(())
+}
+
+pub async fn a_pod_that_a_quota_forbids_is_shown_and_waited_for(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}},
+    });
+    world.apply(&quota).await?;
+    world.request("waits", "3", "8").await?;
+    world.request_waits("waits", Reason::PodNotCreated, "FailedCreate: Error creating: pods").await?;
+    world.request_until("waits", RequestPhase::Training).await?;
+    // Somebody asks for more.
+    world.delete::<ResourceQuota>("none").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("waits", RequestPhase::Fulfilled).await?;
+    Ok(())
+}
+
+pub async fn a_volume_that_cannot_be_mounted_is_shown_and_waited_for(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("waits", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    let words = "MountVolume.SetUp failed for volume \"store\" : claim \"artifacts\" not found";
+    world.hold_up_silently(&task, "FailedMount", words).await?;
+    world.request_waits("waits", Reason::PodNotStarted, words).await?;
     world.succeed(&task).await?;
     world.evaluate(|_| {}).await?;
     world.request_until("waits", RequestPhase::Fulfilled).await?;

@@ -70,6 +70,8 @@ pub enum Reason {
     // A run that failed.
     ImageUnavailable,
     Unschedulable,
+    PodNotCreated,
+    PodNotStarted,
     DeadlineExceeded,
     BackoffLimitExceeded,
     BadPlan,

@@ -44,7 +44,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0usize..8).prop_map(Act::Delete),
         1 => (0usize..8, any::<bool>()).prop_map(|(which, on)| Act::Suspend(which, on)),
         1 => prop::option::of(any::<bool>()).prop_map(Act::Drift),
-        2 => (0u8..8).prop_map(Act::Trainer),
+        2 => (0u8..10).prop_map(Act::Trainer),
         1 => any::<bool>().prop_map(Act::PodsComeUp),
         1 => (1u32..4).prop_map(Act::EditPolicy),
         1 => Just(Act::DeleteModel),
@@ -93,6 +93,8 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
                 2 => Fate::Exits { code: 64, message: String::new() },
                 3 if failures == 0 => Fate::Exits { code: 75, message: String::new() },
                 4 => measures(plan, |record| record.targets[0].leak.hits = 100),
+                8 => Fate::Waits(Waits::Quota),
+                9 => Fate::Waits(Waits::Mount),
                 5 => Fate::Succeeds { message: "{}".into(), record: vec![] },
                 _ => honest(plan),
             });

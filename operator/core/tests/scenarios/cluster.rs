@@ -9,7 +9,8 @@ use k8s_openapi::{
         batch::v1::{Job, JobCondition, JobStatus},
         core::v1::{
             ConfigMap, Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-            ContainerStateWaiting, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
+            ContainerStateWaiting, ContainerStatus, Event, ObjectReference, Pod, PodCondition, PodSpec,
+            PodStatus, PodTemplateSpec,
         },
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
@@ -45,6 +46,8 @@ pub struct Cluster {
 pub struct Work {
     pub job: Job,
     pub pods: Vec<Pod>,
+    /// What the cluster has published about them.
+    pub events: Vec<Event>,
 }
 
 impl Work {
@@ -94,17 +97,46 @@ impl Work {
         }
         let failed = self.pods.iter().filter(|pod| phase(pod) == "Failed").count();
         match self.pods.last().map(phase) {
-            None | Some("Failed") => {
-                self.pods.push(pod(&self.job, self.pods.len()));
-                true
-            }
+            None | Some("Failed") => match fate(failed) {
+                Fate::Waits(Waits::Quota) => {
+                    let words =
+                        "Error creating: pods \"x\" is forbidden: exceeded quota: none, requested: pods=1";
+                    self.warn(self.job.uid(), "FailedCreate", words, now)
+                }
+                _ => {
+                    self.pods.push(pod(&self.job, self.pods.len(), now));
+                    true
+                }
+            },
             Some("Pending") => match fate(failed) {
+                Fate::Waits(Waits::Mount) => {
+                    let words =
+                        "MountVolume.SetUp failed for volume \"store\" : claim \"artifacts\" not found";
+                    set_waiting(self.pods.last_mut(), Waits::Mount)
+                        | self.warn(self.pods.last().and_then(|pod| pod.uid()), "FailedMount", words, now)
+                }
                 Fate::Waits(state) => set_waiting(self.pods.last_mut(), state),
                 _ => set_state(self.pods.last_mut(), "Running", running(now)),
             },
             Some("Running") => self.finish(fate(failed), failed, now),
             _ => false,
         }
+    }
+
+    /// Publishes a warning, unless it was published before.
+    fn warn(&mut self, about: Option<String>, reason: &str, message: &str, now: Timestamp) -> bool {
+        if self.events.iter().any(|event| event.involved_object.uid == about) {
+            return false;
+        }
+        self.events.push(Event {
+            type_: Some("Warning".into()),
+            reason: Some(reason.into()),
+            message: Some(message.into()),
+            involved_object: ObjectReference { uid: about, ..Default::default() },
+            last_timestamp: Some(Time(now)),
+            ..Default::default()
+        });
+        true
     }
 
     fn finish(&mut self, fate: Fate, failed: usize, now: Timestamp) -> bool {
@@ -133,10 +165,18 @@ fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
-fn pod(job: &Job, index: usize) -> Pod {
+fn pod(job: &Job, index: usize, now: Timestamp) -> Pod {
     Pod {
-        metadata: ObjectMeta { name: Some(format!("{}-{index}", job.name_any())), ..Default::default() },
-        status: Some(PodStatus { phase: Some("Pending".into()), ..Default::default() }),
+        metadata: ObjectMeta {
+            name: Some(format!("{}-{index}", job.name_any())),
+            uid: Some(format!("uid-{}-{index}", job.name_any())),
+            ..Default::default()
+        },
+        status: Some(PodStatus {
+            phase: Some("Pending".into()),
+            start_time: Some(Time(now)),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -162,27 +202,34 @@ fn set_state(pod: Option<&mut Pod>, phase: &str, state: ContainerState) -> bool 
     let container = ContainerStatus { name: CONTAINER.into(), state: Some(state), ..Default::default() };
     let status = PodStatus {
         phase: Some(phase.into()),
+        start_time: pod.status.as_ref().and_then(|status| status.start_time.clone()),
         container_statuses: Some(vec![container]),
         ..Default::default()
     };
     pod.status.replace(status.clone()) != Some(status)
 }
 
-/// Why a pod stays Pending.
+/// Why a pod stays Pending, or never comes to be.
 #[derive(Clone, Copy)]
 pub enum Waits {
+    Quota,
     Unschedulable,
+    Mount,
     ImagePull,
 }
 
 fn set_waiting(pod: Option<&mut Pod>, waits: Waits) -> bool {
+    let waiting = |reason: &str, message: Option<&str>| {
+        let waiting = ContainerStateWaiting { reason: Some(reason.into()), message: message.map(Into::into) };
+        ContainerState { waiting: Some(waiting), ..Default::default() }
+    };
     match waits {
+        // There is no pod then.
+        Waits::Quota => false,
+        Waits::Mount => set_state(pod, "Pending", waiting("ContainerCreating", None)),
         Waits::ImagePull => {
-            let waiting = ContainerStateWaiting {
-                reason: Some("ImagePullBackOff".into()),
-                message: Some("Back-off pulling image \"lethe/trainer:none\"".into()),
-            };
-            set_state(pod, "Pending", ContainerState { waiting: Some(waiting), ..Default::default() })
+            let message = "Back-off pulling image \"lethe/trainer:none\"";
+            set_state(pod, "Pending", waiting("ImagePullBackOff", Some(message)))
         }
         Waits::Unschedulable => {
             let Some(pod) = pod else { return false };

@@ -172,6 +172,12 @@ fn a_trainer_that_hangs_is_ended_by_the_deadline() {
 fn a_pod_that_cannot_start_says_why_while_it_waits_and_when_it_is_given_up() {
     for (waits, reason, text) in [
         (Waits::ImagePull, "ImageUnavailable", "lethe/trainer:none"),
+        (
+            Waits::Quota,
+            "PodNotCreated",
+            "FailedCreate: Error creating: pods \"x\" is forbidden: exceeded quota",
+        ),
+        (Waits::Mount, "PodNotStarted", "FailedMount: MountVolume.SetUp failed for volume \"store\""),
         (Waits::Unschedulable, "Unschedulable", "Insufficient nvidia.com/gpu"),
     ] {
         let scenario = move |world: &mut World| {

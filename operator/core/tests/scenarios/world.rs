@@ -18,6 +18,7 @@ use lethe_core::{
     Decision, Effect, Installation, model, names, request,
     rollout::{self, PodReport},
     run::{self, RecordProblem},
+    stall,
 };
 use serde_json::Value;
 
@@ -302,7 +303,7 @@ impl World {
         }
     }
 
-    fn observe_request(&self, object: &UnlearnRequest) -> request::Observed {
+    pub fn observe_request(&self, object: &UnlearnRequest) -> request::Observed {
         let name = &object.spec.model_ref.name;
         let model = self.find(Cache::Models, |c| c.models.get(name));
         let policy = model.as_ref().map(|model| &model.spec.policy_ref.name);
@@ -324,11 +325,14 @@ impl World {
             None => vec![],
         };
         let job = work.map(|work| work.job);
+        let stall = job.as_ref().and_then(|job| stall::find(job, &pods, self.now));
+        let listed = stall.and(job.as_ref()).and_then(|job| self.cluster.jobs.get(&job.name_any()));
+        let events = listed.map(|work| work.events.clone()).unwrap_or_default();
         let record =
             run::wanted_record(object, job.as_ref(), &pods, self.now).map(|wanted| self.read(&wanted));
         let requests = object.spec.requests.iter().filter_map(|reference| self.find_request(reference));
         let requests = requests.collect();
-        run::Observed { run: object.clone(), job, pods, progress: None, record, requests }
+        run::Observed { run: object.clone(), job, pods, events, progress: None, record, requests }
     }
 
     /// The very request that a run works for.
