@@ -9,11 +9,13 @@ use lethe_api::v1alpha1::{
 };
 
 use crate::{
-    Decision,
+    Decision, Event,
     accept::{self, Acceptance},
     conditions::{Conditions, transitions},
     deadline,
     model::own_runs,
+    serving::planned_targets,
+    targets::{self, Forgotten},
 };
 
 /// What the controller saw.
@@ -46,6 +48,8 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
         request,
         conditions: Conditions::new(&before.conditions, generation, now),
         status: UnlearnRequestStatus { observed_generation: generation, ..before.clone() },
+        overruled: String::new(),
+        events: vec![],
     };
     let due = request.spec.data_subject_request.as_ref().and_then(deadline::due_at);
     answer.status.due_at = due.map(Time);
@@ -53,7 +57,8 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
     answer.find(observed);
     let mut status = answer.status;
     status.conditions = answer.conditions.into_list();
-    let events = transitions(&before.conditions, &status.conditions);
+    let mut events = answer.events;
+    events.extend(transitions(&before.conditions, &status.conditions));
     Decision { status, effects: vec![], events, recheck: None }
 }
 
@@ -62,6 +67,9 @@ struct Answer<'a> {
     request: &'a UnlearnRequest,
     conditions: Conditions,
     status: UnlearnRequestStatus,
+    /// Appended to the answer where other requests decide what is yielded.
+    overruled: String,
+    events: Vec<Event>,
 }
 
 impl Answer<'_> {
@@ -110,6 +118,24 @@ impl Answer<'_> {
         self.conditions.unknown(ConditionType::Ready, reason, message);
     }
 
+    /// The request makes sense. That another override than its own holds for a label must not pass in silence.
+    fn accept(&mut self, held: &Forgotten) {
+        let mut message = "the request makes sense for its model".to_owned();
+        if let Some(overruled) = targets::overruled(&self.request.spec, held) {
+            self.overruled = format!("; other than it asks, {overruled}: so another request decided");
+            message += &self.overruled;
+            let said = self.conditions.find(ConditionType::Accepted).is_some_and(|c| c.message == message);
+            if !said {
+                self.events.push(Event {
+                    warning: true,
+                    reason: "OverrideKept".into(),
+                    note: message.clone(),
+                });
+            }
+        }
+        self.conditions.yes(ConditionType::Accepted, Reason::Accepted, message);
+    }
+
     fn deny(&mut self, reason: Reason, message: String) {
         self.status.phase = Some(RequestPhase::Denied);
         self.conditions.no(ConditionType::Accepted, reason, message.clone());
@@ -118,11 +144,7 @@ impl Answer<'_> {
 
     /// Nothing to do: what is served has forgotten all of it, if what is served is compliant.
     fn already_forgotten(&mut self, model: &DiffusionModelStatus) {
-        self.conditions.yes(
-            ConditionType::Accepted,
-            Reason::Accepted,
-            "the request makes sense for its model",
-        );
+        self.accept(&targets::ledger_targets(&model.ledger));
         if !ConditionType::Compliant.is_true(&model.conditions) {
             let message = "its targets are in the ledger; waiting for the model to be Compliant again";
             self.status.phase = Some(RequestPhase::Queued);
@@ -133,11 +155,7 @@ impl Answer<'_> {
     }
 
     fn queue(&mut self, model: &DiffusionModelStatus) {
-        self.conditions.yes(
-            ConditionType::Accepted,
-            Reason::Accepted,
-            "the request makes sense for its model",
-        );
+        self.accept(&targets::ledger_targets(&model.ledger));
         self.forget_run();
         self.status.phase = Some(RequestPhase::Queued);
         let (reason, message) = if self.request.spec.suspend {
@@ -155,11 +173,7 @@ impl Answer<'_> {
 
     fn mirror(&mut self, run: &UnlearnRun) {
         let name = run.name_any();
-        self.conditions.yes(
-            ConditionType::Accepted,
-            Reason::Accepted,
-            "the request makes sense for its model",
-        );
+        self.accept(&planned_targets(run).into_iter().map(|t| (t.label, t.replacement)).collect());
         self.conditions.yes(ConditionType::Scheduled, Reason::Scheduled, format!("run {name} works for it"));
         self.status.run = Some(RequestRun { name: name.clone() });
         let found = run.status.clone().unwrap_or_default();
@@ -241,7 +255,8 @@ impl Answer<'_> {
     fn fulfil(&mut self, reason: Reason, message: &str) {
         self.status.phase = Some(RequestPhase::Fulfilled);
         self.status.progress = None;
-        self.conditions.yes(ConditionType::Fulfilled, reason, message);
+        let message = format!("{message}{}", self.overruled);
+        self.conditions.yes(ConditionType::Fulfilled, reason, message.clone());
         self.conditions.yes(ConditionType::Ready, reason, message);
     }
 

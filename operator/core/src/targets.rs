@@ -7,6 +7,9 @@ use lethe_api::{
     v1alpha1::{KnownLabel, LedgerEntry, OverrideSpec, Reason, Strategy, UnlearnRequestSpec},
 };
 
+/// Most labels that a message names.
+const SHOWN: usize = 20;
+
 /// Why a set of targets makes no sense, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetsError {
@@ -81,6 +84,30 @@ pub fn add_request(
     Ok(union)
 }
 
+/// Where something else is held to than a request asks for: labels and what they yield, in words. `Nearest` leaves
+/// the choice of a label to Lethe, so that any is as asked.
+pub fn overruled(request: &UnlearnRequestSpec, held: &Forgotten) -> Option<String> {
+    let asked = as_override(&request.replacement);
+    let differs = |held: &Override| match (&asked, held) {
+        (Override::Nearest, Override::Fixed { .. }) => false,
+        (asked, held) => asked != held,
+    };
+    let yields = |label: &str| {
+        Some(match held.get(label).filter(|held| differs(held))? {
+            Override::Fixed { label: other } => format!("{label:?} yields {other:?}"),
+            Override::Nearest => format!("{label:?} yields what is nearest to it"),
+            Override::Random => format!("{label:?} yields any label"),
+        })
+    };
+    let all: Vec<_> = request.targets.iter().filter_map(|target| yields(&target.label)).collect();
+    let shown = all[..all.len().min(SHOWN)].join(", ");
+    match all.len() {
+        0 => None,
+        n if n > SHOWN => Some(format!("{shown} and {} more", n - SHOWN)),
+        _ => Some(shown),
+    }
+}
+
 /// The targets of a plan: `Nearest` becomes the nearest kept label, and an override that was itself
 /// forgotten later is replaced by its own override, until a kept label is reached.
 pub fn resolve(forgotten: &Forgotten, labels: &[KnownLabel]) -> Result<Vec<PlannedTarget>, TargetsError> {
@@ -130,8 +157,8 @@ pub fn as_spec(replacement: &Override) -> OverrideSpec {
 
 /// The first labels, for a message that must stay readable with a thousand of them.
 fn some_names(labels: &[KnownLabel]) -> String {
-    let shown = labels.iter().take(20).map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ");
-    if labels.len() > 20 { format!("{shown} and {} more", labels.len() - 20) } else { shown }
+    let shown = labels.iter().take(SHOWN).map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ");
+    if labels.len() > SHOWN { format!("{shown} and {} more", labels.len() - SHOWN) } else { shown }
 }
 
 #[cfg(test)]
@@ -198,6 +225,22 @@ mod tests {
         assert!(chain.iter().all(|t| t.replacement == fixed("1")), "{chain:?}");
         let circle = resolve(&forget(&[("3", "8"), ("8", "3")]), &labels).unwrap();
         assert!(circle.iter().all(|t| t.replacement == fixed("1")), "{circle:?}");
+    }
+
+    #[test]
+    fn an_override_other_than_the_one_that_holds_is_named() {
+        let mut held = forget(&[("3", "8"), ("5", "6")]);
+        held.insert("7".into(), Override::Random);
+        let says = |strategy, label| overruled(&request(&["3", "5", "7", "9"], strategy, label), &held);
+        let one = says(Strategy::Fixed, Some("8")).unwrap();
+        assert_eq!(one, "\"5\" yields \"6\", \"7\" yields any label", "3 yields what was asked, 9 is new");
+        assert_eq!(says(Strategy::Nearest, None).unwrap(), "\"7\" yields any label");
+        assert_eq!(overruled(&request(&["9"], Strategy::Random, None), &held), None);
+        let labels: Vec<String> = (0..30).map(|label| label.to_string()).collect();
+        let many: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let held = many.iter().map(|label| ((*label).into(), Override::Random)).collect();
+        let long = overruled(&request(&many, Strategy::Nearest, None), &held).unwrap();
+        assert!(long.ends_with("and 10 more"), "{long}");
     }
 
     #[test]

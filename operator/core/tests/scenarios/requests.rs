@@ -2,6 +2,7 @@
 
 use lethe_api::contract::{Plan, Task};
 use lethe_api::v1alpha1::{ConditionType, Reason, RequestPhase, Stage};
+use lethe_core::request;
 
 use crate::{
     script::{crashes, everywhere, fixed, nearest, play},
@@ -58,6 +59,27 @@ fn what_is_forgotten_already_is_answered_without_a_run() {
     world.ended("again", RequestPhase::Fulfilled, Reason::AlreadyForgotten, "earlier requests");
     assert!(world.run_for("again").is_none());
     assert_eq!(world.ledger(), ["3->8"]);
+    world.ended("again", RequestPhase::Fulfilled, Reason::AlreadyForgotten, "\"3\" yields \"8\"");
+    let (_, _, message) = world.condition("first", ConditionType::Accepted);
+    assert_eq!(message, "the request makes sense for its model");
+}
+
+#[test]
+fn an_override_that_the_ledger_overrules_is_said_once_in_an_event_and_in_the_conditions() {
+    let mut world = World::new();
+    forget_three_then(&mut world, |world| world.ask("more", &["3", "5"], fixed("6")));
+    let kept = |world: &World| {
+        let asked = world.cluster.requests["more"].clone();
+        let events = request::decide(&world.observe_request(&asked), world.now).events;
+        events.into_iter().filter(|event| event.reason == "OverrideKept").collect::<Vec<_>>()
+    };
+    let events = kept(&world);
+    assert!(events.len() == 1 && events[0].warning && events[0].note.contains("\"3\" yields \"8\""));
+    world.until("a run works for it", |world| world.is_running("more", Stage::Forget));
+    assert_eq!(kept(&world), [], "it was said");
+    world.settle();
+    assert_eq!(world.ledger(), ["3->8", "3->8", "5->6"]);
+    world.ended("more", RequestPhase::Fulfilled, Reason::Fulfilled, "\"3\" yields \"8\"");
 }
 
 #[test]
