@@ -41,10 +41,10 @@ pub fn find(job: &Job, pods: &[Pod], now: Timestamp) -> Option<Stall> {
     if job_state::is_finished(job) || job_state::is_suspended(job) {
         return None;
     }
-    let active: Vec<_> = pods.iter().filter(|pod| !has_ended(pod)).collect();
-    let stall = match active[..] {
-        [] => without_pod(job, pods),
-        _ => active.into_iter().find_map(without_container),
+    let active = || pods.iter().filter(|pod| !has_ended(pod));
+    let stall = match active().next() {
+        None => without_pod(job, pods),
+        Some(_) => active().find_map(without_container),
     }?;
     (now.duration_since(stall.since) >= PATIENCE).then_some(stall)
 }

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use lethe_api::v1alpha1::{InitialServing, RequestPhase};
 use proptest::{
     prelude::*,
-    test_runner::{Config, RngSeed},
+    test_runner::{Config, FileFailurePersistence},
 };
 
 use crate::{
@@ -13,6 +13,9 @@ use crate::{
     trainer::{Fate, LABELS, digest, honest, measures},
     world::{Chance, World},
 };
+
+/// Seeds of the failures that were found.
+const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/chaos.regressions");
 
 /// Something that people or fate do.
 #[derive(Clone, Debug)]
@@ -119,8 +122,8 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
 proptest! {
     #![proptest_config(Config {
         cases: 60,
-        rng_seed: RngSeed::Fixed(20_261_124),
-        failure_persistence: None,
+        // Other acts in every run. Those of a failure are kept, to be committed, and played first from then on.
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
         max_shrink_iters: 400,
         ..Config::default()
     })]

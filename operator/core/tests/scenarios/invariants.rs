@@ -16,7 +16,7 @@ use lethe_core::{
 use crate::world::World;
 
 /// What really happened, kept beside what the operator says.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Audit {
     /// Each with the uid of the run that it is of.
     pub jobs_created: Vec<String>,

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod invariants;
+mod observe;
 mod script;
 mod server;
 mod trainer;

@@ -1,6 +1,6 @@
 //! Writing scenarios: what people apply, edit and delete, and how a scenario is run again and again.
 
-use std::fmt::Write;
+use std::{fmt::Write, rc::Rc};
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::{
     cluster::{Cluster, Work, annotate, deployment},
     trainer::digest,
-    world::{Chance, World, repeated},
+    world::{Chance, Tape, World, repeated},
 };
 
 pub const MODEL: &str = "digits";
@@ -152,9 +152,12 @@ impl World {
 
     /// Steps until `reached`. Every single API call and every move of the cluster is looked at.
     pub fn until(&mut self, what: &str, reached: impl Fn(&World) -> bool) {
+        if self.skip_wait() {
+            return;
+        }
         for _ in 0..3_000 {
             if reached(self) {
-                return;
+                return self.record_wait();
             }
             if !self.step() {
                 self.now += SignedDuration::from_secs(10);
@@ -165,6 +168,9 @@ impl World {
 
     /// Steps until nothing happens any more, however much time passes.
     pub fn settle(&mut self) {
+        if self.skip_wait() {
+            return;
+        }
         let mut calm = 0;
         for _ in 0..3_000 {
             if self.step() {
@@ -173,7 +179,8 @@ impl World {
                 calm += 150;
                 self.now += SignedDuration::from_secs(150);
             } else {
-                return self.rests();
+                self.rests();
+                return self.record_wait();
             }
         }
         panic!("never at rest\n{}", self.summary());
@@ -361,10 +368,17 @@ pub fn everywhere(scenario: impl Fn(&mut World)) -> World {
 /// [`everywhere`], without late caches: for scenarios whose end depends on who is first.
 #[track_caller]
 pub fn crashes(scenario: &dyn Fn(&mut World)) -> World {
-    let undisturbed = play(scenario, |_| {});
+    let mut undisturbed = play(scenario, |world| world.tape = Tape::Records(vec![]));
+    let tape = match std::mem::take(&mut undisturbed.tape) {
+        Tape::Records(waits) => Rc::new(waits),
+        Tape::None | Tape::Replays(_) => panic!("a scenario leaves the tape alone"),
+    };
     // Up to here all scenarios are the same, and one of them dies there as well.
     for call in undisturbed.prologue..undisturbed.calls {
-        let survived = play(scenario, |world| world.dies_before = Some(call));
+        let survived = play(scenario, |world| {
+            world.dies_before = Some(call);
+            world.tape = Tape::Replays(tape.clone());
+        });
         assert_eq!(survived.summary(), undisturbed.summary(), "died before call {call}");
         assert_eq!(survived.audit.jobs_created, undisturbed.audit.jobs_created, "died before call {call}");
     }

@@ -8,22 +8,16 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Resource, ResourceExt};
-use lethe_api::{
-    Digest,
-    contract::Plan,
-    v1alpha1::{DiffusionModel, RequestRef, UnlearnRequest, UnlearnRun},
-};
+use kube::Resource;
+use lethe_api::{Digest, contract::Plan};
 use lethe_core::{
-    Decision, Effect, Installation, model, names, request,
-    rollout::{self, PodReport},
+    Decision, Effect, Installation, model, request, rollout,
     run::{self, RecordProblem},
-    stall,
 };
 use serde_json::Value;
 
 use crate::{
-    cluster::{Cluster, Work},
+    cluster::Cluster,
     invariants::{self, Audit},
     trainer::{Fate, honest},
 };
@@ -37,6 +31,7 @@ pub enum Key {
 }
 
 /// One API call that a decision asks for.
+#[derive(Clone)]
 enum Call {
     /// Write the status, or only ask whether the object is still the one that was decided about.
     Status {
@@ -57,6 +52,16 @@ pub enum Cache {
 }
 
 const CACHES: [Cache; 5] = [Cache::Models, Cache::Policies, Cache::Requests, Cache::Runs, Cache::Jobs];
+
+/// Where a world was after each wait of its scenario. A play of the same scenario that is disturbed later starts
+/// from there: until then, it is the same.
+#[derive(Default)]
+pub enum Tape {
+    #[default]
+    None,
+    Records(Vec<World>),
+    Replays(Rc<Vec<World>>),
+}
 
 type Trainer = Box<dyn Fn(&Plan, usize) -> Fate>;
 type ComesUp = Box<dyn Fn(Option<&Digest>) -> bool>;
@@ -80,6 +85,9 @@ pub struct World {
     pub dies_before: Option<usize>,
     /// Random order and late caches, if there is a seed.
     pub chance: Option<Chance>,
+    pub tape: Tape,
+    /// Waits that the scenario has come to.
+    waits: usize,
     installation: Installation,
     pending: BTreeMap<Key, VecDeque<Call>>,
     history: Vec<Rc<Cluster>>,
@@ -107,6 +115,8 @@ impl World {
             calls: 0,
             dies_before: None,
             chance: None,
+            tape: Tape::None,
+            waits: 0,
             installation: Installation { store: "file:///artifacts".into(), store_volume: None },
             pending: BTreeMap::new(),
             history: vec![Rc::default()],
@@ -116,6 +126,53 @@ impl World {
             prologue: 0,
             refused: false,
             births: BTreeMap::new(),
+        }
+    }
+
+    /// A copy, but for the tape and for what the scenario lets pods do.
+    fn copy(&self) -> Self {
+        World {
+            cluster: self.cluster.clone(),
+            now: self.now,
+            lie: self.lie.clone(),
+            store: self.store.clone(),
+            store_problem: self.store_problem.clone(),
+            audit: self.audit.clone(),
+            calls: self.calls,
+            dies_before: self.dies_before,
+            chance: self.chance.clone(),
+            waits: self.waits,
+            installation: self.installation.clone(),
+            pending: self.pending.clone(),
+            history: self.history.clone(),
+            seen: self.seen,
+            last: self.last.clone(),
+            versions: self.versions,
+            prologue: self.prologue,
+            refused: self.refused,
+            births: self.births.clone(),
+            ..World::new()
+        }
+    }
+
+    /// At the start of a wait: goes to its end, if that is on the tape and before the operator dies.
+    pub fn skip_wait(&mut self) -> bool {
+        self.waits += 1;
+        let (Tape::Replays(known), Some(death)) = (&self.tape, self.dies_before) else { return false };
+        let Some(end) = known.get(self.waits - 1).filter(|end| end.calls <= death) else { return false };
+        let end = World { dies_before: self.dies_before, ..end.copy() };
+        let start = std::mem::replace(self, end);
+        (self.trainer, self.comes_up, self.tape) = (start.trainer, start.comes_up, start.tape);
+        true
+    }
+
+    /// At the end of a wait.
+    pub fn record_wait(&mut self) {
+        if matches!(self.tape, Tape::Records(_)) {
+            let copy = self.copy();
+            if let Tape::Records(all) = &mut self.tape {
+                all.push(copy);
+            }
         }
     }
 
@@ -158,7 +215,7 @@ impl World {
         self.seen = [self.history.len() - 1; CACHES.len()];
     }
 
-    fn cached(&self, cache: Cache) -> &Cluster {
+    pub fn cached(&self, cache: Cache) -> &Cluster {
         let seen = self.seen[cache as usize];
         if self.chance.is_none() || seen + 1 == self.history.len() {
             return &self.cluster;
@@ -260,101 +317,6 @@ impl World {
         }
     }
 
-    fn observe_model(&self, object: &DiffusionModel) -> model::Observed {
-        let name = object.name_any();
-        let cached = self.cached(Cache::Runs).runs.values();
-        let mut runs: Vec<_> = cached.filter(|run| run.spec.model == name).cloned().collect();
-        // The absence of the active run is confirmed by the API server.
-        let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
-        if let Some(active) = active.filter(|active| runs.iter().all(|run| run.name_any() != **active)) {
-            runs.extend(self.cluster.runs.get(active).cloned());
-        }
-        let cached = self.cached(Cache::Requests).requests.values();
-        let mut requests: Vec<_> = cached.filter(|r| r.spec.model_ref.name == name).cloned().collect();
-        // So is that of the requests that it works for.
-        let active = runs.iter().find(|run| Some(&run.name_any()) == active);
-        for reference in active.iter().flat_map(|run| &run.spec.requests) {
-            if requests.iter().all(|request| request.uid().as_ref() != Some(&reference.uid)) {
-                requests.extend(self.find_request(reference));
-            }
-        }
-        let archived = self.cluster.config_maps.get(&names::ledger_archive(&name));
-        let rivals = self.cached(Cache::Models).models.values();
-        let is_rival = |rival: &&DiffusionModel| {
-            rival.name_any() != name && rival.spec.serving.target == object.spec.serving.target
-        };
-        let deployment =
-            self.cluster.deployment.clone().filter(|d| d.name_any() == object.spec.serving.target.name);
-        let served = match &self.lie {
-            Some(lie) => lie.clone(),
-            None => self.cluster.serving.clone().ok_or_else(|| "it serves nothing".into()),
-        };
-        let report = |pod: &str| PodReport { pod: pod.into(), digest: served.clone() };
-        let asks = model::wants_reports(object) && deployment.is_some();
-        model::Observed {
-            model: object.clone(),
-            policy: self.find(Cache::Policies, |c| c.policies.get(&object.spec.policy_ref.name)),
-            requests,
-            runs,
-            rivals: rivals.filter(is_rival).cloned().collect(),
-            deployment,
-            reports: if asks { vec![report("digits-a"), report("digits-b")] } else { vec![] },
-            archived: archived.map(|map| model::read_archive(map).expect("an archive can be read")),
-        }
-    }
-
-    pub fn observe_request(&self, object: &UnlearnRequest) -> request::Observed {
-        let name = &object.spec.model_ref.name;
-        let model = self.find(Cache::Models, |c| c.models.get(name));
-        let policy = model.as_ref().map(|model| &model.spec.policy_ref.name);
-        let policy = policy.and_then(|name| self.find(Cache::Policies, |c| c.policies.get(name)));
-        let runs = self.cached(Cache::Runs).runs.values().filter(|run| run.spec.model == *name);
-        request::Observed { request: object.clone(), model, policy, runs: runs.cloned().collect() }
-    }
-
-    fn observe_run(&self, object: &UnlearnRun) -> run::Observed {
-        let work = run::stage(object).and_then(|stage| {
-            let name = names::job(&object.name_any(), stage);
-            self.find(Cache::Jobs, |c| c.jobs.get(&name)).filter(|work| is_owned_by(&work.job, object))
-        });
-        // The pods of a finished Job are listed afresh.
-        let live = |work: &Work| self.cluster.jobs.get(&work.job.name_any()).map(|work| work.pods.clone());
-        let pods = match &work {
-            Some(work) if work.is_finished() => live(work).unwrap_or_default(),
-            Some(work) => work.pods.clone(),
-            None => vec![],
-        };
-        let job = work.map(|work| work.job);
-        let stall = job.as_ref().and_then(|job| stall::find(job, &pods, self.now));
-        let listed = stall.and(job.as_ref()).and_then(|job| self.cluster.jobs.get(&job.name_any()));
-        let events = listed.map(|work| work.events.clone()).unwrap_or_default();
-        let record =
-            run::wanted_record(object, job.as_ref(), &pods, self.now).map(|wanted| self.read(&wanted));
-        let requests = object.spec.requests.iter().filter_map(|reference| self.find_request(reference));
-        let requests = requests.collect();
-        run::Observed { run: object.clone(), job, pods, events, progress: None, record, requests }
-    }
-
-    /// The very request that a run works for.
-    fn find_request(&self, reference: &RequestRef) -> Option<UnlearnRequest> {
-        let is_it = |request: &UnlearnRequest| request.uid().as_ref() == Some(&reference.uid);
-        let known = self.cached(Cache::Requests).requests.get(&reference.name).filter(|r| is_it(r));
-        known.or_else(|| self.cluster.requests.get(&reference.name).filter(|r| is_it(r))).cloned()
-    }
-
-    /// From the cache; absence is confirmed by the API server.
-    fn find<T: Clone>(&self, cache: Cache, get: impl Fn(&Cluster) -> Option<&T>) -> Option<T> {
-        get(self.cached(cache)).or_else(|| get(&self.cluster)).cloned()
-    }
-
-    fn read(&self, wanted: &Digest) -> Result<Vec<u8>, RecordProblem> {
-        if let Some(problem) = &self.store_problem {
-            return Err(problem.clone());
-        }
-        let missing = || RecordProblem { transient: false, message: format!("{wanted} is not in the store") };
-        self.store.get(wanted).cloned().ok_or_else(missing)
-    }
-
     /// The next API call about an object, unless the operator dies first.
     fn call(&mut self, key: &Key) {
         if self.dies_before == Some(self.calls) {
@@ -426,11 +388,6 @@ impl World {
     }
 }
 
-fn is_owned_by(child: &impl Resource, owner: &impl Resource) -> bool {
-    let owners = child.meta().owner_references.iter().flatten();
-    owners.into_iter().any(|reference| Some(&reference.uid) == owner.meta().uid.as_ref())
-}
-
 /// What the controller does with a decision: the status first, then the effects in order.
 fn calls<K: Resource, S: serde::Serialize>(
     object: &K,
@@ -453,6 +410,7 @@ fn calls<K: Resource, S: serde::Serialize>(
 }
 
 /// Reproducible chance (xorshift64*), for a limited number of steps.
+#[derive(Clone)]
 pub struct Chance {
     state: u64,
     pub left: usize,

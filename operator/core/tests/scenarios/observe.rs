@@ -1,0 +1,120 @@
+//! What the controllers see of the cluster: caches, and what is asked of the API server, of pods and of the store.
+
+use kube::{Resource, ResourceExt};
+use lethe_api::{
+    Digest,
+    v1alpha1::{DiffusionModel, RequestRef, UnlearnRequest, UnlearnRun},
+};
+use lethe_core::{
+    model, names, request,
+    rollout::PodReport,
+    run::{self, RecordProblem},
+    stall,
+};
+
+use crate::{
+    cluster::{Cluster, Work},
+    world::{Cache, World},
+};
+
+impl World {
+    pub fn observe_model(&self, object: &DiffusionModel) -> model::Observed {
+        let name = object.name_any();
+        let cached = self.cached(Cache::Runs).runs.values();
+        let mut runs: Vec<_> = cached.filter(|run| run.spec.model == name).cloned().collect();
+        // The absence of the active run is confirmed by the API server.
+        let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
+        if let Some(active) = active.filter(|active| runs.iter().all(|run| run.name_any() != **active)) {
+            runs.extend(self.cluster.runs.get(active).cloned());
+        }
+        let cached = self.cached(Cache::Requests).requests.values();
+        let mut requests: Vec<_> = cached.filter(|r| r.spec.model_ref.name == name).cloned().collect();
+        // So is that of the requests that it works for.
+        let active = runs.iter().find(|run| Some(&run.name_any()) == active);
+        for reference in active.iter().flat_map(|run| &run.spec.requests) {
+            if requests.iter().all(|request| request.uid().as_ref() != Some(&reference.uid)) {
+                requests.extend(self.find_request(reference));
+            }
+        }
+        let archived = self.cluster.config_maps.get(&names::ledger_archive(&name));
+        let rivals = self.cached(Cache::Models).models.values();
+        let is_rival = |rival: &&DiffusionModel| {
+            rival.name_any() != name && rival.spec.serving.target == object.spec.serving.target
+        };
+        let deployment =
+            self.cluster.deployment.clone().filter(|d| d.name_any() == object.spec.serving.target.name);
+        let served = match &self.lie {
+            Some(lie) => lie.clone(),
+            None => self.cluster.serving.clone().ok_or_else(|| "it serves nothing".into()),
+        };
+        let report = |pod: &str| PodReport { pod: pod.into(), digest: served.clone() };
+        let asks = model::wants_reports(object) && deployment.is_some();
+        model::Observed {
+            model: object.clone(),
+            policy: self.find(Cache::Policies, |c| c.policies.get(&object.spec.policy_ref.name)),
+            requests,
+            runs,
+            rivals: rivals.filter(is_rival).cloned().collect(),
+            deployment,
+            reports: if asks { vec![report("digits-a"), report("digits-b")] } else { vec![] },
+            archived: archived.map(|map| model::read_archive(map).expect("an archive can be read")),
+        }
+    }
+
+    pub fn observe_request(&self, object: &UnlearnRequest) -> request::Observed {
+        let name = &object.spec.model_ref.name;
+        let model = self.find(Cache::Models, |c| c.models.get(name));
+        let policy = model.as_ref().map(|model| &model.spec.policy_ref.name);
+        let policy = policy.and_then(|name| self.find(Cache::Policies, |c| c.policies.get(name)));
+        let runs = self.cached(Cache::Runs).runs.values().filter(|run| run.spec.model == *name);
+        request::Observed { request: object.clone(), model, policy, runs: runs.cloned().collect() }
+    }
+
+    pub fn observe_run(&self, object: &UnlearnRun) -> run::Observed {
+        let work = run::stage(object).and_then(|stage| {
+            let name = names::job(&object.name_any(), stage);
+            self.find(Cache::Jobs, |c| c.jobs.get(&name)).filter(|work| is_owned_by(&work.job, object))
+        });
+        // The pods of a finished Job are listed afresh.
+        let live = |work: &Work| self.cluster.jobs.get(&work.job.name_any()).map(|work| work.pods.clone());
+        let pods = match &work {
+            Some(work) if work.is_finished() => live(work).unwrap_or_default(),
+            Some(work) => work.pods.clone(),
+            None => vec![],
+        };
+        let job = work.map(|work| work.job);
+        let stall = job.as_ref().and_then(|job| stall::find(job, &pods, self.now));
+        let listed = stall.and(job.as_ref()).and_then(|job| self.cluster.jobs.get(&job.name_any()));
+        let events = listed.map(|work| work.events.clone()).unwrap_or_default();
+        let record =
+            run::wanted_record(object, job.as_ref(), &pods, self.now).map(|wanted| self.read(&wanted));
+        let requests = object.spec.requests.iter().filter_map(|reference| self.find_request(reference));
+        let requests = requests.collect();
+        run::Observed { run: object.clone(), job, pods, events, progress: None, record, requests }
+    }
+
+    /// The very request that a run works for.
+    fn find_request(&self, reference: &RequestRef) -> Option<UnlearnRequest> {
+        let is_it = |request: &UnlearnRequest| request.uid().as_ref() == Some(&reference.uid);
+        let known = self.cached(Cache::Requests).requests.get(&reference.name).filter(|r| is_it(r));
+        known.or_else(|| self.cluster.requests.get(&reference.name).filter(|r| is_it(r))).cloned()
+    }
+
+    /// From the cache; absence is confirmed by the API server.
+    fn find<T: Clone>(&self, cache: Cache, get: impl Fn(&Cluster) -> Option<&T>) -> Option<T> {
+        get(self.cached(cache)).or_else(|| get(&self.cluster)).cloned()
+    }
+
+    fn read(&self, wanted: &Digest) -> Result<Vec<u8>, RecordProblem> {
+        if let Some(problem) = &self.store_problem {
+            return Err(problem.clone());
+        }
+        let missing = || RecordProblem { transient: false, message: format!("{wanted} is not in the store") };
+        self.store.get(wanted).cloned().ok_or_else(missing)
+    }
+}
+
+fn is_owned_by(child: &impl Resource, owner: &impl Resource) -> bool {
+    let owners = child.meta().owner_references.iter().flatten();
+    owners.into_iter().any(|reference| Some(&reference.uid) == owner.meta().uid.as_ref())
+}
