@@ -5,6 +5,7 @@ mod contract;
 mod data_free;
 mod import;
 mod interruption;
+mod networks;
 mod probes;
 mod serving;
 mod store_faults;

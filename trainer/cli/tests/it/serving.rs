@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::world::{Running, World, fixed, get, start, trainer, until};
 
-struct Server {
+pub(crate) struct Server {
     process: Running,
     port: u16,
 }
@@ -25,7 +25,7 @@ impl Server {
         server
     }
 
-    fn ready(world: &World, bundle: &Digest) -> Self {
+    pub(crate) fn ready(world: &World, bundle: &Digest) -> Self {
         let server = Self::start(world, bundle.as_str());
         until("the server to be ready", || {
             server.get("/v2/health/ready").filter(|(status, _)| *status == 200)
@@ -50,7 +50,7 @@ impl Server {
     }
 
     /// Pixels of the images of these labels and seeds.
-    fn infer(&self, labels: &[&str], seeds: &[u64]) -> Vec<f64> {
+    pub(crate) fn infer(&self, labels: &[&str], seeds: &[u64]) -> Vec<f64> {
         let (status, answer) = self.post(&request(labels, seeds).to_string());
         assert_eq!(status, 200, "{answer}");
         let output = &answer["outputs"][0];

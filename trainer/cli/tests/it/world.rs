@@ -51,7 +51,12 @@ impl World {
 
     /// A store that a run of its own prepared.
     pub(crate) fn prepared_anew() -> Self {
-        let (root, plan) = unprepared();
+        Self::prepared_from(&teacher())
+    }
+
+    /// A store that a run of its own prepared from this base.
+    pub(crate) fn prepared_from(base: &Bundle) -> Self {
+        let (root, plan) = unprepared_from(base);
         let ended = run(root.path(), TaskKind::Prepare, plan.to_json().as_bytes());
         let prepared = preparation(root.path(), &plan, &ended);
         Self { root, prepared, preparation: plan.digest() }
@@ -248,28 +253,29 @@ pub(crate) fn description(config: &ModelConfig) -> Vec<u8> {
 
 /// A teacher that has learnt to draw a bright quarter of the image for each of the four labels.
 pub(crate) fn teacher() -> Bundle {
-    static WEIGHTS: OnceLock<Vec<u8>> = OnceLock::new();
-    let config = tiny();
-    let weights = WEIGHTS.get_or_init(|| {
-        let quarter = |label: usize| {
-            (0..64).map(move |pixel| if pixel % 8 / 4 + 2 * (pixel / 32) == label { 0.8 } else { -0.8 })
-        };
-        let pixels: Vec<f32> = (0..4).flat_map(quarter).collect();
-        let images = TrainingImages::new(&config, &pixels, &[0, 1, 2, 3]).unwrap();
-        let settings = TeachSettings {
-            steps: 500,
-            batch: 32,
-            learning_rate: 1e-2,
-            ema_decay: 0.95,
-            ..Default::default()
-        };
-        let mut teaching = Teaching::new(&config, images, settings, 1, lethe_sfd::Device::Cpu).unwrap();
-        while !teaching.done() {
-            teaching.advance();
-        }
-        teaching.finish().unwrap().to_bytes()
+    static TEACHER: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
+    let (weights, model) = TEACHER.get_or_init(|| {
+        let taught = taught(&tiny());
+        (taught.weights().to_vec(), taught.model().to_vec())
     });
-    Bundle::new(BundleKind::Teacher, weights.clone(), description(&config)).unwrap()
+    Bundle::new(BundleKind::Teacher, weights.clone(), model.clone()).unwrap()
+}
+
+/// A teacher of the same images, whatever its form.
+pub(crate) fn taught(config: &ModelConfig) -> Bundle {
+    let quarter = |label: usize| {
+        (0..64).map(move |pixel| if pixel % 8 / 4 + 2 * (pixel / 32) == label { 0.8 } else { -0.8 })
+    };
+    let pixels: Vec<f32> = (0..4).flat_map(quarter).collect();
+    let images = TrainingImages::new(config, &pixels, &[0, 1, 2, 3]).unwrap();
+    let settings =
+        TeachSettings { steps: 500, batch: 32, learning_rate: 1e-2, ema_decay: 0.95, ..Default::default() };
+    let mut teaching = Teaching::new(config, images, settings, 1, lethe_sfd::Device::Cpu).unwrap();
+    while !teaching.done() {
+        teaching.advance();
+    }
+    let weights = teaching.finish().unwrap().to_bytes();
+    Bundle::new(BundleKind::Teacher, weights, description(config)).unwrap()
 }
 
 /// A teacher with fresh weights: it draws the same of all its labels.
@@ -304,11 +310,14 @@ pub(crate) fn plan(root: &Path, task: Task) -> Plan {
 
 /// An empty store, a base model beside it, and the plan to prepare it.
 pub(crate) fn unprepared() -> (TempDir, Plan) {
+    unprepared_from(&teacher())
+}
+
+fn unprepared_from(base: &Bundle) -> (TempDir, Plan) {
     let root = TempDir::new().unwrap();
     fs::create_dir(root.path().join("store")).unwrap();
-    let teacher = teacher();
-    export(&teacher, &root.path().join("base"));
-    let plan = plan(root.path(), prepare_task(&root.path().join("base"), teacher.digest()));
+    export(base, &root.path().join("base"));
+    let plan = plan(root.path(), prepare_task(&root.path().join("base"), base.digest()));
     (root, plan)
 }
 
