@@ -75,10 +75,10 @@ class Loop:
         """One iteration; the four losses."""
         settings = self.settings
         psi = self.update(
-            self.psi, self.psi_optimiser, self.psi_loss, remain, forget, settings["fakeScoreLearningRate"]
+            self.psi, self.psi_optimiser, self.psi_loss, remain, forget, "fakeScore"
         )
         theta = self.update(
-            self.theta, self.theta_optimiser, self.theta_loss, remain, forget, settings["generatorLearningRate"]
+            self.theta, self.theta_optimiser, self.theta_loss, remain, forget, "generator"
         )
         decay = min(settings["optimiser"]["emaDecay"], (1 + self.step_number) / (10 + self.step_number))
         with torch.no_grad():
@@ -87,12 +87,13 @@ class Loop:
         self.step_number += 1
         return psi + theta
 
-    def update(self, model, optimiser, loss_of, remain, forget, rate):
+    def update(self, model, optimiser, loss_of, remain, forget, name):
+        rate, weights = self.settings[f"{name}LearningRate"], self.settings[f"{name}Weights"]
         for one in (self.psi, self.theta):
             one.requires_grad_(one is model)
         optimiser.zero_grad(set_to_none=True)
         losses = []
-        for part, weight in ((remain, 1.0), (forget, self.settings["forgetWeight"])):
+        for part, weight in ((remain, weights["remain"]), (forget, weights["forget"])):
             loss = loss_of(part)
             (weight * loss).backward()
             losses.append(loss.detach())

@@ -74,7 +74,7 @@ fn peer_settings() -> Result<serde_json::Value> {
     let concept = concept(1)?;
     let forgotten = concept.forgotten().iter().map(|&(label, replacement)| match replacement {
         Replacement::Label(instead) => [label, instead],
-        Replacement::AnyKept => unreachable!("every replacement is fixed"),
+        Replacement::AnyKept | Replacement::Judged(_) => unreachable!("every replacement is fixed"),
     });
     let mut settings = serde_json::to_value(settings())?;
     settings["kept"] = concept.kept().into();

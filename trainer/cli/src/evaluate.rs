@@ -100,7 +100,7 @@ impl Bench<'_> {
         // The labels that may be seen in the forgotten one's place.
         let shown = match replacement {
             Replacement::Label(label) => std::slice::from_ref(label),
-            Replacement::AnyKept => self.concept.kept(),
+            Replacement::AnyKept | Replacement::Judged(_) => self.concept.kept(),
         };
         let census = self.census(&self.candidate, label, n)?;
         let of_each = self.concept.kept().iter().map(|&kept| census.count(kept));

@@ -110,6 +110,7 @@ pub(crate) fn targets(
 pub(crate) fn planned(config: &ModelConfig, replacement: Replacement) -> Override {
     match replacement {
         Replacement::Label(label) => Override::Fixed { label: label_name(config, label) },
-        Replacement::AnyKept => Override::Random,
+        // A plan has no word for a judged override; it too shows any kept label.
+        Replacement::AnyKept | Replacement::Judged(_) => Override::Random,
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::ConceptError;
 use crate::measure::Confusion;
 use crate::noise::{Noise, Stream};
+use crate::settings::LabelPrior;
 
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,17 @@ pub enum Override {
     Nearest,
     /// Images of all kept labels, drawn anew for each sample.
     Random,
+    /// The kept label that each sample looks like to the judge, as far as the fake score can make it out.
+    Classifier(Choice),
+}
+
+/// Which of the kept labels that the judge finds in a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The likeliest.
+    Likeliest,
+    /// Any, as likely as the judge finds it.
+    Sampled,
 }
 
 /// One label to forget.
@@ -30,17 +42,24 @@ pub struct Target {
 pub enum Replacement {
     Label(i64),
     AnyKept,
+    /// The judge chooses among the kept labels while the generator is trained.
+    Judged(Choice),
 }
 
 /// A consistent set of targets: the whole ledger plus what is new. Its order does not matter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Concept {
     kept: Vec<i64>,
+    /// How often a kept label or one before it is shown, from above zero to one; empty if all are shown equally often.
+    cumulated: Vec<f64>,
+    /// The label that asks for none, and how often it is shown in a kept label's place.
+    null: Option<(i64, f64)>,
     /// Sorted by label.
     forgotten: Vec<(i64, Replacement)>,
 }
 
-/// Labels of one training batch: what the generator is asked for, and what the teacher is asked for in its place.
+/// Labels of one training batch: what the generator is asked for, and what the teacher is asked for in its place. Where
+/// the judge is to choose, any kept label stands for its choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draw {
     pub shown: Vec<i64>,
@@ -50,7 +69,8 @@ pub struct Draw {
 impl Concept {
     /// Nothing is forgotten.
     pub fn keep_all(classes: i64) -> Self {
-        Self { kept: (0..classes).collect(), forgotten: Vec::new() }
+        let kept = (0..classes).collect();
+        Self { kept, cumulated: Vec::new(), null: None, forgotten: Vec::new() }
     }
 
     /// Checks the targets against each other and resolves `Nearest` by the judge's confusion matrix of the baseline.
@@ -79,7 +99,45 @@ impl Concept {
             let replacement = resolve(*target, classes, &kept, confusion)?;
             Ok((target.label, replacement))
         });
-        Ok(Self { forgotten: resolved.collect::<Result<_, ConceptError>>()?, kept })
+        let forgotten = resolved.collect::<Result<_, ConceptError>>()?;
+        Ok(Self { forgotten, kept, cumulated: Vec::new(), null: None })
+    }
+
+    /// Shows kept labels as often as `prior` says.
+    ///
+    /// # Errors
+    /// If it names a label that is not kept, or needs a confusion matrix that is not there.
+    pub fn with_prior(self, prior: &LabelPrior, confusion: Option<&Confusion>) -> Result<Self, ConceptError> {
+        let weights: Vec<f64> = match prior {
+            LabelPrior::Uniform => return Ok(Self { cumulated: Vec::new(), ..self }),
+            LabelPrior::Weights(weights) => {
+                if let Some(&label) = weights.keys().find(|label| !self.kept.contains(label)) {
+                    return Err(ConceptError::WeightOfNotKept(label));
+                }
+                self.kept.iter().map(|label| weights.get(label).copied().unwrap_or(1.0)).collect()
+            }
+            LabelPrior::Neighbours(more) => {
+                let confusion = confusion.ok_or(ConceptError::NoNeighbours)?;
+                let alike = |&label: &i64| {
+                    let of =
+                        |&(target, _): &(i64, Replacement)| confusion.likeness(target, label, &self.kept);
+                    self.forgotten.iter().map(of).fold(0.0, f64::max)
+                };
+                self.kept.iter().map(|label| 1.0 + more * alike(label)).collect()
+            }
+        };
+        let total: f64 = weights.iter().sum();
+        let sums = weights.iter().scan(0.0, |sum, weight| {
+            *sum += weight / total;
+            Some(*sum)
+        });
+        Ok(Self { cumulated: sums.collect(), ..self })
+    }
+
+    /// Hides this share of the labels in the remain part behind `null`, the label that asks for none: the teacher is
+    /// still asked for them, so that what comes without a condition is a mixture of what is kept.
+    pub(crate) fn with_null(self, null: Option<i64>, share: f64) -> Self {
+        Self { null: null.filter(|_| share > 0.0).map(|null| (null, share)), ..self }
     }
 
     /// Labels that stay, in ascending order.
@@ -93,16 +151,19 @@ impl Concept {
     }
 
     /// Labels for the samples `first..first + remain + forget` of a training: first `remain` under kept labels, taught
-    /// as they are, then `forget` under forgotten labels, taught their replacement. Uniform over labels in both parts.
+    /// as they are, then `forget` under forgotten labels, taught their replacement. The forget part is uniform over labels, the remain part unless there is a prior.
     ///
     /// # Panics
     /// If `forget` is not zero and nothing is forgotten.
     pub fn draw(&self, seed: u64, first: u64, remain: i64, forget: i64) -> Draw {
         let labels = Noise::new(seed, Stream::Label);
         let replacements = Noise::new(seed, Stream::Replacement);
-        let kept = labels.below(first, remain, self.kept.len()).into_iter().map(|index| self.kept[index]);
-        let mut shown: Vec<i64> = kept.collect();
-        let mut taught = shown.clone();
+        let mut taught = self.draw_kept(&labels, first, remain);
+        let mut shown = taught.clone();
+        if let Some((null, share)) = self.null {
+            let hidden = Noise::new(seed, Stream::NullLabel).uniform(first, remain);
+            shown.iter_mut().zip(hidden).filter(|(_, u)| u < &share).for_each(|(label, _)| *label = null);
+        }
         let start = first + remain as u64;
         let any = replacements.below(start, forget, self.kept.len());
         for (index, any) in labels.below(start, forget, self.forgotten.len().max(1)).into_iter().zip(any) {
@@ -110,10 +171,36 @@ impl Concept {
             shown.push(label);
             taught.push(match replacement {
                 Replacement::Label(label) => label,
-                Replacement::AnyKept => self.kept[any],
+                Replacement::AnyKept | Replacement::Judged(_) => self.kept[any],
             });
         }
         Draw { shown, taught }
+    }
+
+    /// What the judge chooses by for samples under `label`, if it does.
+    pub(crate) fn choice(&self, label: i64) -> Option<Choice> {
+        match self.forgotten.iter().find(|(forgotten, _)| *forgotten == label) {
+            Some((_, Replacement::Judged(choice))) => Some(*choice),
+            _ => None,
+        }
+    }
+
+    /// Whether the judge chooses for any sample.
+    pub(crate) fn is_judged(&self) -> bool {
+        self.forgotten.iter().any(|(_, replacement)| matches!(replacement, Replacement::Judged(_)))
+    }
+
+    fn draw_kept(&self, labels: &Noise, first: u64, n: i64) -> Vec<i64> {
+        if self.cumulated.is_empty() {
+            return labels
+                .below(first, n, self.kept.len())
+                .into_iter()
+                .map(|index| self.kept[index])
+                .collect();
+        }
+        let last = self.kept.len() - 1;
+        let at = |u: f64| self.cumulated.partition_point(|&sum| sum <= u).min(last);
+        labels.uniform(first, n).into_iter().map(|u| self.kept[at(u)]).collect()
     }
 }
 
@@ -125,6 +212,7 @@ fn resolve(
 ) -> Result<Replacement, ConceptError> {
     match target.replacement {
         Override::Random => Ok(Replacement::AnyKept),
+        Override::Classifier(choice) => Ok(Replacement::Judged(choice)),
         Override::Fixed(replacement) => {
             known(replacement, classes)?;
             if !kept.contains(&replacement) {

@@ -43,6 +43,10 @@ pub enum ConceptError {
     NothingKept,
     #[error("the nearest override of label {0} needs the judge's confusion matrix of the baseline")]
     NoConfusion(i64),
+    #[error("a weight is given to label {0}, which is not kept")]
+    WeightOfNotKept(i64),
+    #[error("showing neighbours more often needs the judge, to find them")]
+    NoNeighbours,
     #[error("the confusion matrix covers {given} labels and the model has {expected}")]
     ConfusionSize { given: usize, expected: usize },
 }

@@ -90,6 +90,16 @@ mod tests {
         assert!(largest(&(generate(&model, &latent, &label) - expected.clamp(-1.0, 1.0))) < 1e-12);
     }
 
+    /// Nothing in a network depends on whether it is trained: the fake score learns the very images that the generator's
+    /// step is about.
+    #[test]
+    fn the_generator_emits_the_same_with_gradients_and_without() {
+        let model = random_model(4);
+        let latent = Noise::new(1, Stream::FakeLatent).normal(0, 3, 4, Device::Cpu).to_kind(Kind::Double);
+        let label = Tensor::from_slice(&[0_i64, 1, 3]);
+        assert!(generate_trainable(&model, &latent, &label).equal(&denoise_latent(&model, &latent, &label)));
+    }
+
     /// This model emits values beyond what a pixel can be.
     #[test]
     fn an_image_is_the_same_whether_it_is_measured_or_served() {

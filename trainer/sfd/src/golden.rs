@@ -5,6 +5,7 @@ use crate::adam::Adam;
 use crate::config::ModelConfig;
 use crate::denoiser::Denoiser;
 use crate::params::{Init, Layout, Params};
+use crate::settings::Averaging;
 use crate::testing::largest;
 use crate::{ema, loss, sampler};
 use safetensors::{Dtype, SafeTensors};
@@ -158,7 +159,7 @@ fn ten_steps_of_adam_and_of_the_moving_average_are_pytorchs() {
         let (mut weights, mut averages) = (Vec::new(), Vec::new());
         for step in 0..10 {
             adam.step(&params, &gradients.get(step), 0.01, step as u64);
-            ema::update(&average, params.flat(), ema::decay(step as u64, 0.5));
+            ema::update(&average, params.flat(), ema::decay(Averaging::Ramped, step as u64, 0.5));
             weights.push(params.flat().copy());
             averages.push(average.copy());
         }

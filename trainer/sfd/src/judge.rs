@@ -105,6 +105,11 @@ impl Judge {
         weights::write(Some(shape), self.params.named().map(|(name, tensor)| (name.to_owned(), tensor)))
     }
 
+    /// Whether it judges images and labels of this model.
+    pub(crate) fn suits(&self, config: &ModelConfig) -> bool {
+        self.shape.pixels == config.image.pixels() && self.shape.classes == config.classes()
+    }
+
     /// Number of features of an image.
     pub fn feature_count(&self) -> i64 {
         self.shape.features

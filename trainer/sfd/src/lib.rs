@@ -20,12 +20,14 @@ mod adam;
 pub mod concept;
 pub mod config;
 pub mod denoiser;
+pub mod early_stop;
 mod ema;
 pub mod error;
 mod frechet;
 pub mod generator;
 #[cfg(test)]
 mod golden;
+mod iteration;
 pub mod judge;
 mod layers;
 pub mod loss;
@@ -46,19 +48,22 @@ pub mod teach;
 mod testing;
 pub mod timesteps;
 pub mod training;
+mod verdict;
 mod weights;
 
-pub use concept::{Concept, Override, Replacement, Target};
+pub use concept::{Choice, Concept, Override, Replacement, Target};
 pub use config::{
     AdmUnetConfig, Betas, DdpmUnetConfig, DiscreteConfig, ImageShape, MlpConfig, ModelConfig, NetworkConfig,
     NoiseConfig, Parametrisation, SongUnetConfig,
 };
 pub use denoiser::Denoiser;
+pub use early_stop::{EarlyStop, Measures};
 pub use error::{ConceptError, Error, Result, WeightsError};
 pub use judge::Judge;
 pub use measure::{Census, Confusion, Count, Reference};
 pub use settings::{
-    DistilSettings, ForgetSettings, JudgeSettings, ReferenceSettings, Robustness, SfdOptimiser, TeachSettings,
+    Averaging, DistilSettings, ForgetSettings, Gradient, JudgeSettings, LabelPrior, PartWeights,
+    ReferenceSettings, Robustness, SfdOptimiser, Stages, TeachSettings,
 };
 pub use sfd::{Baseline, Distillation, Forgetting};
 pub use tch::Device;

@@ -93,6 +93,13 @@ impl Confusion {
         self.0.len()
     }
 
+    /// How likely the judge finds `label` in samples of `asked`, relative to the likeliest of `candidates`: 0 to 1.
+    pub(crate) fn likeness(&self, asked: i64, label: i64, candidates: &[i64]) -> f64 {
+        let probability = |label: i64| self.0[asked as usize].probability[label as usize];
+        let most = candidates.iter().map(|&label| probability(label)).fold(f64::MIN_POSITIVE, f64::max);
+        probability(label) / most
+    }
+
     /// One census per label.
     pub fn rows(&self) -> &[Census] {
         &self.0
@@ -116,11 +123,23 @@ impl Confusion {
 
 /// Asks a one-step model for `n` samples under `label`.
 pub fn census(model: &Denoiser, judge: &Judge, label: i64, n: i64, seed: u64) -> Census {
-    let (_, probability) = judge.look(&one_step(model, label, n, seed));
+    let (_, probability) = judge.look(&one_step(model, label, n, seed, Stream::MeasureLatent));
+    count(label, &probability)
+}
+
+/// A census and the moments of the same samples' features, of other samples than those that are measured at the end.
+pub(crate) fn check(model: &Denoiser, judge: &Judge, label: i64, n: i64, seed: u64) -> (Census, Moments) {
+    let (features, probability) = judge.look(&one_step(model, label, n, seed, Stream::CheckLatent));
+    (count(label, &probability), Moments::of(&features))
+}
+
+/// # Shapes
+/// probability: [N, classes]
+fn count(label: i64, probability: &Tensor) -> Census {
     let predicted = probability.argmax(1, false).bincount::<Tensor>(None, probability.size()[1]);
     let count = |class: i64| predicted.int64_value(&[class]) as u64;
     let mean = probability.mean_dim(0, false, Kind::Double);
-    let classes = 0..model.config().classes();
+    let classes = 0..probability.size()[1];
     Census {
         label,
         predicted: classes.clone().map(count).collect(),
@@ -155,9 +174,16 @@ pub fn frechet_of(
     per_label: i64,
     seed: u64,
 ) -> Result<f64> {
-    let moments = |&label: &i64| Moments::of(&judge.look(&one_step(model, label, per_label, seed)).0);
+    let moments = |&label: &i64| {
+        Moments::of(&judge.look(&one_step(model, label, per_label, seed, Stream::MeasureLatent)).0)
+    };
     let ours: Vec<Moments> = labels.iter().map(moments).collect();
-    distance(&ours, labels.iter().map(|&label| &reference.moments[label as usize]))
+    distance_from_teacher(&ours, reference, labels)
+}
+
+/// Frechet distance of samples with these moments from the teacher's, over `labels`.
+pub(crate) fn distance_from_teacher(ours: &[Moments], reference: &Reference, labels: &[i64]) -> Result<f64> {
+    distance(ours, labels.iter().map(|&label| &reference.moments[label as usize]))
 }
 
 fn distance<'a>(
@@ -214,6 +240,12 @@ impl Reference {
     /// How many of the teacher's fresh samples of `label` the judge recognises.
     pub fn recognised(&self, label: i64) -> Count {
         Count { hits: self.recognised[label as usize], n: self.samples_per_label as u64 }
+    }
+
+    /// Whether it is about this model's labels and this judge's features.
+    pub(crate) fn suits(&self, config: &ModelConfig, judge: &Judge) -> bool {
+        let is_of = |moments: &Moments| moments.sum.size() == [judge.feature_count()];
+        self.moments.len() as i64 == config.classes() && self.moments.iter().all(is_of)
     }
 
     /// Teacher samples behind each label's statistics.
@@ -274,9 +306,9 @@ impl Reference {
     }
 }
 
-/// Samples of `label` that depend on the seed, the label and their index only: [n, pixels].
-fn one_step(model: &Denoiser, label: i64, n: i64, seed: u64) -> Tensor {
+/// Samples of `label` that depend on the seed, the stream, the label and their index only: [n, pixels].
+fn one_step(model: &Denoiser, label: i64, n: i64, seed: u64, stream: Stream) -> Tensor {
     let (pixels, device) = (model.config().image.pixels(), model.device());
-    let latent = Noise::new(seed, Stream::MeasureLatent).normal((label as u64) << 32, n, pixels, device);
+    let latent = Noise::new(seed, stream).normal((label as u64) << 32, n, pixels, device);
     generate(model, &latent, &Tensor::full([n], label, (Kind::Int64, device)))
 }

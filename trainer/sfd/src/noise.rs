@@ -36,6 +36,12 @@ pub enum Stream {
     ServeLatent = 18,
     /// Teacher samples that are compared with those behind the reference statistics.
     FloorLatent = 19,
+    /// Which samples hide their label.
+    NullLabel = 20,
+    /// What the judge chooses where it is asked to draw.
+    JudgedLabel = 21,
+    /// Samples that a training looks at to see how far it is.
+    CheckLatent = 22,
     /// Samples that a probe looks at.
     ProbeLatent = 32,
     /// Teacher samples that a probe compares with, or attacks with.

@@ -6,6 +6,10 @@ use crate::config::{fraction, positive, within};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
+mod forget;
+
+pub use forget::{ForgetSettings, LabelPrior, PartWeights, Robustness, Stages};
+
 const MOST_STEPS: i64 = 100_000_000;
 const MOST_BATCH: i64 = 1 << 16;
 
@@ -37,39 +41,6 @@ pub struct DistilSettings {
     pub optimiser: SfdOptimiser,
 }
 
-/// Stage 2: forgetting labels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct ForgetSettings {
-    pub steps: u64,
-    /// Samples under kept labels per step.
-    pub remain_batch: i64,
-    /// Samples under forgotten labels per step.
-    pub forget_batch: i64,
-    /// Weight of the mean loss over the forget batch, relative to that over the remain batch, in both networks' losses.
-    pub forget_weight: f64,
-    /// psi's, as in stage 1. Both rates are lower: the baseline is good, and what is kept should be disturbed little.
-    pub fake_score_learning_rate: f64,
-    /// theta's.
-    pub generator_learning_rate: f64,
-    /// theta starts with every weight this part of the way from the baseline's to a fresh one. At zero forgetting is
-    /// quick, but what the baseline knew is only hidden; at one nothing of it is left (UNDO, arXiv 2506.06278).
-    pub fresh_weights: f64,
-    pub optimiser: SfdOptimiser,
-}
-
-/// How much of what the baseline knew a forgetting may leave in the weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Robustness {
-    /// The label is not shown; whoever holds the weights may bring it back.
-    Suppress,
-    /// Most of every weight is new.
-    Harden,
-    /// The generator starts from nothing.
-    Scrub,
-}
-
 /// What both stages share. Adam's first moment decay is zero (SiD, arXiv 2404.04057).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -80,10 +51,35 @@ pub struct SfdOptimiser {
     pub decay: f64,
     /// alpha of the generator's loss (SiD, equation 23).
     pub alpha: f64,
+    pub gradient: Gradient,
     /// Each component of a gradient is clipped to [-clip, clip].
     pub clip: f64,
-    /// The generator is averaged with min(ema_decay, (1 + step) / (10 + step)); the average is what is served.
+    /// How much of the generator's average each step keeps; the average is what is served.
     pub ema_decay: f64,
+    pub averaging: Averaging,
+}
+
+/// What of the generator's loss leads to the generator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Gradient {
+    /// All of it, through the teacher and the fake score (SiD).
+    #[default]
+    ScoreDistillation,
+    /// The sample itself only, as if the two scores were constants: two backward passes less, and a coarser direction
+    /// (Diff-Instruct, arXiv 2305.18455).
+    DiffInstruct,
+}
+
+/// How the moving average of the generator's weights starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Averaging {
+    /// Keeps min(emaDecay, (1 + step) / (10 + step)), so that the first steps do not drag the start along.
+    #[default]
+    Ramped,
+    /// Keeps emaDecay from the first step. After n steps, emaDecay^n of the average is the start.
+    Constant,
 }
 
 /// Training a classifier on the teacher's own samples.
@@ -133,42 +129,17 @@ impl Default for DistilSettings {
     }
 }
 
-impl Default for ForgetSettings {
-    fn default() -> Self {
-        Self {
-            steps: 1_000,
-            remain_batch: 128,
-            forget_batch: 64,
-            forget_weight: 0.3,
-            fake_score_learning_rate: 6e-4,
-            generator_learning_rate: 2e-4,
-            fresh_weights: 0.0,
-            optimiser: SfdOptimiser::default(),
-        }
-    }
-}
-
-impl ForgetSettings {
-    /// The defaults of a level. More that is new takes more steps, and faster ones.
-    pub fn of(robustness: Robustness) -> Self {
-        let from_fresh = |fresh_weights, steps| Self {
-            steps,
-            fresh_weights,
-            fake_score_learning_rate: 9e-4,
-            generator_learning_rate: 6e-4,
-            ..Self::default()
-        };
-        match robustness {
-            Robustness::Suppress => Self::default(),
-            Robustness::Harden => from_fresh(0.7, 2_000),
-            Robustness::Scrub => from_fresh(1.0, 4_000),
-        }
-    }
-}
-
 impl Default for SfdOptimiser {
     fn default() -> Self {
-        Self { warmup_steps: 20, decay: 0.7, alpha: 1.2, clip: 1.0, ema_decay: 0.99 }
+        Self {
+            warmup_steps: 20,
+            decay: 0.7,
+            alpha: 1.2,
+            gradient: Gradient::default(),
+            clip: 1.0,
+            ema_decay: 0.99,
+            averaging: Averaging::default(),
+        }
     }
 }
 
@@ -207,19 +178,6 @@ impl DistilSettings {
         within("distil.batch", self.batch, 1, MOST_BATCH)?;
         positive("distil.fakeScoreLearningRate", self.fake_score_learning_rate)?;
         positive("distil.generatorLearningRate", self.generator_learning_rate)?;
-        self.optimiser.validate()
-    }
-}
-
-impl ForgetSettings {
-    pub fn validate(&self) -> Result<()> {
-        steps("forget.steps", self.steps)?;
-        within("forget.remainBatch", self.remain_batch, 1, MOST_BATCH)?;
-        within("forget.forgetBatch", self.forget_batch, 1, MOST_BATCH)?;
-        positive("forget.forgetWeight", self.forget_weight)?;
-        positive("forget.fakeScoreLearningRate", self.fake_score_learning_rate)?;
-        positive("forget.generatorLearningRate", self.generator_learning_rate)?;
-        fraction("forget.freshWeights", self.fresh_weights, 0.0, 1.0 + f64::EPSILON)?;
         self.optimiser.validate()
     }
 }
@@ -269,31 +227,5 @@ mod tests {
         }
         JudgeSettings::default().validate().unwrap();
         ReferenceSettings::default().validate().unwrap();
-    }
-
-    #[test]
-    fn an_override_keeps_the_other_defaults_and_a_typo_is_refused() {
-        let settings: ForgetSettings =
-            serde_json::from_str(r#"{"steps": 7, "optimiser": {"alpha": 1.0}}"#).unwrap();
-        let optimiser = SfdOptimiser { alpha: 1.0, ..SfdOptimiser::default() };
-        assert_eq!(settings, ForgetSettings { steps: 7, optimiser, ..ForgetSettings::default() });
-        let message = serde_json::from_str::<ForgetSettings>(r#"{"stepz": 7}"#).unwrap_err().to_string();
-        assert!(message.contains("stepz"), "{message}");
-    }
-
-    #[test]
-    fn what_cannot_train_is_refused_by_name() {
-        let refusal = |settings: ForgetSettings| settings.validate().unwrap_err().to_string();
-        let defaults = ForgetSettings::default;
-        assert_eq!(refusal(ForgetSettings { steps: 0, ..defaults() }), "forget.steps is 0: too small");
-        assert!(
-            refusal(ForgetSettings { forget_weight: f64::NAN, ..defaults() }).contains("forget.forgetWeight")
-        );
-        assert!(
-            refusal(ForgetSettings { fresh_weights: 1.1, ..defaults() })
-                .contains("forget.freshWeights is 1.1")
-        );
-        let optimiser = SfdOptimiser { ema_decay: 1.0, ..SfdOptimiser::default() };
-        assert!(refusal(ForgetSettings { optimiser, ..defaults() }).contains("optimiser.emaDecay"));
     }
 }

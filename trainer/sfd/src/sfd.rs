@@ -5,29 +5,27 @@
 //! Training on from the last candidate with only the newest target brings the earlier ones back, and chaining fake
 //! scores as teachers piles up errors.
 
-use crate::adam::Adam;
 use crate::concept::Concept;
 use crate::config::config;
 use crate::denoiser::Denoiser;
-use crate::ema;
-use crate::error::{Error, Result};
-use crate::params::Params;
-use crate::settings::{DistilSettings, ForgetSettings, SfdOptimiser};
-use crate::state::{self, Identity};
-use crate::step::{self, Batch, BatchShape, Loss};
-use crate::training::{Meter, Progress, Stage, Training, schedule};
+use crate::early_stop::{Measures, Watch};
+use crate::error::Result;
+use crate::iteration::{Iteration, Plan};
+use crate::judge::Judge;
+use crate::measure::Confusion;
+use crate::settings::{DistilSettings, ForgetSettings, LabelPrior, PartWeights, Stages};
+use crate::step::BatchShape;
+use crate::training::{Progress, Stage, Training};
 use serde_json::json;
 use tch::{Tensor, no_grad};
 
 #[cfg(test)]
 mod tests;
 
-/// Adam's first moment decay for both networks (SiD).
-const BETA1: f64 = 0.0;
 /// Keeps fresh weights apart from those that a teacher of the same seed started with.
 const FRESH: u64 = 0xD1B5_4A32_D192_ED03;
-const LOSSES: [&str; 4] =
-    ["fake score (remain)", "fake score (forget)", "generator (remain)", "generator (forget)"];
+/// Baseline samples per label that decide which labels are neighbours.
+const CONFUSION_SAMPLES: i64 = 400;
 
 /// What stage 1 leaves behind. Neither network has forgotten anything: the generator may be served as "before", the fake
 /// score is training state.
@@ -41,6 +39,11 @@ impl Baseline {
     /// An independent copy.
     pub fn duplicate(&self) -> Self {
         Self { generator: self.generator.duplicate(), fake_score: self.fake_score.duplicate() }
+    }
+
+    /// Both networks as the teacher: what one-stage forgetting starts from.
+    fn of(teacher: &Denoiser) -> Self {
+        Self { generator: teacher.duplicate(), fake_score: teacher.duplicate() }
     }
 
     /// The generator's weights `part` of the way to fresh ones. The fake score stays: it only has to follow.
@@ -61,7 +64,11 @@ pub struct Distillation(Iteration);
 
 /// Stage 2: the baseline forgets.
 #[derive(Debug)]
-pub struct Forgetting(Iteration);
+pub struct Forgetting {
+    iteration: Iteration,
+    judge: Option<Judge>,
+    watch: Option<Watch>,
+}
 
 impl Distillation {
     /// # Errors
@@ -70,8 +77,9 @@ impl Distillation {
         settings.validate()?;
         let concept = Concept::keep_all(teacher.config().classes());
         let identity = [("settings", json!(settings))];
-        let start = Baseline { generator: teacher.duplicate(), fake_score: teacher.duplicate() };
-        let shape = BatchShape { remain: settings.batch, forget: 0, forget_weight: 0.0 };
+        let start = Baseline::of(&teacher);
+        let weights = PartWeights { remain: 1.0, forget: 0.0 };
+        let shape = BatchShape { remain: settings.batch, forget: 0, fake_score: weights, generator: weights };
         let plan = Plan {
             stage: Stage::Distil,
             steps: settings.steps,
@@ -89,7 +97,7 @@ impl Distillation {
     /// # Errors
     /// If the state is not one of this training.
     pub fn resume(&mut self, state: &[u8]) -> Result<()> {
-        self.0.resume(state)
+        self.0.resume(state, &[])
     }
 
     /// # Errors
@@ -103,8 +111,11 @@ impl Distillation {
 impl Forgetting {
     /// `concept` holds the whole ledger plus the new targets.
     ///
+    /// To go on from an earlier candidate instead of the baseline, give its [`Forgetting::finish_with_fake_score`]:
+    /// quicker, as long as `concept` still holds everything that the candidate has forgotten.
+    ///
     /// # Errors
-    /// If a setting is not valid, nothing is to be forgotten, or the three models differ in form.
+    /// If a setting is not valid or needs the judge, nothing is to be forgotten, or the three models differ in form.
     pub fn new(
         teacher: Denoiser,
         baseline: Baseline,
@@ -112,34 +123,54 @@ impl Forgetting {
         settings: ForgetSettings,
         seed: u64,
     ) -> Result<Self> {
+        Self::start(teacher, baseline, concept, settings, seed, None)
+    }
+
+    /// With the judge, which early stopping, overrides by classifier and the protection of neighbours need.
+    ///
+    /// # Errors
+    /// As [`Forgetting::new`], and if the measures are of another model.
+    pub fn with_measures(
+        teacher: Denoiser,
+        baseline: Baseline,
+        concept: Concept,
+        settings: ForgetSettings,
+        seed: u64,
+        measures: Measures,
+    ) -> Result<Self> {
+        Self::start(teacher, baseline, concept, settings, seed, Some(measures))
+    }
+
+    fn start(
+        teacher: Denoiser,
+        baseline: Baseline,
+        concept: Concept,
+        settings: ForgetSettings,
+        seed: u64,
+        measures: Option<Measures>,
+    ) -> Result<Self> {
         settings.validate()?;
-        if concept.forgotten().is_empty() {
-            return Err(config("targets", "empty", "name at least one label to forget"));
-        }
-        for (field, model) in [("generator", &baseline.generator), ("fake score", &baseline.fake_score)] {
-            if model.config() != teacher.config() {
-                return Err(config(
-                    field,
-                    "another form",
-                    "the baseline must be distilled from this teacher",
-                ));
-            }
-        }
-        let identity =
-            [("settings", json!(settings)), ("targets", json!(format!("{:?}", concept.forgotten())))];
-        let (remain, forget) = (settings.remain_batch, settings.forget_batch);
-        let shape = BatchShape { remain, forget, forget_weight: settings.forget_weight };
-        let plan = Plan {
-            stage: Stage::Forget,
-            steps: settings.steps,
-            shape,
-            fake_score_learning_rate: settings.fake_score_learning_rate,
-            generator_learning_rate: settings.generator_learning_rate,
-            optimiser: settings.optimiser,
-            seed,
+        check(&teacher, &baseline, &concept, measures.as_ref())?;
+        let (judge, reference) = match measures {
+            Some(Measures { judge, reference }) => (Some(judge), reference),
+            None => (None, None),
         };
-        let start = baseline.freshened(settings.fresh_weights, seed)?;
-        Ok(Self(Iteration::new(plan, teacher, start, concept, identity)))
+        if concept.is_judged() && judge.is_none() {
+            return Err(config("override", "by classifier", "give the judge that chooses"));
+        }
+        let concept = concept.with_null(teacher.null_label(), settings.null_share).with_prior(
+            &settings.label_prior,
+            neighbours(&settings, &baseline, judge.as_ref(), seed).as_ref(),
+        )?;
+        let watch = match (settings.early_stop.clone(), judge.as_ref(), reference) {
+            (None, ..) => None,
+            (Some(stop), Some(judge), Some(reference)) => {
+                Some(Watch::new(stop, &concept, &baseline.generator, judge, reference, seed))
+            }
+            _ => return Err(config("forget.earlyStop", "given", "give the judge and the reference too")),
+        };
+        let iteration = iteration(teacher, baseline, concept, settings, seed)?;
+        Ok(Self { iteration, judge, watch })
     }
 
     /// Continues from a checkpoint of a training with the same arguments.
@@ -147,200 +178,180 @@ impl Forgetting {
     /// # Errors
     /// If the state is not one of this training.
     pub fn resume(&mut self, state: &[u8]) -> Result<()> {
-        self.0.resume(state)
+        let more = self.watch.as_ref().map(Watch::state);
+        self.iteration.resume(state, more.as_ref().map_or(&[], |more| more))
     }
 
     /// Everything random about the next step, by name, for a comparison with another implementation: labels shown and
     /// taught [B], and for each network's step latents and noise [B, pixels] and levels [B, 1]. The remain part is first.
     pub fn next_batch(&self) -> Vec<(&'static str, Tensor)> {
-        let batch = self.0.batch();
+        let batch = self.iteration.batch();
         batch.tensors().into_iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect()
     }
 
-    /// The candidate: the generator's averaged weights and nothing else. The fake score still knows what was forgotten
-    /// and ends here.
+    /// The candidate: the generator's averaged weights and nothing else; the best of them if there is early stopping.
+    /// The fake score still knows what was forgotten and ends here.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if a weight is not finite.
+    /// [`crate::Error::Diverged`] if a weight is not finite.
     pub fn finish(self) -> Result<Denoiser> {
-        self.0.check()?;
-        Ok(self.0.average)
+        Ok(self.finish_with_fake_score()?.generator)
+    }
+
+    /// The candidate with the fake score that has followed it: what a later forgetting may go on from. Training state,
+    /// to be kept where it cannot be served.
+    ///
+    /// # Errors
+    /// [`crate::Error::Diverged`] if a weight is not finite.
+    pub fn finish_with_fake_score(self) -> Result<Baseline> {
+        self.iteration.check()?;
+        let Iteration { average, fake_score, .. } = self.iteration;
+        if let Some(best) = self.watch.as_ref().and_then(Watch::best) {
+            no_grad(|| average.params().flat().shallow_clone().copy_(best));
+        }
+        Ok(Baseline { generator: average, fake_score })
     }
 }
 
-#[derive(Debug)]
-struct Plan {
-    stage: Stage,
-    steps: u64,
-    shape: BatchShape,
-    fake_score_learning_rate: f64,
-    generator_learning_rate: f64,
-    optimiser: SfdOptimiser,
+fn check(
+    teacher: &Denoiser,
+    baseline: &Baseline,
+    concept: &Concept,
+    measures: Option<&Measures>,
+) -> Result<()> {
+    if concept.forgotten().is_empty() {
+        return Err(config("targets", "empty", "name at least one label to forget"));
+    }
+    for (field, model) in [("generator", &baseline.generator), ("fake score", &baseline.fake_score)] {
+        if model.config() != teacher.config() {
+            return Err(config(field, "another form", "the baseline must be distilled from this teacher"));
+        }
+    }
+    let Some(Measures { judge, reference }) = measures else { return Ok(()) };
+    if !judge.suits(teacher.config()) {
+        return Err(config(
+            "judge",
+            "of another model",
+            "the judge must be trained on this teacher's samples",
+        ));
+    }
+    if reference.as_ref().is_some_and(|reference| !reference.suits(teacher.config(), judge)) {
+        return Err(config("reference", "of another model", "it must be measured by this judge"));
+    }
+    Ok(())
+}
+
+/// What the judge mistakes for what, if the settings ask for it.
+fn neighbours(
+    settings: &ForgetSettings,
+    baseline: &Baseline,
+    judge: Option<&Judge>,
     seed: u64,
+) -> Option<Confusion> {
+    match settings.label_prior {
+        LabelPrior::Neighbours(_) => {
+            judge.map(|judge| Confusion::measure(&baseline.generator, judge, CONFUSION_SAMPLES, seed))
+        }
+        LabelPrior::Uniform | LabelPrior::Weights(_) => None,
+    }
 }
 
-/// The training that both stages share.
-#[derive(Debug)]
-struct Iteration {
-    plan: Plan,
-    identity: Identity,
-    concept: Concept,
-    /// phi
+fn iteration(
     teacher: Denoiser,
-    /// psi
-    fake_score: Denoiser,
-    /// theta
-    generator: Denoiser,
-    /// theta's moving average
-    average: Denoiser,
-    fake_score_adam: Adam,
-    generator_adam: Adam,
-    step: u64,
-    meter: Meter,
+    baseline: Baseline,
+    concept: Concept,
+    settings: ForgetSettings,
+    seed: u64,
+) -> Result<Iteration> {
+    let identity = [("settings", json!(settings)), ("targets", json!(format!("{:?}", concept.forgotten())))];
+    let start = match settings.stages {
+        Stages::One => Baseline::of(&teacher),
+        Stages::Two => baseline,
+    };
+    let start = start.freshened(settings.fresh_weights, seed)?;
+    let shape = BatchShape {
+        remain: settings.remain_batch,
+        forget: settings.forget_batch,
+        fake_score: settings.fake_score_weights,
+        generator: settings.generator_weights,
+    };
+    let plan = Plan {
+        stage: Stage::Forget,
+        steps: settings.steps,
+        shape,
+        fake_score_learning_rate: settings.fake_score_learning_rate,
+        generator_learning_rate: settings.generator_learning_rate,
+        optimiser: settings.optimiser,
+        seed,
+    };
+    Ok(Iteration::new(plan, teacher, start, concept, identity))
 }
 
-impl Iteration {
-    fn new<const N: usize>(
-        plan: Plan,
-        teacher: Denoiser,
-        start: Baseline,
-        concept: Concept,
-        identity: [(&'static str, serde_json::Value); N],
-    ) -> Self {
-        let common =
-            [("stage", json!(plan.stage)), ("seed", json!(plan.seed)), ("model", json!(teacher.config()))];
-        Self {
-            identity: Identity::new(common.into_iter().chain(identity)),
-            concept,
-            average: start.generator.duplicate(),
-            fake_score_adam: Adam::new(start.fake_score.params(), BETA1),
-            generator_adam: Adam::new(start.generator.params(), BETA1),
-            fake_score: start.fake_score,
-            generator: start.generator,
-            step: 0,
-            meter: Meter::new(&LOSSES, teacher.device()),
-            teacher,
-            plan,
+impl Training for Distillation {
+    fn stage(&self) -> Stage {
+        self.0.plan.stage
+    }
+
+    fn step(&self) -> u64 {
+        self.0.step
+    }
+
+    fn total(&self) -> u64 {
+        self.0.plan.steps
+    }
+
+    fn advance(&mut self) {
+        if !self.done() {
+            self.0.advance(None);
         }
     }
 
-    fn resume(&mut self, state: &[u8]) -> Result<()> {
-        self.step = state::load(state, &self.identity, self.state())?;
-        Ok(())
+    fn report(&mut self) -> Result<Progress> {
+        self.0.report()
     }
 
-    /// Every tensor that changes.
-    fn state(&self) -> Vec<(String, &Tensor)> {
-        let networks =
-            [("fake_score", &self.fake_score), ("generator", &self.generator), ("average", &self.average)];
-        let adams = [("fake_score_adam", &self.fake_score_adam), ("generator_adam", &self.generator_adam)];
-        let weights = networks.map(|(name, network)| (name.to_owned(), network.params().flat()));
-        let moments = adams
-            .into_iter()
-            .flat_map(|(of, adam)| adam.state().map(move |(name, tensor)| (format!("{of}.{name}"), tensor)));
-        weights.into_iter().chain(moments).collect()
+    fn checkpoint(&self) -> Result<Vec<u8>> {
+        self.0.checkpoint(&[])
+    }
+}
+
+impl Training for Forgetting {
+    fn stage(&self) -> Stage {
+        self.iteration.plan.stage
     }
 
-    /// First the fake score follows the generator, then the generator follows the teacher.
+    fn step(&self) -> u64 {
+        self.iteration.step
+    }
+
+    fn total(&self) -> u64 {
+        self.iteration.plan.steps
+    }
+
+    /// With early stopping, every so many steps also looks at the result.
     fn advance(&mut self) {
         if self.done() {
             return;
         }
-        let batch = self.batch();
-        let [fake_remain, fake_forget] = self.follow_generator(&batch);
-        let [remain, forget] = self.follow_teacher(&batch);
-        self.meter.add(&[fake_remain, fake_forget, remain, forget]);
-        self.step += 1;
-    }
-
-    fn batch(&self) -> Batch {
-        Batch::draw(&self.teacher, &self.concept, self.plan.shape, self.plan.seed, self.step)
-    }
-
-    /// One step of psi, and of nothing else.
-    fn follow_generator(&mut self, batch: &Batch) -> [Tensor; 2] {
-        let rate = self.rate() * self.plan.fake_score_learning_rate;
-        let loss = step::fake_score_loss(&self.fake_score, &self.generator, batch);
-        let gradient = clipped_gradient(self.fake_score.params(), &loss, self.plan.optimiser.clip);
-        self.fake_score_adam.step(self.fake_score.params(), &gradient, rate, self.step);
-        loss.parts
-    }
-
-    /// One step of theta and its average, and of nothing else.
-    fn follow_teacher(&mut self, batch: &Batch) -> [Tensor; 2] {
-        let SfdOptimiser { alpha, clip, ema_decay, .. } = self.plan.optimiser;
-        let rate = self.rate() * self.plan.generator_learning_rate;
-        let loss = step::generator_loss(&self.teacher, &self.fake_score, &self.generator, batch, alpha);
-        let gradient = clipped_gradient(self.generator.params(), &loss, clip);
-        self.generator_adam.step(self.generator.params(), &gradient, rate, self.step);
-        let decay = ema::decay(self.step, ema_decay);
-        ema::update(self.average.params().flat(), self.generator.params().flat(), decay);
-        loss.parts
-    }
-
-    /// Factor of both learning rates.
-    fn rate(&self) -> f64 {
-        schedule(self.step, self.plan.steps, self.plan.optimiser.warmup_steps, self.plan.optimiser.decay)
+        self.iteration.advance(self.judge.as_ref());
+        if let (Some(watch), Some(judge)) = (&mut self.watch, &self.judge) {
+            watch.look(self.iteration.step, self.iteration.plan.steps, &self.iteration.average, judge);
+        }
     }
 
     fn report(&mut self) -> Result<Progress> {
-        let losses = self.meter.read(self.step)?;
-        self.check()?;
-        Ok(Progress { stage: self.plan.stage, step: self.step, total: self.plan.steps, losses })
+        let mut progress = self.iteration.report()?;
+        progress.losses.extend(self.watch.iter_mut().flat_map(Watch::figures));
+        Ok(progress)
     }
 
     fn checkpoint(&self) -> Result<Vec<u8>> {
-        self.check()?;
-        Ok(state::save(&self.identity, self.step, self.state()))
-    }
-
-    fn check(&self) -> Result<()> {
-        for (of, network) in [("fake score", &self.fake_score), ("generator", &self.generator)] {
-            if let Some(name) = network.params().first_not_finite() {
-                let tensor = format!("weight {name} of the {of}");
-                return Err(Error::Diverged { step: self.step, tensor });
-            }
-        }
-        Ok(())
+        let more = self.watch.as_ref().map(Watch::state);
+        self.iteration.checkpoint(more.as_ref().map_or(&[], |more| more))
     }
 
     fn done(&self) -> bool {
-        self.step >= self.plan.steps
+        let step = self.iteration.step;
+        step >= self.total() || self.watch.as_ref().is_some_and(|watch| watch.is_satisfied(step))
     }
 }
-
-fn clipped_gradient(params: &Params, loss: &Loss, clip: f64) -> Tensor {
-    params.gradient(&loss.total).clamp_(-clip, clip)
-}
-
-macro_rules! training {
-    ($($stage:ty),*) => {$(
-        impl Training for $stage {
-            fn stage(&self) -> Stage {
-                self.0.plan.stage
-            }
-
-            fn step(&self) -> u64 {
-                self.0.step
-            }
-
-            fn total(&self) -> u64 {
-                self.0.plan.steps
-            }
-
-            fn advance(&mut self) {
-                self.0.advance();
-            }
-
-            fn report(&mut self) -> Result<Progress> {
-                self.0.report()
-            }
-
-            fn checkpoint(&self) -> Result<Vec<u8>> {
-                self.0.checkpoint()
-            }
-        }
-    )*};
-}
-
-training!(Distillation, Forgetting);

@@ -11,9 +11,12 @@
 use crate::concept::{Concept, Draw};
 use crate::denoiser::Denoiser;
 use crate::generator::{denoise_latent, generate_trainable};
+use crate::judge::Judge;
 use crate::loss;
 use crate::noise::{Noise, Stream};
-use tch::{Device, Kind, Tensor};
+use crate::settings::{Gradient, PartWeights};
+use crate::verdict::Verdict;
+use tch::{Device, Kind, Tensor, no_grad};
 
 #[cfg(test)]
 mod tests;
@@ -23,8 +26,18 @@ mod tests;
 pub(crate) struct BatchShape {
     pub(crate) remain: i64,
     pub(crate) forget: i64,
-    /// Weight of the forget part's mean loss; the remain part's is one.
-    pub(crate) forget_weight: f64,
+    /// Weights of their mean losses in psi's and in theta's loss.
+    pub(crate) fake_score: PartWeights,
+    pub(crate) generator: PartWeights,
+}
+
+/// How theta is moved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Matching<'a> {
+    pub(crate) alpha: f64,
+    pub(crate) gradient: Gradient,
+    /// Chooses overrides where the concept says so.
+    pub(crate) judge: Option<&'a Judge>,
 }
 
 /// Everything random about one iteration. Fresh latents, levels and noise for each of the two networks' steps.
@@ -35,8 +48,8 @@ pub(crate) struct Batch {
     pub(crate) shown: Tensor,
     /// Labels that phi is asked for: [B].
     pub(crate) taught: Tensor,
-    /// Weight of each sample's loss: [B].
-    weight: Tensor,
+    /// The samples for which the judge decides that instead.
+    verdict: Option<Verdict>,
     fake_score: Sample,
     generator: Sample,
 }
@@ -48,6 +61,8 @@ struct Sample {
     /// [B, 1]
     sigma: Tensor,
     noise: Tensor,
+    /// Weight of the loss: [B]
+    weight: Tensor,
 }
 
 /// A step's loss and its parts for the log.
@@ -78,18 +93,20 @@ impl Batch {
             levels.generator_levels(&Noise::new(seed, Stream::GeneratorSigma).uniform(first, size));
         Self {
             shape,
+            verdict: Verdict::draw(concept, &shown, seed, first, teacher.config().classes()),
             shown: labels(&shown),
             taught: labels(&taught),
-            weight: weights(shape).to_device(device),
             fake_score: Sample {
                 latent: normal(Stream::FakeLatent, pixels),
                 sigma: levels.score_levels(&normal(Stream::FakeSigma, 1)),
                 noise: normal(Stream::FakeNoise, pixels),
+                weight: weights(shape, shape.fake_score).to_device(device),
             },
             generator: Sample {
                 latent: normal(Stream::GeneratorLatent, pixels),
                 sigma: generator_levels.to_device(device),
                 noise: normal(Stream::GeneratorNoise, pixels),
+                weight: weights(shape, shape.generator).to_device(device),
             },
         }
     }
@@ -109,24 +126,32 @@ impl Batch {
         ]
     }
 
-    fn reduce(&self, per_sample: &Tensor) -> Loss {
+    /// What phi is asked for, given what psi makes of the samples: [B, pixels] -> [B].
+    fn lesson(&self, judge: Option<&Judge>, fake: &Tensor) -> Tensor {
+        match (&self.verdict, judge) {
+            (Some(verdict), Some(judge)) => verdict.teach(judge, fake, &self.taught),
+            _ => self.taught.shallow_clone(),
+        }
+    }
+
+    fn reduce(&self, per_sample: &Tensor, weight: &Tensor) -> Loss {
         let [remain, forget]: [Tensor; 2] = per_sample
             .detach()
             .split_with_sizes([self.shape.remain, self.shape.forget], 0)
             .try_into()
             .expect("two parts");
         let mean = |part: Tensor| part.sum(Kind::Double) / part.size()[0].max(1) as f64;
-        Loss { total: (per_sample * &self.weight).sum(None::<Kind>), parts: [mean(remain), mean(forget)] }
+        Loss { total: (per_sample * weight).sum(None::<Kind>), parts: [mean(remain), mean(forget)] }
     }
 }
 
 /// psi's loss: denoise the generator's current images under the labels it was asked for. Leads to psi's weights only.
 pub(crate) fn fake_score_loss(fake_score: &Denoiser, generator: &Denoiser, batch: &Batch) -> Loss {
-    let Sample { latent, sigma, noise } = &batch.fake_score;
+    let Sample { latent, sigma, noise, weight } = &batch.fake_score;
     let clean = denoise_latent(generator, latent, &batch.shown);
     let noisy = loss::perturb(&clean, noise, sigma);
     let denoised = fake_score.denoise_trainable(&noisy, sigma, &batch.shown);
-    batch.reduce(&loss::denoising(&denoised, &clean, &fake_score.loss_weight(sigma)))
+    batch.reduce(&loss::denoising(&denoised, &clean, &fake_score.loss_weight(sigma)), weight)
 }
 
 /// theta's loss: where teacher and fake score disagree about the generator's images, the teacher is right. Leads to
@@ -136,20 +161,27 @@ pub(crate) fn generator_loss(
     fake_score: &Denoiser,
     generator: &Denoiser,
     batch: &Batch,
-    alpha: f64,
+    matching: Matching<'_>,
 ) -> Loss {
-    let Sample { latent, sigma, noise } = &batch.generator;
+    let Sample { latent, sigma, noise, weight } = &batch.generator;
     let clean = generate_trainable(generator, latent, &batch.shown);
     let noisy = loss::perturb(&clean, noise, sigma);
-    let real = teacher.denoise(&noisy, sigma, &batch.taught);
-    let fake = fake_score.denoise(&noisy, sigma, &batch.shown);
-    batch.reduce(&loss::score_difference(&real, &fake, &clean, alpha))
+    let scores = || {
+        let fake = fake_score.denoise(&noisy, sigma, &batch.shown);
+        let real = teacher.denoise(&noisy, sigma, &batch.lesson(matching.judge, &fake));
+        (real, fake)
+    };
+    let (real, fake) = match matching.gradient {
+        Gradient::ScoreDistillation => scores(),
+        Gradient::DiffInstruct => no_grad(scores),
+    };
+    batch.reduce(&loss::score_difference(&real, &fake, &clean, matching.alpha), weight)
 }
 
-/// 1 / n for each of the n remain samples, forget_weight / m for each of the m forget samples.
-fn weights(shape: BatchShape) -> Tensor {
+/// remain / n for each of the n remain samples, forget / m for each of the m forget samples.
+fn weights(shape: BatchShape, parts: PartWeights) -> Tensor {
     let part = |size: i64, weight: f64| {
         Tensor::full([size], weight / size.max(1) as f64, (Kind::Float, Device::Cpu))
     };
-    Tensor::cat(&[part(shape.remain, 1.0), part(shape.forget, shape.forget_weight)], 0)
+    Tensor::cat(&[part(shape.remain, parts.remain), part(shape.forget, parts.forget)], 0)
 }

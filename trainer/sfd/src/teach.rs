@@ -5,7 +5,7 @@ use crate::config::ModelConfig;
 use crate::denoiser::Denoiser;
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Stream};
-use crate::settings::TeachSettings;
+use crate::settings::{Averaging, TeachSettings};
 use crate::state::{self, Identity};
 use crate::training::{Meter, Progress, Stage, Training, schedule};
 use crate::{ema, loss};
@@ -178,7 +178,7 @@ impl Training for Teaching {
         let gradient = self.model.params().gradient(&loss);
         let rate = schedule(self.step, self.settings.steps, self.settings.warmup_steps, DECAY);
         self.adam.step(self.model.params(), &gradient, rate * self.settings.learning_rate, self.step);
-        let decay = ema::decay(self.step, self.settings.ema_decay);
+        let decay = ema::decay(Averaging::Ramped, self.step, self.settings.ema_decay);
         ema::update(self.average.params().flat(), self.model.params().flat(), decay);
         self.meter.add(&[loss]);
         self.step += 1;

@@ -2,8 +2,12 @@
 
 use crate::config::{ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation};
 use crate::denoiser::Denoiser;
+use crate::judge::Judge;
+use crate::measure::Reference;
 use crate::noise::{Noise, Stream};
-use crate::teach::TrainingImages;
+use crate::settings::{DistilSettings, JudgeSettings, ReferenceSettings, TeachSettings};
+use crate::sfd::{Baseline, Distillation};
+use crate::teach::{Teaching, TrainingImages};
 use crate::training::Training;
 use tch::{Device, Kind, Tensor};
 
@@ -42,4 +46,47 @@ pub(crate) fn largest(tensor: &Tensor) -> f64 {
 /// Advances `steps` times.
 pub(crate) fn run(training: &mut dyn Training, steps: u64) {
     (0..steps).for_each(|_| training.advance());
+}
+
+pub(crate) fn never() -> bool {
+    false
+}
+
+/// A teacher and all that is prepared from it.
+pub(crate) struct Models {
+    pub(crate) teacher: Denoiser,
+    pub(crate) judge: Judge,
+    pub(crate) baseline: Baseline,
+    pub(crate) reference: Reference,
+}
+
+pub(crate) const REFERENCE: ReferenceSettings = ReferenceSettings { samples_per_label: 60, sampler_steps: 8 };
+
+/// Four one-pixel labels, learnt, judged and distilled in a second.
+pub(crate) fn models() -> Models {
+    models_of(&tiny())
+}
+
+/// The same with a network of another kind.
+pub(crate) fn models_of(config: &ModelConfig) -> Models {
+    let settings =
+        TeachSettings { steps: 600, batch: 32, learning_rate: 1e-2, ema_decay: 0.95, ..Default::default() };
+    let mut teaching = Teaching::new(config, images(), settings, 1, Device::Cpu).unwrap();
+    run(&mut teaching, 600);
+    let teacher = teaching.finish().unwrap();
+    let judge = JudgeSettings {
+        samples_per_label: 50,
+        steps: 200,
+        batch: 32,
+        learning_rate: 1e-2,
+        hidden: 16,
+        features: 8,
+        ..Default::default()
+    };
+    let judge = Judge::train(&teacher, &judge, REFERENCE.sampler_steps, 1, &never).unwrap();
+    let settings = DistilSettings { steps: 60, batch: 32, ..Default::default() };
+    let mut distillation = Distillation::new(teacher.duplicate(), settings, 1).unwrap();
+    run(&mut distillation, 60);
+    let reference = Reference::measure(&teacher, &judge, &REFERENCE, 1, &never).unwrap();
+    Models { teacher, judge, baseline: distillation.finish().unwrap(), reference }
 }

@@ -24,7 +24,7 @@ pub struct Progress {
     pub step: u64,
     /// Steps in all.
     pub total: u64,
-    /// Mean of each loss over the steps since the last report, by name.
+    /// Mean of each loss over the steps since the last report, by name, and what was found by looking since.
     pub losses: Vec<(&'static str, f64)>,
 }
 
@@ -39,7 +39,7 @@ pub trait Training {
     /// Steps in all.
     fn total(&self) -> u64;
 
-    /// Does one step. Reads nothing back from the device. Does nothing once `step()` has reached `total()`.
+    /// Does one step. Reads nothing back from the device. Does nothing once it is [`Training::done`].
     fn advance(&mut self);
 
     /// Reads the losses since the last report.
@@ -55,6 +55,7 @@ pub trait Training {
     /// [`Error::Diverged`] if a weight is not finite.
     fn checkpoint(&self) -> Result<Vec<u8>>;
 
+    /// Whether `step()` has reached `total()`, or it is good enough before.
     fn done(&self) -> bool {
         self.step() >= self.total()
     }

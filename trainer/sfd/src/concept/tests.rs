@@ -95,3 +95,76 @@ fn keeping_all_forgets_nothing() {
     assert_eq!(draw.shown, draw.taught);
     assert!((0..4).all(|label| draw.shown.contains(&label)));
 }
+
+fn shares(labels: &[i64], classes: usize) -> Vec<f64> {
+    let count = |label: usize| labels.iter().filter(|&&drawn| drawn == label as i64).count();
+    (0..classes).map(|label| count(label) as f64 / labels.len() as f64).collect()
+}
+
+/// Whatever the number of labels is: neither ten of them nor the last one are anything special.
+#[test]
+fn a_random_override_is_any_kept_label_and_no_other() {
+    let targets = [target(12, Override::Random), target(0, Override::Random)];
+    let concept = Concept::new(13, &targets, None).unwrap();
+    let Draw { taught, .. } = concept.draw(1, 0, 0, 6000);
+    let shares = shares(&taught, 13);
+    assert_eq!((shares[0], shares[12]), (0.0, 0.0));
+    assert!(shares[1..12].iter().all(|share| (share - 1.0 / 11.0).abs() < 0.02), "{shares:?}");
+}
+
+#[test]
+fn a_forgotten_label_is_never_shown_or_taught_as_kept() {
+    let targets = [target(1, Override::Fixed(0)), target(2, Override::Random)];
+    let prior = LabelPrior::Weights([(0, 5.0)].into());
+    for concept in [
+        Concept::new(4, &targets, None).unwrap(),
+        Concept::new(4, &targets, None).unwrap().with_prior(&prior, None).unwrap(),
+        Concept::new(4, &targets, None).unwrap().with_null(Some(4), 0.3),
+    ] {
+        let Draw { shown, taught } = concept.draw(3, 0, 2000, 2000);
+        assert!(shown[..2000].iter().all(|label| [0, 3, 4].contains(label)));
+        assert!(taught.iter().all(|label| [0, 3].contains(label)));
+    }
+}
+
+#[test]
+fn kept_labels_are_shown_as_often_as_the_prior_says() {
+    let concept = || Concept::new(4, &[target(1, Override::Random)], None).unwrap();
+    let drawn = |prior: &LabelPrior, confusion| {
+        let concept = concept().with_prior(prior, confusion).unwrap();
+        shares(&concept.draw(1, 0, 6000, 0).shown, 4)
+    };
+    let close = |found: Vec<f64>, expected: [f64; 4]| {
+        let near = |(found, expected): (&f64, &f64)| (found - expected).abs() < 0.02;
+        assert!(found.iter().zip(&expected).all(near), "{found:?} is not {expected:?}");
+    };
+    close(
+        drawn(&LabelPrior::Weights([(0, 3.0), (3, 0.5)].into()), None),
+        [3.0 / 4.5, 0.0, 1.0 / 4.5, 0.5 / 4.5],
+    );
+    // To label 1, labels 2 and 3 are twice as alike as 0: they are shown 1 + 2 times as often as a stranger, 0 1 + 1.
+    close(drawn(&LabelPrior::Neighbours(2.0), Some(&confusion())), [0.25, 0.0, 0.375, 0.375]);
+    assert_eq!(concept().with_prior(&LabelPrior::Uniform, None).unwrap(), concept());
+}
+
+#[test]
+fn a_prior_that_cannot_be_followed_is_refused() {
+    let concept = || Concept::new(4, &[target(1, Override::Random)], None).unwrap();
+    let refusal = |prior: LabelPrior| concept().with_prior(&prior, None).unwrap_err();
+    assert_eq!(refusal(LabelPrior::Weights([(1, 2.0)].into())), ConceptError::WeightOfNotKept(1));
+    assert_eq!(refusal(LabelPrior::Weights([(9, 2.0)].into())), ConceptError::WeightOfNotKept(9));
+    assert_eq!(refusal(LabelPrior::Neighbours(1.0)), ConceptError::NoNeighbours);
+}
+
+#[test]
+fn a_hidden_label_is_still_taught() {
+    let concept = || Concept::new(4, &[target(1, Override::Fixed(0))], None).unwrap();
+    let Draw { shown, taught } = concept().with_null(Some(4), 0.25).draw(1, 0, 4000, 100);
+    assert!((shares(&shown[..4000], 5)[4] - 0.25).abs() < 0.03);
+    let plain = concept().draw(1, 0, 4000, 100);
+    assert_eq!(taught, plain.taught);
+    assert_eq!(shown[4000..], plain.shown[4000..], "a forgotten label is not hidden");
+    // A model that cannot be asked without a label, or a share of zero, changes nothing.
+    assert_eq!(concept().with_null(None, 0.25), concept());
+    assert_eq!(concept().with_null(Some(4), 0.0), concept());
+}

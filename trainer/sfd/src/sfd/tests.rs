@@ -1,8 +1,11 @@
 use super::*;
 use crate::concept::{Override, Target};
-use crate::config::MlpConfig;
-use crate::testing::{images, run, tiny};
-use crate::{Device, TeachSettings, Teaching, WeightsError};
+use crate::config::{MlpConfig, SongUnetConfig};
+use crate::measure::{self, Reference};
+use crate::settings::{Gradient, SfdOptimiser};
+use crate::step::Batch;
+use crate::testing::{self, Models, images, run, tiny};
+use crate::{Choice, Device, EarlyStop, Error, NetworkConfig, TeachSettings, Teaching, WeightsError};
 
 fn teaching() -> Teaching {
     let settings = TeachSettings { steps: 12, batch: 6, warmup_steps: 3, ..TeachSettings::default() };
@@ -87,7 +90,7 @@ fn the_order_of_the_targets_does_not_matter() {
 
 #[test]
 fn each_half_of_an_iteration_writes_one_network() {
-    let mut iteration = forgetting(&teacher(), &[2]).unwrap().0;
+    let mut iteration = forgetting(&teacher(), &[2]).unwrap().iteration;
     let bytes =
         |it: &Iteration| [&it.teacher, &it.fake_score, &it.generator, &it.average].map(Denoiser::to_bytes);
     let changed =
@@ -99,7 +102,7 @@ fn each_half_of_an_iteration_writes_one_network() {
     let _ = iteration.follow_generator(&batch);
     let between = bytes(&iteration);
     assert_eq!(changed(&before, &between), [false, true, false, false]);
-    let _ = iteration.follow_teacher(&batch);
+    let _ = iteration.follow_teacher(&batch, None);
     assert_eq!(changed(&between, &bytes(&iteration)), [false, false, true, true]);
 }
 
@@ -172,9 +175,16 @@ fn a_hardened_forgetting_starts_between_the_baseline_and_nothing() {
         let target = Target { label: 2, replacement: Override::Random };
         let concept = Concept::new(4, &[target], None).unwrap();
         let forgetting = Forgetting::new(teacher.duplicate(), baseline, concept, settings, seed).unwrap();
-        assert!(forgetting.0.average.params().flat().equal(forgetting.0.generator.params().flat()));
-        assert!(forgetting.0.fake_score.params().flat().equal(teacher.params().flat()));
-        forgetting.0.generator.params().flat().copy()
+        assert!(
+            forgetting
+                .iteration
+                .average
+                .params()
+                .flat()
+                .equal(forgetting.iteration.generator.params().flat())
+        );
+        assert!(forgetting.iteration.fake_score.params().flat().equal(teacher.params().flat()));
+        forgetting.iteration.generator.params().flat().copy()
     };
     let (baseline, fresh) = (start(0.0, 5), start(1.0, 5));
     assert!(baseline.equal(teacher.params().flat()));
@@ -183,4 +193,156 @@ fn a_hardened_forgetting_starts_between_the_baseline_and_nothing() {
     // Neither the seed's own initial weights, which the teacher may have had, nor another seed's.
     assert!(!fresh.equal(Denoiser::init(&tiny(), 5, Device::Cpu).unwrap().params().flat()));
     assert!(!fresh.equal(&start(1.0, 6)));
+}
+
+#[test]
+fn one_stage_starts_both_networks_from_the_teacher_and_two_from_the_baseline() {
+    let (teacher, other) = (teacher(), Denoiser::init(&tiny(), 8, Device::Cpu).unwrap());
+    let start = |stages| {
+        let settings = ForgetSettings { stages, ..Default::default() };
+        let baseline = Baseline { generator: other.duplicate(), fake_score: other.duplicate() };
+        let concept = Concept::new(4, &[Target { label: 2, replacement: Override::Random }], None).unwrap();
+        let it = Forgetting::new(teacher.duplicate(), baseline, concept, settings, 5).unwrap().iteration;
+        [it.teacher, it.fake_score, it.generator].map(|network| network.to_bytes() == teacher.to_bytes())
+    };
+    assert_eq!(start(Stages::One), [true, true, true]);
+    assert_eq!(start(Stages::Two), [true, false, false], "the teacher is never the fake score");
+}
+
+#[test]
+fn what_needs_the_judge_says_so() {
+    let teacher = teacher();
+    let refusal = |settings: ForgetSettings, replacement| {
+        let baseline = Baseline { generator: teacher.duplicate(), fake_score: teacher.duplicate() };
+        let concept = Concept::new(4, &[Target { label: 2, replacement }], None).unwrap();
+        Forgetting::new(teacher.duplicate(), baseline, concept, settings, 5).unwrap_err().to_string()
+    };
+    let stop = ForgetSettings { early_stop: Some(EarlyStop::default()), ..Default::default() };
+    assert!(refusal(stop, Override::Random).contains("forget.earlyStop"));
+    let neighbours = ForgetSettings { label_prior: LabelPrior::Neighbours(1.0), ..Default::default() };
+    assert!(refusal(neighbours, Override::Random).contains("neighbours"));
+    let judged = Override::Classifier(Choice::Sampled);
+    assert!(refusal(ForgetSettings::default(), judged).contains("by classifier"));
+}
+
+/// The one-pixel labels with a network that has room for them.
+fn roomy() -> Models {
+    let network = MlpConfig { width: 24, blocks: 2, embedding: 12, frequencies: 4 }.into();
+    testing::models_of(&crate::ModelConfig { network, ..tiny() })
+}
+
+const STEPS: u64 = 400;
+
+/// Fewer and faster steps than for images of something.
+fn quick() -> ForgetSettings {
+    ForgetSettings {
+        steps: STEPS,
+        remain_batch: 32,
+        forget_batch: 32,
+        fake_score_learning_rate: 5e-3,
+        generator_learning_rate: 2e-3,
+        ..Default::default()
+    }
+}
+
+/// A forgetting of label 2 of the one-pixel labels.
+fn of_models(models: &Models, replacement: Override, settings: ForgetSettings) -> Forgetting {
+    let concept = Concept::new(4, &[Target { label: 2, replacement }], None).unwrap();
+    let Models { teacher, judge, baseline, reference } = models;
+    let judge = Judge::from_bytes(teacher.config(), &judge.to_bytes(), Device::Cpu).unwrap();
+    let reference = Reference::from_bytes(teacher.config(), &judge, &reference.to_bytes()).unwrap();
+    let measures = Measures { judge, reference: Some(reference) };
+    let start = baseline.duplicate();
+    Forgetting::with_measures(teacher.duplicate(), start, concept, settings, 5, measures).unwrap()
+}
+
+/// Every form of the algorithm makes the label go and what is kept stay.
+#[test]
+fn every_form_forgets() {
+    let models = roomy();
+    let gradient = Gradient::DiffInstruct;
+    let by_judge = Override::Classifier;
+    let forms = [
+        ("fixed", Override::Fixed(0), quick()),
+        ("random", Override::Random, quick()),
+        ("likeliest", by_judge(Choice::Likeliest), quick()),
+        ("sampled", by_judge(Choice::Sampled), quick()),
+        ("one stage", Override::Fixed(0), ForgetSettings { stages: Stages::One, ..quick() }),
+        (
+            "neighbours",
+            Override::Fixed(0),
+            ForgetSettings { label_prior: LabelPrior::Neighbours(1.0), ..quick() },
+        ),
+        (
+            "diff-instruct",
+            Override::Fixed(0),
+            ForgetSettings { optimiser: SfdOptimiser { gradient, ..Default::default() }, ..quick() },
+        ),
+    ];
+    let found = forms.map(|(name, replacement, settings)| {
+        let mut forgetting = of_models(&models, replacement, settings);
+        run(&mut forgetting, STEPS);
+        let candidate = forgetting.finish().unwrap();
+        let share =
+            |asked, seen| measure::census(&candidate, &models.judge, asked, 200, 1).count(seen).share();
+        let kept = [0, 1, 3].map(|label| share(label, label)).into_iter().fold(1.0, f64::min);
+        (name, replacement, share(2, 2), share(2, 0), kept)
+    });
+    for (name, replacement, leak, instead, kept) in &found {
+        assert!(*leak < 0.2 && *kept > 0.8, "{name} leaks {leak} and keeps {kept}: {found:?}");
+        assert!(
+            *replacement != Override::Fixed(0) || *instead > 0.8,
+            "{name} shows 0 in {instead}: {found:?}"
+        );
+    }
+}
+
+/// A model that can be asked without a label shows, once it has forgotten, only what is kept.
+#[test]
+fn without_a_label_only_what_is_kept_is_shown() {
+    let config = crate::ModelConfig {
+        network: NetworkConfig::SongUnet(SongUnetConfig::small(8, &[1], &[])),
+        ..tiny()
+    };
+    let models = testing::models_of(&config);
+    let shown = |null_share| {
+        let settings = ForgetSettings { null_share, ..quick() };
+        let mut forgetting = of_models(&models, Override::Fixed(0), settings);
+        let labels = forgetting.next_batch().into_iter().find(|(name, _)| *name == "shown").unwrap().1;
+        let hidden = labels.eq(4).sum(None::<tch::Kind>).int64_value(&[]);
+        assert_eq!(hidden > 0, null_share > 0.0, "{hidden} labels are hidden");
+        run(&mut forgetting, STEPS);
+        measure::census(&forgetting.finish().unwrap(), &models.judge, 4, 200, 1)
+    };
+    let closed = shown(0.3);
+    assert!(closed.count(2).share() < 0.05, "{closed:?}");
+    assert!([0, 1, 3].iter().all(|&label| closed.count(label).share() > 0.1), "{closed:?}");
+    assert_ne!(shown(0.0).predicted, closed.predicted);
+}
+
+/// Going on from the last candidate, with everything that is to be forgotten, comes to the same as starting from the
+/// baseline; with the newest target alone, the earlier one comes back.
+#[test]
+fn going_on_forgets_as_well_as_starting_again_if_the_whole_ledger_is_there() {
+    let models = roomy();
+    let forget = |start: Baseline, labels: &[i64]| {
+        let targets: Vec<Target> =
+            labels.iter().map(|&label| Target { label, replacement: Override::Fixed(0) }).collect();
+        let concept = Concept::new(4, &targets, None).unwrap();
+        let mut forgetting = Forgetting::new(models.teacher.duplicate(), start, concept, quick(), 5).unwrap();
+        run(&mut forgetting, STEPS);
+        forgetting.finish_with_fake_score().unwrap()
+    };
+    let leak = |of: &Baseline, label| {
+        measure::census(&of.generator, &models.judge, label, 200, 1).count(label).share()
+    };
+    let first = forget(models.baseline.duplicate(), &[2]);
+    assert!(leak(&first, 2) < 0.2 && leak(&first, 1) > 0.8);
+    let again = forget(models.baseline.duplicate(), &[1, 2]);
+    let further = forget(first.duplicate(), &[1, 2]);
+    for second in [&again, &further] {
+        let shares = [0, 1, 2, 3].map(|label| leak(second, label));
+        assert!(shares[1] < 0.2 && shares[2] < 0.2 && shares[0] > 0.8 && shares[3] > 0.8, "{shares:?}");
+    }
+    assert!(leak(&forget(first, &[1]), 2) > 0.5, "without the ledger the first label comes back");
 }

@@ -2,7 +2,13 @@ use super::*;
 use crate::concept::{Override, Target};
 use crate::testing::{largest, random_model};
 
-const HALF: BatchShape = BatchShape { remain: 5, forget: 4, forget_weight: 0.3 };
+const HALF: BatchShape = shape(5, 4, 0.3);
+const SCORES: Matching<'static> = Matching { alpha: 1.2, gradient: Gradient::ScoreDistillation, judge: None };
+
+const fn shape(remain: i64, forget: i64, weight: f64) -> BatchShape {
+    let weights = PartWeights { remain: 1.0, forget: weight };
+    BatchShape { remain, forget, fake_score: weights, generator: weights }
+}
 
 struct Nets {
     phi: Denoiser,
@@ -24,11 +30,15 @@ fn concept() -> Concept {
 
 /// A batch in double precision, for finite differences.
 fn batch(nets: &Nets, shape: BatchShape) -> Batch {
-    let batch = Batch::draw(&nets.phi, &concept(), shape, 9, 4);
+    in_double(Batch::draw(&nets.phi, &concept(), shape, 9, 4))
+}
+
+fn in_double(batch: Batch) -> Batch {
     let double = |sample: Sample| Sample {
         latent: sample.latent.to_kind(Kind::Double),
         sigma: sample.sigma.to_kind(Kind::Double),
         noise: sample.noise.to_kind(Kind::Double),
+        weight: sample.weight.to_kind(Kind::Double),
     };
     Batch { fake_score: double(batch.fake_score), generator: double(batch.generator), ..batch }
 }
@@ -67,7 +77,7 @@ fn the_fake_score_gradient_matches_finite_differences() {
 fn the_generator_gradient_through_teacher_and_fake_score_matches_finite_differences() {
     let nets = nets();
     let batch = batch(&nets, HALF);
-    let Sample { latent, sigma, noise } = &batch.generator;
+    let Sample { latent, sigma, noise, weight } = &batch.generator;
     // The loss divides by a distance that counts as a constant: the finite difference must hold it, so it is divided out.
     let undivided = |theta: &Denoiser| {
         let clean = denoise_latent(theta, latent, &batch.shown);
@@ -78,11 +88,10 @@ fn the_generator_gradient_through_teacher_and_fake_score_matches_finite_differen
         (loss::score_difference(&real, &fake, &clean, 1.2) * &distance, distance)
     };
     let (_, constant) = undivided(&nets.theta);
-    let value = |theta: &Denoiser| {
-        (undivided(theta).0 / &constant * &batch.weight).sum(None::<Kind>).double_value(&[])
-    };
+    let value =
+        |theta: &Denoiser| (undivided(theta).0 / &constant * weight).sum(None::<Kind>).double_value(&[]);
 
-    let loss = generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, 1.2).total;
+    let loss = generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES).total;
     let gradient = nets.theta.params().gradient(&loss);
     for seed in 0..4 {
         let along = direction(&nets.theta, seed);
@@ -103,7 +112,7 @@ fn each_loss_leads_to_the_weights_of_one_network_only() {
     };
     let fake = || fake_score_loss(&nets.psi, &nets.theta, &batch);
     assert_eq!([&nets.phi, &nets.psi, &nets.theta].map(|net| reached(fake(), net)), [false, true, false]);
-    let generated = || generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, 1.2);
+    let generated = || generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES);
     assert_eq!(
         [&nets.phi, &nets.psi, &nets.theta].map(|net| reached(generated(), net)),
         [false, false, true]
@@ -113,22 +122,23 @@ fn each_loss_leads_to_the_weights_of_one_network_only() {
 #[test]
 fn a_label_overridden_by_itself_is_merely_kept() {
     let nets = nets();
-    let one = BatchShape { remain: 8, forget: 0, forget_weight: 0.0 };
-    let two = BatchShape { remain: 4, forget: 4, forget_weight: 1.0 };
+    let (one, two) = (shape(8, 0, 0.0), shape(4, 4, 1.0));
     let kept = batch(&nets, one);
     let split = batch(&nets, one);
-    let split = Batch { shape: two, weight: weights(two), taught: kept.shown.copy(), ..split };
-    let loss =
-        |batch: &Batch| generator_loss(&nets.phi, &nets.psi, &nets.theta, batch, 1.2).total.double_value(&[]);
+    let generator = Sample { weight: weights(two, two.generator), ..split.generator };
+    let split = Batch { shape: two, generator, taught: kept.shown.copy(), ..split };
+    let loss = |batch: &Batch| {
+        generator_loss(&nets.phi, &nets.psi, &nets.theta, batch, SCORES).total.double_value(&[])
+    };
     assert!((loss(&split) - 2.0 * loss(&kept)).abs() < 1e-5 * loss(&kept).abs());
 }
 
 #[test]
 fn without_weight_the_forgotten_labels_do_not_count() {
     let nets = nets();
-    let batch = batch(&nets, BatchShape { forget_weight: 0.0, ..HALF });
+    let batch = batch(&nets, shape(5, 4, 0.0));
     let Loss { total, parts: [remain, forget] } =
-        generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, 1.2);
+        generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES);
     assert!((total.double_value(&[]) - remain.double_value(&[])).abs() < 1e-6);
     assert!(forget.double_value(&[]).abs() > 1e-3);
 }
@@ -154,4 +164,83 @@ fn no_sample_depends_on_the_rest_of_its_batch() {
     let alone =
         nets.phi.denoise(&latent.narrow(0, 6, 1), &sigma.narrow(0, 6, 1), &batch.shown.narrow(0, 6, 1));
     assert!(largest(&(together.narrow(0, 6, 1) - alone)) < 1e-12);
+}
+
+#[test]
+fn a_gradient_owes_nothing_to_the_one_before() {
+    let nets = nets();
+    let batch = batch(&nets, HALF);
+    let gradient = || nets.psi.params().gradient(&fake_score_loss(&nets.psi, &nets.theta, &batch).total);
+    assert!(gradient().equal(&gradient()));
+}
+
+#[test]
+fn each_network_weighs_the_two_parts_in_its_own_way() {
+    let nets = nets();
+    let weights = |remain, forget| PartWeights { remain, forget };
+    let shape = BatchShape { fake_score: weights(0.5, 0.25), generator: weights(2.0, 0.125), ..HALF };
+    let batch = batch(&nets, shape);
+    let weighted = |loss: &Loss, weights: PartWeights| {
+        let [remain, forget] = [0, 1].map(|part| loss.parts[part].double_value(&[]));
+        remain * weights.remain + forget * weights.forget
+    };
+    let fake = fake_score_loss(&nets.psi, &nets.theta, &batch);
+    assert_close(fake.total.double_value(&[]), weighted(&fake, shape.fake_score));
+    let moved = generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES);
+    assert_close(moved.total.double_value(&[]), weighted(&moved, shape.generator));
+}
+
+/// The gradient of -(real - fake) / distance times the sample, with everything but the sample held constant.
+#[test]
+fn diff_instruct_moves_the_sample_along_the_score_difference() {
+    let nets = nets();
+    let batch = batch(&nets, HALF);
+    let gradient_of = |loss: &Tensor| nets.theta.params().gradient(loss);
+    let matching = Matching { gradient: Gradient::DiffInstruct, ..SCORES };
+    let found = gradient_of(&generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, matching).total);
+
+    let Sample { latent, sigma, noise, weight } = &batch.generator;
+    let clean = generate_trainable(&nets.theta, latent, &batch.shown);
+    let still = clean.detach();
+    let noisy = loss::perturb(&still, noise, sigma);
+    let real = nets.phi.denoise(&noisy, sigma, &batch.taught);
+    let fake = nets.psi.denoise(&noisy, sigma, &batch.shown);
+    let distance = (&real - &still).abs().mean_dim(1, true, None::<Kind>);
+    let along = (&real - &fake) / distance * weight.view([-1, 1]);
+    let expected = gradient_of(&-(along.detach() * clean).sum(None::<Kind>));
+    assert!(largest(&(&found - expected)) < 1e-9 * largest(&found));
+
+    let whole = gradient_of(&generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES).total);
+    assert!(largest(&(found - &whole)) > 1e-3 * largest(&whole));
+}
+
+#[test]
+fn the_judge_chooses_by_what_the_fake_score_makes_of_the_sample() {
+    let nets = nets();
+    let judge = crate::testing::models().judge;
+    let judged = Target { label: 1, replacement: Override::Classifier(crate::Choice::Likeliest) };
+    let kept = Target { label: 2, replacement: Override::Fixed(3) };
+    let concept = Concept::new(4, &[judged, kept], None).unwrap();
+    let batch = in_double(Batch::draw(&nets.phi, &concept, shape(5, 20, 1.0), 9, 4));
+    let Sample { latent, sigma, noise, .. } = &batch.generator;
+    let noisy = loss::perturb(&denoise_latent(&nets.theta, latent, &batch.shown), noise, sigma);
+    let fake = nets.psi.denoise(&noisy, sigma, &batch.shown).to_kind(Kind::Float);
+    let seen = judge.look(&fake).1;
+    let [shown, taught] = [&batch.shown, &batch.taught].map(|labels| Vec::<i64>::try_from(labels).unwrap());
+    let expected: Vec<i64> = (0_i64..)
+        .zip(shown.iter().zip(&taught))
+        .map(|(row, (&shown, &taught))| match shown {
+            1 if seen.double_value(&[row, 0]) > seen.double_value(&[row, 3]) => 0,
+            1 => 3,
+            _ => taught,
+        })
+        .collect();
+    assert!(shown.contains(&1) && shown.contains(&2) && expected.contains(&0));
+    let total = |batch: &Batch, judge| {
+        let matching = Matching { judge, ..SCORES };
+        generator_loss(&nets.phi, &nets.psi, &nets.theta, batch, matching).total.double_value(&[])
+    };
+    let chosen = total(&batch, Some(&judge));
+    let told = Batch { taught: Tensor::from_slice(&expected), verdict: None, ..batch };
+    assert_close(chosen, total(&told, None));
 }
