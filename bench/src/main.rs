@@ -5,6 +5,7 @@ mod digits;
 mod figure;
 mod probes;
 mod report;
+mod results;
 mod sfd;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Bench {
     Probes(probes::Args),
+    Results(results::Args),
     Sfd(sfd::Args),
     /// One measurement in a process of its own; started by `sfd`
     #[command(hide = true)]
@@ -36,6 +38,7 @@ fn main() -> Result<()> {
     let Cli { out, bench } = Cli::parse();
     match bench {
         Bench::Probes(args) => probes::run(&args, &out),
+        Bench::Results(args) => results::run(&args, &out),
         Bench::Sfd(args) => sfd::run(&args, &out),
         Bench::SfdWork(args) => sfd::work::run(&args),
     }

@@ -2,12 +2,10 @@
 
 use anyhow::Result;
 use lethe_sfd::{
-    Baseline, Concept, Confusion, Denoiser, Device, DistilSettings, Distillation, ForgetSettings, Forgetting,
-    ImageShape, Judge, MlpConfig, ModelConfig, NoiseConfig, Override, Parametrisation, Robustness, Target,
-    TeachSettings, Teaching, Training,
+    Baseline, Concept, Confusion, Denoiser, ForgetSettings, Forgetting, Judge, Override, Robustness, Target,
 };
 
-use crate::digits;
+use crate::digits::{distil, finish, teach};
 
 /// Samples per label behind the judge's confusion matrix.
 const CONFUSION_SAMPLES: i64 = 400;
@@ -81,35 +79,4 @@ impl Studio {
         finish(&mut forgetting)?;
         Ok(forgetting.finish()?)
     }
-}
-
-fn teach(unseen: Option<i64>, seed: u64, shorter: u64) -> Result<Denoiser> {
-    let config = ModelConfig {
-        image: ImageShape { channels: 1, height: digits::SIDE, width: digits::SIDE },
-        labels: (0..10).map(|digit| digit.to_string()).collect(),
-        noise: NoiseConfig::default(),
-        parametrisation: Parametrisation::Edm,
-        network: MlpConfig::default().into(),
-    };
-    let mut settings = TeachSettings::default();
-    settings.steps = settings.steps.div_ceil(shorter);
-    let mut teaching = Teaching::new(&config, digits::images(&config, unseen)?, settings, seed, Device::Cpu)?;
-    finish(&mut teaching)?;
-    Ok(teaching.finish()?)
-}
-
-fn distil(teacher: &Denoiser, seed: u64, shorter: u64) -> Result<Baseline> {
-    let mut settings = DistilSettings::default();
-    settings.steps = settings.steps.div_ceil(shorter);
-    let mut distillation = Distillation::new(teacher.duplicate(), settings, seed)?;
-    finish(&mut distillation)?;
-    Ok(distillation.finish()?)
-}
-
-fn finish(training: &mut dyn Training) -> Result<()> {
-    while !training.done() {
-        training.advance();
-    }
-    training.report()?;
-    Ok(())
 }

@@ -25,6 +25,8 @@ enum Name {
     /// Forgetting under attack: what each robustness leaves behind, beside a model that never saw the label: a quarter of
     /// an hour
     Probes,
+    /// What forgetting comes to: each digit alone and five in sequence, for three seeds: an hour
+    Results,
     /// Speed, side by side with a plain PyTorch loop (fetches PyTorch once): half an hour
     Sfd,
 }
@@ -34,6 +36,7 @@ impl Name {
     fn word(self) -> &'static str {
         match self {
             Name::Probes => "probes",
+            Name::Results => "results",
             Name::Sfd => "sfd",
         }
     }
