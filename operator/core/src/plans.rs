@@ -42,6 +42,8 @@ pub fn forget(
         targets,
         kept,
         steps: policy.training.forget_steps,
+        robustness: policy.training.robustness,
+        reference: policy.training.early_stop.then(|| baseline.reference.clone()),
     };
     named(model, seed, policy, installation, Task::Forget(task))
 }

@@ -1,8 +1,9 @@
 //! `forget`: from the teacher and the baseline, with every target at once, to a candidate.
 
-use lethe_api::contract::{BundleKind, ForgetRecord, ForgetTask, PlannedTarget};
+use lethe_api::contract::{self, BundleKind, ForgetRecord, ForgetTask, PlannedTarget};
 use lethe_sfd::{
-    Baseline, Concept, Confusion, Denoiser, ForgetSettings, Forgetting, ModelConfig, Override, Target,
+    Baseline, Concept, Confusion, Denoiser, EarlyStop, ForgetSettings, Forgetting, Measures, ModelConfig,
+    Override, Reference, Robustness, Target, Training,
 };
 
 use crate::{
@@ -33,20 +34,49 @@ pub(crate) fn run(job: &mut Job<'_>, task: &ForgetTask) -> Result<ForgetRecord> 
     let concept = resolve(job, task, &generator, config, &targets)?;
     let forgotten = resolved(config, &task.targets, &targets, &concept);
 
-    let mut settings = ForgetSettings::default();
-    settings.steps = task.steps.map_or(settings.steps, u64::from);
-    let steps = u32::try_from(settings.steps).unwrap_or(u32::MAX);
+    let settings = settings(task);
     let baseline = Baseline { generator, fake_score };
-    let mut forgetting = Forgetting::new(teacher, baseline, concept, settings, job.plan.seed)?;
+    let seed = job.plan.seed;
+    let mut forgetting = match measures(job, task, config)? {
+        Some(measures) => Forgetting::with_measures(teacher, baseline, concept, settings, seed, measures)?,
+        None => Forgetting::new(teacher, baseline, concept, settings, seed)?,
+    };
     train::continue_from(&job.checkpoint, |state| forgetting.resume(state))?;
     let saving = Saving { to: &job.checkpoint, every: job.checkpoint_every };
     let (figures, watch) = (&mut *job.figures, job.watch);
     figures.time("forgetSeconds", || train::run("forget", &mut forgetting, watch, Some(&saving)))?;
 
+    let steps = u32::try_from(forgetting.step()).unwrap_or(u32::MAX);
     let candidate = forgetting.finish()?.to_bytes();
     let description = Model::new(config, forgotten.clone()).to_bytes()?;
     let candidate = job.artifacts.put_bundle(BundleKind::Generator, candidate, description)?;
     Ok(ForgetRecord { candidate, targets: forgotten, steps })
+}
+
+/// The level's settings, with what the plan says otherwise.
+fn settings(task: &ForgetTask) -> ForgetSettings {
+    let level = match task.robustness {
+        None | Some(contract::Robustness::Suppress) => Robustness::Suppress,
+        Some(contract::Robustness::Harden) => Robustness::Harden,
+        Some(contract::Robustness::Scrub) => Robustness::Scrub,
+    };
+    let settings = ForgetSettings::of(level);
+    let steps = task.steps.map_or(settings.steps, u64::from);
+    let early_stop = task.reference.as_ref().map(|_| EarlyStop::default());
+    ForgetSettings { steps, early_stop, ..settings }
+}
+
+/// What the training is looked at with, if the plan lets it end early.
+fn measures(job: &Job<'_>, task: &ForgetTask, config: &ModelConfig) -> Result<Option<Measures>> {
+    let Some(digest) = &task.reference else { return Ok(None) };
+    let (judged, judge) = model::judge(job.artifacts, &task.judge, job.device)?;
+    if judged != *config {
+        return Err(Failed::bad_artifact(format!("Judge bundle {} judges another model", task.judge)));
+    }
+    let bundle = job.artifacts.bundle(digest, BundleKind::Reference)?;
+    let reference = Reference::from_bytes(config, &judge, bundle.weights())
+        .map_err(|error| model::as_artifact(error).of(format!("Reference bundle {digest}")))?;
+    Ok(Some(Measures { judge, reference: Some(reference) }))
 }
 
 /// Checks the targets against the model, and asks the judge where the plan says `Nearest`.

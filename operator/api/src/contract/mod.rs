@@ -21,7 +21,7 @@ pub use digest::{Digest, DigestError};
 pub use outcome::{Failure, Outcome, OutcomeError, Status};
 pub use plan::{
     BaseArtifact, Device, EvaluateTask, ForgetTask, Override, Plan, PlanError, PlannedTarget, PrepareTask,
-    Samples, Task, TaskKind,
+    Robustness, Samples, Task, TaskKind,
 };
 pub use probes::{
     Attempt, Budget, Fidelity, FidelityMeasurement, NeighbourMeasurement, ProbeLevel, ProbeName, ProbeRecord,

@@ -97,6 +97,24 @@ pub struct ForgetTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub steps: Option<u32>,
+    /// How much of what the baseline knew may stay in the weights; `Suppress` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub robustness: Option<Robustness>,
+    /// Statistics of what is kept. With them, the trainer looks at the candidate from time to time, ends as soon as it is
+    /// good twice in a row, and delivers the best that it saw. Without them it takes all steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Digest>,
+}
+
+/// How much of what the baseline knew a forgetting may leave in the weights. More robust takes longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Robustness {
+    /// The label is not shown. Whoever holds the weights may bring it back.
+    Suppress,
+    /// Most of every weight is new.
+    Harden,
+    /// The generator starts from nothing.
+    Scrub,
 }
 
 /// One label to forget and what to generate instead.
@@ -305,6 +323,8 @@ mod tests {
                 targets: targets.collect(),
                 kept: vec!["5".into(), "9".into()],
                 steps: None,
+                robustness: None,
+                reference: None,
             }),
         }
     }

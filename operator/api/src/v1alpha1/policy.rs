@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::Device;
+use crate::contract::{Device, Robustness};
 
 /// The rules under which a model is made to forget. A run freezes the policy it was created under.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -92,6 +92,12 @@ pub struct TrainingPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub forget_steps: Option<u32>,
+    /// How much of what the baseline knew `Forget` may leave in the weights; `Suppress` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub robustness: Option<Robustness>,
+    /// Let `Forget` end as soon as what it has is good, instead of taking all steps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub early_stop: bool,
 }
 
 /// One requirement on a candidate. Numbers are decimal strings: they are compared, hashed and audited.

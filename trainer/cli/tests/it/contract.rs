@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use lethe_api::contract::{
-    Device, Digest, Failure, Override, PlannedTarget, RecordBody, Status, Task, TaskKind, exit,
+    Device, Digest, Failure, ForgetTask, Override, Plan, PlannedTarget, RecordBody, Robustness, Status, Task,
+    TaskKind, exit,
 };
 
 use crate::world::{World, fixed, run};
@@ -229,4 +230,40 @@ fn one_seed_is_not_another() {
     };
     let candidates = BTreeSet::from([candidate(&plan), candidate(&other)]);
     assert_eq!(candidates.len(), 2);
+}
+
+fn changed(plan: &Plan, change: impl FnOnce(&mut ForgetTask)) -> Plan {
+    let mut plan = plan.clone();
+    match &mut plan.task {
+        Task::Forget(task) => change(task),
+        other => panic!("not a forgetting: {other:?}"),
+    }
+    plan
+}
+
+#[test]
+fn a_training_that_is_looked_at_and_not_ended_comes_to_the_same() {
+    let world = World::new();
+    let plan = world.forget(&[("two", fixed("zero"))], 3);
+    let reference = world.prepared.reference.clone();
+    let looked_at = changed(&plan, |task| task.reference = Some(reference));
+    assert_eq!(world.record(&looked_at), world.record(&plan));
+    let foreign = changed(&plan, |task| task.reference = Some(task.judge.clone()));
+    assert_eq!(world.run(&foreign).code, Some(exit::BAD_ARTIFACT));
+}
+
+#[test]
+fn a_plan_says_how_robust_the_candidate_is_to_be() {
+    let world = World::new();
+    let candidate = |robustness| {
+        let plan = world.forget(&[("two", fixed("zero"))], 3);
+        match world.record(&changed(&plan, |task| task.robustness = robustness)) {
+            RecordBody::Forget(record) => record.candidate,
+            other => panic!("not the record of a forgetting: {other:?}"),
+        }
+    };
+    let suppressed = candidate(Some(Robustness::Suppress));
+    assert_eq!(candidate(None), suppressed);
+    let [hardened, scrubbed] = [Robustness::Harden, Robustness::Scrub].map(|level| candidate(Some(level)));
+    assert!(suppressed != hardened && hardened != scrubbed && suppressed != scrubbed);
 }

@@ -96,6 +96,8 @@ impl World {
             targets: planned(targets),
             kept: kept(targets),
             steps: Some(steps),
+            robustness: None,
+            reference: None,
         }))
     }
 
