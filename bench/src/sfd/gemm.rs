@@ -1,9 +1,9 @@
-//! The arithmetic floor: how fast this machine multiplies matrices of the shapes in question, with libtorch's own
-//! library, and how long a step would take if it did nothing else.
+//! The arithmetic floor: how long a step would take if it did nothing but the products of its layers, at the rate at
+//! which libtorch multiplies matrices of such shapes here.
 
 use std::time::Instant;
 
-use lethe_sfd::{ModelConfig, NetworkConfig};
+use lethe_sfd::{ModelConfig, NetworkConfig, SongUnetConfig};
 use tch::{Device, Kind, Tensor};
 
 use super::start::settings;
@@ -15,41 +15,88 @@ const FORWARDS_PER_STEP: f64 = 11.0;
 /// Seconds that the rate is measured over.
 const SECONDS: f64 = 1.5;
 
-/// Layers of the perceptron as (inputs, outputs).
-fn layers(config: &ModelConfig) -> Vec<(i64, i64)> {
-    let NetworkConfig::Mlp(net) = &config.network else { unreachable!("only perceptrons are timed") };
-    let pixels = config.image.pixels();
-    let mut layers = vec![(pixels, net.width), (2 * net.frequencies, net.embedding)];
-    layers.push((net.embedding, 2 * net.width * (net.blocks + 1)));
-    layers.extend((0..2 * net.blocks).map(|_| (net.width, net.width)));
-    layers.push((net.width, pixels));
-    layers
+/// One layer as a product of matrices: rows per sample, inputs, outputs.
+type Product = (i64, i64, i64);
+
+/// Seconds of one step.
+pub fn floor(config: &ModelConfig) -> f64 {
+    // Both parts are of one size.
+    2.0 * FORWARDS_PER_STEP * forward(&products(config), settings().remain_batch)
 }
 
-/// Seconds of one step at `rate` floating-point operations per second.
-pub fn floor(config: &ModelConfig, rate: f64) -> f64 {
-    let samples = (settings().remain_batch + settings().forget_batch) as f64;
-    let weights: i64 = layers(config).iter().map(|(inputs, outputs)| inputs * outputs).sum();
-    FORWARDS_PER_STEP * samples * 2.0 * weights as f64 / rate
-}
-
-/// Floating-point operations per second over all layers of the network, at the batch of one part.
-pub fn rate(config: &ModelConfig) -> f64 {
-    let rows = settings().remain_batch;
+/// The least seconds that the products of one forward pass of `batch` samples took.
+fn forward(products: &[Product], batch: i64) -> f64 {
     let random = |shape: [i64; 2]| Tensor::rand(shape, (Kind::Float, Device::Cpu));
-    let pairs: Vec<(Tensor, Tensor)> = layers(config)
-        .into_iter()
-        .map(|(inputs, outputs)| (random([rows, inputs]), random([inputs, outputs])))
-        .collect();
-    let once = || pairs.iter().for_each(|(a, b)| drop(a.matmul(b)));
-    let flop: i64 = layers(config).iter().map(|(inputs, outputs)| 2 * rows * inputs * outputs).sum();
-    let (mut best, began) = (f64::INFINITY, Instant::now());
-    while began.elapsed().as_secs_f64() < SECONDS {
-        let round = Instant::now();
-        (0..10).for_each(|_| once());
-        best = best.min(round.elapsed().as_secs_f64() / 10.0);
+    let mut seconds = 0.0;
+    for &(rows, inputs, outputs) in products {
+        let (a, b) = (random([batch * rows, inputs]), random([inputs, outputs]));
+        let (mut best, began) = (f64::INFINITY, Instant::now());
+        while began.elapsed().as_secs_f64() < SECONDS / products.len() as f64 {
+            let once = Instant::now();
+            drop(a.matmul(&b));
+            best = best.min(once.elapsed().as_secs_f64());
+        }
+        seconds += best;
     }
-    flop as f64 / best
+    seconds
+}
+
+fn products(config: &ModelConfig) -> Vec<Product> {
+    let pixels = config.image.pixels();
+    match &config.network {
+        NetworkConfig::Mlp(net) => {
+            let mut layers = vec![(1, pixels, net.width), (1, 2 * net.frequencies, net.embedding)];
+            layers.push((1, net.embedding, 2 * net.width * (net.blocks + 1)));
+            layers.extend((0..2 * net.blocks).map(|_| (1, net.width, net.width)));
+            layers.push((1, net.width, pixels));
+            layers
+        }
+        NetworkConfig::SongUnet(net) => unet(net, config.image.height, config.image.channels),
+        other => unreachable!("{other:?} is not timed"),
+    }
+}
+
+/// The convolutions of the U-Net; what it does once per image is left out.
+fn unet(net: &SongUnetConfig, side: i64, colours: i64) -> Vec<Product> {
+    let block = |products: &mut Vec<Product>, side: i64, inputs: i64, outputs: i64, projects: bool| {
+        let pixels = side * side;
+        products.push((pixels, 9 * inputs, outputs));
+        products.push((pixels, 9 * outputs, outputs));
+        if projects || inputs != outputs {
+            products.push((pixels, inputs, outputs));
+        }
+    };
+    let mut products = vec![(side * side, 9 * colours, net.channels)];
+    let (mut width, mut skips) = (net.channels, vec![net.channels]);
+    let widths: Vec<i64> = net.multipliers.iter().map(|multiplier| multiplier * net.channels).collect();
+    for (level, &outputs) in widths.iter().enumerate() {
+        if level > 0 {
+            block(&mut products, side >> level, width, width, true);
+            skips.push(width);
+        }
+        for _ in 0..net.blocks {
+            block(&mut products, side >> level, width, outputs, false);
+            width = outputs;
+            skips.push(width);
+        }
+    }
+    for (level, &outputs) in widths.iter().enumerate().rev() {
+        let here = side >> level;
+        if level + 1 == widths.len() {
+            block(&mut products, here, width, width, false);
+            products.extend([(here * here, width, 3 * width), (here * here, width, width)]);
+            block(&mut products, here, width, width, false);
+        } else {
+            block(&mut products, here, width, width, true);
+        }
+        while skips.len() as i64 > level as i64 * (net.blocks + 1) {
+            let skip = skips.pop().unwrap_or_default();
+            block(&mut products, here, width + skip, outputs, false);
+            width = outputs;
+        }
+    }
+    products.push((side * side, 9 * width, colours));
+    products
 }
 
 #[cfg(test)]
@@ -57,14 +104,25 @@ mod tests {
     use super::*;
     use crate::sfd::start::Net;
 
+    fn multiplied(net: Net) -> i64 {
+        products(&net.config()).iter().map(|(_, inputs, outputs)| inputs * outputs).sum()
+    }
+
+    fn weights(net: Net) -> i64 {
+        lethe_sfd::Denoiser::init(&net.config(), 1, Device::Cpu).unwrap().weights()
+    }
+
     #[test]
-    fn the_layers_are_those_of_the_network() {
+    fn the_perceptrons_products_use_every_weight_but_biases_and_labels() {
         let config = Net::LargeMlp.config();
-        let model = lethe_sfd::Denoiser::init(&config, 1, Device::Cpu).unwrap();
-        let layers = layers(&config);
-        let biases: i64 = layers.iter().map(|(_, outputs)| outputs).sum();
-        let products: i64 = layers.iter().map(|(inputs, outputs)| inputs * outputs).sum();
-        let labels = config.classes() * 128;
-        assert_eq!(products + biases + labels, model.weights());
+        let biases: i64 = products(&config).iter().map(|(_, _, outputs)| outputs).sum();
+        assert_eq!(multiplied(Net::LargeMlp) + biases + 10 * 128, weights(Net::LargeMlp));
+    }
+
+    #[test]
+    fn the_unets_products_use_nearly_every_weight() {
+        // Norms, biases and the layers that are told level and label are the rest.
+        let share = multiplied(Net::Unet) as f64 / weights(Net::Unet) as f64;
+        assert!((0.85..1.0).contains(&share), "{share}");
     }
 }

@@ -4,9 +4,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::Bench;
+use super::start::COMPARED;
 
-/// Steps that are compared.
-const STEPS: &str = "20";
 /// Largest difference of a loss, relative to its size.
 const TOLERANCE: f64 = 1e-4;
 const NAMES: [&str; 4] =
@@ -17,7 +16,7 @@ const NAMES: [&str; 4] =
 /// # Errors
 /// If a loss differs by more than rounding.
 pub fn check(bench: &Bench<'_>, dir: &str) -> Result<f64> {
-    let ours = losses(&bench.ours(&["parity", dir, STEPS], 1)?)?;
+    let ours = losses(&bench.ours(&["parity", dir, &COMPARED.to_string()], 1)?)?;
     let peer = losses(&bench.peer(&["parity", dir], 1)?)?;
     compare(&ours, &peer)
 }

@@ -26,6 +26,32 @@ pub struct Row {
     pub what: String,
 }
 
+impl Row {
+    /// Of costs that were measured in pairs; there is at least one.
+    pub fn of_pairs(name: &str, ours: Vec<f64>, peer: Vec<f64>, unit: &'static str, threads: u8) -> Self {
+        let ratios: Vec<f64> = ours.iter().zip(&peer).map(|(ours, peer)| peer / ours).collect();
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ratios.iter().copied().fold(0.0, f64::max);
+        Self {
+            name: name.to_owned(),
+            spread: (ratios.len() > 1).then_some([least, most]),
+            ratio: median(ratios),
+            ours: median(ours),
+            peer: median(peer),
+            unit,
+            floor: None,
+            threads,
+            what: String::new(),
+        }
+    }
+}
+
+/// The middle value; there is at least one.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// Prints the rows and leaves them as `sfd.json` and `sfd.svg`.
 ///
 /// # Errors
@@ -73,6 +99,12 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ratio_is_that_of_a_pair_and_not_of_medians() {
+        let row = Row::of_pairs("", vec![1.0, 2.0, 10.0], vec![3.0, 4.0, 20.0], "ms", 1);
+        assert_eq!((row.ours, row.peer, row.ratio, row.spread), (2.0, 4.0, 2.0, Some([2.0, 3.0])));
+    }
 
     #[test]
     fn numbers_have_three_digits() {

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use lethe_sfd::{
     Baseline, Concept, Denoiser, Device, DistilSettings, Distillation, ForgetSettings, Forgetting,
-    ImageShape, MlpConfig, ModelConfig, NoiseConfig, Override, Parametrisation, Replacement, Target,
-    TeachSettings, Teaching, Training,
+    ImageShape, MlpConfig, ModelConfig, NetworkConfig, NoiseConfig, Override, Parametrisation, Replacement,
+    SongUnetConfig, Target, TeachSettings, Teaching, Training,
 };
 
 use crate::digits::{self, SIDE};
@@ -19,29 +19,61 @@ const SEED: u64 = 1;
 pub enum Net {
     /// The digits' default network.
     Mlp,
-    /// The same with 0.85 million weights.
+    /// The same with 0.9 million weights.
     LargeMlp,
+    /// A small U-Net of DDPM++ for digits of 28x28 pixels.
+    Unet,
 }
 
 impl Net {
     pub fn config(self) -> ModelConfig {
-        let network = match self {
-            Net::Mlp => MlpConfig::default(),
-            Net::LargeMlp => MlpConfig { width: 256, blocks: 4, embedding: 128, frequencies: 32 },
+        let (side, network) = match self {
+            Net::Mlp => (SIDE, MlpConfig::default().into()),
+            Net::LargeMlp => {
+                let net = MlpConfig { width: 256, blocks: 4, embedding: 128, frequencies: 32 };
+                (SIDE, net.into())
+            }
+            Net::Unet => (28, NetworkConfig::SongUnet(SongUnetConfig::small(32, &[1, 2, 2], &[]))),
         };
         ModelConfig {
-            image: ImageShape { channels: 1, height: SIDE, width: SIDE },
+            image: ImageShape { channels: 1, height: side, width: side },
             labels: (0..10).map(|digit| digit.to_string()).collect(),
             noise: NoiseConfig::default(),
-            parametrisation: Parametrisation::Edm,
-            network: network.into(),
+            parametrisation: Parametrisation::default(),
+            network,
+        }
+    }
+
+    /// The word that the command line has for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Net::Mlp => "mlp",
+            Net::LargeMlp => "large-mlp",
+            Net::Unet => "unet",
+        }
+    }
+
+    /// Steps before the clock starts, and steps on the clock.
+    pub fn steps(self) -> (u64, u64) {
+        match self {
+            Net::Mlp | Net::LargeMlp => (10, 60),
+            Net::Unet => (1, 3),
         }
     }
 }
 
+/// Steps of which both programs must compute the same losses.
+pub const COMPARED: u64 = 20;
+
 /// The published recipe's batch: as many samples under forgotten labels as under kept ones.
 pub fn settings() -> ForgetSettings {
-    ForgetSettings { remain_batch: 128, forget_batch: 128, ..ForgetSettings::default() }
+    ForgetSettings {
+        remain_batch: 128,
+        forget_batch: 128,
+        null_share: 0.0,
+        early_stop: None,
+        ..ForgetSettings::default()
+    }
 }
 
 /// The digits 0.. are forgotten, each replaced by the digit `targets` further on.
@@ -53,11 +85,11 @@ pub fn concept(targets: i64) -> Result<Concept> {
 /// Makes the models of `net` and writes all that the peer needs.
 pub fn write(dir: &Path, net: Net) -> Result<()> {
     let config = net.config();
-    let teach = TeachSettings { steps: 100, batch: 32, ..TeachSettings::default() };
+    let teach = TeachSettings { steps: 40, batch: 32, ..TeachSettings::default() };
     let mut teaching = Teaching::new(&config, digits::images(&config, None)?, teach, SEED, Device::Cpu)?;
     finish(&mut teaching);
     let teacher = teaching.finish()?;
-    let distil = DistilSettings { steps: 20, batch: 32, ..DistilSettings::default() };
+    let distil = DistilSettings { steps: 10, batch: 32, ..DistilSettings::default() };
     let mut distillation = Distillation::new(teacher.duplicate(), distil, SEED)?;
     finish(&mut distillation);
     let Baseline { generator, fake_score } = distillation.finish()?;
@@ -82,15 +114,17 @@ fn peer_settings() -> Result<serde_json::Value> {
     Ok(settings)
 }
 
+/// One of the models that [`write`] left in `dir`.
+pub fn model(dir: &Path, name: &str) -> Result<Denoiser> {
+    let config: ModelConfig = serde_json::from_slice(&get(&dir.join("model.json"))?)?;
+    let bytes = get(&dir.join(name).with_extension("safetensors"))?;
+    Ok(Denoiser::from_bytes(&config, &bytes, Device::Cpu)?)
+}
+
 /// The training that is compared, from what [`write`] left in `dir`.
 pub fn forgetting(dir: &Path, targets: i64, settings: ForgetSettings) -> Result<Forgetting> {
-    let config: ModelConfig = serde_json::from_slice(&get(&dir.join("model.json"))?)?;
-    let model = |name: &str| {
-        let bytes = get(&dir.join(name).with_extension("safetensors"))?;
-        Ok::<_, anyhow::Error>(Denoiser::from_bytes(&config, &bytes, Device::Cpu)?)
-    };
-    let baseline = Baseline { generator: model("generator")?, fake_score: model("fake_score")? };
-    Ok(Forgetting::new(model("teacher")?, baseline, concept(targets)?, settings, SEED)?)
+    let baseline = Baseline { generator: model(dir, "generator")?, fake_score: model(dir, "fake_score")? };
+    Ok(Forgetting::new(model(dir, "teacher")?, baseline, concept(targets)?, settings, SEED)?)
 }
 
 fn finish(training: &mut dyn Training) {

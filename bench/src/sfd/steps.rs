@@ -1,74 +1,89 @@
-//! Iterations per second, in pairs of blocks: ours, peer, ours, peer.
+//! Iterations per second, in pairs of blocks: one thing, the other, and again.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::gemm;
-use super::row::Row;
+use super::row::{Row, median};
 use super::start::Net;
 use super::{Bench, parity};
 
-/// Steps before the clock starts, and steps on the clock.
-const WARM: u64 = 10;
-const TIMED: u64 = 60;
+/// Bytes of a weight, a gradient, or a value of the optimiser.
+const BYTES: f64 = 4.0;
+/// What a step cannot do without: three networks, and a second moment for each of the two that learn.
+const BUFFERS: f64 = 5.0;
 
-/// The row of one network for every number of threads.
+/// Ours beside the peer, for one network and every number of threads, and the memory that both took.
 ///
 /// # Errors
 /// If a program fails, or the two disagree about a loss.
-pub fn measure(bench: &Bench<'_>, name: &str, net: Net) -> Result<Vec<Row>> {
-    let dir = bench.work.join(net_name(net));
-    let dir = dir.to_str().context("the path of the results is not UTF-8")?;
-    bench.ours(&["start", net_name(net), dir], 2)?;
-    let difference = parity::check(bench, dir)?;
+pub fn beside_the_peer(bench: &Bench<'_>, name: &str, net: Net) -> Result<Vec<Row>> {
+    let dir = bench.start(net)?;
+    let difference = parity::check(bench, &dir)?;
     println!("{name}: losses agree to {difference:.1e}");
-    [2, 1].into_iter().map(|threads| compare(bench, name, net, dir, threads)).collect()
-}
-
-fn compare(bench: &Bench<'_>, name: &str, net: Net, dir: &str, threads: u8) -> Result<Row> {
-    let (warm, timed) = (WARM.to_string(), TIMED.to_string());
-    let rate = bench.ours(&["gemm", net_name(net)], threads)?["flopPerSecond"].as_f64();
-    let floor = rate.map(|rate| 1e3 * gemm::floor(&net.config(), rate));
-    let (mut ours, mut peer) = (Vec::new(), Vec::new());
-    for _ in 0..bench.args.pairs {
-        ours.push(per_step(&bench.ours(&["steps", dir, "1", &warm, &timed], threads)?)?);
-        peer.push(per_step(&bench.peer(&["steps", dir, &warm, &timed], threads)?)?);
-        println!(
-            "{name}, {threads} threads: ours {:.1} ms, peer {:.1} ms",
-            ours[ours.len() - 1],
-            peer[peer.len() - 1]
-        );
+    let (warm, timed) = net.steps();
+    let (warm, timed) = (warm.to_string(), timed.to_string());
+    let mut rows = Vec::new();
+    for &threads in &bench.args.threads {
+        let pairs = bench.pairs(name, || {
+            let ours = bench.ours(&["steps", &dir, "1", &warm, &timed], threads)?;
+            Ok((ours, bench.peer(&["steps", &dir, &warm, &timed], threads)?))
+        })?;
+        let mut row = per_step(name, &pairs, net, threads)?;
+        row.floor = Some(1e3 * number(&bench.ours(&["floor", net.word()], threads)?, "seconds")?);
+        row.what = format!("losses agree to {difference:.0e}");
+        rows.push(row);
+        if threads == 1 {
+            rows.push(memory(&pairs, net)?);
+        }
     }
-    let ratios: Vec<f64> = ours.iter().zip(&peer).map(|(ours, peer)| peer / ours).collect();
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = ratios.iter().copied().fold(0.0, f64::max);
-    Ok(Row {
-        name: name.to_owned(),
-        ours: median(ours),
-        peer: median(peer),
-        ratio: median(ratios),
-        spread: Some([least, most]),
-        unit: "ms/step",
-        floor,
-        threads,
-        what: "beside the plain loop".to_owned(),
-    })
+    Ok(rows)
 }
 
-fn per_step(answer: &Value) -> Result<f64> {
-    let seconds = answer["seconds"].as_f64().context("no seconds in the answer")?;
-    Ok(1e3 * seconds / TIMED as f64)
+/// Five targets beside one.
+///
+/// # Errors
+/// If a program fails.
+pub fn five_targets(bench: &Bench<'_>) -> Result<Row> {
+    let (name, net, threads) = ("five-targets", Net::LargeMlp, 1);
+    let dir = bench.start(net)?;
+    let pairs = bench.pairs(name, || {
+        let of = |targets| bench.ours(&["steps", &dir, targets, "10", "60"], threads);
+        Ok((of("5")?, of("1")?))
+    })?;
+    let mut row = per_step(name, &pairs, net, threads)?;
+    row.what = "a step that forgets five labels beside one".to_owned();
+    Ok(row)
 }
 
-/// The middle value; there is at least one.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn per_step(name: &str, pairs: &[(Value, Value)], net: Net, threads: u8) -> Result<Row> {
+    // What a single thread works does not depend on who else uses the machine.
+    let (field, unit) = match threads {
+        1 => ("processorSeconds", "CPU ms/step"),
+        _ => ("seconds", "ms/step"),
+    };
+    let cost = |answer: &Value| Ok(1e3 * number(answer, field)? / net.steps().1 as f64);
+    let ours = pairs.iter().map(|(ours, _)| cost(ours)).collect::<Result<Vec<f64>>>()?;
+    let peer = pairs.iter().map(|(_, peer)| cost(peer)).collect::<Result<Vec<f64>>>()?;
+    Ok(Row::of_pairs(name, ours, peer, unit, threads))
 }
 
-fn net_name(net: Net) -> &'static str {
-    match net {
-        Net::Mlp => "mlp",
-        Net::LargeMlp => "large-mlp",
-    }
+fn memory(pairs: &[(Value, Value)], net: Net) -> Result<Row> {
+    let peak = |answer: &Value| Ok(number(answer, "peakBytes")? / 1e6);
+    let ours = pairs.iter().map(|(ours, _)| peak(ours)).collect::<Result<Vec<f64>>>()?;
+    let peer = pairs.iter().map(|(_, peer)| peak(peer)).collect::<Result<Vec<f64>>>()?;
+    let weights = pairs.iter().map(|(ours, _)| number(ours, "weights")).collect::<Result<Vec<f64>>>()?;
+    let name =
+        if net == Net::LargeMlp { "peak-memory".to_owned() } else { format!("peak-memory-{}", net.word()) };
+    let mut row = Row::of_pairs(&name, ours, peer, "MB", 1);
+    row.floor = Some(BUFFERS * BYTES * median(weights) / 1e6);
+    row.what = "of the process, libraries included".to_owned();
+    Ok(row)
+}
+
+/// A number in an answer.
+///
+/// # Errors
+/// If it is not there.
+pub fn number(answer: &Value, field: &str) -> Result<f64> {
+    answer[field].as_f64().with_context(|| format!("no {field} in {answer}"))
 }

@@ -1,15 +1,21 @@
 //! One measurement of ours, in a process of its own: what it needs lies in files, what it finds is one line of JSON.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use lethe_sfd::{ForgetSettings, Training};
+use lethe_sfd::noise::{Noise, Stream};
+use lethe_sfd::{Device, ForgetSettings, Training, generator, sampler};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
+use super::row::median;
 use super::{gemm, start};
+
+/// Noise levels of the teacher's sampler (EDM, table 1).
+pub const HEUN_STEPS: i64 = 18;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,8 +33,10 @@ enum Work {
     Parity { dir: PathBuf, steps: u64 },
     /// Time some steps after others
     Steps { dir: PathBuf, targets: i64, warm: u64, timed: u64 },
-    /// Time products of matrices in the shapes of a network
-    Gemm { net: start::Net },
+    /// Time images by one step of the generator, and by the teacher's sampler
+    Sampling { dir: PathBuf, images: i64, rounds: u32 },
+    /// Seconds of a step's arithmetic, at the rate of this machine
+    Floor { net: start::Net },
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -38,13 +46,14 @@ pub fn run(args: &Args) -> Result<()> {
         Work::Start { net, dir } => start::write(dir, *net).map(|()| json!({}))?,
         Work::Parity { dir, steps } => parity(dir, *steps)?,
         Work::Steps { dir, targets, warm, timed } => steps(dir, *targets, *warm, *timed)?,
-        Work::Gemm { net } => json!({ "flopPerSecond": gemm::rate(&net.config()) }),
+        Work::Sampling { dir, images, rounds } => sampling(dir, *images, *rounds)?,
+        Work::Floor { net } => json!({ "seconds": gemm::floor(&net.config()) }),
     };
     println!("{found}");
     Ok(())
 }
 
-fn parity(dir: &std::path::Path, steps: u64) -> Result<serde_json::Value> {
+fn parity(dir: &Path, steps: u64) -> Result<serde_json::Value> {
     let mut forgetting = start::forgetting(dir, 1, start::settings())?;
     let (mut batches, mut losses) = (Vec::<(String, Tensor)>::new(), Vec::<Vec<f64>>::new());
     for step in 0..steps {
@@ -58,17 +67,47 @@ fn parity(dir: &std::path::Path, steps: u64) -> Result<serde_json::Value> {
     Ok(json!({ "losses": losses }))
 }
 
-fn steps(dir: &std::path::Path, targets: i64, warm: u64, timed: u64) -> Result<serde_json::Value> {
+fn steps(dir: &Path, targets: i64, warm: u64, timed: u64) -> Result<serde_json::Value> {
     // The schedule must not end in between.
     let settings = ForgetSettings { steps: 100_000, ..start::settings() };
     let mut forgetting = start::forgetting(dir, targets, settings)?;
     (0..warm).for_each(|_| forgetting.advance());
     forgetting.report()?;
-    let began = Instant::now();
+    let (began, worked) = (Instant::now(), processor_seconds());
     (0..timed).for_each(|_| forgetting.advance());
     forgetting.report()?;
     let seconds = began.elapsed().as_secs_f64();
-    Ok(json!({ "seconds": seconds, "peakBytes": peak_bytes()? }))
+    Ok(json!({
+        "seconds": seconds,
+        "processorSeconds": processor_seconds() - worked,
+        "peakBytes": peak_bytes()?,
+        "weights": start::model(dir, "generator")?.weights(),
+    }))
+}
+
+/// Median processor seconds for `images` images, by either way in turn.
+fn sampling(dir: &Path, images: i64, rounds: u32) -> Result<serde_json::Value> {
+    let (teacher, generator) = (start::model(dir, "teacher")?, start::model(dir, "generator")?);
+    let latent =
+        Noise::new(1, Stream::ServeLatent).normal(0, images, teacher.config().image.pixels(), Device::Cpu);
+    let label = Tensor::full([images], 3, (Kind::Int64, Device::Cpu));
+    let timed = |draw: &dyn Fn() -> Tensor| {
+        let began = processor_seconds();
+        drop(draw());
+        processor_seconds() - began
+    };
+    let (mut one, mut many) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        one.push(timed(&|| generator::generate(&generator, &latent, &label)));
+        many.push(timed(&|| sampler::heun(&teacher, &latent, &label, HEUN_STEPS)));
+    }
+    Ok(json!({ "oneStep": median(one), "manySteps": median(many) }))
+}
+
+/// Time that this process has spent on processors, on all of its threads together.
+fn processor_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 /// Most memory that this process has held so far.

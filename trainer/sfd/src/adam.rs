@@ -24,17 +24,18 @@ impl Adam {
     /// One step along `gradient` [P]; `step` counts from zero.
     pub(crate) fn step(&mut self, params: &Params, gradient: &Tensor, learning_rate: f64, step: u64) {
         let unbiased = |beta: f64| 1.0 - beta.powi(i32::try_from(step + 1).unwrap_or(i32::MAX));
+        // weight -= rate m / (sqrt(v) + e), with everything that is one number gathered before the buffer is touched.
+        let root = unbiased(BETA2).sqrt();
+        let per_rate = -unbiased(self.beta1) / (learning_rate * root);
         no_grad(|| {
             let _ = self.second.lerp_(&gradient.square(), 1.0 - BETA2);
             let mean = match &mut self.first {
                 Some(first) => first.lerp_(gradient, 1.0 - self.beta1),
                 None => gradient.shallow_clone(),
             };
-            let mut scale = self.second.sqrt();
-            let scale = scale.g_div_scalar_(unbiased(BETA2).sqrt()).g_add_scalar_(EPSILON);
-            let mut update = mean / scale;
-            let update = update.g_mul_scalar_(learning_rate / unbiased(self.beta1));
-            let _ = params.flat().shallow_clone().g_sub_(&update);
+            let mut divisor = self.second.sqrt();
+            let divisor = divisor.g_add_scalar_(EPSILON * root).g_mul_scalar_(per_rate);
+            let _ = params.flat().shallow_clone().addcdiv_(&mean, &divisor);
         });
     }
 

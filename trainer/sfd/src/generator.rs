@@ -34,22 +34,24 @@ pub(crate) fn denoise_latent(model: &Denoiser, latent: &Tensor, label: &Tensor) 
     })
 }
 
+/// Most images that are served from one batch: larger ones may be multiplied by another library, whose rounding differs.
+const MOST_SERVED: usize = 64;
+
 /// One image per (label, seed) pair, the same whatever else is in the batch; pixel values, row by row, channel by
 /// channel.
 ///
 /// # Panics
 /// If a label is not one of the model's.
 pub fn serve(model: &Denoiser, requests: &[(i64, u64)]) -> Vec<Vec<f32>> {
-    let pixels = model.config().image.pixels();
-    let latents: Vec<Tensor> = requests
-        .iter()
-        .map(|&(_, seed)| Noise::new(seed, Stream::ServeLatent).normal(0, 1, pixels, model.device()))
-        .collect();
-    if latents.is_empty() {
-        return Vec::new();
-    }
+    requests.chunks(MOST_SERVED).flat_map(|requests| serve_batch(model, requests)).collect()
+}
+
+fn serve_batch(model: &Denoiser, requests: &[(i64, u64)]) -> Vec<Vec<f32>> {
+    let (pixels, device) = (model.config().image.pixels(), model.device());
+    let latent = |seed| Noise::new(seed, Stream::ServeLatent).normal(0, 1, pixels, device);
+    let latents: Vec<Tensor> = requests.iter().map(|&(_, seed)| latent(seed)).collect();
     let labels: Vec<i64> = requests.iter().map(|&(label, _)| label).collect();
-    let labels = Tensor::from_slice(&labels).to_device(model.device());
+    let labels = Tensor::from_slice(&labels).to_device(device);
     rows(&generate(model, &Tensor::cat(&latents, 0), &labels))
 }
 
@@ -68,9 +70,10 @@ pub(crate) fn generate_trainable(model: &Denoiser, latent: &Tensor, label: &Tens
     model.denoise_trainable(&x, &sigma, label)
 }
 
+/// The pure noise [B, pixels] and its level [1, 1].
 fn start(model: &Denoiser, latent: &Tensor) -> (Tensor, Tensor) {
     let sigma_init = model.preconditioning().initial_level();
-    (latent * sigma_init, Tensor::full([latent.size()[0], 1], sigma_init, (latent.kind(), latent.device())))
+    (latent * sigma_init, Tensor::full([1, 1], sigma_init, (latent.kind(), latent.device())))
 }
 
 #[cfg(test)]
@@ -122,6 +125,8 @@ mod tests {
         assert_ne!(together[0], together[1]);
         assert_eq!(serve(&model, &[(1, 8)]), together[1..2]);
         assert!(together.iter().flatten().all(|pixel| (-1.0..=1.0).contains(pixel)));
+        let many: Vec<(i64, u64)> = (0..256).map(|seed| (1, seed)).collect();
+        assert_eq!(serve(&model, &many)[8..9], serve(&model, &[(1, 8)])[..]);
         assert!(serve(&model, &[]).is_empty());
     }
 }

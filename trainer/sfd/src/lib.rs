@@ -37,6 +37,7 @@ pub mod noise;
 mod params;
 mod preconditioning;
 pub mod probes;
+mod product;
 pub mod sampler;
 pub mod settings;
 pub mod sfd;

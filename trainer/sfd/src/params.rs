@@ -5,6 +5,7 @@
 //! gradients; `frozen` views let gradients pass through the network to its input only.
 
 use crate::noise::{Noise, Stream};
+use crate::product;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -191,6 +192,6 @@ impl Linear {
     /// # Shapes
     /// x: [B, inputs] -> [B, outputs]
     pub(crate) fn forward(&self, weights: &[Tensor], x: &Tensor) -> Tensor {
-        x.linear(&weights[self.weight], self.bias.map(|bias| &weights[bias]))
+        product::affine(x, &weights[self.weight], self.bias.map(|bias| &weights[bias]))
     }
 }

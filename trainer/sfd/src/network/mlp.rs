@@ -10,6 +10,8 @@ use tch::Tensor;
 /// Lowest and highest frequency by which a noise level is described, in radians per unit of c_noise.
 const FREQUENCIES: (f64, f64) = (0.5, 64.0);
 const NORM_EPSILON: f64 = 1e-5;
+/// Most labels whose modulations are computed although a batch may not show them all.
+const MOST_TABLED: i64 = 64;
 /// Bound of the uniform distribution from which label embeddings start: standard deviation one.
 const LABEL_BOUND: f64 = 1.732_050_8;
 
@@ -52,14 +54,14 @@ impl Mlp {
     }
 
     /// # Shapes
-    /// x: [B, pixels]; c_noise: [B, 1]; label: [B] whole numbers -> [B, pixels]
+    /// x: [B, pixels]; c_noise: [B, 1], or [1, 1] for all; label: [B] whole numbers -> [B, pixels]
     pub(crate) fn forward(&self, weights: &[Tensor], x: &Tensor, c_noise: &Tensor, label: &Tensor) -> Tensor {
-        let condition = self.modulation.forward(weights, &self.condition(weights, c_noise, label));
-        let mut modulations = condition.chunk(self.blocks.len() as i64 + 1, 1).into_iter();
+        let modulations = self.modulations(weights, c_noise, label);
+        let mut parts = modulations.chunk(2 * (self.blocks.len() as i64 + 1), 1).into_iter();
         let mut modulated = |h: &Tensor| {
-            let parts = modulations.next().map(|part| part.chunk(2, 1)).expect("one modulation per block");
+            let (scale, shift) = parts.next().zip(parts.next()).expect("one scale and shift per block");
             let normed = h.layer_norm([self.width], None::<&Tensor>, None::<&Tensor>, NORM_EPSILON, false);
-            parts[1].addcmul(&normed, &(&parts[0] + 1.0))
+            shift.addcmul(&normed, &(scale + 1.0))
         };
         let h = self.blocks.iter().fold(self.input.forward(weights, x), |h, block| {
             let inner = block.inner.forward(weights, &modulated(&h)).silu();
@@ -68,15 +70,28 @@ impl Mlp {
         self.output.forward(weights, &modulated(&h))
     }
 
-    /// What the noise level and the label say together: [B, embedding].
-    fn condition(&self, weights: &[Tensor], c_noise: &Tensor, label: &Tensor) -> Tensor {
+    /// Scale (from one) and shift of every block, one after the other: [B, 2 width (blocks + 1)].
+    fn modulations(&self, weights: &[Tensor], c_noise: &Tensor, label: &Tensor) -> Tensor {
+        let table = &weights[self.labels];
+        let classes = table.size()[0];
+        // A product with one-hot rows instead of a look-up: its backward pass is deterministic on every device.
+        let one_hot = label.one_hot(classes).to_kind(table.kind());
+        let noise = self.noise_embedding(weights, c_noise);
+        let modulate = |condition: Tensor| self.modulation.forward(weights, &condition.silu());
+        // A generator has one noise level, and so one modulation for each label.
+        if c_noise.size()[0] == 1 && classes <= MOST_TABLED {
+            return one_hot.matmul(&modulate(noise + table));
+        }
+        modulate(noise + one_hot.matmul(table))
+    }
+
+    /// # Shapes
+    /// c_noise: [N, 1] -> [N, embedding]
+    fn noise_embedding(&self, weights: &[Tensor], c_noise: &Tensor) -> Tensor {
         let frequencies =
             Tensor::from_slice(&self.frequencies).to_kind(c_noise.kind()).to_device(c_noise.device());
         let phase = c_noise * frequencies;
-        let noise = self.noise.forward(weights, &Tensor::cat(&[phase.cos(), phase.sin()], 1));
-        // A product with one-hot rows instead of a look-up: its backward pass is deterministic on every device.
-        let table = &weights[self.labels];
-        (noise + label.one_hot(table.size()[0]).to_kind(table.kind()).matmul(table)).silu()
+        self.noise.forward(weights, &Tensor::cat(&[phase.cos(), phase.sin()], 1))
     }
 }
 

@@ -5,7 +5,6 @@ A weight is a function of its name and shape (see `Weights`), so that no file ha
 
 import math
 
-import numpy
 import torch
 import torch.nn.functional as F
 
@@ -25,6 +24,8 @@ class Weights:
         return self.made[name]
 
     def draw(self, name, shape):
+        import numpy
+
         key = 0xCBF29CE484222325
         for byte in name.encode():
             key = ((key ^ byte) * 0x100000001B3) % 2**64
