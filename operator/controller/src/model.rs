@@ -40,10 +40,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         }
         _ => Vec::new(),
     };
-    let archived = match model::wants_archive(object) {
-        true => archived(context, &namespace, &name).await?,
-        false => None,
-    };
+    let archived = archived(context, &namespace, &name).await?;
     let runs = runs(context, &namespace, object).await?;
     Ok(model::Observed {
         model: object.clone(),

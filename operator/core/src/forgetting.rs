@@ -77,7 +77,8 @@ fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe
         return mark(lineage, run, false, Reason::LedgerMoved, message.into());
     }
     let suspended = suspended(run, &lineage.observed.requests);
-    if suspended.len() == run.spec.requests.len() {
+    // The candidate is kept for a request that is resumed, as long as nobody else waits for the model.
+    if suspended.len() == run.spec.requests.len() && waiting(lineage).is_empty() {
         return;
     }
     if !suspended.is_empty() {

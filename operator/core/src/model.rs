@@ -52,11 +52,6 @@ pub fn wants_reports(model: &DiffusionModel) -> bool {
     model.status.as_ref().is_some_and(is_served)
 }
 
-/// Whether the archived ledger has to be read: it may have to be restored, or brought up to date.
-pub fn wants_archive(model: &DiffusionModel) -> bool {
-    model.status.as_ref().is_none_or(|status| status.baseline.is_none() || !status.ledger.is_empty())
-}
-
 pub fn decide(
     observed: &Observed,
     installation: &Installation,
@@ -69,8 +64,8 @@ pub fn decide(
     if !observed.model.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         lineage.effects.push(Effect::AddFinalizer);
     }
-    if let Err(why) = lineage.restore_ledger() {
-        lineage.conditions.no(ConditionType::Prepared, Reason::LedgerOfAnotherBase, why);
+    if let Err((reason, why)) = lineage.restore_ledger() {
+        lineage.conditions.no(ConditionType::Prepared, reason, why);
         return lineage.done();
     }
     let is_prepared = lineage.prepare();
@@ -150,58 +145,81 @@ impl<'a> Lineage<'a> {
     }
 
     /// The model is being deleted: its ledger must outlive it.
-    fn let_go(self) -> Decision<DiffusionModelStatus> {
-        let mut effects = vec![];
-        if self.observed.model.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-            if !self.status.ledger.is_empty() {
-                effects
-                    .push(Effect::ArchiveLedger(Box::new(archive(&self.observed.model, &self.archived()))));
-            }
-            effects.push(Effect::RemoveFinalizer);
+    fn let_go(mut self) -> Decision<DiffusionModelStatus> {
+        if !self.observed.model.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+            let status = self.observed.model.status.clone().unwrap_or_default();
+            return Decision { status, effects: vec![], events: vec![], recheck: None };
         }
+        if let Err((reason, why)) = self.restore_ledger() {
+            // Of an empty ledger nothing is lost.
+            if !self.status.ledger.is_empty() {
+                self.conditions.no(ConditionType::Prepared, reason, why);
+                return self.done();
+            }
+        }
+        self.keep_archive();
+        let mut effects = self.effects;
+        effects.push(Effect::RemoveFinalizer);
         let status = self.observed.model.status.clone().unwrap_or_default();
         Decision { status, effects, events: vec![], recheck: None }
     }
 
-    fn archived(&self) -> ArchivedLedger {
-        ArchivedLedger {
+    /// The ledger is kept beside the status as well: a backup or a repository restores specs, not statuses.
+    ///
+    /// What is archived is only ever added to.
+    fn keep_archive(&mut self) {
+        let archived = ArchivedLedger {
             base: self.observed.model.spec.base.digest.clone(),
             entries: self.status.ledger.clone(),
-        }
-    }
-
-    /// The ledger is kept beside the status as well: a backup or a repository restores specs, not statuses.
-    fn keep_archive(&mut self) {
-        // Read only if `wants_archive`; what is not known is not written.
-        let is_known = wants_archive(&self.observed.model);
-        let archived = self.archived();
-        if is_known && !archived.entries.is_empty() && self.observed.archived.as_ref() != Some(&archived) {
+        };
+        let grows = match &self.observed.archived {
+            None => !archived.entries.is_empty(),
+            Some(found) => {
+                archived.entries.len() > found.entries.len()
+                    && archived.entries.starts_with(&found.entries)
+                    && (found.base == archived.base || found.entries.is_empty())
+            }
+        };
+        if grows {
             self.effects.push(Effect::ArchiveLedger(Box::new(archive(&self.observed.model, &archived))));
         }
     }
 
-    /// A model that comes back under its old name gets its ledger back.
-    fn restore_ledger(&mut self) -> Result<(), String> {
-        let Some(archived) = &self.observed.archived else { return Ok(()) };
-        let is_new = self.status.ledger.is_empty() && self.status.baseline.is_none();
-        if !is_new || archived.entries.is_empty() {
+    /// A model that comes back under its old name, or with an old status, gets its whole ledger back.
+    ///
+    /// # Errors
+    /// If the archived ledger is another one: either of them would be lost.
+    fn restore_ledger(&mut self) -> Result<(), (Reason, String)> {
+        let Some(archived) = self.observed.archived.as_ref().filter(|found| !found.entries.is_empty()) else {
             return Ok(());
-        }
-        let base = &self.observed.model.spec.base.digest;
+        };
+        let (base, known) = (&self.observed.model.spec.base.digest, self.status.ledger.len());
+        let config_map = names::ledger_archive(&self.observed.model.name_any());
         if archived.base != *base {
-            return Err(format!(
-                "ConfigMap {:?} keeps the ledger of an earlier model of this name with base {}, and this base is {}: \
-                 what was forgotten would come back. Give the new lineage another name, or delete the ConfigMap to \
-                 give that ledger up",
-                names::ledger_archive(&self.observed.model.name_any()),
+            let message = format!(
+                "ConfigMap {config_map:?} keeps the ledger of an earlier model of this name with base {}, and this base \
+                 is {}: what was forgotten would come back. Give the new lineage another name, or delete the ConfigMap \
+                 to give that ledger up",
                 archived.base.short(),
                 base.short()
-            ));
+            );
+            return Err((Reason::LedgerOfAnotherBase, message));
+        }
+        if self.status.ledger.starts_with(&archived.entries) {
+            return Ok(());
+        }
+        if !archived.entries.starts_with(&self.status.ledger) {
+            let message = format!(
+                "ConfigMap {config_map:?} keeps {} ledger entries that are not those of this model's status ({known}): \
+                 neither continues the other. Move the ConfigMap away if the status is right; it is written anew",
+                archived.entries.len()
+            );
+            return Err((Reason::LedgerConflict, message));
         }
         self.status.ledger = archived.entries.clone();
         let note = format!(
-            "{} ledger entries of an earlier model of this name were restored",
-            archived.entries.len()
+            "{} ledger entries were restored from ConfigMap {config_map:?}",
+            archived.entries.len() - known
         );
         self.events.push(Event { warning: false, reason: "LedgerRestored".into(), note });
         Ok(())

@@ -137,6 +137,8 @@ impl Answer<'_> {
     }
 
     fn deny(&mut self, reason: Reason, message: String) {
+        self.forget_run();
+        self.conditions.remove(ConditionType::Scheduled);
         self.status.phase = Some(RequestPhase::Denied);
         self.conditions.no(ConditionType::Accepted, reason, message.clone());
         self.conditions.no(ConditionType::Ready, reason, message);
@@ -144,6 +146,8 @@ impl Answer<'_> {
 
     /// Nothing to do: what is served has forgotten all of it, if what is served is compliant.
     fn already_forgotten(&mut self, model: &DiffusionModelStatus) {
+        self.forget_run();
+        self.conditions.remove(ConditionType::Scheduled);
         self.accept(&targets::ledger_targets(&model.ledger));
         if !ConditionType::Compliant.is_true(&model.conditions) {
             let message = "its targets are in the ledger; waiting for the model to be Compliant again";

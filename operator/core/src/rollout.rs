@@ -18,8 +18,7 @@ pub struct PodReport {
 /// The next step of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Write this reference (none: remove it), then look again. The time that the pods have counts from the
-    /// write: an operator that was away meanwhile has not used it up.
+    /// Write this reference (none: remove it), then look again.
     Patch(Option<Digest>),
     Wait(Reason, String),
     /// Every pod is available and reports the new digest.
@@ -91,9 +90,16 @@ pub fn next(
             _ => Next::Back,
         },
         RolloutState::Progressing => {
+            let counts_from = rollout.written_again_at.as_ref().unwrap_or(&rollout.started_at).0;
+            let late = now.duration_since(counts_from) > SignedDuration::from_secs(deadline_seconds.into());
+            // The baseline has nothing to go back to: it is waited for.
+            let can_turn_back = rollout.run.is_some();
             let waited = match able_target(serving, found) {
                 Ok(deployment) if reference(deployment).as_ref() != Some(&rollout.to) => {
-                    return Next::Patch(Some(rollout.to.clone()));
+                    if !late || !can_turn_back || rollout.written_again_at.is_none() {
+                        return Next::Patch(Some(rollout.to.clone()));
+                    }
+                    Next::Wait(Reason::RollingOut, refused_or_set_back(serving))
                 }
                 Ok(deployment) => {
                     match settled(deployment).and_then(|pods| confirmed(reports, pods, &rollout.to)) {
@@ -103,10 +109,6 @@ pub fn next(
                 }
                 Err((reason, message)) => Next::Wait(reason, message),
             };
-            // The baseline has nothing to go back to: it is waited for.
-            let can_turn_back = rollout.run.is_some();
-            let late =
-                now.duration_since(rollout.started_at.0) > SignedDuration::from_secs(deadline_seconds.into());
             match waited {
                 Next::Wait(_, why) if late && can_turn_back => {
                     let why = format!("not in service within {deadline_seconds} s: {why}");
@@ -116,6 +118,14 @@ pub fn next(
             }
         }
     }
+}
+
+fn refused_or_set_back(serving: &Serving) -> String {
+    format!(
+        "Deployment {:?} does not name it: the change is refused (see the model's events), or somebody sets it back (see \
+         the annotation's owner in metadata.managedFields)",
+        serving.target.name
+    )
 }
 
 /// Whether the Deployment's newest template is what runs, completely and alone: the number of its pods.

@@ -43,6 +43,7 @@ pub(crate) fn begin(lineage: &mut Lineage<'_>, run: Option<String>, to: Digest) 
         from,
         to,
         started_at: Time(lineage.now),
+        written_again_at: None,
         state: RolloutState::Progressing,
         message: None,
     };
@@ -77,7 +78,9 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
             lineage.effects.push(Effect::PatchServing { deployment, bundle });
             // On the way back the condition says why.
             if rollout.state == RolloutState::Progressing {
-                rollout.started_at = Time(lineage.now);
+                if rollout.started_at.0 != lineage.now {
+                    rollout.written_again_at.get_or_insert(Time(lineage.now));
+                }
                 let message = format!("{to} is being rolled out");
                 lineage.conditions.unknown(ConditionType::Serving, Reason::RollingOut, message);
             }

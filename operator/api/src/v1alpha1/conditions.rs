@@ -96,6 +96,7 @@ pub enum Reason {
     Drifted,
     LedgerMoved,
     LedgerOfAnotherBase,
+    LedgerConflict,
     Superseded,
 }
 

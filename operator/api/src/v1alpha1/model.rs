@@ -186,6 +186,10 @@ pub struct Rollout {
     pub from: Option<Digest>,
     pub to: Digest,
     pub started_at: Time,
+    /// When the reference had to be written once more: the time that the pods have counts from here. An operator
+    /// that was away before the first write has not used it up; whoever keeps changing the reference gains nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_again_at: Option<Time>,
     pub state: RolloutState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]

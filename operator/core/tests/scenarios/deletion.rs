@@ -1,6 +1,8 @@
 //! Things that go away: requests, models, runs, Jobs.
 
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
 use lethe_api::v1alpha1::{ConditionType, InitialServing, Reason, RequestPhase, RunPhase, Stage};
 use lethe_core::names;
 
@@ -104,6 +106,62 @@ fn a_request_that_is_created_anew_under_the_same_name_is_another_request() {
     });
     world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
     assert_eq!(world.ledger(), ["5->8"]);
+}
+
+/// The archive of a model that has forgotten three, and a model prepared anew that has not read it.
+fn archive_found_late(world: &mut World) -> ConfigMap {
+    asks(world);
+    world.until("it is fulfilled", |world| world.phase("forget-three") == Some(RequestPhase::Fulfilled));
+    world.settle();
+    let archive = world.cluster.config_maps[&names::ledger_archive(MODEL)].clone();
+    // Prepared anew, as far as anybody knows.
+    world.audit.ledgers.clear();
+    world.change(|cluster| {
+        cluster.config_maps.remove(&names::ledger_archive(MODEL));
+        let status = cluster.models.get_mut(MODEL).and_then(|model| model.status.as_mut()).unwrap();
+        status.ledger.clear();
+        (status.rollout, status.served) = (None, None);
+    });
+    archive
+}
+
+#[test]
+fn an_archive_that_is_found_after_the_preparation_is_restored() {
+    let mut world = World::new();
+    let archive = archive_found_late(&mut world);
+    world.change(|cluster| cluster.config_maps.insert(archive.name_any(), archive.clone()));
+    world.ask("forget-five", &["5"], fixed("8"));
+    world.settle();
+    world.ended("forget-five", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    assert_eq!(world.ledger(), ["3->8", "5->8"]);
+}
+
+#[test]
+fn an_archive_that_is_another_ledger_is_never_written_over() {
+    let mut world = World::new();
+    asks(&mut world);
+    world.until("it is fulfilled", |world| world.phase("forget-three") == Some(RequestPhase::Fulfilled));
+    world.settle();
+    let name = names::ledger_archive(MODEL);
+    let foreign = world.change(|cluster| {
+        let archive = cluster.config_maps.get_mut(&name).expect("written when three was forgotten");
+        for text in archive.data.iter_mut().flat_map(|data| data.values_mut()) {
+            *text = text.replace("\"3\"", "\"9\"");
+        }
+        archive.clone()
+    });
+    world.ask("forget-five", &["5"], fixed("8"));
+    world.settle();
+    let (status, reason, message) = world.model_condition(ConditionType::Prepared);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "LedgerConflict"), "{message}");
+    assert_eq!(world.cluster.config_maps[&name].data, foreign.data);
+    world.delete_model();
+    world.settle();
+    assert!(world.cluster.models.contains_key(MODEL), "its ledger is kept nowhere else");
+    world.change(|cluster| cluster.config_maps.remove(&name));
+    world.settle();
+    assert!(world.cluster.models.is_empty());
+    assert!(world.cluster.config_maps.contains_key(&name));
 }
 
 #[test]

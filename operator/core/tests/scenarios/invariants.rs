@@ -30,7 +30,7 @@ pub struct Audit {
     /// Candidates that really passed, and what they were measured for.
     passed: BTreeMap<Digest, BTreeSet<String>>,
     /// The longest ledger that each model, by name, ever had.
-    ledgers: BTreeMap<String, Vec<LedgerEntry>>,
+    pub ledgers: BTreeMap<String, Vec<LedgerEntry>>,
 }
 
 impl Audit {

@@ -256,6 +256,39 @@ fn a_request_that_is_suspended_before_the_roll_out_does_not_hold_up_the_others()
 }
 
 #[test]
+fn a_suspended_request_whose_candidate_is_ready_gives_way_to_one_that_waits() {
+    let mut world = World::new();
+    world.ready();
+    world.ask("one", &["3"], fixed("8"));
+    world.until("it is evaluated", |world| world.is_running("one", Stage::Evaluate));
+    world.ask("two", &["5"], fixed("8"));
+    world.suspend("one", true);
+    world.settle();
+    world.ended("two", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    assert_eq!(world.ledger(), ["5->8"]);
+    world.suspend("one", false);
+    world.settle();
+    world.ended("one", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    assert_eq!(world.ledger(), ["5->8", "3->8"]);
+}
+
+#[test]
+fn a_finished_request_does_not_say_that_it_waits() {
+    let mut world = World::new();
+    world.ready();
+    world.ask("one", &["3"], fixed("8"));
+    world.until("it is worked for", |world| world.is_running("one", Stage::Forget));
+    world.ask("same", &["3"], fixed("8"));
+    world.ask("denied", &["5"], fixed("3"));
+    world.settle();
+    world.ended("same", RequestPhase::Fulfilled, Reason::AlreadyForgotten, "");
+    world.ended("denied", RequestPhase::Denied, Reason::OverrideIsForgotten, "");
+    for request in ["same", "denied"] {
+        assert_eq!(world.condition(request, ConditionType::Scheduled), Default::default(), "{request}");
+    }
+}
+
+#[test]
 fn a_request_shows_its_targets_in_a_few_words() {
     let shown = |targets: &[&str]| {
         let mut world = World::new();

@@ -1,5 +1,6 @@
 //! The API server's side: what a call changes, and when it is refused.
 
+use jiff::SignedDuration;
 use k8s_openapi::{
     api::batch::v1::Job,
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
@@ -16,7 +17,7 @@ use serde_json::Value;
 use crate::{
     cluster::{Work, annotate},
     invariants,
-    world::{Key, World},
+    world::{Key, Patches, World},
 };
 
 impl World {
@@ -64,14 +65,7 @@ impl World {
                 self.cluster.jobs.remove(&name);
                 true
             }
-            Effect::PatchServing { deployment, bundle } => {
-                invariants::may_serve(self, bundle.as_ref());
-                if self.named_bundle() != bundle {
-                    self.audit.served.push(bundle.clone());
-                }
-                let found = self.cluster.deployment.as_mut().filter(|found| found.name_any() == deployment);
-                found.map(|found| annotate(found, bundle.as_ref().map(Digest::as_str))).is_some()
-            }
+            Effect::PatchServing { deployment, bundle } => self.patch_serving(&deployment, bundle),
             Effect::MarkPromoted { run, condition } => self.mark_promoted(&run, condition),
             Effect::ArchiveLedger(map) => {
                 self.cluster.config_maps.insert(map.name_any(), *map);
@@ -80,6 +74,25 @@ impl World {
             Effect::AddFinalizer => self.set_finalizer(key, true),
             Effect::RemoveFinalizer => self.set_finalizer(key, false),
         }
+    }
+
+    fn patch_serving(&mut self, deployment: &str, bundle: Option<Digest>) -> bool {
+        invariants::may_serve(self, bundle.as_ref());
+        if self.patches != Patches::Kept {
+            // The operator backs off, or looks again later.
+            self.now += SignedDuration::from_secs(10);
+        }
+        let before = self.named_bundle();
+        let found = self.cluster.deployment.as_mut().filter(|found| found.name_any() == *deployment);
+        let Some(found) = found.filter(|_| self.patches != Patches::Refused) else { return false };
+        annotate(found, bundle.as_ref().map(Digest::as_str));
+        if self.patches == Patches::SetBack {
+            annotate(found, before.as_ref().map(Digest::as_str));
+        }
+        if before != bundle {
+            self.audit.served.push(bundle);
+        }
+        true
     }
 
     fn create_run(&mut self, mut run: UnlearnRun) -> bool {

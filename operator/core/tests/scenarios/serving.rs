@@ -1,11 +1,13 @@
 //! What is served: roll-outs that fail, pods that lie, people who change it by hand.
 
+use std::collections::BTreeSet;
+
 use lethe_api::v1alpha1::{ConditionType, Reason, RequestPhase};
 
 use crate::{
     script::{crashes, everywhere, fixed, play},
     trainer::digest,
-    world::World,
+    world::{Patches, World},
 };
 
 fn forgets_three(world: &mut World) {
@@ -28,6 +30,37 @@ fn a_roll_out_that_does_not_come_up_goes_back_and_says_so() {
     assert_eq!(world.named_bundle(), Some(world.baseline()));
     assert!(world.ledger().is_empty());
     assert!(world.model_is(ConditionType::Ready));
+}
+
+#[test]
+fn a_roll_out_that_is_refused_or_always_set_back_ends_in_time_and_says_so() {
+    for patches in [Patches::Refused, Patches::SetBack] {
+        let world = crashes(&|world| {
+            world.ready();
+            world.patches = patches;
+            world.ask("forget-three", &["3"], fixed("8"));
+        });
+        world.ended("forget-three", RequestPhase::Failed, Reason::RolloutTimedOut, "refused");
+        assert_eq!(world.named_bundle(), Some(world.baseline()));
+        assert!(world.ledger().is_empty());
+        assert!(world.model_is(ConditionType::Ready));
+    }
+}
+
+#[test]
+fn a_refused_roll_out_is_no_reason_to_write_all_the_time() {
+    let mut world = World::new();
+    world.ready();
+    world.patches = Patches::Refused;
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.until("it is refused once", World::is_rolling_out);
+    let (started, mut versions) = (world.now, BTreeSet::new());
+    while world.now.duration_since(started).as_secs() < 100 {
+        world.step();
+        versions.insert(world.model().metadata.resource_version.clone());
+    }
+    // That the roll-out is under way, and that its reference had to be written again.
+    assert!(versions.len() <= 3, "{versions:?}");
 }
 
 #[test]

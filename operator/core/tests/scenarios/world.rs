@@ -63,6 +63,16 @@ pub enum Tape {
     Replays(Rc<Vec<World>>),
 }
 
+/// What becomes of a reference that the operator writes.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Patches {
+    Kept,
+    /// By an admission webhook, say.
+    Refused,
+    /// By a repository that owns the Deployment.
+    SetBack,
+}
+
 type Trainer = Box<dyn Fn(&Plan, usize) -> Fate>;
 type ComesUp = Box<dyn Fn(Option<&Digest>) -> bool>;
 
@@ -75,6 +85,7 @@ pub struct World {
     pub comes_up: ComesUp,
     /// What a pod says it serves, if it does not say the truth.
     pub lie: Option<Result<Digest, String>>,
+    pub patches: Patches,
     pub store: BTreeMap<Digest, Vec<u8>>,
     /// What every read of the store answers instead.
     pub store_problem: Option<RecordProblem>,
@@ -109,6 +120,7 @@ impl World {
             trainer: Box::new(|plan, _| honest(plan)),
             comes_up: Box::new(|_| true),
             lie: None,
+            patches: Patches::Kept,
             store: BTreeMap::new(),
             store_problem: None,
             audit: Audit::default(),
@@ -135,6 +147,7 @@ impl World {
             cluster: self.cluster.clone(),
             now: self.now,
             lie: self.lie.clone(),
+            patches: self.patches,
             store: self.store.clone(),
             store_problem: self.store_problem.clone(),
             audit: self.audit.clone(),
