@@ -5,10 +5,14 @@
 //! time between losing the lease and noticing. It is closed from both sides:
 //!
 //! - The holder counts from *before* it sent its last successful renewal, and holds nothing once
-//!   [`VALID`] has passed. It asks [`Leadership::holds`] before every write, and no write takes
-//!   longer than [`WRITE_TIMEOUT`].
+//!   [`VALID`] has passed. It asks [`Leadership::holds`] before every write, and waits for none longer
+//!   than [`WRITE_TIMEOUT`].
 //! - A waiting replica counts from when it *saw* the last renewal, which is later, and waits
 //!   [`DURATION`], which is longer than both together.
+//!
+//! What this cannot rule out is a write that was sent in time and that the API server, or a webhook of it,
+//! holds back for longer. For that, what is written names the version that it replaces, or has a name that
+//! follows from what it is for, or is a field with one right value.
 //!
 //! Neither compares clocks of two machines. Whoever has lost the lease ends the process: what it had in
 //! memory may be out of date.

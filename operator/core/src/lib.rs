@@ -72,7 +72,7 @@ pub enum Effect {
     CreateConfigMap(Box<ConfigMap>),
     /// Create; "already exists" is success. Never re-applied: queues and admission change Jobs.
     CreateJob(Box<Job>),
-    /// Delete in the background; "not found" is success.
+    /// Delete the run's own Job in the background; "not found" is success, and so is somebody else's of that name.
     DeleteJob {
         name: String,
     },

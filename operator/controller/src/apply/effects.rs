@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Debug};
 use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::ConfigMap};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
 };
 use lethe_api::{
@@ -39,7 +39,7 @@ pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Ef
                 create(context, &namespace, &**map, |a, b| a.data == b.data).await?
             }
             Effect::CreateJob(job) => create(context, &namespace, &**job, |_, _| true).await?,
-            Effect::DeleteJob { name } => delete_job(context, &namespace, name).await?,
+            Effect::DeleteJob { name } => delete_job(context, &current, name).await?,
             Effect::PatchServing { deployment, bundle } => {
                 patch_serving(context, &namespace, deployment, bundle.as_ref()).await?;
             }
@@ -110,9 +110,17 @@ fn same_plan(a: &UnlearnRun, b: &UnlearnRun) -> bool {
     a.spec.plan_digest == b.spec.plan_digest
 }
 
-async fn delete_job(context: &Context, namespace: &str, name: &str) -> Result<()> {
+/// Deletes the Job of this name if it belongs to `run`, and only that very Job: anybody else's stays.
+async fn delete_job(context: &Context, run: &impl Resource, name: &str) -> Result<()> {
+    let namespace = &run.namespace().unwrap_or_default();
     let jobs: Api<Job> = Api::namespaced(context.client.clone(), namespace);
-    let parameters = DeleteParams::background();
+    let found = calls::read(format!("read Job {namespace}/{name}"), jobs.get_opt(name)).await?;
+    let is_owned = |job: &Job| run.meta().uid.as_deref().is_some_and(|uid| owners(job).contains(uid));
+    let Some(job) = found.filter(is_owned) else { return Ok(()) };
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions { uid: job.uid(), resource_version: None }),
+        ..DeleteParams::background()
+    };
     let call = jobs.delete(name, &parameters);
     match write(context, format!("delete Job {namespace}/{name}"), call).await {
         Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => Ok(()),

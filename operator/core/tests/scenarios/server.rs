@@ -61,10 +61,7 @@ impl World {
                 found.owner_references() == map.owner_references() && found.data == map.data
             }
             Effect::CreateJob(job) => self.create_job(*job),
-            Effect::DeleteJob { name } => {
-                self.cluster.jobs.remove(&name);
-                true
-            }
+            Effect::DeleteJob { name } => self.delete_job(key, &name),
             Effect::PatchServing { deployment, bundle } => self.patch_serving(&deployment, bundle),
             Effect::MarkPromoted { run, condition } => self.mark_promoted(&run, condition),
             Effect::ArchiveLedger(map) => {
@@ -119,6 +116,17 @@ impl World {
         // A run that comes back under its old name is another run.
         self.audit.jobs_created.push(format!("{} of {}", job.name_any(), job.owner_references()[0].uid));
         self.cluster.jobs.insert(job.name_any(), Work { job, pods: vec![], events: vec![] });
+        true
+    }
+
+    fn delete_job(&mut self, key: &Key, name: &str) -> bool {
+        let Key::Run(run) = key else { panic!("only runs have Jobs, not {key:?}") };
+        let uid = self.cluster.runs.get(run).and_then(|run| run.uid());
+        let is_own =
+            |work: &Work| work.job.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref());
+        if self.cluster.jobs.get(name).is_some_and(is_own) {
+            self.cluster.jobs.remove(name);
+        }
         true
     }
 
