@@ -83,7 +83,7 @@ pub struct Args {
     /// A context of your kubeconfig: use that cluster, which must not have Lethe yet
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
-    /// Leave everything running, and say how to reach it
+    /// Leave everything running, and say how to reach it; without --context, until the next demo replaces it
     #[arg(long)]
     keep: bool,
     /// The namespace for everything; it must not exist yet

@@ -82,10 +82,10 @@ impl Site {
         };
         let place = Place::Context { name: context.to_owned(), kubectl };
         let site = Self::new(place, setup::helm::binary()?, namespace, keep);
-        for (kind, name, what) in [
-            ("crd", CRDS[0], "Lethe is already there, and this demo would compete with it"),
-            ("namespace", namespace, "choose a new one with --namespace: the demo deletes it at the end"),
-        ] {
+        let there = "Lethe is already there, and this demo would compete with it";
+        let taken = "choose a new one with --namespace: the demo deletes it at the end";
+        let definitions = CRDS.iter().map(|&name| ("crd", name, there));
+        for (kind, name, what) in definitions.chain([("namespace", namespace, taken)]) {
             let found = site.ask(&["get", kind, name, "--ignore-not-found", "-o", "name"])?;
             if !found.is_empty() {
                 bail!("the cluster of context {context} has {found}: {what}");
@@ -146,12 +146,13 @@ impl Site {
     /// If Helm fails.
     pub fn install(&self) -> Result<()> {
         let namespace = self.namespace.as_str();
-        self.note(Created::Namespace);
+        // Only what was seen to be created here is taken back: what is there already is somebody's.
         typed(&format!("kubectl create namespace {namespace}"), || {
             self.ask(&["create", "namespace", namespace])
         })?;
-        self.note(Created::Definitions);
+        self.note(Created::Namespace);
         self.helm(&["install", CRDS_RELEASE, "charts/lethe-crds"], None)?;
+        self.note(Created::Definitions);
         if self.is_local() {
             let applied = || run(self.kubectl(&["apply", "-f", "-"]), Some(LOCAL_VOLUME));
             typed("kubectl apply -f xtask/src/demo/local-volume.yaml", applied)?;
@@ -205,7 +206,7 @@ impl Site {
                 ]);
                 let gallery = gallery.unwrap_or_else(|_| "ADDRESS:8080".into());
                 format!(
-                    "the cluster is left running:\n\
+                    "the cluster is left running, until the next demo replaces it:\n\
                      \x20 gallery  {inside} forward 8080 {gallery}     then http://127.0.0.1:8080/\n\
                      \x20 API      {inside} exec -- kubectl -n {namespace} get diffusionmodels,unlearnrequests -o wide\n\
                      \x20 remove   {inside} down"
