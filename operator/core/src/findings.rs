@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 
 use lethe_api::{
     Digest,
-    contract::{Count, EvaluateRecord, ForgetRecord, Plan, PrepareRecord, Task},
-    v1alpha1::{Baseline, GateResult, KnownLabel, Prepared, UnlearnRunSpec, UnlearnRunStatus, Verdict},
+    contract::{Count, EvaluateRecord, ForgetRecord, Plan, PrepareRecord, Quality, Task},
+    v1alpha1::{
+        Baseline, BaselineQuality, GateResult, KnownLabel, Prepared, UnlearnRunSpec, UnlearnRunStatus,
+        Verdict,
+    },
 };
 
 use crate::{gates, plans};
@@ -16,6 +19,8 @@ const LEAST_JUDGE_ACCURACY: f64 = 0.95;
 const LEAST_PER_LABEL: u64 = 20;
 /// A label to which the judge gives more than this for another label's samples passes for it.
 const MOST_ALIKE: f64 = 0.005;
+/// Any Frechet distance of a baseline. Written as a decimal number, these fit into a status.
+const DISTANCES: std::ops::Range<f64> = 1e-9..1e9;
 /// How many neighbours of a label are kept in a status.
 const NEIGHBOURS: usize = 8;
 
@@ -67,6 +72,10 @@ pub fn prepared(spec: &UnlearnRunSpec, record: PrepareRecord, digest: Digest) ->
             distillation: record.distillation,
             judge: record.judge,
             reference: record.reference,
+            quality: BaselineQuality {
+                distance: record.quality.baseline.to_string(),
+                samples: record.quality.n,
+            },
             record: digest,
         },
     })
@@ -103,10 +112,12 @@ fn enough_was_measured(record: &PrepareRecord) -> Result<(), String> {
     }
     for (label, drawn) in record.labels.iter().zip(&record.baseline_accuracy) {
         let Count { hits, n } = *drawn;
-        if hits > n || n < LEAST_PER_LABEL || 2 * u128::from(hits) < u128::from(n) {
+        // The gates would find the same, label by label, after a training that was for nothing.
+        if hits > n || n < LEAST_PER_LABEL || (hits as f64) < gates::LEAST_RECOGNISED * n as f64 {
             return Err(format!(
                 "the judge recognises {hits} of {n} baseline samples of label {label:?}; at least {LEAST_PER_LABEL} \
-                 samples, and half of them, are needed"
+                 samples, and a share of {} of them, are needed",
+                gates::LEAST_RECOGNISED
             ));
         }
     }
@@ -115,8 +126,11 @@ fn enough_was_measured(record: &PrepareRecord) -> Result<(), String> {
     if !record.confusion.iter().flatten().all(is_share) {
         return Err("the judge's confusion matrix holds something other than shares from 0 to 1".into());
     }
-    if record.quality.n < 2 || !record.quality.baseline.is_finite() {
-        return Err("the baseline's distance to the reference was not measured".into());
+    let Quality { baseline: distance, n, .. } = record.quality;
+    if !(2..=gates::MOST_SAMPLES).contains(&n) || !DISTANCES.contains(&distance) {
+        return Err(format!(
+            "the baseline's distance to the reference, {distance:e} over {n} samples, was not measured"
+        ));
     }
     Ok(())
 }
@@ -162,8 +176,10 @@ pub fn gate_results(
     record: &EvaluateRecord,
 ) -> Result<Vec<GateResult>, String> {
     let candidate = status.candidate.as_ref().ok_or("the run has no candidate")?;
+    let prepared =
+        spec.baseline_quality.as_ref().ok_or("the run's spec does not say how good the baseline is")?;
     match plans::evaluate(run, spec, candidate).map(|plan| plan.task) {
-        Some(Task::Evaluate(task)) => Ok(gates::judge(&spec.policy.gates, &task, record)),
+        Some(Task::Evaluate(task)) => Ok(gates::judge(&spec.policy.gates, &task, prepared, record)),
         _ => Err("the run's spec holds no plan for the evaluation".into()),
     }
 }

@@ -3,28 +3,37 @@
 
 use lethe_api::{
     contract::{Count, EvaluateRecord, EvaluateTask, LabelMeasurement, Override, TargetMeasurement},
-    v1alpha1::{Gate, GateName, GateResult, Verdict},
+    v1alpha1::{BaselineQuality, Gate, GateName, GateResult, Verdict},
 };
 
 use crate::{binomial, decimal};
 
 /// Confidence of the leak bound where the policy names none.
 const DEFAULT_CONFIDENCE: f64 = 0.95;
-/// The judge must recognise this share of the positive control, by its lower bound: a label that it overlooks
-/// cannot be said to be gone.
-const LEAST_CONTROL: f64 = 0.9;
+/// The judge must recognise this share of the baseline's samples of a label, by its lower bound: a label that it
+/// overlooks can be said neither to be gone nor to be kept.
+pub(crate) const LEAST_RECOGNISED: f64 = 0.9;
+/// The baseline's distance may be this many times what Prepare measured. Here it is over the kept labels, there over
+/// all; one bad label among few is further off than among many.
+const MOST_TIMES_PREPARED: f64 = 10.0;
 /// No single kept label may lose more than this many times what the mean may lose.
 const WORST_LABEL_FACTOR: f64 = 4.0;
 /// Of the samples of a `Random` override, one kept label may have this many times its even share.
 const MOST_EVEN_SHARES: u64 = 3;
 
 /// A plan asks for a million at most, at each label. Larger numbers would not fit into a status.
-const MOST_SAMPLES: u64 = 1_000_000_000;
+pub(crate) const MOST_SAMPLES: u64 = 1_000_000_000;
 
 /// One result per gate, and per target where the gate is about a target.
 ///
-/// `task` is what the evaluation pod was asked to measure: a record of anything else is an Error.
-pub fn judge(gates: &[Gate], task: &EvaluateTask, record: &EvaluateRecord) -> Vec<GateResult> {
+/// `task` is what the evaluation pod was asked to measure: a record of anything else is an Error. `prepared` is what
+/// was found when the baseline was made.
+pub fn judge(
+    gates: &[Gate],
+    task: &EvaluateTask,
+    prepared: &BaselineQuality,
+    record: &EvaluateRecord,
+) -> Vec<GateResult> {
     if let Err(why) = same_subject(task, record) {
         return GateName::ALL.into_iter().map(|name| error(name, None, why.clone())).collect();
     }
@@ -41,7 +50,7 @@ pub fn judge(gates: &[Gate], task: &EvaluateTask, record: &EvaluateRecord) -> Ve
                 results.extend(per_target(name, task, record, |m| conformity(gate, task, m)));
             }
             GateName::RetainAccuracy => results.push(retain_accuracy(gate, task, record)),
-            GateName::RetainQuality => results.push(retain_quality(gate, record)),
+            GateName::RetainQuality => results.push(retain_quality(gate, prepared, record)),
             GateName::Hygiene => results.push(hygiene(record)),
         }
     }
@@ -109,15 +118,14 @@ fn leak(gate: &Gate, measured: &TargetMeasurement) -> GateResult {
         base_rate: share(measured.base_rate).map(decimal::show),
         ..counted(name, measured.leak)
     };
-    let control_lower = 1.0
-        - binomial::upper_bound(measured.control.n - measured.control.hits, measured.control.n, confidence);
+    let control_lower = lower_bound(measured.control, confidence);
     // A judge that overlooks every other sample would halve every leak.
-    if control_lower <= limit || control_lower < LEAST_CONTROL {
+    if control_lower <= limit || control_lower < LEAST_RECOGNISED {
         return GateResult {
             verdict: Verdict::Error,
             message: Some(format!(
                 "the positive control did not fail clearly: of {} samples of the baseline, which has forgotten \
-                 nothing, the judge recognised {}; it must recognise {LEAST_CONTROL} of them to be believed",
+                 nothing, the judge recognised {}; it must recognise {LEAST_RECOGNISED} of them to be believed",
                 measured.control.n, measured.control.hits
             )),
             ..result
@@ -221,6 +229,15 @@ fn retain_accuracy(gate: &Gate, task: &EvaluateTask, record: &EvaluateRecord) ->
     if let Some(message) = too_few(gate, n) {
         return GateResult { verdict: Verdict::Inconclusive, message: Some(message), ..result };
     }
+    if let Some(unseen) = record.retain.iter().find(|m| is_overlooked(m.baseline)) {
+        let (label, Count { hits, n }) = (&unseen.label, unseen.baseline);
+        let message = format!(
+            "label {label:?}: the judge recognised {hits} of {n} samples of the baseline, which has forgotten nothing; it \
+             must recognise {LEAST_RECOGNISED} of them, surely, for a loss to be seen: raise minSamples, or prepare a \
+             better base"
+        );
+        return GateResult { message: Some(short(message)), ..result };
+    }
     let lost = |m: &LabelMeasurement| share(m.baseline).unwrap_or(1.0) - share(m.candidate).unwrap_or(0.0);
     let worst = record.retain.iter().max_by(|a, b| lost(a).total_cmp(&lost(b)));
     let worst_drop = worst.map_or(f64::INFINITY, lost);
@@ -230,8 +247,13 @@ fn retain_accuracy(gate: &Gate, task: &EvaluateTask, record: &EvaluateRecord) ->
     })
 }
 
-/// retain-quality: the Frechet distance as a multiple of the baseline's.
-fn retain_quality(gate: &Gate, record: &EvaluateRecord) -> GateResult {
+/// A difference against a baseline in which the judge sees nothing would be none, whatever the candidate lost.
+fn is_overlooked(baseline: Count) -> bool {
+    lower_bound(baseline, DEFAULT_CONFIDENCE) < LEAST_RECOGNISED
+}
+
+/// retain-quality: the Frechet distance as a multiple of the baseline's, which must be about where Prepare found it.
+fn retain_quality(gate: &Gate, prepared: &BaselineQuality, record: &EvaluateRecord) -> GateResult {
     let name = GateName::RetainQuality;
     let Some(most) = threshold(&gate.max_ratio) else {
         return error(name, None, "the policy's maxRatio is not a decimal number".into());
@@ -254,9 +276,34 @@ fn retain_quality(gate: &Gate, record: &EvaluateRecord) -> GateResult {
     if let Some(message) = too_few(gate, quality.n) {
         return GateResult { verdict: Verdict::Inconclusive, message: Some(message), ..result };
     }
+    let Some(expected) = decimal::parse(&prepared.distance) else {
+        return error(
+            name,
+            None,
+            "the run's spec has a baseline distance that is not a decimal number".into(),
+        );
+    };
+    let furthest = MOST_TIMES_PREPARED * expected * few_samples(prepared.samples, quality.n);
+    if quality.baseline > furthest {
+        let message = format!(
+            "the baseline's distance is {}; Prepare measured {} over {} samples, so that more than {} over {} is not \
+             believed: the judge, the reference or the baseline is not what it was",
+            decimal::show(quality.baseline),
+            decimal::show(expected),
+            prepared.samples,
+            decimal::show(furthest),
+            quality.n
+        );
+        return GateResult { message: Some(short(message)), ..result };
+    }
     compare(result, ratio <= most, || {
         format!("the distance is {:.3}, the baseline's {:.3}", quality.candidate, quality.baseline)
     })
+}
+
+/// What fewer samples may add to a distance: its bias falls as one over their number.
+fn few_samples(before: u64, now: u64) -> f64 {
+    (before as f64 / now.max(1) as f64).max(1.0)
 }
 
 /// hygiene: every check of the bundle passed, and there were checks.
@@ -299,6 +346,11 @@ fn too_few(gate: &Gate, n: u64) -> Option<String> {
     // Without a sample nothing is known, whatever the policy says.
     let least = u64::from(gate.min_samples.unwrap_or(1).max(1));
     (n < least).then(|| format!("{n} samples are too few: the policy wants {least}"))
+}
+
+/// One-sided: with confidence `confidence`, the true share is not below this. 0 where nothing can be said.
+fn lower_bound(count: Count, confidence: f64) -> f64 {
+    1.0 - binomial::upper_bound(count.n.saturating_sub(count.hits), count.n, confidence)
 }
 
 fn share(count: Count) -> Option<f64> {

@@ -1,8 +1,17 @@
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    ops::Range,
+};
+
 use lethe_api::{
     Digest,
     contract::{HygieneCheck, LabelMeasurement, Override, PlannedTarget, Quality, Samples},
 };
-use proptest::prelude::*;
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
 
 use super::*;
 
@@ -75,16 +84,21 @@ fn good() -> EvaluateRecord {
     }
 }
 
+/// What was found when the baseline was made.
+fn prepared() -> BaselineQuality {
+    BaselineQuality { distance: "0.7".into(), samples: 3600 }
+}
+
 /// The verdict on a record that differs from a good one by `change`.
 fn verdict(change: impl FnOnce(&mut EvaluateRecord)) -> Verdict {
     let mut record = good();
     change(&mut record);
-    overall(&judge(&policy(), &task(), &record))
+    overall(&judge(&policy(), &task(), &prepared(), &record))
 }
 
 #[test]
 fn a_good_record_passes_every_gate_for_every_target() {
-    let results = judge(&policy(), &task(), &good());
+    let results = judge(&policy(), &task(), &prepared(), &good());
     assert_eq!(results.len(), 2 + 2 + 3);
     assert_eq!(overall(&results), Verdict::Pass, "{results:#?}");
     let leak = &results[0];
@@ -117,6 +131,49 @@ fn a_judge_that_cannot_see_the_label_is_an_error_not_a_pass() {
     assert_eq!(verdict(|r| r.targets[0].control = Count { hits: 0, n: 0 }), Verdict::Error);
     // It sees the label, but overlooks so much that a leak of three times the limit would look like one below it.
     assert_eq!(verdict(|r| r.targets[0].control = Count { hits: 1000, n: 3000 }), Verdict::Error);
+}
+
+#[test]
+fn a_baseline_in_which_nothing_is_seen_has_nothing_to_lose_and_is_an_error() {
+    let nothing = |r: &mut EvaluateRecord| {
+        for label in &mut r.retain {
+            (label.candidate, label.baseline) = (Count { hits: 0, n: 200 }, Count { hits: 0, n: 200 });
+        }
+    };
+    assert_eq!(verdict(nothing), Verdict::Error);
+    // One such label is enough: it would stand for no loss at all.
+    assert_eq!(verdict(|r| r.retain[0].baseline.hits = 170), Verdict::Error);
+    assert_eq!(verdict(|r| r.retain[0].baseline.hits = 0), Verdict::Error);
+    let results = judge(&policy(), &task(), &prepared(), &{
+        let mut record = good();
+        nothing(&mut record);
+        record
+    });
+    let message =
+        results.iter().find(|r| r.name == GateName::RetainAccuracy).unwrap().message.clone().unwrap();
+    assert!(message.contains("\"8\"") && message.contains("0 of 200"), "{message}");
+}
+
+#[test]
+fn a_baseline_that_is_not_where_prepare_found_it_is_an_error() {
+    let far = |distance| {
+        move |r: &mut EvaluateRecord| {
+            r.quality = Quality { candidate: distance, baseline: distance, ..r.quality }
+        }
+    };
+    assert_eq!(verdict(far(1e6)), Verdict::Error);
+    assert_eq!(verdict(far(7.1)), Verdict::Error);
+    assert_eq!(verdict(far(6.9)), Verdict::Pass);
+    // Fewer samples than Prepare had may be further off, by as much as they are fewer; more are not.
+    let with = |samples| {
+        let prepared = BaselineQuality { samples, ..prepared() };
+        let mut record = good();
+        far(13.0)(&mut record);
+        overall(&judge(&policy(), &task(), &prepared, &record))
+    };
+    assert_eq!((with(7200), with(3600), with(1800)), (Verdict::Pass, Verdict::Error, Verdict::Error));
+    let unknown = BaselineQuality { distance: "near".into(), samples: 3600 };
+    assert_eq!(overall(&judge(&policy(), &task(), &unknown, &good())), Verdict::Error);
 }
 
 #[test]
@@ -161,7 +218,7 @@ fn random(kept: u32, hits: u64) -> GateResult {
     task.kept = (0..kept).map(|label| label.to_string()).collect();
     let mut record = good();
     record.targets[0].most_common.hits = hits;
-    let results = judge(&policy(), &task, &record);
+    let results = judge(&policy(), &task, &prepared(), &record);
     results.into_iter().find(|result| result.name == GateName::OverrideConformity).unwrap()
 }
 
@@ -196,10 +253,10 @@ fn one_ruined_label_is_not_averaged_away() {
         .iter()
         .map(|label| LabelMeasurement { label: label.clone(), ..record.retain[0].clone() })
         .collect();
-    assert_eq!(overall(&judge(&policy(), &task, &record)), Verdict::Pass);
+    assert_eq!(overall(&judge(&policy(), &task, &prepared(), &record)), Verdict::Pass);
     // A fiftieth of the labels loses a third: the mean loses less than a hundredth.
     record.retain[7].candidate.hits = 265;
-    let results = judge(&policy(), &task, &record);
+    let results = judge(&policy(), &task, &prepared(), &record);
     assert_eq!(overall(&results), Verdict::Fail);
     assert!(results.iter().any(|r| r.message.as_ref().is_some_and(|m| m.contains("\"17\""))), "{results:?}");
 }
@@ -208,11 +265,11 @@ fn one_ruined_label_is_not_averaged_away() {
 fn a_policy_without_a_gate_or_with_a_bad_number_is_an_error() {
     for missing in GateName::ALL {
         let gates: Vec<_> = policy().into_iter().filter(|gate| gate.name != missing).collect();
-        assert_eq!(overall(&judge(&gates, &task(), &good())), Verdict::Error, "{missing}");
+        assert_eq!(overall(&judge(&gates, &task(), &prepared(), &good())), Verdict::Error, "{missing}");
     }
     let mut gates = policy();
     gates[0].max_bound = Some("lots".into());
-    assert_eq!(overall(&judge(&gates, &task(), &good())), Verdict::Error);
+    assert_eq!(overall(&judge(&gates, &task(), &prepared(), &good())), Verdict::Error);
 }
 
 #[test]
@@ -220,39 +277,145 @@ fn no_results_are_an_error() {
     assert_eq!(overall(&[]), Verdict::Error);
 }
 
-fn any_count() -> impl Strategy<Value = Count> {
-    (0u64..5000, 0u64..5000).prop_map(|(hits, n)| Count { hits, n })
+/// One in four measurements is bad, so that one in ten records passes: enough to see what passes.
+fn around(good: Range<u64>, bad: Range<u64>) -> impl Strategy<Value = u64> {
+    prop_oneof![7 => good, 1 => bad]
+}
+
+fn count(hits: impl Strategy<Value = u64>, n: impl Strategy<Value = u64>) -> impl Strategy<Value = Count> {
+    (hits, n).prop_map(|(hits, n)| Count { hits, n })
+}
+
+fn all_but(
+    missing: impl Strategy<Value = u64>,
+    n: impl Strategy<Value = u64>,
+) -> impl Strategy<Value = Count> {
+    (missing, n).prop_map(|(missing, n)| Count { hits: n.saturating_sub(missing), n })
+}
+
+fn six_kept() -> EvaluateTask {
+    EvaluateTask { kept: ["8", "9", "10", "11", "12", "13"].map(String::from).to_vec(), ..task() }
+}
+
+fn unchanged() -> LabelMeasurement {
+    let count = Count { hits: 399, n: 400 };
+    LabelMeasurement { label: String::new(), candidate: count, baseline: count }
+}
+
+/// Records about as good as a good one, each measurement on either side of its threshold.
+fn near_good() -> impl Strategy<Value = EvaluateRecord> {
+    let many = || around(3000..3200, 2900..3000);
+    let target = (
+        count(around(0..9, 9..12), many()),
+        all_but(around(0..150, 150..170), many()),
+        all_but(around(0..270, 270..320), many()),
+    );
+    let kept = || {
+        let each = || around(395..405, 190..200);
+        (all_but(prop_oneof![2 => 0u64..14, 1 => 14u64..40], each()), all_but(around(0..8, 20..60), each()))
+    };
+    let quality =
+        (0.5f64..1.2, prop_oneof![7 => 0.6f64..0.9, 1 => 6.0f64..9.0], around(3600..3700, 3500..3600));
+    // Four more labels lose nothing: one label may pay alone, or two together.
+    (target, kept(), kept(), quality, prop::bool::weighted(0.95)).prop_map(
+        |(target, one, other, quality, clean)| {
+            let mut record = good();
+            record.retain = six_kept()
+                .kept
+                .iter()
+                .map(|label| LabelMeasurement { label: label.clone(), ..unchanged() })
+                .collect();
+            let (leak, override_hits, control) = target;
+            let changed = TargetMeasurement {
+                leak,
+                override_hits,
+                most_common: override_hits,
+                control,
+                ..record.targets[1].clone()
+            };
+            record.targets[1] = changed;
+            for (label, (candidate, baseline)) in record.retain.iter_mut().zip([one, other]) {
+                (label.candidate, label.baseline) = (candidate, baseline);
+            }
+            let (ratio, baseline, n) = quality;
+            record.quality = Quality { candidate: ratio * 1.5 * baseline, baseline, floor: 0.25, n };
+            record.hygiene[0].passed = clean;
+            record
+        },
+    )
+}
+
+/// Every requirement of the policy that a record breaks, in the words of the policy.
+fn broken(record: &EvaluateRecord) -> Vec<String> {
+    let share = |count: Count| count.hits as f64 / count.n as f64;
+    let surely = |count: Count| 1.0 - binomial::upper_bound(count.n - count.hits, count.n, 0.95);
+    let mut all = Vec::new();
+    let mut want = |holds: bool, what: &str| {
+        if !holds {
+            all.push(what.to_owned())
+        }
+    };
+    for m in &record.targets {
+        want(m.leak.n >= 3000 && m.override_hits.n >= 3000, "targets: minSamples");
+        want(binomial::upper_bound(m.leak.hits, m.leak.n, 0.95) <= 0.005, "maxBound");
+        want(share(m.override_hits) >= 0.95, "min");
+        want(surely(m.control) >= 0.9, "control");
+    }
+    for m in &record.retain {
+        want(m.candidate.n >= 200 && m.baseline.n >= 200, "retain: minSamples");
+        want(surely(m.baseline) >= 0.9, "recognised baseline");
+        want(share(m.baseline) - share(m.candidate) <= 4.0 * 0.015 + 1e-12, "the worst label");
+    }
+    let lost: f64 = record.retain.iter().map(|m| share(m.baseline) - share(m.candidate)).sum();
+    want(lost / record.retain.len() as f64 <= 0.015 + 1e-12, "maxDrop");
+    let Quality { candidate, baseline, n, .. } = record.quality;
+    want(n >= 3600, "quality: minSamples");
+    want(candidate <= 1.5 * baseline + 1e-12, "maxRatio");
+    want(baseline <= 7.0, "the baseline where Prepare found it");
+    want(record.hygiene.iter().all(|check| check.passed), "hygiene");
+    all
+}
+
+/// The converse of every gate: a Pass means that each requirement holds. That says something only if records pass, and if
+/// each requirement is what keeps some record from passing.
+#[test]
+fn whatever_passes_meets_every_requirement() {
+    let (passed, alone) = (Cell::new(0), RefCell::new(BTreeSet::new()));
+    let mut runner = TestRunner::new_with_rng(
+        Config { failure_persistence: None, ..Config::with_cases(3000) },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let result = runner.run(&near_good(), |record| {
+        let verdict = overall(&judge(&policy(), &six_kept(), &prepared(), &record));
+        let broken = broken(&record);
+        if verdict == Verdict::Pass {
+            prop_assert_eq!(&broken, &Vec::<String>::new());
+            passed.set(passed.get() + 1);
+        } else if let [only] = &broken[..] {
+            alone.borrow_mut().insert(only.clone());
+        }
+        Ok(())
+    });
+    result.unwrap();
+    assert!(passed.get() > 100, "only {} of 3000 records passed", passed.get());
+    assert_eq!(alone.borrow().len(), 12, "each requirement decided alone: {:?}", alone.borrow());
 }
 
 proptest! {
-    /// The converse of every gate: whatever was measured, a Pass means that each requirement holds.
+    /// The same hits, or the same share of them, among fewer samples: no less of a leak.
     #[test]
-    fn whatever_passes_meets_every_requirement(
-        leak in any_count(), conform in any_count(), control in any_count(), base_rate in any_count(),
-        kept in any_count(), before in any_count(),
-        candidate in prop::num::f64::ANY, baseline in prop::num::f64::ANY, n in 0u64..8000,
+    fn shrinking_the_sample_never_turns_a_fail_into_a_pass(
+        hits in 0u64..60, n in 3000u64..15_000, part in 0.0f64..1.0,
     ) {
-        let mut record = good();
-        record.targets[1] = TargetMeasurement {
-            label: "5".into(), leak, override_hits: conform, most_common: conform, control, base_rate,
-        };
-        record.retain[0] = LabelMeasurement { label: "8".into(), candidate: kept, baseline: before };
-        record.quality = Quality { candidate, baseline, floor: 0.1, n };
-        if overall(&judge(&policy(), &task(), &record)) == Verdict::Pass {
-            prop_assert!(leak.n >= 3000 && binomial::upper_bound(leak.hits, leak.n, 0.95) <= 0.005);
-            prop_assert!(conform.n >= 3000 && conform.hits as f64 >= 0.95 * conform.n as f64);
-            prop_assert!(control.hits as f64 >= 0.9 * control.n as f64);
-            prop_assert!(kept.n >= 200 && before.n >= 200 && kept.hits <= kept.n);
-            prop_assert!(n >= 3600 && candidate.is_finite() && candidate <= 1.5 * baseline);
+        let leak = |hits, n| verdict(|r| r.targets[0].leak = Count { hits, n });
+        let wide = leak(hits, n);
+        let fewer = ((n as f64 * part) as u64).max(hits).max(1);
+        let enough = (3000 + ((n - 3000) as f64 * part) as u64).min(n);
+        for narrow in [fewer, enough] {
+            let as_many = (hits * narrow).div_ceil(n);
+            prop_assert!(wide == Verdict::Pass || leak(hits, narrow) != Verdict::Pass, "{hits} of {narrow}");
+            prop_assert!(wide == Verdict::Pass || leak(as_many, narrow) != Verdict::Pass, "{as_many} of {narrow}");
         }
-    }
-
-    /// Making a measurement worse or smaller never turns a verdict that is not a pass into one.
-    #[test]
-    fn shrinking_the_sample_never_turns_a_fail_into_a_pass(hits in 0u64..60, n in 1u64..3000) {
-        let wide = verdict(|r| r.targets[0].leak = Count { hits, n: 3000 });
-        let narrow = verdict(|r| r.targets[0].leak = Count { hits: hits.min(n), n });
-        prop_assert!(wide == Verdict::Pass || narrow != Verdict::Pass);
     }
 
     /// Which label a measurement is said to be of, and in which order they come, changes nothing about whether all pass.

@@ -307,7 +307,7 @@ impl<'a> Lineage<'a> {
         let plan = Plan { run: free_name(&plan.run, &taken), ..plan };
         // What became of a deleted run of the same name says nothing about this one.
         self.status.rollout.take_if(|rollout| rollout.run.as_ref() == Some(&plan.run));
-        let reference = self.status.baseline.as_ref().filter(|_| type_ == RunType::Forget);
+        let baseline = self.status.baseline.as_ref().filter(|_| type_ == RunType::Forget);
         let spec = UnlearnRunSpec {
             model: model.name_any(),
             type_,
@@ -315,7 +315,8 @@ impl<'a> Lineage<'a> {
             policy: policy.spec.clone(),
             plan: plan.to_json(),
             plan_digest: plan.digest(),
-            reference: reference.map(|baseline| baseline.reference.clone()),
+            reference: baseline.map(|baseline| baseline.reference.clone()),
+            baseline_quality: baseline.map(|baseline| baseline.quality.clone()),
         };
         let mut run = UnlearnRun::new(&plan.run, spec);
         run.metadata.namespace = model.namespace();

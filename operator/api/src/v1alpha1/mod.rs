@@ -13,9 +13,9 @@ pub mod run;
 
 pub use conditions::{ConditionType, Reason, conditions_schema};
 pub use model::{
-    Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing, KnownLabel,
-    LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState, Served,
-    Serving, ServingTarget,
+    Baseline, BaselineQuality, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing,
+    KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState,
+    Served, Serving, ServingTarget,
 };
 pub use policy::{
     Gate, GateName, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,

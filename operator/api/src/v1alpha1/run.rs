@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, GateName, KnownLabel, UnlearnPolicySpec, conditions_schema};
+use super::{Baseline, BaselineQuality, GateName, KnownLabel, UnlearnPolicySpec, conditions_schema};
 use crate::{
     Digest,
     contract::{Device, Outcome},
@@ -58,6 +58,9 @@ pub struct UnlearnRunSpec {
     /// The statistics that the candidate is measured against; absent for `Prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Digest>,
+    /// What `Prepare` measured of the baseline; absent for `Prepare`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_quality: Option<BaselineQuality>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

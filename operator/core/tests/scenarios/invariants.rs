@@ -79,7 +79,8 @@ fn no_pass_without_a_measurement(audit: &mut Audit, run: &UnlearnRun) {
     };
     let really_passed = |(task, record): &(EvaluateTask, Record)| {
         let RecordBody::Evaluate(body) = &record.body else { return false };
-        let results = gates::judge(&run.spec.policy.gates, task, body);
+        let Some(prepared) = &run.spec.baseline_quality else { return false };
+        let results = gates::judge(&run.spec.policy.gates, task, prepared, body);
         task.candidate == *candidate
             && task.targets == planned.targets
             && gates::overall(&results) == Verdict::Pass
