@@ -1,6 +1,7 @@
 //! How long and how hard to train: plain numbers, each with a default that was measured on 8x8 digits.
 //!
-//! A plan may override any of them; an unknown name is refused.
+//! A plan sets the steps of a distillation and of a forgetting, and how robust and how early the latter may end; the rest
+//! is changed here. An unknown name is refused.
 
 use crate::config::{fraction, positive, within};
 use crate::error::Result;
