@@ -11,7 +11,8 @@ use lethe_tests::{
     studio::{Judged, Studio},
 };
 
-/// Of 3,000 samples: what the gate allows a forgotten label.
+/// Of 3,000 live samples, at most half a percent: the rate that the gate's `maxBound` bounds. The gate, which has to be sure
+/// of it, allows 8. These are other samples of the same model, so a candidate that just passed may show a few more.
 const MOST_HITS: u64 = 15;
 
 pub async fn the_examples_pass_as_they_stand(studio: &Studio) -> Result<()> {

@@ -73,9 +73,9 @@ pub struct TrainerPolicy {
     #[serde(default = "three")]
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: i32,
-    /// How long a finished Job is kept, with its logs. Nothing is decided from it afterwards.
+    /// How long a finished Job is kept, with its logs. An operator that has seen it finish needs it no more; one that was
+    /// away for longer than this trains again.
     #[serde(default = "a_day")]
-    /// An operator that is away for longer than this trains again what it did not see finish.
     #[schemars(range(min = 3_600, max = 2_592_000))]
     pub ttl_seconds_after_finished: i32,
 }
