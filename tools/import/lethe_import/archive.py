@@ -135,7 +135,7 @@ def _load_zip(file):
             return archive.read(name)
         except KeyError:
             return _none(name)
-        except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError, EOFError) as error:
             raise Refused(f"a damaged torch checkpoint, in {name} ({error}); get the file again") from error
 
     if f"{folder}/byteorder" in names and read(f"{folder}/byteorder") != b"little":
@@ -154,15 +154,18 @@ def _load_legacy(file):
     widths = {}
     _storage_widths(root, widths)
     storages = {}
+    here = file.tell()
+    end = file.seek(0, io.SEEK_END)
+    file.seek(here)
     for key in keys if isinstance(keys, list) else []:
         count, width = file.read(8), widths.get(key)
         if width is None or len(count) != 8:
             raise Refused("a damaged torch checkpoint: its numbers do not fit their description; get the file again")
         size = int.from_bytes(count, "little") * width
-        data = file.read(size)
-        if len(data) != size:
+        # Before anything is read: the count is whatever the file says.
+        if size > end - file.tell():
             raise Refused("a truncated torch checkpoint; get the file again")
-        storages[key] = data
+        storages[key] = file.read(size)
     return Archive(root, lambda key: storages[key] if key in storages else _none(key))
 
 

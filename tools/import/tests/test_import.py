@@ -232,15 +232,17 @@ class Broken(Case):
 
     def test_flipped_bytes_never_end_in_anything_but_a_refusal(self):
         with forge.torch() as known:
-            whole = forge.edm(song(4), known)
-        for position in range(0, len(whole), 41):
-            spoilt = bytearray(whole)
-            spoilt[position] ^= 0x15
-            opened = io.BytesIO(bytes(spoilt))
-            try:
-                networks.find(archive.load(opened), "ema")
-            except Refused:
-                pass
+            wholes = [(forge.edm(song(4), known), "ema"), (forge.archive([ddpm(), None, 7], known), "model"),
+                      (forge.legacy([ddpm(), None, 7], known), "model")]
+        for whole, network in wholes:
+            for position in range(0, len(whole), 41):
+                spoilt = bytearray(whole)
+                spoilt[position] ^= 0x15
+                opened = io.BytesIO(bytes(spoilt))
+                try:
+                    networks.find(archive.load(opened), network)
+                except Refused:
+                    pass
 
     def test_numbers_that_are_none(self):
         for value, word in [(float("nan"), "not finite"), (float("inf"), "not finite")]:

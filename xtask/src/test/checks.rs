@@ -1,6 +1,8 @@
 //! Everything that can be said about the repository without running it.
 
-use anyhow::{Result, bail};
+use std::fs;
+
+use anyhow::{Context, Result, bail};
 
 use super::{count::Counts, dependencies, links, tidy};
 use crate::cargo::{self, Build};
@@ -103,5 +105,29 @@ fn import() -> Result<()> {
     setup::apt::ensure(setup::apt::PYTHON)?;
     let mut command = std::process::Command::new("python3");
     command.current_dir(cache::workspace().join("tools/import")).args(["-B", "-m", "unittest"]);
-    cmd::run_logged(&mut command, &cache::log("import")?)
+    let log = cache::log("import")?;
+    cmd::run_logged(&mut command, &log)?;
+    // Python is content with none.
+    let said = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    match tests_run(&said) {
+        Some(1..) => Ok(()),
+        _ => bail!("no test of tools/import ran; see {}", log.display()),
+    }
+}
+
+/// From `Ran 18 tests in 1.2s`.
+fn tests_run(said: &str) -> Option<u32> {
+    said.lines().find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tests_run;
+
+    #[test]
+    fn the_number_of_tests_that_python_ran_is_read() {
+        assert_eq!(tests_run("....\n-----\nRan 18 tests in 1.234s\n\nOK\n"), Some(18));
+        assert_eq!(tests_run("\nRan 0 tests in 0.000s\n"), Some(0));
+        assert_eq!(tests_run("Traceback"), None);
+    }
 }
