@@ -2,7 +2,9 @@
 //! never passes.
 
 use lethe_api::{
-    contract::{Count, EvaluateRecord, EvaluateTask, LabelMeasurement, Override, TargetMeasurement},
+    contract::{
+        Count, EvaluateRecord, EvaluateTask, HygieneCheck, LabelMeasurement, Override, TargetMeasurement,
+    },
     v1alpha1::{BaselineQuality, Gate, GateName, GateResult, Verdict},
 };
 
@@ -306,11 +308,17 @@ fn few_samples(before: u64, now: u64) -> f64 {
     (before as f64 / now.max(1) as f64).max(1.0)
 }
 
-/// hygiene: every check of the bundle passed, and there were checks.
+/// hygiene: every check of the bundle was made, and passed.
 fn hygiene(record: &EvaluateRecord) -> GateResult {
     let name = GateName::Hygiene;
-    if record.hygiene.is_empty() {
-        return error(name, None, "the bundle was not checked".into());
+    let made = |required: &str| record.hygiene.iter().filter(|check| check.name == required).count();
+    if let Some(required) = HygieneCheck::REQUIRED.into_iter().find(|required| made(required) != 1) {
+        let times = made(required);
+        return error(
+            name,
+            None,
+            format!("the bundle was not checked for {required} once, but {times} times"),
+        );
     }
     let failed: Vec<_> = record.hygiene.iter().filter(|check| !check.passed).collect();
     let n = record.hygiene.len() as u64;

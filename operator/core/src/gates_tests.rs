@@ -77,7 +77,9 @@ fn good() -> EvaluateRecord {
         targets: vec![target("3"), target("5")],
         retain: vec![kept("8"), kept("9")],
         quality: Quality { candidate: 0.9, baseline: 0.7, floor: 0.25, n: 3600 },
-        hygiene: vec![HygieneCheck { name: "files".into(), passed: true, detail: String::new() }],
+        hygiene: HygieneCheck::REQUIRED
+            .map(|name| HygieneCheck { name: name.into(), passed: true, detail: String::new() })
+            .into(),
         probes: None,
         before: digest("before"),
         after: digest("after"),
@@ -192,6 +194,9 @@ fn what_was_not_measured_is_an_error() {
     assert_eq!(verdict(|r| drop(r.retain.pop())), Verdict::Error);
     assert_eq!(verdict(|r| r.retain[1].label = "8".into()), Verdict::Error);
     assert_eq!(verdict(|r| r.hygiene.clear()), Verdict::Error);
+    assert_eq!(verdict(|r| r.hygiene.truncate(3)), Verdict::Error);
+    assert_eq!(verdict(|r| r.hygiene[0].name = "something-else".into()), Verdict::Error);
+    assert_eq!(verdict(|r| r.hygiene[0] = r.hygiene[1].clone()), Verdict::Error);
 }
 
 #[test]

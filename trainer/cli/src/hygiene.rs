@@ -36,7 +36,7 @@ fn only_known_files(evidence: &Evidence<'_>) -> HygieneCheck {
         true => known.join(", "),
         false => format!("the folder also holds {}", unknown.join(", ")),
     };
-    check("only-known-files", unknown.is_empty(), detail)
+    check(HygieneCheck::ONLY_KNOWN_FILES, unknown.is_empty(), detail)
 }
 
 fn nothing_hidden(evidence: &Evidence<'_>) -> HygieneCheck {
@@ -44,13 +44,13 @@ fn nothing_hidden(evidence: &Evidence<'_>) -> HygieneCheck {
     // metadata, for example, where a second set of weights would fit.
     let (candidate, baseline) = (evidence.candidate.weights().len(), evidence.baseline.weights().len());
     let detail = format!("{candidate} bytes of weights; the same architecture needs {baseline}");
-    check("nothing-but-the-architecture", candidate == baseline, detail)
+    check(HygieneCheck::NOTHING_BUT_THE_ARCHITECTURE, candidate == baseline, detail)
 }
 
 fn not_the_baseline(evidence: &Evidence<'_>) -> HygieneCheck {
     let differs = evidence.candidate.weights() != evidence.baseline.weights();
     let detail = if differs { "other weights than the baseline's" } else { "the baseline's own weights" };
-    check("not-the-baseline", differs, detail)
+    check(HygieneCheck::NOT_THE_BASELINE, differs, detail)
 }
 
 fn forgotten(evidence: &Evidence<'_>) -> HygieneCheck {
@@ -62,7 +62,7 @@ fn forgotten(evidence: &Evidence<'_>) -> HygieneCheck {
         true => list(&planned),
         false => format!("model.json says {}; the plan says {}", list(&described), list(&planned)),
     };
-    check("forgets-the-plan", passed, detail)
+    check(HygieneCheck::FORGETS_THE_PLAN, passed, detail)
 }
 
 fn describe(target: &PlannedTarget) -> String {

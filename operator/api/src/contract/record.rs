@@ -138,6 +138,20 @@ pub struct HygieneCheck {
     pub detail: String,
 }
 
+impl HygieneCheck {
+    pub const ONLY_KNOWN_FILES: &str = "only-known-files";
+    pub const NOTHING_BUT_THE_ARCHITECTURE: &str = "nothing-but-the-architecture";
+    pub const NOT_THE_BASELINE: &str = "not-the-baseline";
+    pub const FORGETS_THE_PLAN: &str = "forgets-the-plan";
+    /// Each of these must be in a record, once.
+    pub const REQUIRED: [&str; 4] = [
+        Self::ONLY_KNOWN_FILES,
+        Self::NOTHING_BUT_THE_ARCHITECTURE,
+        Self::NOT_THE_BASELINE,
+        Self::FORGETS_THE_PLAN,
+    ];
+}
+
 /// Why some bytes are not the record of the plan at hand.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
