@@ -110,9 +110,14 @@ impl Answer<'_> {
         status.gates.clear();
     }
 
-    fn not_yet_accepted(&mut self, reason: Reason, message: String) {
+    /// It does not wait for a run either.
+    fn leave_queue(&mut self) {
         self.forget_run();
         self.conditions.remove(ConditionType::Scheduled);
+    }
+
+    fn not_yet_accepted(&mut self, reason: Reason, message: String) {
+        self.leave_queue();
         self.status.phase = Some(RequestPhase::Pending);
         self.conditions.unknown(ConditionType::Accepted, reason, message.clone());
         self.conditions.unknown(ConditionType::Ready, reason, message);
@@ -137,8 +142,7 @@ impl Answer<'_> {
     }
 
     fn deny(&mut self, reason: Reason, message: String) {
-        self.forget_run();
-        self.conditions.remove(ConditionType::Scheduled);
+        self.leave_queue();
         self.status.phase = Some(RequestPhase::Denied);
         self.conditions.no(ConditionType::Accepted, reason, message.clone());
         self.conditions.no(ConditionType::Ready, reason, message);
@@ -146,8 +150,7 @@ impl Answer<'_> {
 
     /// Nothing to do: what is served has forgotten all of it, if what is served is compliant.
     fn already_forgotten(&mut self, model: &DiffusionModelStatus) {
-        self.forget_run();
-        self.conditions.remove(ConditionType::Scheduled);
+        self.leave_queue();
         self.accept(&targets::ledger_targets(&model.ledger));
         if !ConditionType::Compliant.is_true(&model.conditions) {
             let message = "its targets are in the ledger; waiting for the model to be Compliant again";

@@ -62,6 +62,18 @@ pub(crate) struct Models {
 
 pub(crate) const REFERENCE: ReferenceSettings = ReferenceSettings { samples_per_label: 60, sampler_steps: 8 };
 
+pub(crate) fn judge_settings() -> JudgeSettings {
+    JudgeSettings {
+        samples_per_label: 50,
+        steps: 200,
+        batch: 32,
+        learning_rate: 1e-2,
+        hidden: 16,
+        features: 8,
+        ..Default::default()
+    }
+}
+
 /// Four one-pixel labels, learnt, judged and distilled in a second.
 pub(crate) fn models() -> Models {
     models_of(&tiny())
@@ -74,16 +86,7 @@ pub(crate) fn models_of(config: &ModelConfig) -> Models {
     let mut teaching = Teaching::new(config, images(), settings, 1, Device::Cpu).unwrap();
     run(&mut teaching, 600);
     let teacher = teaching.finish().unwrap();
-    let judge = JudgeSettings {
-        samples_per_label: 50,
-        steps: 200,
-        batch: 32,
-        learning_rate: 1e-2,
-        hidden: 16,
-        features: 8,
-        ..Default::default()
-    };
-    let judge = Judge::train(&teacher, &judge, REFERENCE.sampler_steps, 1, &never).unwrap();
+    let judge = Judge::train(&teacher, &judge_settings(), REFERENCE.sampler_steps, 1, &never).unwrap();
     let settings = DistilSettings { steps: 60, batch: 32, ..Default::default() };
     let mut distillation = Distillation::new(teacher.duplicate(), settings, 1).unwrap();
     run(&mut distillation, 60);

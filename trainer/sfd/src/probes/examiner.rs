@@ -2,7 +2,7 @@
 
 use crate::denoiser::Denoiser;
 use crate::error::Result;
-use crate::generator::generate;
+use crate::generator::{generate, to_image};
 use crate::judge::Judge;
 use crate::measure::Count;
 use crate::noise::{Noise, Stream};
@@ -75,7 +75,7 @@ impl Examiner<'_> {
 
     /// J and J_m of each image: two [B] of bool.
     pub(super) fn each(&self, images: &Tensor) -> (Tensor, Tensor) {
-        let images = images.detach().clamp(-1.0, 1.0);
+        let images = to_image(&images.detach());
         let judged = self.judge.look(&images).1.argmax(1, false).eq(self.label);
         let inside = judged.logical_and(&self.manifold.contains(&images));
         (judged, inside)
@@ -109,7 +109,7 @@ pub(super) fn labels(model: &Denoiser, label: i64, n: i64) -> Tensor {
     Tensor::full([n], label, (Kind::Int64, model.device()))
 }
 
-/// The teacher's samples of `label` numbered `first..first + n`, clamped to [-1, 1]: [n, pixels]. The frozen set that
+/// The teacher's samples of `label` numbered `first..first + n`, as images: [n, pixels]. The frozen set that
 /// manifolds are made of and the shots that attacks are given come from different ranges of one seed.
 pub fn teacher_samples(
     teacher: &Denoiser,
@@ -126,7 +126,7 @@ pub fn teacher_samples(
         teacher.config().image.pixels(),
         teacher.device(),
     );
-    heun(teacher, &latents, &labels(teacher, label, n), sampler_steps).clamp(-1.0, 1.0)
+    heun(teacher, &latents, &labels(teacher, label, n), sampler_steps)
 }
 
 /// A judge for attacks to optimise against, so that the one that counts never is: it has another seed, other widths,

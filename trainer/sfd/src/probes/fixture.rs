@@ -8,8 +8,7 @@ use crate::noise::{Noise, Stream};
 use crate::probes::conditions::Table;
 use crate::probes::{Examiner, Manifold, teacher_samples};
 use crate::settings::JudgeSettings;
-use crate::testing::{images, run, tiny};
-use crate::{DistilSettings, Distillation, TeachSettings, Teaching};
+use crate::testing::{Models, judge_settings, models, tiny};
 use tch::{Device, Kind, Tensor, no_grad};
 
 pub(super) struct World {
@@ -26,32 +25,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        let settings = TeachSettings {
-            steps: 600,
-            batch: 32,
-            learning_rate: 1e-2,
-            ema_decay: 0.95,
-            ..Default::default()
-        };
-        let mut teaching = Teaching::new(&tiny(), images(), settings, 1, Device::Cpu).unwrap();
-        run(&mut teaching, 600);
-        let teacher = teaching.finish().unwrap();
-        let judge_settings = JudgeSettings {
-            samples_per_label: 50,
-            steps: 200,
-            batch: 32,
-            learning_rate: 1e-2,
-            hidden: 16,
-            features: 8,
-            ..Default::default()
-        };
-        let judge = Judge::train(&teacher, &judge_settings, 8, 1, &|| false).unwrap();
-        let settings = DistilSettings { steps: 60, batch: 32, ..Default::default() };
-        let mut distillation = Distillation::new(teacher.duplicate(), settings, 1).unwrap();
-        run(&mut distillation, 60);
-        let baseline = distillation.finish().unwrap().generator;
+        let Models { teacher, judge, baseline, .. } = models();
         let (label, other) = (2, 0);
         let manifold = Manifold::new(&teacher_samples(&teacher, label, 0, 100, 8, 1)).unwrap();
+        let (baseline, judge_settings) = (baseline.generator, judge_settings());
         Self { teacher, baseline, judge, judge_settings, manifold, label, other }
     }
 
