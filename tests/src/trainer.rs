@@ -230,6 +230,7 @@ pub fn honest(plan: &Plan, digest: &Digest) -> RecordBody {
             candidate: product(digest),
             targets: task.targets.clone(),
             steps: task.steps.unwrap_or(500),
+            curves: None,
         }),
         Work::Evaluate(task) => RecordBody::Evaluate(measured(task)),
     }
@@ -250,6 +251,7 @@ fn prepared(teacher: Digest) -> PrepareRecord {
         confusion: confusion.collect(),
         labels,
         quality: Quality { candidate: 0.6, baseline: 0.6, floor: 0.25, n: 3600 },
+        curves: None,
     }
 }
 

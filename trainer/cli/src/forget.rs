@@ -50,7 +50,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &ForgetTask) -> Result<ForgetRecord> 
     let candidate = forgetting.finish()?.to_bytes();
     let description = Model::new(config, forgotten.clone()).to_bytes()?;
     let candidate = job.artifacts.put_bundle(BundleKind::Generator, candidate, description)?;
-    Ok(ForgetRecord { candidate, targets: forgotten, steps })
+    Ok(ForgetRecord { candidate, targets: forgotten, steps, curves: None })
 }
 
 /// The level's settings, with what the plan says otherwise.

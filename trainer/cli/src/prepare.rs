@@ -53,6 +53,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &PrepareTask) -> Result<PrepareRecord
         baseline_accuracy: measured.accuracy,
         confusion: measured.confusion,
         quality: measured.quality,
+        curves: None,
     })
 }
 

@@ -67,6 +67,7 @@ fn generated() -> BTreeMap<PathBuf, String> {
         ("record", schema_for!(contract::Record)),
         ("manifest", schema_for!(contract::Manifest)),
         ("progress", schema_for!(contract::Progress)),
+        ("metrics", schema_for!(contract::Metrics)),
     ] {
         let json = serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n";
         files.insert(Path::new("docs/contract").join(format!("{name}.schema.json")), json);

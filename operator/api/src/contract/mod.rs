@@ -10,6 +10,7 @@
 pub mod bundle;
 pub mod digest;
 pub mod exit;
+pub mod metrics;
 pub mod outcome;
 pub mod plan;
 pub mod probes;
@@ -18,6 +19,7 @@ pub mod record;
 
 pub use bundle::{BundleKind, FileEntry, Manifest};
 pub use digest::{Digest, DigestError};
+pub use metrics::Metrics;
 pub use outcome::{Failure, Outcome, OutcomeError, Status};
 pub use plan::{
     BaseArtifact, Device, EvaluateTask, ForgetTask, Override, Plan, PlanError, PlannedTarget, PrepareTask,

@@ -56,6 +56,9 @@ pub struct PrepareRecord {
     /// `confusion[i][j]`: mean probability that the judge gives to label j for baseline samples of label i.
     pub confusion: Vec<Vec<f64>>,
     pub quality: Quality,
+    /// A blob in the store: how the distillation went, as lines of [`super::Metrics`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curves: Option<Digest>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -65,6 +68,9 @@ pub struct ForgetRecord {
     /// The plan's targets with the overrides that were used.
     pub targets: Vec<PlannedTarget>,
     pub steps: u32,
+    /// A blob in the store: how the training went, as lines of [`super::Metrics`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curves: Option<Digest>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

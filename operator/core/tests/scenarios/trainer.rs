@@ -86,13 +86,14 @@ fn prepared(task: &PrepareTask) -> PrepareRecord {
         baseline_accuracy: vec![Count { hits: 99, n: 100 }; count],
         confusion: (0..count).map(|i| (0..count).map(|j| near(i, j)).collect()).collect(),
         quality: Quality { candidate: 0.7, baseline: 0.7, floor: 0.25, n: 3600 },
+        curves: None,
     }
 }
 
 /// The candidate is a function of the plan.
 fn forgotten(seed: u64, task: &ForgetTask) -> ForgetRecord {
     let candidate = digest(&format!("candidate {seed} {:?}", task.targets));
-    ForgetRecord { candidate, targets: task.targets.clone(), steps: 500 }
+    ForgetRecord { candidate, targets: task.targets.clone(), steps: 500, curves: None }
 }
 
 /// `hits` samples of the override: all of one label, or `Random`, spread evenly.
