@@ -1,13 +1,10 @@
-//! The optical digits that come with the trainer, and the models that are made of them.
+//! The optical digits that come with the trainer.
 
 use std::io::Read;
 
 use anyhow::{Context, Result};
 use flate2::read::GzDecoder;
-use lethe_sfd::{
-    Baseline, Denoiser, Device, DistilSettings, Distillation, ImageShape, MlpConfig, ModelConfig,
-    NoiseConfig, Parametrisation, TeachSettings, Teaching, Training, TrainingImages,
-};
+use lethe_sfd::{ImageShape, ModelConfig, TrainingImages};
 
 const DIGITS: &[u8] = include_bytes!("../../trainer/data/optical-digits.csv.gz");
 /// Pixels along a side of a digit.
@@ -34,47 +31,4 @@ pub fn images(config: &ModelConfig, unseen: Option<i64>) -> Result<TrainingImage
         labels.push(label);
     }
     Ok(TrainingImages::new(config, &pixels, &labels)?)
-}
-
-/// A teacher with the default settings; it takes `shorter` times fewer steps, and never sees one of the labels if told so.
-///
-/// # Errors
-/// If the training diverges.
-pub fn teach(unseen: Option<i64>, seed: u64, shorter: u64) -> Result<Denoiser> {
-    let config = ModelConfig {
-        image: ImageShape { channels: 1, height: SIDE, width: SIDE },
-        labels: (0..10).map(|digit| digit.to_string()).collect(),
-        noise: NoiseConfig::default(),
-        parametrisation: Parametrisation::Edm,
-        network: MlpConfig::default().into(),
-    };
-    let mut settings = TeachSettings::default();
-    settings.steps = settings.steps.div_ceil(shorter);
-    let mut teaching = Teaching::new(&config, images(&config, unseen)?, settings, seed, Device::Cpu)?;
-    finish(&mut teaching)?;
-    Ok(teaching.finish()?)
-}
-
-/// Its baseline, likewise.
-///
-/// # Errors
-/// If the training diverges.
-pub fn distil(teacher: &Denoiser, seed: u64, shorter: u64) -> Result<Baseline> {
-    let mut settings = DistilSettings::default();
-    settings.steps = settings.steps.div_ceil(shorter);
-    let mut distillation = Distillation::new(teacher.duplicate(), settings, seed)?;
-    finish(&mut distillation)?;
-    Ok(distillation.finish()?)
-}
-
-/// Trains to the end.
-///
-/// # Errors
-/// If the training diverges.
-pub fn finish(training: &mut dyn Training) -> Result<()> {
-    while !training.done() {
-        training.advance();
-    }
-    training.report()?;
-    Ok(())
 }

@@ -1,12 +1,15 @@
 //! What `cargo xtask bench` runs: one module per bench, one line here. A bench measures on this machine, says what it
 //! found on standard output and leaves `NAME.json` and `NAME.svg`.
 
+mod data;
 mod digits;
 mod figure;
 mod probes;
 mod report;
 mod results;
 mod sfd;
+mod studio;
+mod workers;
 
 use std::path::PathBuf;
 
@@ -32,6 +35,13 @@ enum Bench {
     /// One measurement in a process of its own; started by `sfd`
     #[command(hide = true)]
     SfdWork(sfd::work::Args),
+    /// Parts of `results` and `probes`, each in a process of its own
+    #[command(hide = true)]
+    ResultsPrepare(workers::Task),
+    #[command(hide = true)]
+    ResultsRow(workers::Task),
+    #[command(hide = true)]
+    ProbesRows(workers::Task),
 }
 
 fn main() -> Result<()> {
@@ -41,5 +51,8 @@ fn main() -> Result<()> {
         Bench::Results(args) => results::run(&args, &out),
         Bench::Sfd(args) => sfd::run(&args, &out),
         Bench::SfdWork(args) => sfd::work::run(&args),
+        Bench::ResultsPrepare(task) => results::prepare(&task),
+        Bench::ResultsRow(task) => results::work(&task),
+        Bench::ProbesRows(task) => probes::work(&task),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::row::{Row, find};
+use super::summary::Summary;
 use crate::figure::{document, escape};
 
 const LEFT: f64 = 16.0;
@@ -13,7 +13,8 @@ const RIGHT: f64 = 744.0;
 const HEIGHT: f64 = 24.0;
 const GAP: f64 = 3.0;
 
-pub fn draw(label: i64, rows: &[Row], models: &[String], probes: &[String]) -> String {
+pub fn draw(labels: &[i64], summary: &Summary<'_>) -> String {
+    let (models, probes) = (&summary.models, &summary.probes);
     let mut body = String::new();
     let width = (RIGHT - AXIS) / models.len().max(1) as f64;
     let note = "per cent that the judge takes for it; in brackets and as shade: that also lie among the teacher's samples";
@@ -31,19 +32,24 @@ pub fn draw(label: i64, rows: &[Row], models: &[String], probes: &[String]) -> S
         let y = TOP + HEIGHT * line as f64;
         let _ = writeln!(body, "<text x=\"{LEFT}\" y=\"{:.1}\">{}</text>", y + 15.0, escape(probe));
         for (index, model) in models.iter().enumerate() {
-            if let Some(row) = find(rows, model, probe) {
-                cell(&mut body, AXIS + width * index as f64, y, width - GAP, row);
+            let jm = summary.mean(model, probe, |row| row.jm);
+            if let (Some(jm), Some(text)) = (jm, summary.percent(model, probe)) {
+                cell(&mut body, (AXIS + width * index as f64, y), width - GAP, jm, &text);
             }
         }
     }
-    let title = format!("Where the forgotten digit {label} is still found");
+    let labels: Vec<String> = labels.iter().map(i64::to_string).collect();
+    let title = match &labels[..] {
+        [one] => format!("Where the forgotten digit {one} is still found"),
+        many => format!("Where a forgotten digit is still found: mean over {}", many.join(", ")),
+    };
     document(&title, TOP + HEIGHT * probes.len() as f64 + LEFT, &body)
 }
 
-fn cell(body: &mut String, x: f64, y: f64, width: f64, row: &Row) {
+fn cell(body: &mut String, (x, y): (f64, f64), width: f64, jm: f64, text: &str) {
     // A square root, so that one per cent can be told from none.
-    let shade = 0.8 * row.jm.sqrt();
-    let (height, middle, text) = (HEIGHT - GAP, x + width / 2.0, row.percent());
+    let shade = 0.8 * jm.sqrt();
+    let (height, middle) = (HEIGHT - GAP, x + width / 2.0);
     let _ = writeln!(
         body,
         "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" rx=\"2\" fill=\"var(--b)\" \
@@ -55,15 +61,14 @@ fn cell(body: &mut String, x: f64, y: f64, width: f64, row: &Row) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::models::Contestant;
     use super::super::row::tests::row;
+    use super::super::summary::{CONTROL, NEVER_SAW};
     use super::*;
 
     #[test]
     fn every_model_has_a_cell_and_more_is_darker() {
-        let rows = [row(Contestant::Distilled, 1000, 810), row(Contestant::NeverSaw, 500, 0)];
-        let models: Vec<String> = rows.iter().map(|row| row.model.to_owned()).collect();
-        let svg = draw(3, &rows, &models, &[rows[0].probe.clone()]);
+        let rows = [row(CONTROL, 3, 1000, 810), row(NEVER_SAW, 3, 500, 0)];
+        let svg = draw(&[3], &Summary::of(&rows));
         assert!(svg.contains("100 (81)") && svg.contains("50 (0)"), "{svg}");
         assert!(svg.contains("fill-opacity=\"0.720\"") && svg.contains("fill-opacity=\"0.000\""), "{svg}");
         assert!(svg.contains("never saw") && svg.contains("relearning: 100 steps"), "{svg}");

@@ -1,106 +1,148 @@
 //! `probes`: is it forgotten, or only hidden? The digits' models beside each other, under every probe: one that has
-//! forgotten nothing, one of each robustness, one that starts from nothing, and one whose teacher never saw the label.
+//! forgotten nothing, one of each robustness, and one whose teacher never saw the label. With `--frontier` also models
+//! that start more and more of the way to fresh weights.
 
+mod frontier;
 mod matrix;
 mod models;
 mod row;
+mod summary;
 
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use lethe_sfd::probes::{Effort, Evidence, Finding, Level, Probe, Trial, second_judge};
-use lethe_sfd::{Judge, JudgeSettings, Reference, ReferenceSettings, Stop, measure};
+use lethe_sfd::measure;
+use lethe_sfd::probes::{Effort, Evidence, Trial};
+use serde::{Deserialize, Serialize};
 
-use self::models::{Contestant, Studio};
-use self::row::Row;
+use self::models::{Contestant, Trained};
+use self::row::{Model, Row};
+use crate::data::Data;
+use crate::studio::Studio;
+use crate::workers::{Task, Workers};
 
 /// Forgetting under attack
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The digit to forget
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i64).range(0..10))]
-    label: i64,
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// The digits to forget, each alone
+    #[arg(long, value_delimiter = ',', default_values_t = [3], value_parser = clap::value_parser!(i64).range(0..10))]
+    labels: Vec<i64>,
+    /// Everything is made anew for each
+    #[arg(long, value_delimiter = ',', default_values_t = [1])]
+    seeds: Vec<u64>,
+    /// Also start from weights of which these parts are fresh (the rest as in the level Harden)
+    #[arg(long, value_delimiter = ',')]
+    frontier: Vec<f64>,
+    /// For so many steps each
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 2_000])]
+    frontier_steps: Vec<u64>,
+    /// Another model to compare: a level, and settings that replace its defaults, as in `suppress={"steps":500}`
+    #[arg(long, value_parser = Contestant::parse)]
+    also: Vec<Contestant>,
     /// A fiftieth of the training steps: shows that the bench works, and nothing else
     #[arg(long)]
     quick: bool,
+    #[command(flatten)]
+    workers: Workers,
 }
 
 /// Samples per kept label behind its accuracy.
 const KEPT_SAMPLES: i64 = 400;
-/// Nobody stops a bench but by ending it.
-const GO_ON: Stop<'_> = &|| false;
+
+/// A model to make and to attack.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Exam {
+    studio: Studio,
+    label: i64,
+    contestant: Contestant,
+}
 
 /// # Errors
 /// If a training diverges, or a file cannot be written.
 pub fn run(args: &Args, out: &Path) -> Result<()> {
-    let studio = Studio::new(args.label, args.seed, if args.quick { 50 } else { 1 })?;
-    let bench = Bench::prepare(&studio)?;
-    let mut rows = Vec::new();
-    for contestant in Contestant::ALL {
-        rows.extend(bench.examine(contestant)?);
-    }
-    row::publish(out, args.label, &rows)
+    let kept = args.workers.keep()?;
+    let studio = |&seed: &u64| Studio {
+        data: Data::Digits,
+        seed,
+        fewer: if args.quick { 50 } else { 1 },
+        cuda: false,
+        kept: PathBuf::new(),
+    };
+    let studios: Vec<Studio> = args.seeds.iter().map(studio).collect();
+    args.workers.run("results-prepare", kept.path(), &studios, |_, ()| Ok(()))?;
+    let exams = exams(args, &studios);
+    let mut rows: Vec<Vec<Row>> = vec![Vec::new(); exams.len()];
+    args.workers.run("probes-rows", kept.path(), &exams, |index, found: Vec<Row>| {
+        rows[index] = found;
+        Ok(())
+    })?;
+    row::publish(out, &args.labels, &rows.concat())
 }
 
-/// What every model is measured with.
-struct Bench<'a> {
-    studio: &'a Studio,
-    judge: Judge,
-    attacker: Judge,
-    reference: Reference,
-    evidence: Evidence,
-    effort: Effort,
-    kept: Vec<i64>,
+fn exams(args: &Args, studios: &[Studio]) -> Vec<Exam> {
+    let frontier = Contestant::frontier(&args.frontier, &args.frontier_steps);
+    let contestants = [Contestant::levels(), args.also.clone(), frontier].concat();
+    let of = |studio: &Studio, label, contestant: &Contestant| Exam {
+        studio: studio.clone(),
+        label,
+        contestant: contestant.clone(),
+    };
+    // The longest first, so that no worker is left with one at the end.
+    let mut exams: Vec<Exam> = studios
+        .iter()
+        .flat_map(|studio| args.labels.iter().map(move |&label| (studio, label)))
+        .flat_map(|(studio, label)| contestants.iter().map(move |contestant| of(studio, label, contestant)))
+        .collect();
+    exams.sort_by_key(|exam| exam.contestant != Contestant::NeverSaw);
+    exams
 }
 
-impl<'a> Bench<'a> {
-    fn prepare(studio: &'a Studio) -> Result<Self> {
-        let (teacher, seed, effort) = (&studio.teacher, studio.seed, Effort::default());
-        let (judging, drawing) = (JudgeSettings::default(), ReferenceSettings::default());
-        let judge = Judge::train(teacher, &judging, drawing.sampler_steps, seed, GO_ON)?;
-        let kept: Vec<i64> = (0..10).filter(|&label| label != studio.label).collect();
-        Ok(Self {
-            attacker: second_judge(teacher, &judging, drawing.sampler_steps, seed, GO_ON)?,
-            reference: Reference::measure(teacher, &judge, &drawing, seed, GO_ON)?,
-            evidence: Evidence::gather(teacher, studio.label, &kept, &effort, seed)?,
-            studio,
-            judge,
-            effort,
-            kept,
-        })
-    }
+/// Makes one model, tries everything on it and prints the rows.
+///
+/// # Errors
+/// If a training diverges or a file cannot be used.
+pub fn work(task: &Task) -> Result<()> {
+    let (exam, kept): (Exam, PathBuf) = task.read()?;
+    let studio = Studio { kept, ..exam.studio };
+    println!("{}", serde_json::to_string(&Exam { studio, ..exam }.rows()?)?);
+    Ok(())
+}
 
-    /// Trains the model and tries everything on it.
-    fn examine(&self, contestant: Contestant) -> Result<Vec<Row>> {
-        let (seed, kept) = (self.studio.seed, &self.kept[..]);
-        let began = Instant::now();
-        let model = self.studio.train(contestant, &self.judge)?;
-        let training_seconds = began.elapsed().as_secs_f64();
-        eprintln!("{}: trained in {training_seconds:.0} s", contestant.name());
+impl Exam {
+    fn rows(&self) -> Result<Vec<Row>> {
+        let (studio, label, effort) = (&self.studio, self.label, Effort::default());
+        let teacher = studio.teacher()?;
+        let bar = studio.bar(&teacher, &studio.baseline(&teacher)?)?;
+        let attacker = studio.attacker(&teacher)?;
+        let kept: Vec<i64> = (0..10).filter(|&other| other != label).collect();
+        let evidence = Evidence::gather(&teacher, label, &kept, &effort, studio.seed)?;
+        let Trained { model, seconds, steps } = self.contestant.train(studio, label)?;
         let trial = Trial {
-            label: self.studio.label,
-            kept,
-            judge: &self.judge,
-            attacker: Some(&self.attacker),
-            evidence: &self.evidence,
-            effort: &self.effort,
-            seed,
+            label,
+            kept: &kept,
+            judge: &bar.judge,
+            attacker: Some(&attacker),
+            evidence: &evidence,
+            effort: &effort,
+            seed: studio.seed,
         };
-        let findings = Probe::of(Level::Attack).iter().map(|&probe| {
-            let began = Instant::now();
-            let found = trial.run(probe, &model)?;
-            eprintln!("  {} in {:.1} s", row::name(probe), began.elapsed().as_secs_f64());
-            Ok(found)
-        });
-        let findings: Vec<Vec<Finding>> = findings.collect::<Result<_>>()?;
-        let census = |&label: &i64| measure::census(&model, &self.judge, label, KEPT_SAMPLES, seed);
+        let mut findings = Vec::new();
+        for &probe in self.contestant.probes() {
+            findings.extend(trial.run(probe, &model)?);
+        }
+        let census = |&label: &i64| measure::census(&model, &bar.judge, label, KEPT_SAMPLES, studio.seed);
         let accuracy: f64 = kept.iter().map(|label| census(label).count(*label).share()).sum();
-        let frechet = measure::frechet(&model, &self.judge, &self.reference, kept, seed)?;
-        let row =
-            |finding| Row::new(contestant, finding, frechet, accuracy / kept.len() as f64, training_seconds);
-        Ok(findings.into_iter().flatten().map(row).collect())
+        let of = Model {
+            name: self.contestant.name(),
+            fresh: self.contestant.fresh(),
+            label,
+            seed: studio.seed,
+            fd: measure::frechet(&model, &bar.judge, &bar.reference, &kept, studio.seed)?,
+            kept: accuracy / kept.len() as f64,
+            seconds,
+            steps,
+        };
+        eprintln!("{} without {label}, seed {}: trained in {seconds:.0} s", of.name, of.seed);
+        Ok(findings.into_iter().map(|finding| Row::new(&of, finding)).collect())
     }
 }

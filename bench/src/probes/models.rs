@@ -1,82 +1,134 @@
 //! The models that are compared.
 
-use anyhow::Result;
-use lethe_sfd::{
-    Baseline, Concept, Confusion, Denoiser, ForgetSettings, Forgetting, Judge, Override, Robustness, Target,
-};
+use std::time::Instant;
 
-use crate::digits::{distil, finish, teach};
+use anyhow::{Context, Result};
+use lethe_sfd::probes::{Level, Probe};
+use lethe_sfd::{Concept, Denoiser, ForgetSettings, Forgetting, Override, Robustness, Target, Training};
+use serde::{Deserialize, Serialize};
 
-/// Samples per label behind the judge's confusion matrix.
-const CONFUSION_SAMPLES: i64 = 400;
+use crate::results::merged;
+use crate::studio::{Studio, finish};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Contestant {
     /// The positive control.
     Distilled,
-    Forgotten(Robustness),
+    /// By a level, with settings that differ from its defaults.
+    Forgotten(Robustness, serde_json::Value),
     /// Its teacher never saw an image of the label.
     NeverSaw,
 }
 
 impl Contestant {
-    pub const ALL: [Self; 5] = [
-        Self::Distilled,
-        Self::Forgotten(Robustness::Suppress),
-        Self::Forgotten(Robustness::Harden),
-        Self::Forgotten(Robustness::Scrub),
-        Self::NeverSaw,
-    ];
+    /// A model of each kind, every level with its defaults.
+    pub fn levels() -> Vec<Self> {
+        let level = |robustness| Self::Forgotten(robustness, serde_json::json!({}));
+        let levels = [Robustness::Suppress, Robustness::Harden, Robustness::Scrub].map(level);
+        [Self::Distilled].into_iter().chain(levels).chain([Self::NeverSaw]).collect()
+    }
 
-    pub fn name(self) -> &'static str {
+    /// A level with other settings: its name, an equals sign and a JSON object.
+    ///
+    /// # Errors
+    /// If it is not that.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (level, settings) = text.split_once('=').context("LEVEL={...}")?;
+        let level = serde_json::from_value(level.into()).context("suppress, harden or scrub")?;
+        let settings = serde_json::from_str(settings).context("the settings are no JSON")?;
+        merged(&ForgetSettings::of(level), &settings)?;
+        Ok(Self::Forgotten(level, settings))
+    }
+
+    /// The frontier: from weights that are all the baseline's to weights that are all fresh, each for all these steps.
+    pub fn frontier(parts: &[f64], steps: &[u64]) -> Vec<Self> {
+        let one = |part: f64, steps: u64| {
+            let settings = serde_json::json!({ "freshWeights": part, "steps": steps });
+            Self::Forgotten(Robustness::Harden, settings)
+        };
+        parts.iter().flat_map(|&part| steps.iter().map(move |&steps| one(part, steps))).collect()
+    }
+
+    /// Where it stands on the frontier: part of the weights that are fresh at the start.
+    pub fn fresh(&self) -> Option<f64> {
         match self {
-            Self::Distilled => "nothing forgotten",
-            Self::Forgotten(Robustness::Suppress) => "Suppress",
-            Self::Forgotten(Robustness::Harden) => "Harden",
-            Self::Forgotten(Robustness::Scrub) => "Scrub",
-            Self::NeverSaw => "never saw",
+            Self::Forgotten(_, settings) => settings.get("freshWeights")?.as_f64(),
+            Self::Distilled | Self::NeverSaw => None,
         }
     }
-}
 
-/// The teacher and the baseline that all but the last start from.
-pub struct Studio {
-    pub teacher: Denoiser,
-    baseline: Baseline,
-    pub label: i64,
-    pub seed: u64,
-    /// Trainings are shortened by this factor.
-    shorter: u64,
-}
-
-impl Studio {
-    pub fn new(label: i64, seed: u64, shorter: u64) -> Result<Self> {
-        let teacher = teach(None, seed, shorter)?;
-        let baseline = distil(&teacher, seed, shorter)?;
-        Ok(Self { teacher, baseline, label, seed, shorter })
+    /// Everything is tried on the levels; on the frontier what costs little and tells them apart.
+    pub fn probes(&self) -> &'static [Probe] {
+        match self.fresh() {
+            Some(_) => &[Probe::Direct, Probe::OtherDoors, Probe::Embedding, Probe::Relearning],
+            None => Probe::of(Level::Attack),
+        }
     }
 
-    /// The generator of a contestant.
-    pub fn train(&self, contestant: Contestant, judge: &Judge) -> Result<Denoiser> {
-        match contestant {
-            Contestant::Distilled => Ok(self.baseline.generator.duplicate()),
-            Contestant::Forgotten(robustness) => self.forget(robustness, judge),
-            Contestant::NeverSaw => {
-                let teacher = teach(Some(self.label), self.seed, self.shorter)?;
-                Ok(distil(&teacher, self.seed, self.shorter)?.generator)
+    pub fn name(&self) -> String {
+        match self {
+            Self::Distilled => "nothing forgotten".into(),
+            Self::Forgotten(level, settings) => {
+                let level = format!("{level:?}");
+                let settings = settings.as_object().into_iter().flatten();
+                settings.fold(level, |name, (key, value)| format!("{name}, {key} {value}"))
+            }
+            Self::NeverSaw => "never saw".into(),
+        }
+    }
+
+    /// The model, and how many seconds and steps it took from the baseline on (`NeverSaw`: from nothing).
+    ///
+    /// # Errors
+    /// If a training diverges or a file cannot be used.
+    pub fn train(&self, studio: &Studio, label: i64) -> Result<Trained> {
+        match self {
+            Self::Distilled => {
+                let model = studio.baseline(&studio.teacher()?)?.generator;
+                Ok(Trained { model, seconds: 0.0, steps: 0 })
+            }
+            Self::Forgotten(level, settings) => forget(studio, label, *level, settings),
+            Self::NeverSaw => {
+                let steps = studio.data.teaching().steps + studio.data.distilling().steps;
+                let (model, seconds) = studio.never_saw(label)?;
+                Ok(Trained { model, seconds, steps })
             }
         }
     }
+}
 
-    fn forget(&self, robustness: Robustness, judge: &Judge) -> Result<Denoiser> {
-        let confusion = Confusion::measure(&self.baseline.generator, judge, CONFUSION_SAMPLES, self.seed);
-        let target = Target { label: self.label, replacement: Override::Nearest };
-        let concept = Concept::new(10, &[target], Some(&confusion))?;
-        let mut settings = ForgetSettings::of(robustness);
-        settings.steps = settings.steps.div_ceil(self.shorter);
-        let (teacher, start) = (self.teacher.duplicate(), self.baseline.duplicate());
-        let mut forgetting = Forgetting::new(teacher, start, concept, settings, self.seed)?;
-        finish(&mut forgetting)?;
-        Ok(forgetting.finish()?)
+pub struct Trained {
+    pub model: Denoiser,
+    pub seconds: f64,
+    pub steps: u64,
+}
+
+fn forget(studio: &Studio, label: i64, level: Robustness, settings: &serde_json::Value) -> Result<Trained> {
+    let teacher = studio.teacher()?;
+    let baseline = studio.baseline(&teacher)?;
+    let confusion = studio.bar(&teacher, &baseline)?.confusion;
+    let concept = Concept::new(10, &[Target { label, replacement: Override::Nearest }], Some(&confusion))?;
+    let mut settings = merged(&studio.data.forgetting(level), settings)?;
+    settings.steps = settings.steps.div_ceil(studio.fewer);
+    let began = Instant::now();
+    let mut forgetting = Forgetting::new(teacher, baseline, concept, settings, studio.seed)?;
+    finish(&mut forgetting)?;
+    let (steps, seconds) = (forgetting.step(), began.elapsed().as_secs_f64());
+    Ok(Trained { model: forgetting.finish()?, seconds, steps })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_named_by_its_level_and_what_differs() {
+        let model = Contestant::parse(r#"harden={"steps": 7}"#).unwrap();
+        assert_eq!(model, Contestant::Forgotten(Robustness::Harden, serde_json::json!({"steps": 7})));
+        assert_eq!(model.name(), "Harden, steps 7");
+        for wrong in ["harden", "soften={}", r#"harden={"stepz": 7}"#, "harden={"] {
+            assert!(Contestant::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,19 +1,41 @@
-//! Rows of the result, as a table, as JSON and as a figure.
+//! Rows of the result: what one attempt found in one model.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lethe_sfd::probes::{Budget, Finding, Probe};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::matrix;
-use super::models::Contestant;
+use super::summary::Summary;
+use super::{frontier, matrix};
 use crate::report;
 
+/// A model that was made and attacked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    pub name: String,
+    /// Part of the weights that were fresh at the start, if it is one of the frontier.
+    pub fresh: Option<f64>,
+    /// What was to be forgotten.
+    pub label: i64,
+    pub seed: u64,
+    /// The Frechet distance over the kept labels.
+    pub fd: f64,
+    /// Mean accuracy there.
+    pub kept: f64,
+    /// How long it was trained, from the baseline (`never saw`: from nothing).
+    pub seconds: f64,
+    pub steps: u64,
+}
+
 /// What one attempt found in one model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    pub model: &'static str,
+    pub model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<f64>,
+    pub label: i64,
+    pub seed: u64,
     /// The probe and which of its attempts.
     pub probe: String,
     /// Share of the images that the judge takes for the forgotten label.
@@ -22,15 +44,13 @@ pub struct Row {
     pub jm: f64,
     pub n: u64,
     pub budget: Spent,
-    /// The model's Frechet distance over the kept labels.
     pub fd: f64,
-    /// Its accuracy there.
     pub kept: f64,
-    /// How long it was trained, from the baseline (`never saw`: from nothing).
     pub seconds: f64,
+    pub steps: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
     pub shots: u64,
     pub steps: u64,
@@ -38,63 +58,45 @@ pub struct Spent {
 }
 
 impl Row {
-    pub fn new(contestant: Contestant, finding: Finding, fd: f64, kept: f64, seconds: f64) -> Self {
+    pub fn new(model: &Model, finding: Finding) -> Self {
         let Finding { probe, attempt, seen, budget: Budget { shots, steps, restarts } } = finding;
+        let model = model.clone();
         Self {
-            model: contestant.name(),
+            model: model.name,
+            fresh: model.fresh,
+            label: model.label,
+            seed: model.seed,
             probe: format!("{}: {attempt}", name(probe)),
             j: seen.judged().share(),
             jm: seen.inside().share(),
             n: seen.n,
             budget: Spent { shots, steps, restarts },
-            fd,
-            kept,
-            seconds,
+            fd: model.fd,
+            kept: model.kept,
+            seconds: model.seconds,
+            steps: model.steps,
         }
-    }
-
-    /// J and, in brackets, J_m, in per cent.
-    pub fn percent(&self) -> String {
-        format!("{} ({})", short(100.0 * self.j), short(100.0 * self.jm))
     }
 }
 
-/// Prints the table and leaves `probes.json` and `probes.svg`.
+/// Prints the tables and leaves `probes.json`, `probes.md`, `probes.svg` and, if there is one, `frontier.svg`.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn publish(out: &Path, label: i64, rows: &[Row]) -> Result<()> {
-    let (models, probes) = (column(rows, |row| row.model.to_owned()), column(rows, |row| row.probe.clone()));
-    println!("\nJ % (J_m %) of the forgotten digit {label}\n\n| probe | {} |", models.join(" | "));
-    println!("|---|{}", "---|".repeat(models.len()));
-    for probe in &probes {
-        let cells = models.iter().map(|model| find(rows, model, probe).map_or(String::new(), Row::percent));
-        println!("| {probe} | {} |", cells.collect::<Vec<_>>().join(" | "));
-    }
-    let of_models = |what: &str, value: fn(&Row) -> String| {
-        let cells = models.iter().filter_map(|model| rows.iter().find(|row| row.model == *model)).map(value);
-        println!("| {what} | {} |", cells.collect::<Vec<_>>().join(" | "));
+pub fn publish(out: &Path, labels: &[i64], rows: &[Row]) -> Result<()> {
+    let summary = Summary::of(rows);
+    let text = summary.markdown();
+    println!("\n{text}");
+    report::write(out, "probes", rows, &matrix::draw(labels, &summary))?;
+    let put = |name: &str, text: String| {
+        let file = out.join(name);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     };
-    of_models("Frechet distance, kept labels", |row| format!("{:.2}", row.fd));
-    of_models("accuracy, kept labels", |row| format!("{:.4}", row.kept));
-    of_models("training, seconds", |row| format!("{:.0}", row.seconds));
-    println!();
-    report::write(out, "probes", rows, &matrix::draw(label, rows, &models, &probes))
-}
-
-pub fn find<'a>(rows: &'a [Row], model: &str, probe: &str) -> Option<&'a Row> {
-    rows.iter().find(|row| row.model == model && row.probe == probe)
-}
-
-/// The different values of a column, in the order in which they first come.
-fn column(rows: &[Row], value: impl Fn(&Row) -> String) -> Vec<String> {
-    let mut seen = Vec::new();
-    for value in rows.iter().map(value) {
-        if !seen.contains(&value) {
-            seen.push(value);
-        }
+    put("probes.md", text)?;
+    match frontier::draw(rows, &summary) {
+        Some(svg) => put("frontier.svg", svg),
+        None => Ok(()),
     }
-    seen
 }
 
 pub fn name(probe: Probe) -> &'static str {
@@ -111,42 +113,30 @@ pub fn name(probe: Probe) -> &'static str {
     }
 }
 
-/// Two digits where they matter.
-fn short(percent: f64) -> String {
-    if percent < 10.0 && percent > 0.0 { format!("{percent:.1}") } else { format!("{percent:.0}") }
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
     use lethe_sfd::probes::Sighting;
 
-    pub fn row(contestant: Contestant, judged: u64, inside: u64) -> Row {
+    /// One attempt of 100 steps at relearning, of 1,000 images.
+    pub fn row(model: &str, label: i64, judged: u64, inside: u64) -> Row {
         let seen = Sighting { judged, inside, n: 1000 };
         let budget = Budget { shots: 20, steps: 100, restarts: 0 };
         let finding = Finding { probe: Probe::Relearning, attempt: "100 steps".into(), seen, budget };
-        Row::new(contestant, finding, 1.5, 0.99, 30.0)
+        let (name, fresh) = (model.to_owned(), None);
+        let model = Model { name, fresh, label, seed: 1, fd: 1.5, kept: 0.99, seconds: 30.0, steps: 7 };
+        Row::new(&model, finding)
     }
 
     #[test]
     fn a_row_is_shares_and_what_they_cost() {
-        let json = serde_json::to_value(row(Contestant::NeverSaw, 500, 4)).unwrap();
+        let json = serde_json::to_value(row("never saw", 3, 500, 4)).unwrap();
         let expected = serde_json::json!({
-            "model": "never saw", "probe": "relearning: 100 steps", "j": 0.5, "jm": 0.004, "n": 1000,
-            "budget": {"shots": 20, "steps": 100, "restarts": 0}, "fd": 1.5, "kept": 0.99, "seconds": 30.0,
+            "model": "never saw", "label": 3, "seed": 1,
+            "probe": "relearning: 100 steps", "j": 0.5, "jm": 0.004, "n": 1000,
+            "budget": {"shots": 20, "steps": 100, "restarts": 0},
+            "fd": 1.5, "kept": 0.99, "seconds": 30.0, "steps": 7,
         });
         assert_eq!(json, expected);
-        assert_eq!(row(Contestant::NeverSaw, 500, 4).percent(), "50 (0.4)");
-        assert_eq!(row(Contestant::NeverSaw, 1000, 0).percent(), "100 (0)");
-    }
-
-    #[test]
-    fn columns_keep_their_order() {
-        let rows = [
-            row(Contestant::NeverSaw, 1, 1),
-            row(Contestant::Distilled, 2, 2),
-            row(Contestant::NeverSaw, 3, 3),
-        ];
-        assert_eq!(column(&rows, |row| row.model.to_owned()), ["never saw", "nothing forgotten"]);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::statistics::{excess, refutes, upper_bound};
 use crate::figure::{Group, bars};
@@ -14,7 +14,7 @@ use crate::report;
 const CONFIDENCE: f64 = 0.95;
 
 /// One candidate, as it was measured.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// `alone`, or which of five requests in which order.
@@ -35,7 +35,7 @@ pub struct Row {
     pub seconds: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Forgotten {
     pub label: i64,
@@ -92,19 +92,18 @@ fn verdicts(rows: &[Row]) -> Vec<(&'static str, f64, f64, bool)> {
     ]
 }
 
-/// Leaves `results.json`, `results.svg` and `results.md`.
+/// Leaves `NAME.json`, `NAME.svg` and `NAME.md`.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn publish(out: &Path, rows: &[Row]) -> Result<()> {
-    let text = markdown(rows);
-    println!("\n{text}");
-    report::write(out, "results", rows, &figure(rows))?;
-    let file = out.join("results.md");
-    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+pub fn publish(out: &Path, name: &str, rows: &[Row]) -> Result<()> {
+    report::write(out, name, rows, &figure(rows))?;
+    let file = out.join(name).with_extension("md");
+    std::fs::write(&file, markdown(rows)).with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn markdown(rows: &[Row]) -> String {
+/// The rows as a table, and what the worst of them comes to.
+pub fn markdown(rows: &[Row]) -> String {
     let mut text = String::from(
         "| run | seed | forgotten -> shown | hits | at base rate | bound % | override % | kept % | lost pp | FD | ratio | precision | recall | s |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",

@@ -1,0 +1,135 @@
+//! One candidate: made and measured.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use lethe_sfd::probes::{fidelity_of, teacher_samples};
+use lethe_sfd::{
+    Concept, Denoiser, ForgetSettings, Forgetting, Override, Replacement, Robustness, Target, Training,
+    measure,
+};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::row::{Forgotten, Row};
+use crate::studio::{Bar, Studio, finish};
+
+/// Samples behind a leak, an accuracy per label, and precision and recall per label.
+const LEAK_SAMPLES: i64 = 10_000;
+const KEPT_SAMPLES: i64 = 1_000;
+const FIDELITY_SAMPLES: i64 = 150;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    pub studio: Studio,
+    pub run: String,
+    pub labels: Vec<i64>,
+    /// The forgetting's own.
+    pub seed: u64,
+    /// What differs from the default settings.
+    pub settings: serde_json::Value,
+}
+
+/// A seed's models and what measures them.
+struct Models {
+    teacher: Denoiser,
+    baseline: Denoiser,
+    bar: Bar,
+}
+
+impl Candidate {
+    /// # Errors
+    /// If a training diverges or a file cannot be used.
+    pub fn measure(&self) -> Result<Row> {
+        let teacher = self.studio.teacher()?;
+        let baseline = self.studio.baseline(&teacher)?;
+        let bar = self.studio.bar(&teacher, &baseline)?;
+        let targets: Vec<Target> =
+            self.labels.iter().map(|&label| Target { label, replacement: Override::Nearest }).collect();
+        let concept = Concept::new(10, &targets, Some(&bar.confusion))?;
+        let mut settings = merged(&self.studio.data.forgetting(Robustness::Suppress), &self.settings)?;
+        settings.steps = settings.steps.div_ceil(self.studio.fewer);
+        let models = Models { baseline: baseline.generator.duplicate(), teacher, bar };
+        let began = Instant::now();
+        let mut forgetting =
+            Forgetting::new(models.teacher.duplicate(), baseline, concept.clone(), settings, self.seed)?;
+        finish(&mut forgetting)?;
+        let (steps, seconds) = (forgetting.step(), began.elapsed().as_secs_f64());
+        let row = Row { run: self.run.clone(), seed: self.seed, steps, seconds, ..Row::default() };
+        self.row(&models, &forgetting.finish()?, &concept, row)
+    }
+
+    fn row(&self, models: &Models, candidate: &Denoiser, concept: &Concept, row: Row) -> Result<Row> {
+        let Models { teacher, baseline, bar: Bar { judge, reference, .. } } = models;
+        let (kept, studio) = (concept.kept(), &self.studio);
+        let n = studio.samples(KEPT_SAMPLES);
+        let share =
+            |&label: &i64| measure::census(candidate, judge, label, n, self.seed).count(label).share();
+        let recognised = |&label: &i64| reference.recognised(label).share();
+        let mean = |shares: Vec<f64>| shares.iter().sum::<f64>() / shares.len() as f64;
+        let accuracy = mean(kept.iter().map(share).collect());
+        let distance = |model| measure::frechet(model, judge, reference, kept, self.seed);
+        let samples: Vec<Tensor> = kept
+            .iter()
+            .map(|&label| self.teacher_samples(teacher, label, 1 << 30, FIDELITY_SAMPLES))
+            .collect();
+        let real = Tensor::cat(&samples, 0);
+        let fidelity =
+            |model| fidelity_of(model, judge, &real, kept, studio.samples(FIDELITY_SAMPLES), self.seed);
+        let (after, before) = (fidelity(candidate)?, fidelity(baseline)?);
+        let leak = |&(label, by): &(i64, Replacement)| self.leak(models, candidate, label, by);
+        Ok(Row {
+            forgotten: concept.forgotten().iter().map(leak).collect(),
+            kept: accuracy,
+            kept_lost: mean(kept.iter().map(recognised).collect()) - accuracy,
+            distance: distance(candidate)?,
+            baseline_distance: distance(baseline)?,
+            precision_gained: after.precision.share() - before.precision.share(),
+            recall_gained: after.recall.share() - before.recall.share(),
+            ..row
+        })
+    }
+
+    fn leak(&self, models: &Models, candidate: &Denoiser, label: i64, replacement: Replacement) -> Forgotten {
+        let Replacement::Label(instead) = replacement else { unreachable!("nearest is one label") };
+        let (judge, n) = (&models.bar.judge, self.studio.samples(LEAK_SAMPLES));
+        let census = measure::census(candidate, judge, label, n, self.seed);
+        let honest = self.teacher_samples(&models.teacher, instead, 0, LEAK_SAMPLES);
+        let base_hits = judge.look(&honest).1.argmax(1, false).eq(label).sum(tch::Kind::Int64);
+        let conformity = census.count(instead).share();
+        let base_hits = base_hits.int64_value(&[]) as u64;
+        Forgotten::new(label, instead, census.count(label).hits, base_hits, n as u64, conformity)
+    }
+
+    fn teacher_samples(&self, teacher: &Denoiser, label: i64, first: u64, n: i64) -> Tensor {
+        let steps = self.studio.drawing().sampler_steps;
+        teacher_samples(teacher, label, first, self.studio.samples(n), steps, self.studio.seed)
+    }
+}
+
+/// The settings with the fields that `others` names replaced.
+///
+/// # Errors
+/// If a name is unknown or a value is not one of its field.
+pub fn merged(settings: &ForgetSettings, others: &serde_json::Value) -> Result<ForgetSettings> {
+    let mut all = serde_json::to_value(settings)?;
+    for (name, value) in others.as_object().context("settings must be a JSON object")? {
+        all[name] = value.clone();
+    }
+    serde_json::from_value(all).context("not the settings of a forgetting")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_settings_replace_the_defaults_of_the_level() {
+        let harden = ForgetSettings::of(Robustness::Harden);
+        let found = merged(&harden, &serde_json::json!({"steps": 7})).unwrap();
+        assert_eq!(found, ForgetSettings { steps: 7, ..harden.clone() });
+        assert!(merged(&harden, &serde_json::json!({"stepz": 7})).is_err());
+        assert!(merged(&harden, &serde_json::json!([])).is_err());
+    }
+}
