@@ -56,7 +56,14 @@ impl Candidate {
             Forgetting::new(models.teacher.duplicate(), baseline, concept.clone(), settings, self.seed)?;
         finish(&mut forgetting)?;
         let (steps, seconds) = (forgetting.step(), began.elapsed().as_secs_f64());
-        let row = Row { run: self.run.clone(), seed: self.seed, steps, seconds, ..Row::default() };
+        let row = Row {
+            run: self.run.clone(),
+            models: self.studio.seed,
+            seed: self.seed,
+            steps,
+            seconds,
+            ..Row::default()
+        };
         self.row(&models, &forgetting.finish()?, &concept, row)
     }
 

@@ -137,11 +137,11 @@ fn candidates(args: &Args, studio: &Studio) -> Vec<Candidate> {
             .map(|Together(labels)| candidate("together".into(), labels, seed))
             .collect();
     }
-    let mut all: Vec<_> = (0..10).map(|label| candidate("alone".into(), &[label], seed)).collect();
+    let mut all: Vec<_> = (0..10).map(|label| candidate(row::ALONE.into(), &[label], seed)).collect();
     if args.alone {
         return all;
     }
-    all.push(candidate("five at once".into(), &REQUESTS, seed));
+    all.push(candidate(row::AT_ONCE.into(), &REQUESTS, seed));
     let reversed: Vec<i64> = REQUESTS.into_iter().rev().collect();
     for (order, requests, first) in [("in order", &REQUESTS[..], 100), ("in reverse", &reversed[..], 200)] {
         for count in 2..=requests.len() {

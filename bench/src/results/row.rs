@@ -19,6 +19,9 @@ const CONFIDENCE: f64 = 0.95;
 pub struct Row {
     /// `alone`, or which of five requests in which order.
     pub run: String,
+    /// Of the teacher, the baseline and the judge.
+    pub models: u64,
+    /// Of the forgetting.
     pub seed: u64,
     /// Every label that is forgotten, with what is shown instead.
     pub forgotten: Vec<Forgotten>,
@@ -69,19 +72,29 @@ impl Row {
     }
 }
 
+/// The names of the runs that the limits speak of.
+pub const ALONE: &str = "alone";
+pub const AT_ONCE: &str = "five at once";
+pub const LAST: &str = "request 5 of 5";
+
 /// What has to hold of the worst row: a name, what was found, the limit, and whether it holds.
 fn verdicts(rows: &[Row]) -> Vec<(&'static str, f64, f64, bool)> {
     let worst = |value: &dyn Fn(&Row) -> f64| rows.iter().map(value).fold(f64::NEG_INFINITY, f64::max);
     let at_most = |name, found: f64, limit: f64| (name, found, limit, found <= limit);
-    let tests = rows.iter().filter(|row| row.run == "alone").map(|row| row.forgotten.len()).sum::<usize>();
+    let drift = |row: &Row| {
+        let at_once = rows.iter().find(|other| other.run == AT_ONCE && other.models == row.models);
+        at_once.filter(|_| row.run.starts_with(LAST)).map(|at_once| row.distance / at_once.distance)
+    };
+    let drift = rows.iter().filter_map(drift).fold(f64::NEG_INFINITY, f64::max);
+    let tests = rows.iter().filter(|row| row.run == ALONE).map(|row| row.forgotten.len()).sum::<usize>();
     let seeds = tests.div_ceil(10).max(1);
     let excessive = rows
         .iter()
-        .filter(|row| row.run == "alone")
+        .filter(|row| row.run == ALONE)
         .flat_map(|row| &row.forgotten)
         .filter(|forgotten| refutes(forgotten.chance, 1.0 - CONFIDENCE, tests / seeds))
         .count();
-    vec![
+    let mut verdicts = vec![
         at_most("leak, 95 % bound", worst(&|row| row.worst(|f| f.bound)), 0.003),
         at_most("labels that leak more than the base rate", excessive as f64, 0.0),
         at_most("not shown as the override", worst(&|row| row.worst(|f| 1.0 - f.conformity)), 0.02),
@@ -89,7 +102,11 @@ fn verdicts(rows: &[Row]) -> Vec<(&'static str, f64, f64, bool)> {
         at_most("distance over the baseline's", worst(&Row::ratio), 1.25),
         at_most("precision lost to the baseline", worst(&|row| -row.precision_gained), 0.05),
         at_most("recall lost to the baseline", worst(&|row| -row.recall_gained), 0.05),
-    ]
+    ];
+    if drift.is_finite() {
+        verdicts.push(at_most("distance after five in sequence over five at once", drift, 1.1));
+    }
+    verdicts
 }
 
 /// Leaves `NAME.json`, `NAME.svg` and `NAME.md`.
@@ -105,8 +122,8 @@ pub fn publish(out: &Path, name: &str, rows: &[Row]) -> Result<()> {
 /// The rows as a table, and what the worst of them comes to.
 pub fn markdown(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| run | seed | forgotten -> shown | hits | at base rate | bound % | override % | kept % | lost pp | FD | ratio | precision | recall | s |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| run | models | seed | forgotten -> shown | hits | at base rate | bound % | override % | kept % | lost pp | FD | ratio | precision | recall | s |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let each = |value: &dyn Fn(&Forgotten) -> String| {
@@ -114,8 +131,9 @@ pub fn markdown(rows: &[Row]) -> String {
         };
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:+.3} | {:+.3} | {:.0} |",
+            "| {} | {} | {} | {} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:+.3} | {:+.3} | {:.0} |",
             row.run,
+            row.models,
             row.seed,
             each(&|f| format!("{} -> {}", f.label, f.instead)),
             each(&|f| f.hits.to_string()),
@@ -148,7 +166,7 @@ fn figure(rows: &[Row]) -> String {
         name: format!(
             "{}, seed {}",
             row.forgotten.iter().map(|f| f.label.to_string()).collect::<Vec<_>>().join(" "),
-            row.seed
+            row.models
         ),
         note: row.run.clone(),
         bars: vec![
@@ -171,7 +189,8 @@ mod tests {
 
     fn row(hits: u64, base: u64) -> Row {
         Row {
-            run: "alone".into(),
+            run: ALONE.into(),
+            models: 1,
             seed: 1,
             forgotten: vec![Forgotten::new(3, 8, hits, base, 10_000, 0.99)],
             kept: 0.99,
@@ -196,6 +215,11 @@ mod tests {
         assert_eq!(failing(&[row(15, 0)]), ["labels that leak more than the base rate"]);
         assert_eq!(failing(&[Row { distance: 1.3, ..row(0, 0) }]), ["distance over the baseline's"]);
         assert_eq!(failing(&[Row { recall_gained: -0.06, ..row(0, 0) }]), ["recall lost to the baseline"]);
+        let last = Row { run: format!("{LAST}, in order"), ..row(0, 0) };
+        let at_once = |models, distance| Row { run: AT_ONCE.into(), models, distance, ..row(0, 0) };
+        assert!(failing(&[last.clone(), at_once(1, 1.05), at_once(2, 0.5)]).is_empty());
+        let drifted = ["distance after five in sequence over five at once"];
+        assert_eq!(failing(&[last, at_once(1, 0.9)]), drifted);
     }
 
     #[test]

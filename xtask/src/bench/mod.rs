@@ -22,6 +22,8 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Name {
+    /// Each digit of MNIST forgotten alone (fetches MNIST once): minutes with `-- --cuda`, hours without
+    Mnist,
     /// Forgetting under attack: what each robustness leaves behind, beside a model that never saw the label: a quarter of
     /// an hour
     Probes,
@@ -36,7 +38,7 @@ impl Name {
     fn word(self) -> &'static str {
         match self {
             Name::Probes => "probes",
-            Name::Results => "results",
+            Name::Results | Name::Mnist => "results",
             Name::Sfd => "sfd",
         }
     }
@@ -53,6 +55,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let program = build()?;
     let mut bench = Command::new(program);
     bench.arg("--out").arg(cache::workspace().join("target/bench")).arg(args.name.word());
+    if matches!(args.name, Name::Mnist) {
+        bench.arg("--alone").arg("--mnist").arg(setup::mnist::directory()?);
+    }
     if args.name.has_peer() {
         bench.arg("--pytorch").arg(setup::pytorch::directory()?);
         bench.arg("--peer").arg(cache::workspace().join("bench/peer"));

