@@ -7,4 +7,10 @@ fn main() {
         let lib = std::path::Path::new(&libtorch).join("lib");
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.canonicalize().unwrap_or(lib).display());
     }
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        // As the trainer does (trainer/cli/build.rs).
+        println!("cargo::rustc-link-arg=-Wl,--no-as-needed");
+        println!("cargo::rustc-link-arg=-ltorch");
+        println!("cargo::rustc-link-arg=-Wl,--as-needed");
+    }
 }

@@ -2,6 +2,7 @@
 //! found on standard output and leaves `NAME.json` and `NAME.svg`.
 
 mod data;
+mod device;
 mod digits;
 mod figure;
 mod probes;
@@ -29,6 +30,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    Device(device::Args),
+    /// One measurement in a process of its own; started by `device`
+    #[command(hide = true)]
+    DeviceWork(device::WorkArgs),
     Probes(probes::Args),
     Results(results::Args),
     Sfd(sfd::Args),
@@ -47,6 +52,8 @@ enum Bench {
 fn main() -> Result<()> {
     let Cli { out, bench } = Cli::parse();
     match bench {
+        Bench::Device(args) => device::run(&args, &out),
+        Bench::DeviceWork(args) => device::work(&args),
         Bench::Probes(args) => probes::run(&args, &out),
         Bench::Results(args) => results::run(&args, &out),
         Bench::Sfd(args) => sfd::run(&args, &out),

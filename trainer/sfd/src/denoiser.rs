@@ -8,6 +8,8 @@ use crate::error::{Error, Result, WeightsError};
 use crate::network::Network;
 use crate::params::{Layout, Params};
 use crate::preconditioning::Preconditioning;
+use crate::replicas;
+use crate::settings::Precision;
 use crate::weights::{self, Expected};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -90,6 +92,16 @@ impl Denoiser {
         self.with_params(self.params.duplicate())
     }
 
+    /// A copy on another device, that computes in the same precision.
+    pub(crate) fn on(&self, device: Device) -> Self {
+        self.with_params(self.params.on(device))
+    }
+
+    /// The same model, computing in another precision. Weights, images and levels stay in f32.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { params: self.params.in_precision(precision), ..self }
+    }
+
     /// The label that asks for an image without a condition, in networks that can be asked so. It is not one of the
     /// model's labels.
     pub fn null_label(&self) -> Option<i64> {
@@ -108,6 +120,11 @@ impl Denoiser {
     pub(crate) fn chunk(&self) -> i64 {
         let image = self.config.image;
         (CHUNK_PIXELS / (image.height * image.width)).clamp(1, CHUNK)
+    }
+
+    /// Most samples whose gradient is taken at once.
+    pub(crate) fn most_at_once(&self) -> i64 {
+        replicas::most_at_once(self.config.network.widest(self.config.image), self.device())
     }
 
     /// Noise levels, and what an error at a level counts.
@@ -152,7 +169,7 @@ impl Denoiser {
         let told = if self.network.counts_timesteps() { self.preconditioning.timesteps(sigma) } else { None };
         let told = told.unwrap_or_else(|| sigma.log() / 4.0);
         let output = self.network.forward(weights, &coefficients.scale(x), &told, label);
-        coefficients.combine(x, output)
+        coefficients.combine(x, output.to_kind(x.kind()))
     }
 }
 

@@ -6,14 +6,15 @@ use crate::denoiser::Denoiser;
 use crate::ema;
 use crate::error::{Error, Result};
 use crate::judge::Judge;
-use crate::params::Params;
-use crate::settings::SfdOptimiser;
+use crate::replicas::{self, Part};
+use crate::settings::{Precision, SfdOptimiser};
 use crate::sfd::Baseline;
 use crate::state::{self, Identity};
-use crate::step::{self, Batch, BatchShape, Loss, Matching};
+use crate::step::{self, Batch, BatchShape, Loss, Matching, Piece};
 use crate::training::{Meter, Progress, Stage, schedule};
 use serde_json::json;
-use tch::Tensor;
+use std::ops::Range;
+use tch::{Device, Tensor};
 
 /// Adam's first moment decay for both networks (SiD).
 const BETA1: f64 = 0.0;
@@ -31,61 +32,110 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
 }
 
-/// The training that both stages share.
+/// The networks of an iteration on one device, and the judge if it chooses overrides.
 #[derive(Debug)]
-pub(crate) struct Iteration {
-    pub(crate) plan: Plan,
-    identity: Identity,
-    pub(crate) concept: Concept,
+pub(crate) struct Nets {
     /// phi
     pub(crate) teacher: Denoiser,
     /// psi
     pub(crate) fake_score: Denoiser,
     /// theta
     pub(crate) generator: Denoiser,
+    pub(crate) judge: Option<Judge>,
+}
+
+/// The training that both stages share.
+#[derive(Debug)]
+pub(crate) struct Iteration {
+    pub(crate) plan: Plan,
+    identity: Identity,
+    pub(crate) concept: Concept,
+    pub(crate) nets: Nets,
+    /// The same on every further device; they follow the first.
+    replicas: Vec<Nets>,
     /// theta's moving average
     pub(crate) average: Denoiser,
+    /// Most samples of a piece of a batch.
+    pub(crate) most_at_once: i64,
     fake_score_adam: Adam,
     generator_adam: Adam,
     pub(crate) step: u64,
     meter: Meter,
 }
 
+impl Nets {
+    fn on(&self, device: Device) -> Self {
+        Self {
+            teacher: self.teacher.on(device),
+            fake_score: self.fake_score.on(device),
+            generator: self.generator.on(device),
+            judge: self.judge.as_ref().map(|judge| judge.on(device)),
+        }
+    }
+
+    fn device(&self) -> Device {
+        self.teacher.device()
+    }
+}
+
 impl Iteration {
+    /// `judge` chooses overrides where the concept says so.
     pub(crate) fn new<const N: usize>(
         plan: Plan,
         teacher: Denoiser,
         start: Baseline,
+        judge: Option<Judge>,
         concept: Concept,
         identity: [(&'static str, serde_json::Value); N],
     ) -> Self {
         let common =
             [("stage", json!(plan.stage)), ("seed", json!(plan.seed)), ("model", json!(teacher.config()))];
+        let average = start.generator.duplicate();
+        let precision = plan.optimiser.precision;
+        let [teacher, fake_score, generator] =
+            [teacher, start.fake_score, start.generator].map(|network| network.in_precision(precision));
         Self {
             identity: Identity::new(common.into_iter().chain(identity)),
             concept,
-            average: start.generator.duplicate(),
-            fake_score_adam: Adam::new(start.fake_score.params(), BETA1),
-            generator_adam: Adam::new(start.generator.params(), BETA1),
-            fake_score: start.fake_score,
-            generator: start.generator,
+            average,
+            most_at_once: teacher.most_at_once(),
+            fake_score_adam: Adam::new(fake_score.params(), BETA1),
+            generator_adam: Adam::new(generator.params(), BETA1),
             step: 0,
             meter: Meter::new(&LOSSES, teacher.device()),
-            teacher,
+            nets: Nets { teacher, fake_score, generator, judge },
+            replicas: Vec::new(),
             plan,
         }
+    }
+
+    /// Shares every step with further devices, as far as a batch has pieces for them.
+    pub(crate) fn share_with(&mut self, devices: &[Device]) {
+        let BatchShape { remain, forget, .. } = self.plan.shape;
+        let others = replicas::useful(devices, remain + forget, self.most_at_once);
+        self.replicas.extend(others.iter().map(|&device| self.nets.on(device)));
     }
 
     /// `more` are tensors of the stage's own that change, by name.
     pub(crate) fn resume(&mut self, state: &[u8], more: &[(&str, &Tensor)]) -> Result<()> {
         self.step = state::load(state, &self.identity, self.state(more))?;
+        self.follow(|nets| &nets.fake_score);
+        self.follow(|nets| &nets.generator);
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn replicas(&self) -> &[Nets] {
+        &self.replicas
     }
 
     /// Every tensor that changes.
     fn state<'a>(&'a self, more: &[(&str, &'a Tensor)]) -> Vec<(String, &'a Tensor)> {
-        let networks =
-            [("fake_score", &self.fake_score), ("generator", &self.generator), ("average", &self.average)];
+        let networks = [
+            ("fake_score", &self.nets.fake_score),
+            ("generator", &self.nets.generator),
+            ("average", &self.average),
+        ];
         let adams = [("fake_score_adam", &self.fake_score_adam), ("generator_adam", &self.generator_adam)];
         let weights = networks.map(|(name, network)| (name.to_owned(), network.params().flat()));
         let moments = adams
@@ -96,38 +146,77 @@ impl Iteration {
     }
 
     /// First the fake score follows the generator, then the generator follows the teacher.
-    pub(crate) fn advance(&mut self, judge: Option<&Judge>) {
+    pub(crate) fn advance(&mut self) {
         let batch = self.batch();
         let [fake_remain, fake_forget] = self.follow_generator(&batch);
-        let [remain, forget] = self.follow_teacher(&batch, judge);
+        let [remain, forget] = self.follow_teacher(&batch);
         self.meter.add(&[fake_remain, fake_forget, remain, forget]);
         self.step += 1;
     }
 
     pub(crate) fn batch(&self) -> Batch {
-        Batch::draw(&self.teacher, &self.concept, self.plan.shape, self.plan.seed, self.step)
+        Batch::draw(&self.nets.teacher, &self.concept, self.plan.shape, self.plan.seed, self.step)
     }
 
     /// One step of psi, and of nothing else.
     pub(crate) fn follow_generator(&mut self, batch: &Batch) -> [Tensor; 2] {
         let rate = self.rate() * self.plan.fake_score_learning_rate;
-        let loss = step::fake_score_loss(&self.fake_score, &self.generator, batch);
-        let gradient = clipped_gradient(self.fake_score.params(), &loss, self.plan.optimiser.clip);
-        self.fake_score_adam.step(self.fake_score.params(), &gradient, rate, self.step);
-        loss.parts
+        let Part { mut gradient, each } = self.gradient(
+            batch,
+            Batch::fake_score_piece,
+            |nets| &nets.fake_score,
+            |nets, piece| step::fake_score_loss(&nets.fake_score, &nets.generator, piece),
+        );
+        let gradient = gradient.clamp_(-self.plan.optimiser.clip, self.plan.optimiser.clip);
+        self.fake_score_adam.step(self.nets.fake_score.params(), &gradient, rate, self.step);
+        self.follow(|nets| &nets.fake_score);
+        batch.means(&each)
     }
 
     /// One step of theta and its average, and of nothing else.
-    pub(crate) fn follow_teacher(&mut self, batch: &Batch, judge: Option<&Judge>) -> [Tensor; 2] {
+    pub(crate) fn follow_teacher(&mut self, batch: &Batch) -> [Tensor; 2] {
         let SfdOptimiser { alpha, gradient, clip, ema_decay, averaging, .. } = self.plan.optimiser;
         let rate = self.rate() * self.plan.generator_learning_rate;
-        let matching = Matching { alpha, gradient, judge };
-        let loss = step::generator_loss(&self.teacher, &self.fake_score, &self.generator, batch, matching);
-        let gradient = clipped_gradient(self.generator.params(), &loss, clip);
-        self.generator_adam.step(self.generator.params(), &gradient, rate, self.step);
+        let Part { gradient: mut direction, each } = self.gradient(
+            batch,
+            Batch::generator_piece,
+            |nets| &nets.generator,
+            move |nets, piece| {
+                let matching = Matching { alpha, gradient, judge: nets.judge.as_ref() };
+                step::generator_loss(&nets.teacher, &nets.fake_score, &nets.generator, piece, matching)
+            },
+        );
+        let direction = direction.clamp_(-clip, clip);
+        self.generator_adam.step(self.nets.generator.params(), &direction, rate, self.step);
+        self.follow(|nets| &nets.generator);
         let decay = ema::decay(averaging, self.step, ema_decay);
-        ema::update(self.average.params().flat(), self.generator.params().flat(), decay);
-        loss.parts
+        ema::update(self.average.params().flat(), self.nets.generator.params().flat(), decay);
+        batch.means(&each)
+    }
+
+    /// The gradient of a loss with respect to one of the networks, piece by piece on all devices, and the loss of each
+    /// sample.
+    fn gradient(
+        &mut self,
+        batch: &Batch,
+        piece: impl Fn(&Batch, &Range<i64>) -> Piece,
+        of: fn(&Nets) -> &Denoiser,
+        loss: impl Fn(&Nets, &Piece) -> Loss + Copy + Send,
+    ) -> Part {
+        let pieces = batch.pieces(self.most_at_once);
+        let pieces = pieces.iter().map(|at| piece(batch, at)).collect();
+        let work = move |nets: &Nets, piece: Piece| {
+            let Loss { total, each } = loss(nets, &piece.on(nets.device()));
+            Part { gradient: of(nets).params().gradient(&total), each }
+        };
+        replicas::sum(&self.nets, &mut self.replicas, self.nets.device(), pieces, work)
+    }
+
+    /// What a network became on the first device, everywhere.
+    fn follow(&self, of: fn(&Nets) -> &Denoiser) {
+        let params = of(&self.nets).params();
+        params.settle();
+        self.replicas.iter().for_each(|nets| of(nets).params().set(params.flat()));
     }
 
     /// Factor of both learning rates.
@@ -146,8 +235,14 @@ impl Iteration {
         Ok(state::save(&self.identity, self.step, self.state(more)))
     }
 
+    /// The average, and psi as it is.
+    pub(crate) fn finish(self) -> Baseline {
+        let fake_score = self.nets.fake_score.in_precision(Precision::F32);
+        Baseline { generator: self.average, fake_score }
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
-        for (of, network) in [("fake score", &self.fake_score), ("generator", &self.generator)] {
+        for (of, network) in [("fake score", &self.nets.fake_score), ("generator", &self.nets.generator)] {
             if let Some(name) = network.params().first_not_finite() {
                 let tensor = format!("weight {name} of the {of}");
                 return Err(Error::Diverged { step: self.step, tensor });
@@ -155,8 +250,4 @@ impl Iteration {
         }
         Ok(())
     }
-}
-
-fn clipped_gradient(params: &Params, loss: &Loss, clip: f64) -> Tensor {
-    params.gradient(&loss.total).clamp_(-clip, clip)
 }

@@ -37,7 +37,7 @@ pub struct Judge {
     params: Params,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Layers {
     first: Linear,
     second: Linear,
@@ -103,6 +103,11 @@ impl Judge {
     pub fn to_bytes(&self) -> Vec<u8> {
         let shape = serde_json::to_string(&self.shape).expect("numbers have a JSON form");
         weights::write(Some(shape), self.params.named().map(|(name, tensor)| (name.to_owned(), tensor)))
+    }
+
+    /// The same on another device.
+    pub(crate) fn on(&self, device: Device) -> Self {
+        Self { shape: self.shape, layers: self.layers, params: self.params.on(device) }
     }
 
     /// Whether it judges images and labels of this model.

@@ -1,5 +1,9 @@
 //! Layers of the U-Nets, as places among a network's parameters. Tensors are [B, C, H, W] unless said otherwise.
+//!
+//! A layer computes in the kind of its weights, whatever it is given. In bf16 those are bf16 but for the norms, which
+//! are exact; the softmax of attention is too.
 
+use crate::device::upload;
 use crate::params::{Init, Layout};
 use tch::{Kind, Tensor};
 
@@ -61,7 +65,7 @@ impl Conv {
 
     fn stride(&self, weights: &[Tensor], x: &Tensor, stride: i64, padding: i64) -> Tensor {
         let (weight, bias) = (&weights[self.weight], Some(&weights[self.bias]));
-        x.conv2d(weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
+        x.to_kind(weight.kind()).conv2d(weight, bias, [stride, stride], [padding, padding], [1, 1], 1)
     }
 }
 
@@ -76,13 +80,14 @@ pub(crate) struct GroupNorm {
 
 impl GroupNorm {
     pub(crate) fn new(layout: &mut Layout, name: &str, channels: i64, groups: i64, epsilon: f64) -> Self {
-        let weight = layout.add(format!("{name}.weight"), &[channels], Init::Ones);
-        let bias = layout.add(format!("{name}.bias"), &[channels], Init::Zeros);
+        let weight = layout.add_exact(format!("{name}.weight"), &[channels], Init::Ones);
+        let bias = layout.add_exact(format!("{name}.bias"), &[channels], Init::Zeros);
         Self { weight, bias, groups, epsilon }
     }
 
     pub(crate) fn forward(&self, weights: &[Tensor], x: &Tensor) -> Tensor {
-        x.group_norm(self.groups, Some(&weights[self.weight]), Some(&weights[self.bias]), self.epsilon, false)
+        let (weight, bias) = (&weights[self.weight], &weights[self.bias]);
+        x.to_kind(weight.kind()).group_norm(self.groups, Some(weight), Some(bias), self.epsilon, false)
     }
 }
 
@@ -92,9 +97,11 @@ impl GroupNorm {
 /// query, key, value: [B, C, N] -> [B, C, N]
 pub(crate) fn attend(query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
     let scale = 1.0 / (query.size()[1] as f64).sqrt();
+    let exact = if value.kind() == Kind::BFloat16 { Kind::Float } else { value.kind() };
+    let (query, key) = (query.to_kind(exact), key.to_kind(exact));
     // An explicit softmax: its backward pass is deterministic on every device.
-    let weight = (query.transpose(1, 2).bmm(key) * scale).softmax(-1, None::<Kind>);
-    value.bmm(&weight.transpose(1, 2))
+    let weight = (query.transpose(1, 2).bmm(&key) * scale).softmax(-1, None::<Kind>);
+    value.bmm(&weight.transpose(1, 2).to_kind(value.kind()))
 }
 
 /// Twice as wide and high, each pixel four times.
@@ -115,7 +122,7 @@ pub(crate) fn one_hot(label: &Tensor, labels: i64, kind: Kind) -> Tensor {
 
 /// Cosines and sines of a number per sample times each frequency: two tensors [B, frequencies].
 pub(crate) fn waves(value: &Tensor, frequencies: &[f32]) -> [Tensor; 2] {
-    let frequencies = Tensor::from_slice(frequencies).to_kind(value.kind()).to_device(value.device());
+    let frequencies = upload(&Tensor::from_slice(frequencies).to_kind(value.kind()), value.device());
     let phase = value * frequencies;
     [phase.cos(), phase.sin()]
 }

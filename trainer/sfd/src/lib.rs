@@ -20,6 +20,7 @@ mod adam;
 pub mod concept;
 pub mod config;
 pub mod denoiser;
+mod device;
 pub mod early_stop;
 mod ema;
 pub mod error;
@@ -38,6 +39,7 @@ mod params;
 mod preconditioning;
 pub mod probes;
 mod product;
+mod replicas;
 pub mod sampler;
 pub mod settings;
 pub mod sfd;
@@ -63,7 +65,7 @@ pub use error::{ConceptError, Error, Result, WeightsError};
 pub use judge::Judge;
 pub use measure::{Census, Confusion, Count, Reference};
 pub use settings::{
-    Averaging, DistilSettings, ForgetSettings, Gradient, JudgeSettings, LabelPrior, PartWeights,
+    Averaging, DistilSettings, ForgetSettings, Gradient, JudgeSettings, LabelPrior, PartWeights, Precision,
     ReferenceSettings, Robustness, SfdOptimiser, Stages, TeachSettings,
 };
 pub use sfd::{Baseline, Distillation, Forgetting};

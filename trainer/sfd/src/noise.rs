@@ -4,6 +4,7 @@
 //! size or another order draws the same numbers for the same sample. The bits are Philox4x32-10 (Salmon et al.,
 //! "Parallel random numbers: as easy as 1, 2, 3", 2011), so they do not depend on libtorch's generator either.
 
+use crate::device::upload;
 use tch::{Device, Kind, Tensor};
 
 /// One use of randomness. Two streams of one seed are independent.
@@ -75,7 +76,7 @@ impl Noise {
         for row in 0..rows as u64 {
             self.push_normals(&mut values, first + row, columns as usize);
         }
-        Tensor::from_slice(&values).view([rows, columns]).to_device(device)
+        upload(&Tensor::from_slice(&values).view([rows, columns]), device)
     }
 
     /// Uniform numbers in (0, 1), one for each of the samples `first..first + rows`.

@@ -3,9 +3,12 @@
 //! Adam, the moving average and the finite check then cost a handful of tensor operations however many layers there are.
 //! Every named parameter is a view of the buffer, seen in two ways: `trainable` views are leaves that collect
 //! gradients; `frozen` views let gradients pass through the network to its input only.
+//!
+//! In bf16 the network sees a twin of the buffer, which follows it after each change; the buffer itself stays in f32.
 
 use crate::noise::{Noise, Stream};
 use crate::product;
+use crate::settings::Precision;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -23,6 +26,8 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) shape: Vec<i64>,
     init: Init,
+    /// Stays in f32 whatever the precision.
+    exact: bool,
     offset: i64,
     len: i64,
 }
@@ -45,9 +50,17 @@ pub(crate) struct Constant {
 impl Layout {
     /// Adds a parameter and returns its position.
     pub(crate) fn add(&mut self, name: String, shape: &[i64], init: Init) -> usize {
-        let entry =
-            Entry { name, shape: shape.to_vec(), init, offset: self.len(), len: shape.iter().product() };
-        self.entries.push(entry);
+        self.push(name, shape, init, false)
+    }
+
+    /// The same for a parameter of a layer that computes in f32 whatever the precision.
+    pub(crate) fn add_exact(&mut self, name: String, shape: &[i64], init: Init) -> usize {
+        self.push(name, shape, init, true)
+    }
+
+    fn push(&mut self, name: String, shape: &[i64], init: Init, exact: bool) -> usize {
+        let (shape, len) = (shape.to_vec(), shape.iter().product());
+        self.entries.push(Entry { name, shape, init, exact, offset: self.len(), len });
         self.entries.len() - 1
     }
 
@@ -68,21 +81,39 @@ impl Layout {
         self.entries.last().map_or(0, |last| last.offset + last.len)
     }
 
-    /// Views of a flat buffer, in the order of the entries.
-    fn views(&self, flat: &Tensor) -> Vec<Tensor> {
-        self.entries
-            .iter()
-            .map(|entry| flat.narrow(0, entry.offset, entry.len).view(&entry.shape[..]))
-            .collect()
+    /// Views in the order of the entries: of one flat buffer for the exact ones, of the other for the rest.
+    fn views(&self, exact: &Tensor, rest: &Tensor) -> Views {
+        let view = |entry: &Entry| {
+            let flat = if entry.exact { exact } else { rest };
+            flat.narrow(0, entry.offset, entry.len).view(&entry.shape[..])
+        };
+        let frozen: Vec<Tensor> = self.entries.iter().map(view).collect();
+        let trainable = frozen.iter().map(|view| view.detach().set_requires_grad(true)).collect();
+        Views { trainable, frozen }
     }
+}
+
+/// All parameters, as leaves that collect gradients and as constants.
+#[derive(Debug)]
+struct Views {
+    trainable: Vec<Tensor>,
+    frozen: Vec<Tensor>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Params {
     layout: Arc<Layout>,
     flat: Tensor,
-    trainable: Vec<Tensor>,
-    frozen: Vec<Tensor>,
+    views: Views,
+    twin: Option<Twin>,
+}
+
+/// The same values in bf16.
+#[derive(Debug)]
+struct Twin {
+    flat: Tensor,
+    /// Of the original where a parameter is exact.
+    views: Views,
 }
 
 impl Params {
@@ -105,43 +136,77 @@ impl Params {
     /// Takes a buffer of exactly `layout.len()` values.
     pub(crate) fn from_flat(layout: Arc<Layout>, flat: Tensor) -> Self {
         assert_eq!(flat.size(), [layout.len()], "a flat buffer must match its layout");
-        let frozen = layout.views(&flat);
-        let trainable = frozen.iter().map(|view| view.detach().set_requires_grad(true)).collect();
-        Self { layout, flat, trainable, frozen }
+        let views = layout.views(&flat, &flat);
+        Self { layout, flat, views, twin: None }
     }
 
-    /// An independent copy of the same values.
+    /// The same buffer, seen in another precision.
+    pub(crate) fn in_precision(self, precision: Precision) -> Self {
+        let twin = (precision == Precision::Bf16).then(|| {
+            let flat = self.flat.to_kind(Kind::BFloat16);
+            Twin { views: self.layout.views(&self.flat, &flat), flat }
+        });
+        Self { twin, ..self }
+    }
+
+    /// An independent copy of the same values in f32.
     pub(crate) fn duplicate(&self) -> Self {
         Self::from_flat(self.layout.clone(), self.flat.copy())
+    }
+
+    /// The same on another device, or an independent copy on the same one.
+    pub(crate) fn on(&self, device: Device) -> Self {
+        let precision = if self.twin.is_some() { Precision::Bf16 } else { Precision::F32 };
+        let flat = self.flat.to_device_(device, self.flat.kind(), false, true);
+        Self::from_flat(self.layout.clone(), flat).in_precision(precision)
+    }
+
+    /// Takes over values [P] from wherever they are.
+    pub(crate) fn set(&self, flat: &Tensor) {
+        no_grad(|| self.flat.shallow_clone().copy_(flat));
+        self.settle();
+    }
+
+    /// To be called when the flat buffer was written to: the twin follows.
+    pub(crate) fn settle(&self) {
+        if let Some(twin) = &self.twin {
+            no_grad(|| twin.flat.shallow_clone().copy_(&self.flat));
+        }
     }
 
     pub(crate) fn layout(&self) -> &Arc<Layout> {
         &self.layout
     }
 
-    /// All values: [P]. Writing to it in place (without gradients) changes the network.
+    /// All values: [P]. Writing to it in place (without gradients) changes the network, once it is settled.
     pub(crate) fn flat(&self) -> &Tensor {
         &self.flat
     }
 
     pub(crate) fn trainable(&self) -> &[Tensor] {
-        &self.trainable
+        &self.seen().trainable
     }
 
     pub(crate) fn frozen(&self) -> &[Tensor] {
-        &self.frozen
+        &self.seen().frozen
+    }
+
+    /// What the network computes with.
+    fn seen(&self) -> &Views {
+        self.twin.as_ref().map_or(&self.views, |twin| &twin.views)
     }
 
     /// Names and values, in the order of the layout.
     pub(crate) fn named(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.layout.entries.iter().map(|entry| entry.name.as_str()).zip(&self.frozen)
+        self.layout.entries.iter().map(|entry| entry.name.as_str()).zip(&self.views.frozen)
     }
 
-    /// The gradient of a scalar loss with respect to these parameters only: [P]. Leaves nothing in `.grad`.
+    /// The gradient of a scalar loss with respect to these parameters only: [P], of the buffer's kind. Leaves nothing in
+    /// `.grad`.
     pub(crate) fn gradient(&self, loss: &Tensor) -> Tensor {
-        let gradients = Tensor::run_backward(&[loss], &self.trainable, false, false);
+        let gradients = Tensor::run_backward(&[loss], self.trainable(), false, false);
         let flat: Vec<Tensor> = gradients.iter().map(|gradient| gradient.flatten(0, -1)).collect();
-        Tensor::cat(&flat, 0)
+        Tensor::cat(&flat, 0).to_kind(self.flat.kind())
     }
 
     /// Name of the first parameter that holds a value that is not finite.
@@ -190,8 +255,9 @@ impl Linear {
     }
 
     /// # Shapes
-    /// x: [B, inputs] -> [B, outputs]
+    /// x: [B, inputs] -> [B, outputs], of the weights' kind
     pub(crate) fn forward(&self, weights: &[Tensor], x: &Tensor) -> Tensor {
-        product::affine(x, &weights[self.weight], self.bias.map(|bias| &weights[bias]))
+        let weight = &weights[self.weight];
+        product::affine(&x.to_kind(weight.kind()), weight, self.bias.map(|bias| &weights[bias]))
     }
 }

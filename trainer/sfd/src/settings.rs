@@ -26,6 +26,7 @@ pub struct TeachSettings {
     pub warmup_steps: u64,
     /// Weights are averaged with min(ema_decay, (1 + step) / (10 + step)).
     pub ema_decay: f64,
+    pub precision: Precision,
 }
 
 /// Stage 1: distilling the teacher into a one-step generator, no label forgotten.
@@ -58,6 +59,19 @@ pub struct SfdOptimiser {
     /// How much of the generator's average each step keeps; the average is what is served.
     pub ema_decay: f64,
     pub averaging: Averaging,
+    pub precision: Precision,
+}
+
+/// In what the networks of a training compute. Weights are kept in f32 in any case, and so are gradients once they are
+/// taken, Adam, averages, norms, softmax, preconditioning and losses. Results differ by rounding.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Products of matrices and convolutions of bf16 copies of the weights, and what lies between them: for accelerators
+    /// that have units for it.
+    Bf16,
 }
 
 /// What of the generator's loss leads to the generator.
@@ -114,7 +128,14 @@ pub struct ReferenceSettings {
 
 impl Default for TeachSettings {
     fn default() -> Self {
-        Self { steps: 8_000, batch: 128, learning_rate: 2e-3, warmup_steps: 100, ema_decay: 0.998 }
+        Self {
+            steps: 8_000,
+            batch: 128,
+            learning_rate: 2e-3,
+            warmup_steps: 100,
+            ema_decay: 0.998,
+            precision: Precision::default(),
+        }
     }
 }
 
@@ -140,6 +161,7 @@ impl Default for SfdOptimiser {
             clip: 1.0,
             ema_decay: 0.99,
             averaging: Averaging::default(),
+            precision: Precision::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::settings::{DistilSettings, ForgetSettings, LabelPrior, PartWeights, S
 use crate::step::BatchShape;
 use crate::training::{Progress, Stage, Training};
 use serde_json::json;
-use tch::{Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 #[cfg(test)]
 mod tests;
@@ -66,7 +66,6 @@ pub struct Distillation(Iteration);
 #[derive(Debug)]
 pub struct Forgetting {
     iteration: Iteration,
-    judge: Option<Judge>,
     watch: Option<Watch>,
 }
 
@@ -89,7 +88,13 @@ impl Distillation {
             optimiser: settings.optimiser,
             seed,
         };
-        Ok(Self(Iteration::new(plan, teacher, start, concept, identity)))
+        Ok(Self(Iteration::new(plan, teacher, start, None, concept, identity)))
+    }
+
+    /// Shares every step with further devices. The result is that of one device but for the rounding of the devices, and
+    /// on CPUs to the bit.
+    pub fn share_with(&mut self, devices: &[Device]) {
+        self.0.share_with(devices);
     }
 
     /// Continues from a checkpoint of a training with the same arguments.
@@ -104,7 +109,7 @@ impl Distillation {
     /// [`Error::Diverged`] if a weight is not finite.
     pub fn finish(self) -> Result<Baseline> {
         self.0.check()?;
-        Ok(Baseline { generator: self.0.average, fake_score: self.0.fake_score })
+        Ok(self.0.finish())
     }
 }
 
@@ -169,8 +174,14 @@ impl Forgetting {
             }
             _ => return Err(config("forget.earlyStop", "given", "give the judge and the reference too")),
         };
-        let iteration = iteration(teacher, baseline, concept, settings, seed)?;
-        Ok(Self { iteration, judge, watch })
+        let iteration = iteration(teacher, baseline, judge, concept, settings, seed)?;
+        Ok(Self { iteration, watch })
+    }
+
+    /// Shares every step with further devices. The result is that of one device but for the rounding of the devices, and
+    /// on CPUs to the bit.
+    pub fn share_with(&mut self, devices: &[Device]) {
+        self.iteration.share_with(devices);
     }
 
     /// Continues from a checkpoint of a training with the same arguments.
@@ -205,11 +216,11 @@ impl Forgetting {
     /// [`crate::Error::Diverged`] if a weight is not finite.
     pub fn finish_with_fake_score(self) -> Result<Baseline> {
         self.iteration.check()?;
-        let Iteration { average, fake_score, .. } = self.iteration;
+        let end = self.iteration.finish();
         if let Some(best) = self.watch.as_ref().and_then(Watch::best) {
-            no_grad(|| average.params().flat().shallow_clone().copy_(best));
+            end.generator.params().set(best);
         }
-        Ok(Baseline { generator: average, fake_score })
+        Ok(end)
     }
 }
 
@@ -259,6 +270,7 @@ fn neighbours(
 fn iteration(
     teacher: Denoiser,
     baseline: Baseline,
+    judge: Option<Judge>,
     concept: Concept,
     settings: ForgetSettings,
     seed: u64,
@@ -284,7 +296,7 @@ fn iteration(
         optimiser: settings.optimiser,
         seed,
     };
-    Ok(Iteration::new(plan, teacher, start, concept, identity))
+    Ok(Iteration::new(plan, teacher, start, judge, concept, identity))
 }
 
 impl Training for Distillation {
@@ -302,7 +314,7 @@ impl Training for Distillation {
 
     fn advance(&mut self) {
         if !self.done() {
-            self.0.advance(None);
+            self.0.advance();
         }
     }
 
@@ -333,9 +345,10 @@ impl Training for Forgetting {
         if self.done() {
             return;
         }
-        self.iteration.advance(self.judge.as_ref());
-        if let (Some(watch), Some(judge)) = (&mut self.watch, &self.judge) {
-            watch.look(self.iteration.step, self.iteration.plan.steps, &self.iteration.average, judge);
+        self.iteration.advance();
+        let Iteration { step, plan, average, nets, .. } = &self.iteration;
+        if let (Some(watch), Some(judge)) = (&mut self.watch, &nets.judge) {
+            watch.look(*step, plan.steps, average, judge);
         }
     }
 

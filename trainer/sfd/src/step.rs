@@ -6,16 +6,19 @@
 //! forgotten label, so that theta's images under it become the replacement's.
 //!
 //! Samples under kept and forgotten labels go through the networks as one batch with a weight for each sample; that is
-//! exact, because no layer mixes samples.
+//! exact, because no layer mixes samples. For the same reason a batch may be cut into pieces anywhere.
 
 use crate::concept::{Concept, Draw};
 use crate::denoiser::Denoiser;
+use crate::device::upload;
 use crate::generator::{denoise_latent, generate_trainable};
 use crate::judge::Judge;
 use crate::loss;
 use crate::noise::{Noise, Stream};
+use crate::replicas;
 use crate::settings::{Gradient, PartWeights};
 use crate::verdict::Verdict;
+use std::ops::Range;
 use tch::{Device, Kind, Tensor, no_grad};
 
 #[cfg(test)]
@@ -54,6 +57,15 @@ pub(crate) struct Batch {
     generator: Sample,
 }
 
+/// Some samples of a batch, and what one network's step needs to know of them.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    shown: Tensor,
+    taught: Tensor,
+    verdict: Option<Verdict>,
+    sample: Sample,
+}
+
 /// A latent to generate from, and the level and noise that perturb the generated image.
 #[derive(Debug)]
 struct Sample {
@@ -65,16 +77,22 @@ struct Sample {
     weight: Tensor,
 }
 
-/// A step's loss and its parts for the log.
+/// The loss of a batch, or of a piece of one.
 pub(crate) struct Loss {
-    /// The scalar to minimise.
+    /// The scalar to minimise. Those of all pieces add up to the batch's.
     pub(crate) total: Tensor,
-    /// Mean over the remain part, and over the forget part (zero if there is none).
-    pub(crate) parts: [Tensor; 2],
+    /// Loss of each sample, without its weight and without a graph: [B]
+    pub(crate) each: Tensor,
+}
+
+impl Loss {
+    fn new(per_sample: &Tensor, weight: &Tensor) -> Self {
+        Self { total: (per_sample * weight).sum(None::<Kind>), each: per_sample.detach() }
+    }
 }
 
 impl Batch {
-    /// The batch of iteration `step`: a function of its arguments alone.
+    /// The batch of iteration `step`, on the CPU: a function of its arguments alone.
     pub(crate) fn draw(
         teacher: &Denoiser,
         concept: &Concept,
@@ -82,32 +100,55 @@ impl Batch {
         seed: u64,
         step: u64,
     ) -> Self {
-        let (device, size) = (teacher.device(), shape.remain + shape.forget);
+        let size = shape.remain + shape.forget;
         let first = step * size as u64;
         let Draw { shown, taught } = concept.draw(seed, first, shape.remain, shape.forget);
-        let labels = |labels: &[i64]| Tensor::from_slice(labels).to_device(device);
         let pixels = teacher.config().image.pixels();
-        let normal = |stream, columns| Noise::new(seed, stream).normal(first, size, columns, device);
+        let normal = |stream, columns| Noise::new(seed, stream).normal(first, size, columns, Device::Cpu);
         let levels = teacher.preconditioning();
-        let generator_levels =
-            levels.generator_levels(&Noise::new(seed, Stream::GeneratorSigma).uniform(first, size));
         Self {
             shape,
             verdict: Verdict::draw(concept, &shown, seed, first, teacher.config().classes()),
-            shown: labels(&shown),
-            taught: labels(&taught),
+            shown: Tensor::from_slice(&shown),
+            taught: Tensor::from_slice(&taught),
             fake_score: Sample {
                 latent: normal(Stream::FakeLatent, pixels),
                 sigma: levels.score_levels(&normal(Stream::FakeSigma, 1)),
                 noise: normal(Stream::FakeNoise, pixels),
-                weight: weights(shape, shape.fake_score).to_device(device),
+                weight: weights(shape, shape.fake_score),
             },
             generator: Sample {
                 latent: normal(Stream::GeneratorLatent, pixels),
-                sigma: generator_levels.to_device(device),
+                sigma: levels
+                    .generator_levels(&Noise::new(seed, Stream::GeneratorSigma).uniform(first, size)),
                 noise: normal(Stream::GeneratorNoise, pixels),
-                weight: weights(shape, shape.generator).to_device(device),
+                weight: weights(shape, shape.generator),
             },
+        }
+    }
+
+    /// Which samples are worked on at once, if at most so many may be.
+    pub(crate) fn pieces(&self, most: i64) -> Vec<Range<i64>> {
+        replicas::pieces(self.shape.remain + self.shape.forget, most).collect()
+    }
+
+    /// Some of the samples, for psi's step.
+    pub(crate) fn fake_score_piece(&self, at: &Range<i64>) -> Piece {
+        self.piece(&self.fake_score, at)
+    }
+
+    /// Some of the samples, for theta's step.
+    pub(crate) fn generator_piece(&self, at: &Range<i64>) -> Piece {
+        self.piece(&self.generator, at)
+    }
+
+    fn piece(&self, sample: &Sample, at: &Range<i64>) -> Piece {
+        let narrow = |tensor: &Tensor| tensor.narrow(0, at.start, at.end - at.start);
+        Piece {
+            shown: narrow(&self.shown),
+            taught: narrow(&self.taught),
+            verdict: self.verdict.as_ref().map(|verdict| verdict.map(narrow)),
+            sample: sample.map(narrow),
         }
     }
 
@@ -126,32 +167,49 @@ impl Batch {
         ]
     }
 
-    /// What phi is asked for, given what psi makes of the samples: [B, pixels] -> [B].
+    /// The mean loss of the remain part, and of the forget part (zero if there is none), from the loss of each sample: [B].
+    pub(crate) fn means(&self, each: &Tensor) -> [Tensor; 2] {
+        let parts = each.split_with_sizes([self.shape.remain, self.shape.forget], 0);
+        let parts: [Tensor; 2] = parts.try_into().expect("two parts");
+        parts.map(|part| part.sum(Kind::Double) / part.size()[0].max(1) as f64)
+    }
+}
+
+impl Sample {
+    fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
+        let Self { latent, sigma, noise, weight } = self;
+        Self { latent: of(latent), sigma: of(sigma), noise: of(noise), weight: of(weight) }
+    }
+}
+
+impl Piece {
+    /// The same on a device.
+    pub(crate) fn on(&self, device: Device) -> Self {
+        let upload = |tensor: &Tensor| upload(tensor, device);
+        Self {
+            shown: upload(&self.shown),
+            taught: upload(&self.taught),
+            verdict: self.verdict.as_ref().map(|verdict| verdict.map(upload)),
+            sample: self.sample.map(upload),
+        }
+    }
+
+    /// What phi is asked for, given what psi makes of the samples: [b, pixels] -> [b].
     fn lesson(&self, judge: Option<&Judge>, fake: &Tensor) -> Tensor {
         match (&self.verdict, judge) {
             (Some(verdict), Some(judge)) => verdict.teach(judge, fake, &self.taught),
             _ => self.taught.shallow_clone(),
         }
     }
-
-    fn reduce(&self, per_sample: &Tensor, weight: &Tensor) -> Loss {
-        let [remain, forget]: [Tensor; 2] = per_sample
-            .detach()
-            .split_with_sizes([self.shape.remain, self.shape.forget], 0)
-            .try_into()
-            .expect("two parts");
-        let mean = |part: Tensor| part.sum(Kind::Double) / part.size()[0].max(1) as f64;
-        Loss { total: (per_sample * weight).sum(None::<Kind>), parts: [mean(remain), mean(forget)] }
-    }
 }
 
 /// psi's loss: denoise the generator's current images under the labels it was asked for. Leads to psi's weights only.
-pub(crate) fn fake_score_loss(fake_score: &Denoiser, generator: &Denoiser, batch: &Batch) -> Loss {
-    let Sample { latent, sigma, noise, weight } = &batch.fake_score;
-    let clean = denoise_latent(generator, latent, &batch.shown);
+pub(crate) fn fake_score_loss(fake_score: &Denoiser, generator: &Denoiser, piece: &Piece) -> Loss {
+    let Sample { latent, sigma, noise, weight } = &piece.sample;
+    let clean = denoise_latent(generator, latent, &piece.shown);
     let noisy = loss::perturb(&clean, noise, sigma);
-    let denoised = fake_score.denoise_trainable(&noisy, sigma, &batch.shown);
-    batch.reduce(&loss::denoising(&denoised, &clean, &fake_score.loss_weight(sigma)), weight)
+    let denoised = fake_score.denoise_trainable(&noisy, sigma, &piece.shown);
+    Loss::new(&loss::denoising(&denoised, &clean, &fake_score.loss_weight(sigma)), weight)
 }
 
 /// theta's loss: where teacher and fake score disagree about the generator's images, the teacher is right. Leads to
@@ -160,22 +218,22 @@ pub(crate) fn generator_loss(
     teacher: &Denoiser,
     fake_score: &Denoiser,
     generator: &Denoiser,
-    batch: &Batch,
+    piece: &Piece,
     matching: Matching<'_>,
 ) -> Loss {
-    let Sample { latent, sigma, noise, weight } = &batch.generator;
-    let clean = generate_trainable(generator, latent, &batch.shown);
+    let Sample { latent, sigma, noise, weight } = &piece.sample;
+    let clean = generate_trainable(generator, latent, &piece.shown);
     let noisy = loss::perturb(&clean, noise, sigma);
     let scores = || {
-        let fake = fake_score.denoise(&noisy, sigma, &batch.shown);
-        let real = teacher.denoise(&noisy, sigma, &batch.lesson(matching.judge, &fake));
+        let fake = fake_score.denoise(&noisy, sigma, &piece.shown);
+        let real = teacher.denoise(&noisy, sigma, &piece.lesson(matching.judge, &fake));
         (real, fake)
     };
     let (real, fake) = match matching.gradient {
         Gradient::ScoreDistillation => scores(),
         Gradient::DiffInstruct => no_grad(scores),
     };
-    batch.reduce(&loss::score_difference(&real, &fake, &clean, matching.alpha), weight)
+    Loss::new(&loss::score_difference(&real, &fake, &clean, matching.alpha), weight)
 }
 
 /// remain / n for each of the n remain samples, forget / m for each of the m forget samples.

@@ -3,13 +3,16 @@
 use crate::adam::Adam;
 use crate::config::ModelConfig;
 use crate::denoiser::Denoiser;
+use crate::device::upload;
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Stream};
+use crate::replicas::{self, Part};
 use crate::settings::{Averaging, TeachSettings};
 use crate::state::{self, Identity};
 use crate::training::{Meter, Progress, Stage, Training, schedule};
 use crate::{ema, loss};
 use serde_json::json;
+use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 const BETA1: f64 = 0.9;
@@ -70,10 +73,24 @@ pub struct Teaching {
     seed: u64,
     images: TrainingImages,
     model: Denoiser,
+    /// The same on every further device; they follow the first.
+    replicas: Vec<Denoiser>,
     average: Denoiser,
     adam: Adam,
     step: u64,
     meter: Meter,
+}
+
+/// Some samples of a step.
+struct Piece {
+    /// [b, pixels]
+    clean: Tensor,
+    /// [b]
+    label: Tensor,
+    /// [b, 1]
+    sigma: Tensor,
+    /// [b, pixels]
+    noise: Tensor,
 }
 
 impl Teaching {
@@ -94,7 +111,15 @@ impl Teaching {
         };
         let (average, adam) = (model.duplicate(), Adam::new(model.params(), BETA1));
         let meter = Meter::new(&["denoising"], device);
-        Ok(Self { settings, seed, images, model, average, adam, step: 0, meter })
+        let (model, replicas) = (model.in_precision(settings.precision), Vec::new());
+        Ok(Self { settings, seed, images, model, replicas, average, adam, step: 0, meter })
+    }
+
+    /// Shares every step with further devices. The result is that of one device but for the rounding of the devices, and
+    /// on CPUs to the bit.
+    pub fn share_with(&mut self, devices: &[Device]) {
+        let others = replicas::useful(devices, self.settings.batch, self.model.most_at_once());
+        self.replicas.extend(others.iter().map(|&device| self.model.on(device)));
     }
 
     /// Continues from a checkpoint of a training with the same arguments.
@@ -103,6 +128,7 @@ impl Teaching {
     /// If the state is not one of this training.
     pub fn resume(&mut self, state: &[u8]) -> Result<()> {
         self.step = state::load(state, &self.identity(), self.state())?;
+        self.follow();
         Ok(())
     }
 
@@ -132,19 +158,30 @@ impl Teaching {
         weights.into_iter().chain(adam).collect()
     }
 
-    fn loss(&self) -> Tensor {
+    /// The samples of the next step, on the device of the images.
+    fn pieces(&self) -> Vec<Piece> {
         let (device, size) = (self.model.device(), self.settings.batch);
         let first = self.step * size as u64;
         let chosen = Noise::new(self.seed, Stream::TeachImage).below(first, size, self.images.len() as usize);
         let chosen: Vec<i64> = chosen.into_iter().map(|index| index as i64).collect();
-        let chosen = Tensor::from_slice(&chosen).to_device(device);
-        let (clean, label) =
-            (self.images.images.index_select(0, &chosen), self.images.labels.index_select(0, &chosen));
+        let chosen = upload(&Tensor::from_slice(&chosen), device);
+        let clean = self.images.images.index_select(0, &chosen);
+        let label = self.images.labels.index_select(0, &chosen);
         let normal = |stream, columns| Noise::new(self.seed, stream).normal(first, size, columns, device);
         let sigma = self.model.preconditioning().teacher_levels(&normal(Stream::TeachSigma, 1));
-        let noisy = loss::perturb(&clean, &normal(Stream::TeachNoise, clean.size()[1]), &sigma);
-        let denoised = self.model.denoise_trainable(&noisy, &sigma, &label);
-        loss::denoising(&denoised, &clean, &self.model.loss_weight(&sigma)).mean(None::<Kind>)
+        let noise = normal(Stream::TeachNoise, clean.size()[1]);
+        let piece = |at: Range<i64>| {
+            let of = |tensor: &Tensor| tensor.narrow(0, at.start, at.end - at.start);
+            Piece { clean: of(&clean), label: of(&label), sigma: of(&sigma), noise: of(&noise) }
+        };
+        replicas::pieces(size, self.model.most_at_once()).map(piece).collect()
+    }
+
+    /// What the weights became on the first device, everywhere.
+    fn follow(&self) {
+        let params = self.model.params();
+        params.settle();
+        self.replicas.iter().for_each(|replica| replica.params().set(params.flat()));
     }
 
     fn check(&self) -> Result<()> {
@@ -155,6 +192,15 @@ impl Teaching {
             }
         }
     }
+}
+
+/// Loss of each sample of a piece: [b]
+fn losses(model: &Denoiser, piece: &Piece) -> Tensor {
+    let here = |tensor: &Tensor| tensor.to_device(model.device());
+    let (clean, sigma) = (here(&piece.clean), here(&piece.sigma));
+    let noisy = loss::perturb(&clean, &here(&piece.noise), &sigma);
+    let denoised = model.denoise_trainable(&noisy, &sigma, &here(&piece.label));
+    loss::denoising(&denoised, &clean, &model.loss_weight(&sigma))
 }
 
 impl Training for Teaching {
@@ -174,13 +220,20 @@ impl Training for Teaching {
         if self.done() {
             return;
         }
-        let loss = self.loss();
-        let gradient = self.model.params().gradient(&loss);
+        let (device, size) = (self.model.device(), self.settings.batch as f64);
+        let work = move |model: &Denoiser, piece: Piece| {
+            let each = losses(model, &piece);
+            let gradient = model.params().gradient(&(each.sum(None::<Kind>) / size));
+            Part { gradient, each: each.detach() }
+        };
+        let pieces = self.pieces();
+        let Part { gradient, each } = replicas::sum(&self.model, &mut self.replicas, device, pieces, work);
         let rate = schedule(self.step, self.settings.steps, self.settings.warmup_steps, DECAY);
         self.adam.step(self.model.params(), &gradient, rate * self.settings.learning_rate, self.step);
+        self.follow();
         let decay = ema::decay(Averaging::Ramped, self.step, self.settings.ema_decay);
         ema::update(self.average.params().flat(), self.model.params().flat(), decay);
-        self.meter.add(&[loss]);
+        self.meter.add(&[each.mean(None::<Kind>)]);
         self.step += 1;
     }
 

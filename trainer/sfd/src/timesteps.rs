@@ -4,6 +4,7 @@
 //! sqrt(1 - abar) noise. Divided by sqrt(abar) it is clean + sigma noise, the form that everything else here uses.
 
 use crate::config::{Betas, DiscreteConfig};
+use crate::device::upload;
 use tch::{Kind, Tensor};
 
 /// sigma by timestep, rising.
@@ -56,7 +57,7 @@ impl Timesteps {
     /// for a level in between. Levels outside the schedule count as its ends.
     pub(crate) fn of(&self, sigma: &Tensor) -> Tensor {
         // Both sides are rounded alike, so that a level of the schedule is found exactly.
-        let known = Tensor::from_slice(&self.sigmas).to_kind(sigma.kind()).to_device(sigma.device());
+        let known = self.known(sigma);
         let last = self.sigmas.len() as i64 - 1;
         let above = sigma.bucketize(&known, false, false).clamp(1, last);
         let below = &above - 1;
@@ -69,7 +70,12 @@ impl Timesteps {
     pub(crate) fn draw(&self, uniform: &Tensor, least: usize, end: usize) -> Tensor {
         let count = (end - least) as i64;
         let step = (uniform * count as f64).to_kind(Kind::Int64).clamp(0, count - 1) + least as i64;
-        Tensor::from_slice(&self.sigmas).to_kind(uniform.kind()).to_device(uniform.device()).take(&step)
+        self.known(uniform).take(&step)
+    }
+
+    /// All levels, of the kind and on the device of another tensor.
+    fn known(&self, like: &Tensor) -> Tensor {
+        upload(&Tensor::from_slice(&self.sigmas).to_kind(like.kind()), like.device())
     }
 }
 

@@ -14,12 +14,12 @@ pub(crate) struct Verdict {
     sampled: Tensor,
     /// Uniform in (0, 1): [B, 1]
     uniform: Tensor,
-    /// One for labels that may be chosen, zero for the forgotten ones: [1, classes]
+    /// One for labels that may be chosen, zero for the forgotten ones: [B, classes]
     kept: Tensor,
 }
 
 impl Verdict {
-    /// For the samples `first..` that show these labels; `None` if the judge chooses for no label.
+    /// For the samples `first..` that show these labels, on the CPU; `None` if the judge chooses for no label.
     pub(crate) fn draw(
         concept: &Concept,
         shown: &[i64],
@@ -41,8 +41,14 @@ impl Verdict {
             judged: mask(Option::is_some),
             sampled: mask(|choice| *choice == Some(Choice::Sampled)),
             uniform: Tensor::from_slice(&uniform).view([-1, 1]),
-            kept: Tensor::from_slice(&kept).view([1, -1]),
+            kept: Tensor::from_slice(&kept).expand([shown.len() as i64, -1], false),
         })
+    }
+
+    /// The same with each tensor changed; all are [B, ..].
+    pub(crate) fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
+        let Self { judged, sampled, uniform, kept } = self;
+        Self { judged: of(judged), sampled: of(sampled), uniform: of(uniform), kept: of(kept) }
     }
 
     /// What each sample is taught: the judge's choice where it has one, `otherwise` elsewhere.
@@ -51,13 +57,12 @@ impl Verdict {
     /// denoised: [B, pixels]; otherwise: [B] -> [B]
     pub(crate) fn teach(&self, judge: &Judge, denoised: &Tensor, otherwise: &Tensor) -> Tensor {
         no_grad(|| {
-            let device = otherwise.device();
             let (_, probability) = judge.look(&denoised.detach().to_kind(Kind::Float));
-            let probability = probability.to_kind(Kind::Double) * self.kept.to_device(device);
+            let probability = probability.to_kind(Kind::Double) * &self.kept;
             let likeliest = probability.argmax(1, false);
-            let drawn = inverse_cdf(&probability, &self.uniform.to_device(device));
-            let chosen = drawn.where_self(&self.sampled.to_device(device), &likeliest);
-            chosen.where_self(&self.judged.to_device(device), otherwise)
+            let drawn = inverse_cdf(&probability, &self.uniform);
+            let chosen = drawn.where_self(&self.sampled, &likeliest);
+            chosen.where_self(&self.judged, otherwise)
         })
     }
 }
@@ -77,7 +82,7 @@ fn inverse_cdf(probability: &Tensor, uniform: &Tensor) -> Tensor {
 mod tests {
     use super::*;
     use crate::concept::{Override, Target};
-    use crate::{Device, Judge, JudgeSettings, testing};
+    use crate::{Device, JudgeSettings, testing};
 
     const N: usize = 400;
 

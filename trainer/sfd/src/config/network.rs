@@ -135,6 +135,20 @@ impl SongUnetConfig {
 }
 
 impl NetworkConfig {
+    /// Values of the widest tensor that a sample becomes between two layers.
+    pub(crate) fn widest(&self, image: ImageShape) -> i64 {
+        let of = |channels: i64, multipliers: &[i64]| {
+            let resolutions = Shape::new(channels, multipliers, 0, &[]).resolutions(image);
+            resolutions.map(|(side, channels)| side * side * channels).max().unwrap_or(1)
+        };
+        match self {
+            Self::Mlp(mlp) => mlp.width,
+            Self::DdpmUnet(net) => of(net.channels, &net.multipliers),
+            Self::SongUnet(net) => of(net.channels, &net.multipliers),
+            Self::AdmUnet(net) => of(net.channels, &net.multipliers),
+        }
+    }
+
     pub(super) fn validate(&self, image: ImageShape) -> Result<()> {
         match self {
             Self::Mlp(mlp) => mlp.validate(),
@@ -217,11 +231,10 @@ impl<'a> Shape<'a> {
     }
 
     /// Side in pixels and channels of each resolution.
-    fn resolutions(&self, image: ImageShape) -> impl Iterator<Item = (i64, i64)> {
-        self.multipliers
-            .iter()
-            .enumerate()
-            .map(move |(level, multiplier)| (image.height >> level, multiplier * self.channels))
+    fn resolutions(&self, image: ImageShape) -> impl Iterator<Item = (i64, i64)> + use<'a> {
+        let channels = self.channels;
+        let multipliers = self.multipliers.iter().enumerate();
+        multipliers.map(move |(level, multiplier)| (image.height >> level, multiplier * channels))
     }
 
     /// Every normalised number of channels, also of two concatenated tensors, must be divisible by its groups.
@@ -311,6 +324,16 @@ mod tests {
         assert_eq!(odd, "network.channels is 48: must be a multiple of 32");
         let heads = refusal(json!({"kind": "admUnet", "headChannels": 80}), 64);
         assert!(heads.contains("network.headChannels is 80"), "{heads}");
+    }
+
+    #[test]
+    fn a_u_net_is_widest_where_channels_outgrow_pixels() {
+        let widest = |network: Value, side: i64| {
+            parse(network, side).unwrap().widest(ImageShape { channels: 3, height: side, width: side })
+        };
+        assert_eq!(widest(json!({"kind": "ddpmUnet"}), 32), 128 * 32 * 32);
+        assert_eq!(widest(json!({"kind": "songUnet", "multipliers": [1, 5]}), 32), 5 * 128 * 16 * 16);
+        assert_eq!(widest(json!({"kind": "mlp"}), 8), 192);
     }
 
     #[test]

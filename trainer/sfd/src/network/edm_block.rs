@@ -88,8 +88,9 @@ impl Block {
         let h = self.conv[0].forward(weights, &h);
         let told = self.condition.forward(weights, condition).unsqueeze(-1).unsqueeze(-1);
         let h = if self.style.modulates {
-            let parts = told.chunk(2, 1);
-            parts[1].addcmul(&self.norm[1].forward(weights, &h), &(&parts[0] + 1.0))
+            let h = self.norm[1].forward(weights, &h);
+            let parts = told.to_kind(h.kind()).chunk(2, 1);
+            parts[1].addcmul(&h, &(&parts[0] + 1.0))
         } else {
             self.norm[1].forward(weights, &(h + told))
         };

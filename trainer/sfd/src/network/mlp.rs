@@ -4,6 +4,7 @@
 //! null label: a condition that training never overrides could still show what was forgotten.
 
 use crate::config::{MlpConfig, ModelConfig};
+use crate::device::upload;
 use crate::params::{Init, Layout, Linear};
 use tch::Tensor;
 
@@ -56,11 +57,19 @@ impl Mlp {
     /// # Shapes
     /// x: [B, pixels]; c_noise: [B, 1], or [1, 1] for all; label: [B] whole numbers -> [B, pixels]
     pub(crate) fn forward(&self, weights: &[Tensor], x: &Tensor, c_noise: &Tensor, label: &Tensor) -> Tensor {
-        let modulations = self.modulations(weights, c_noise, label);
+        // Norms and what modulates them are in the kind of the condition, whatever the kind of the weights.
+        let exact = c_noise.kind();
+        let modulations = self.modulations(weights, c_noise, label).to_kind(exact);
         let mut parts = modulations.chunk(2 * (self.blocks.len() as i64 + 1), 1).into_iter();
         let mut modulated = |h: &Tensor| {
             let (scale, shift) = parts.next().zip(parts.next()).expect("one scale and shift per block");
-            let normed = h.layer_norm([self.width], None::<&Tensor>, None::<&Tensor>, NORM_EPSILON, false);
+            let normed = h.to_kind(exact).layer_norm(
+                [self.width],
+                None::<&Tensor>,
+                None::<&Tensor>,
+                NORM_EPSILON,
+                false,
+            );
             shift.addcmul(&normed, &(scale + 1.0))
         };
         let h = self.blocks.iter().fold(self.input.forward(weights, x), |h, block| {
@@ -88,8 +97,8 @@ impl Mlp {
     /// # Shapes
     /// c_noise: [N, 1] -> [N, embedding]
     fn noise_embedding(&self, weights: &[Tensor], c_noise: &Tensor) -> Tensor {
-        let frequencies =
-            Tensor::from_slice(&self.frequencies).to_kind(c_noise.kind()).to_device(c_noise.device());
+        let frequencies = Tensor::from_slice(&self.frequencies).to_kind(c_noise.kind());
+        let frequencies = upload(&frequencies, c_noise.device());
         let phase = c_noise * frequencies;
         self.noise.forward(weights, &Tensor::cat(&[phase.cos(), phase.sin()], 1))
     }

@@ -1,11 +1,17 @@
 use super::*;
 use crate::concept::{Override, Target};
 use crate::config::{MlpConfig, SongUnetConfig};
+use crate::iteration::Nets;
 use crate::measure::{self, Reference};
-use crate::settings::{Gradient, SfdOptimiser};
+use crate::noise::{Noise, Stream};
+use crate::settings::{Gradient, Precision, SfdOptimiser};
 use crate::step::Batch;
 use crate::testing::{self, Models, images, run, tiny};
-use crate::{Choice, Device, EarlyStop, Error, NetworkConfig, TeachSettings, Teaching, WeightsError};
+use crate::{
+    Choice, Device, EarlyStop, Error, ImageShape, ModelConfig, NetworkConfig, TeachSettings, Teaching,
+    WeightsError,
+};
+use tch::Kind;
 
 fn teaching() -> Teaching {
     let settings = TeachSettings { steps: 12, batch: 6, warmup_steps: 3, ..TeachSettings::default() };
@@ -91,18 +97,19 @@ fn the_order_of_the_targets_does_not_matter() {
 #[test]
 fn each_half_of_an_iteration_writes_one_network() {
     let mut iteration = forgetting(&teacher(), &[2]).unwrap().iteration;
-    let bytes =
-        |it: &Iteration| [&it.teacher, &it.fake_score, &it.generator, &it.average].map(Denoiser::to_bytes);
+    let bytes = |Iteration { nets, average, .. }: &Iteration| {
+        [&nets.teacher, &nets.fake_score, &nets.generator, average].map(Denoiser::to_bytes)
+    };
     let changed =
         |before: &[Vec<u8>; 4], after: &[Vec<u8>; 4]| [0, 1, 2, 3].map(|net| before[net] != after[net]);
     iteration.step = 1;
-    let batch = Batch::draw(&iteration.teacher, &iteration.concept, iteration.plan.shape, 5, 1);
+    let batch = Batch::draw(&iteration.nets.teacher, &iteration.concept, iteration.plan.shape, 5, 1);
 
     let before = bytes(&iteration);
     let _ = iteration.follow_generator(&batch);
     let between = bytes(&iteration);
     assert_eq!(changed(&before, &between), [false, true, false, false]);
-    let _ = iteration.follow_teacher(&batch, None);
+    let _ = iteration.follow_teacher(&batch);
     assert_eq!(changed(&between, &bytes(&iteration)), [false, false, true, true]);
 }
 
@@ -133,7 +140,7 @@ fn another_training_refuses_the_state() {
 fn divergence_names_the_step_and_the_tensor() {
     let mut training = distillation(&teacher(), 5);
     run(&mut training, 3);
-    let _ = training.0.generator.params().named().last().unwrap().1.shallow_clone().fill_(f64::NAN);
+    let _ = training.0.nets.generator.params().named().last().unwrap().1.shallow_clone().fill_(f64::NAN);
     for message in
         [training.checkpoint().unwrap_err().to_string(), training.report().unwrap_err().to_string()]
     {
@@ -181,10 +188,10 @@ fn a_hardened_forgetting_starts_between_the_baseline_and_nothing() {
                 .average
                 .params()
                 .flat()
-                .equal(forgetting.iteration.generator.params().flat())
+                .equal(forgetting.iteration.nets.generator.params().flat())
         );
-        assert!(forgetting.iteration.fake_score.params().flat().equal(teacher.params().flat()));
-        forgetting.iteration.generator.params().flat().copy()
+        assert!(forgetting.iteration.nets.fake_score.params().flat().equal(teacher.params().flat()));
+        forgetting.iteration.nets.generator.params().flat().copy()
     };
     let (baseline, fresh) = (start(0.0, 5), start(1.0, 5));
     assert!(baseline.equal(teacher.params().flat()));
@@ -203,7 +210,8 @@ fn one_stage_starts_both_networks_from_the_teacher_and_two_from_the_baseline() {
         let baseline = Baseline { generator: other.duplicate(), fake_score: other.duplicate() };
         let concept = Concept::new(4, &[Target { label: 2, replacement: Override::Random }], None).unwrap();
         let it = Forgetting::new(teacher.duplicate(), baseline, concept, settings, 5).unwrap().iteration;
-        [it.teacher, it.fake_score, it.generator].map(|network| network.to_bytes() == teacher.to_bytes())
+        [it.nets.teacher, it.nets.fake_score, it.nets.generator]
+            .map(|network| network.to_bytes() == teacher.to_bytes())
     };
     assert_eq!(start(Stages::One), [true, true, true]);
     assert_eq!(start(Stages::Two), [true, false, false], "the teacher is never the fake score");
@@ -346,4 +354,88 @@ fn going_on_forgets_as_well_as_starting_again_if_the_whole_ledger_is_there() {
         assert!(shares[1] < 0.2 && shares[2] < 0.2 && shares[0] > 0.8 && shares[3] > 0.8, "{shares:?}");
     }
     assert!(leak(&forget(first, &[1]), 2) > 0.5, "without the ledger the first label comes back");
+}
+
+fn tiny_unet() -> ModelConfig {
+    let network = NetworkConfig::SongUnet(SongUnetConfig::small(8, &[1, 1], &[4]));
+    ModelConfig { image: ImageShape { channels: 1, height: 8, width: 8 }, network, ..tiny() }
+}
+
+/// Pieces of five samples or four.
+fn forgetting_in_pieces(precision: Precision) -> Forgetting {
+    let model = |seed| {
+        let fresh = Denoiser::init(&tiny_unet(), seed, Device::Cpu).unwrap();
+        let noise = Noise::new(seed, Stream::FakeNoise).normal(0, 1, fresh.weights(), Device::Cpu);
+        fresh.with_flat(fresh.params().flat() + noise.view([-1]) * 0.05)
+    };
+    let settings = ForgetSettings {
+        steps: 12,
+        remain_batch: 9,
+        forget_batch: 5,
+        optimiser: SfdOptimiser { precision, ..Default::default() },
+        ..Default::default()
+    };
+    let target = Target { label: 1, replacement: Override::Fixed(2) };
+    let start = Baseline { generator: model(2), fake_score: model(3) };
+    let concept = Concept::new(4, &[target], None).unwrap();
+    let mut training = Forgetting::new(model(1), start, concept, settings, 5).unwrap();
+    training.iteration.most_at_once = 5;
+    assert_eq!(training.iteration.batch().pieces(5).len(), 3);
+    training
+}
+
+#[test]
+fn two_replicas_come_to_what_one_device_comes_to() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let run_on = |others: &[Device]| {
+            let mut training = forgetting_in_pieces(precision);
+            training.share_with(others);
+            run(&mut training, 2);
+            training
+        };
+        let alone = run_on(&[]);
+        let mut together = run_on(&[Device::Cpu]);
+        assert!(alone.checkpoint().unwrap() == together.checkpoint().unwrap());
+        // A replica that went its own way would show only now and then.
+        let replica = &together.iteration.replicas()[0];
+        assert!(replica.generator.to_bytes() == together.iteration.nets.generator.to_bytes());
+        assert!(replica.fake_score.to_bytes() == together.iteration.nets.fake_score.to_bytes());
+
+        // And after a resume the replica stands where the first device does.
+        let mut resumed = forgetting_in_pieces(precision);
+        resumed.share_with(&[Device::Cpu]);
+        resumed.resume(&alone.checkpoint().unwrap()).unwrap();
+        run(&mut resumed, 1);
+        run(&mut together, 1);
+        assert!(resumed.checkpoint().unwrap() == together.checkpoint().unwrap());
+    }
+}
+
+#[test]
+fn in_bf16_the_losses_follow_those_in_f32_and_the_weights_stay_in_f32() {
+    let losses = |precision| {
+        let mut training = forgetting_in_pieces(precision);
+        let steps: Vec<Vec<f64>> = (0..4)
+            .map(|_| {
+                training.advance();
+                training.report().unwrap().losses.into_iter().map(|(_, loss)| loss).collect()
+            })
+            .collect();
+        let Nets { fake_score, generator, .. } = &training.iteration.nets;
+        for network in [fake_score, generator, &training.iteration.average] {
+            assert_eq!(network.params().flat().kind(), Kind::Float);
+        }
+        let end = training.finish_with_fake_score().unwrap();
+        // What is left behind computes in f32 again.
+        assert_eq!(end.fake_score.params().frozen()[0].kind(), Kind::Float);
+        steps
+    };
+    let (exact, rounded) = (losses(Precision::F32), losses(Precision::Bf16));
+    for loss in 0..4 {
+        let size = exact.iter().map(|step| step[loss].abs()).fold(0.0, f64::max);
+        let off = exact.iter().zip(&rounded).map(|(a, b)| (a[loss] - b[loss]).abs() / size);
+        let off = off.fold(0.0, f64::max);
+        assert!(off < 0.05, "loss {loss} is {off} of its size away");
+        assert!(off > 1e-6, "loss {loss} is as good as equal: nothing was rounded");
+    }
 }

@@ -43,6 +43,20 @@ fn in_double(batch: Batch) -> Batch {
     Batch { fake_score: double(batch.fake_score), generator: double(batch.generator), ..batch }
 }
 
+/// psi's loss of a whole batch.
+fn psi_loss(psi: &Denoiser, nets: &Nets, batch: &Batch) -> Loss {
+    fake_score_loss(psi, &nets.theta, &batch.fake_score_piece(&all(batch)))
+}
+
+/// theta's loss of a whole batch.
+fn theta_loss(nets: &Nets, batch: &Batch, matching: Matching<'_>) -> Loss {
+    generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch.generator_piece(&all(batch)), matching)
+}
+
+fn all(batch: &Batch) -> Range<i64> {
+    0..batch.shown.size()[0]
+}
+
 /// Derivative of `value` along `direction` at the model's weights, by central differences.
 fn slope(model: &Denoiser, direction: &Tensor, value: impl Fn(&Denoiser) -> f64) -> f64 {
     let step = 1e-5;
@@ -64,7 +78,7 @@ fn assert_close(analytic: f64, numeric: f64) {
 fn the_fake_score_gradient_matches_finite_differences() {
     let nets = nets();
     let batch = batch(&nets, HALF);
-    let value = |psi: &Denoiser| fake_score_loss(psi, &nets.theta, &batch).total;
+    let value = |psi: &Denoiser| psi_loss(psi, &nets, &batch).total;
     let gradient = nets.psi.params().gradient(&value(&nets.psi));
     for seed in 0..4 {
         let along = direction(&nets.psi, seed);
@@ -91,7 +105,7 @@ fn the_generator_gradient_through_teacher_and_fake_score_matches_finite_differen
     let value =
         |theta: &Denoiser| (undivided(theta).0 / &constant * weight).sum(None::<Kind>).double_value(&[]);
 
-    let loss = generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES).total;
+    let loss = theta_loss(&nets, &batch, SCORES).total;
     let gradient = nets.theta.params().gradient(&loss);
     for seed in 0..4 {
         let along = direction(&nets.theta, seed);
@@ -110,9 +124,9 @@ fn each_loss_leads_to_the_weights_of_one_network_only() {
         let total = model.params().trainable().iter().map(touch).fold(loss.total, |sum, zero| sum + zero);
         largest(&model.params().gradient(&total)) > 0.0
     };
-    let fake = || fake_score_loss(&nets.psi, &nets.theta, &batch);
+    let fake = || psi_loss(&nets.psi, &nets, &batch);
     assert_eq!([&nets.phi, &nets.psi, &nets.theta].map(|net| reached(fake(), net)), [false, true, false]);
-    let generated = || generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES);
+    let generated = || theta_loss(&nets, &batch, SCORES);
     assert_eq!(
         [&nets.phi, &nets.psi, &nets.theta].map(|net| reached(generated(), net)),
         [false, false, true]
@@ -127,9 +141,7 @@ fn a_label_overridden_by_itself_is_merely_kept() {
     let split = batch(&nets, one);
     let generator = Sample { weight: weights(two, two.generator), ..split.generator };
     let split = Batch { shape: two, generator, taught: kept.shown.copy(), ..split };
-    let loss = |batch: &Batch| {
-        generator_loss(&nets.phi, &nets.psi, &nets.theta, batch, SCORES).total.double_value(&[])
-    };
+    let loss = |batch: &Batch| theta_loss(&nets, batch, SCORES).total.double_value(&[]);
     assert!((loss(&split) - 2.0 * loss(&kept)).abs() < 1e-5 * loss(&kept).abs());
 }
 
@@ -137,8 +149,8 @@ fn a_label_overridden_by_itself_is_merely_kept() {
 fn without_weight_the_forgotten_labels_do_not_count() {
     let nets = nets();
     let batch = batch(&nets, shape(5, 4, 0.0));
-    let Loss { total, parts: [remain, forget] } =
-        generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES);
+    let Loss { total, each } = theta_loss(&nets, &batch, SCORES);
+    let [remain, forget] = batch.means(&each);
     assert!((total.double_value(&[]) - remain.double_value(&[])).abs() < 1e-6);
     assert!(forget.double_value(&[]).abs() > 1e-3);
 }
@@ -170,7 +182,7 @@ fn no_sample_depends_on_the_rest_of_its_batch() {
 fn a_gradient_owes_nothing_to_the_one_before() {
     let nets = nets();
     let batch = batch(&nets, HALF);
-    let gradient = || nets.psi.params().gradient(&fake_score_loss(&nets.psi, &nets.theta, &batch).total);
+    let gradient = || nets.psi.params().gradient(&psi_loss(&nets.psi, &nets, &batch).total);
     assert!(gradient().equal(&gradient()));
 }
 
@@ -181,12 +193,12 @@ fn each_network_weighs_the_two_parts_in_its_own_way() {
     let shape = BatchShape { fake_score: weights(0.5, 0.25), generator: weights(2.0, 0.125), ..HALF };
     let batch = batch(&nets, shape);
     let weighted = |loss: &Loss, weights: PartWeights| {
-        let [remain, forget] = [0, 1].map(|part| loss.parts[part].double_value(&[]));
+        let [remain, forget] = batch.means(&loss.each).map(|mean| mean.double_value(&[]));
         remain * weights.remain + forget * weights.forget
     };
-    let fake = fake_score_loss(&nets.psi, &nets.theta, &batch);
+    let fake = psi_loss(&nets.psi, &nets, &batch);
     assert_close(fake.total.double_value(&[]), weighted(&fake, shape.fake_score));
-    let moved = generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES);
+    let moved = theta_loss(&nets, &batch, SCORES);
     assert_close(moved.total.double_value(&[]), weighted(&moved, shape.generator));
 }
 
@@ -197,7 +209,7 @@ fn diff_instruct_moves_the_sample_along_the_score_difference() {
     let batch = batch(&nets, HALF);
     let gradient_of = |loss: &Tensor| nets.theta.params().gradient(loss);
     let matching = Matching { gradient: Gradient::DiffInstruct, ..SCORES };
-    let found = gradient_of(&generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, matching).total);
+    let found = gradient_of(&theta_loss(&nets, &batch, matching).total);
 
     let Sample { latent, sigma, noise, weight } = &batch.generator;
     let clean = generate_trainable(&nets.theta, latent, &batch.shown);
@@ -210,7 +222,7 @@ fn diff_instruct_moves_the_sample_along_the_score_difference() {
     let expected = gradient_of(&-(along.detach() * clean).sum(None::<Kind>));
     assert!(largest(&(&found - expected)) < 1e-9 * largest(&found));
 
-    let whole = gradient_of(&generator_loss(&nets.phi, &nets.psi, &nets.theta, &batch, SCORES).total);
+    let whole = gradient_of(&theta_loss(&nets, &batch, SCORES).total);
     assert!(largest(&(found - &whole)) > 1e-3 * largest(&whole));
 }
 
@@ -238,9 +250,32 @@ fn the_judge_chooses_by_what_the_fake_score_makes_of_the_sample() {
     assert!(shown.contains(&1) && shown.contains(&2) && expected.contains(&0));
     let total = |batch: &Batch, judge| {
         let matching = Matching { judge, ..SCORES };
-        generator_loss(&nets.phi, &nets.psi, &nets.theta, batch, matching).total.double_value(&[])
+        theta_loss(&nets, batch, matching).total.double_value(&[])
     };
     let chosen = total(&batch, Some(&judge));
     let told = Batch { taught: Tensor::from_slice(&expected), verdict: None, ..batch };
     assert_close(chosen, total(&told, None));
+}
+
+#[test]
+fn the_gradients_of_pieces_add_up_to_the_gradient_of_the_batch() {
+    let nets = nets();
+    let batch = batch(&nets, HALF);
+    let psi = |at: &Range<i64>| {
+        let piece = batch.fake_score_piece(at).on(Device::Cpu);
+        nets.psi.params().gradient(&fake_score_loss(&nets.psi, &nets.theta, &piece).total)
+    };
+    let theta = |at: &Range<i64>| {
+        let piece = batch.generator_piece(at).on(Device::Cpu);
+        let loss = generator_loss(&nets.phi, &nets.psi, &nets.theta, &piece, SCORES);
+        nets.theta.params().gradient(&loss.total)
+    };
+    let pieces = batch.pieces(4);
+    assert_eq!(pieces, [0..3, 3..6, 6..9]);
+    let assert_equal = |whole: Tensor, parts: Vec<Tensor>| {
+        let sum = parts.into_iter().reduce(|sum, part| sum + part).unwrap();
+        assert!(largest(&(sum - &whole)) < 1e-12 * largest(&whole));
+    };
+    assert_equal(psi(&all(&batch)), pieces.iter().map(psi).collect());
+    assert_equal(theta(&all(&batch)), pieces.iter().map(theta).collect());
 }
