@@ -3,10 +3,10 @@
 psi on kept labels, psi on forgotten labels, a step of psi, theta on kept labels, theta on forgotten labels, a step of
 theta. Every pass generates its own images and has its own backward pass.
 
-    python sfd.py THREADS parity DIR            losses of the steps whose batches lie in DIR
-    python sfd.py THREADS steps DIR WARM TIMED  seconds for TIMED steps after WARM others
+    python sfd.py THREADS parity DIR  losses of the steps whose batches lie in DIR
+    python sfd.py THREADS steps DIR   does as many steps as each line of the input says, and prints what they cost
 
-DIR holds the models, the settings and the batches. The result is one line of JSON.
+DIR holds the models, the settings and the batches. Every answer is one line of JSON.
 """
 
 import json
@@ -139,7 +139,7 @@ def parity(loop):
     return {"losses": losses}
 
 
-def steps(loop, warm, timed):
+def steps(loop):
     kept, forgotten = loop.settings["kept"], loop.settings["forgotten"]
     shown, taught = [pair[0] for pair in forgotten], [pair[1] for pair in forgotten]
 
@@ -147,23 +147,28 @@ def steps(loop, warm, timed):
         remain = loop.draw(loop.settings["remainBatch"], kept, kept)
         return loop.step(remain, loop.draw(loop.settings["forgetBatch"], shown, taught))
 
-    for _ in range(warm):
-        once()
-    start, worked = time.perf_counter(), time.process_time()
-    for _ in range(timed):
-        losses = once()
-    assert all(loss.isfinite() for loss in losses)
-    seconds, worked = time.perf_counter() - start, time.process_time() - worked
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "processorSeconds": worked, "peakBytes": peak}
+    for line in sys.stdin:
+        start, worked = time.perf_counter(), time.process_time()
+        for _ in range(int(line)):
+            losses = once()
+        assert all(loss.isfinite() for loss in losses)
+        seconds, worked = time.perf_counter() - start, time.process_time() - worked
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        answer({"seconds": seconds, "processorSeconds": worked, "peakBytes": peak})
+
+
+def answer(value):
+    print(json.dumps(value), flush=True)
 
 
 def main():
     torch.set_num_threads(int(sys.argv[1]))
     torch.manual_seed(1)
     loop = Loop(sys.argv[3])
-    result = parity(loop) if sys.argv[2] == "parity" else steps(loop, int(sys.argv[4]), int(sys.argv[5]))
-    print(json.dumps(result))
+    if sys.argv[2] == "parity":
+        answer(parity(loop))
+    else:
+        steps(loop)
 
 
 main()

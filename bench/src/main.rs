@@ -50,6 +50,7 @@ enum Bench {
 }
 
 fn main() -> Result<()> {
+    lethe_sfd::process::settle();
     let Cli { out, bench } = Cli::parse();
     match bench {
         Bench::Device(args) => device::run(&args, &out),

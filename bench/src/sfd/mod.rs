@@ -10,26 +10,29 @@ mod sampling;
 mod start;
 mod steps;
 pub mod work;
+mod worker;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use lethe_sfd::process;
 use serde_json::Value;
 
 use self::start::Net;
+use self::worker::Worker;
 
 /// Speed beside a plain PyTorch loop
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directory to find PyTorch in
+    /// Directory to find PyTorch in, if python3 does not find it anyhow
     #[arg(long)]
-    pytorch: PathBuf,
+    pytorch: Option<PathBuf>,
     /// Directory of the loop
     #[arg(long)]
     peer: PathBuf,
-    /// Pairs of blocks per comparison
-    #[arg(long, default_value_t = 5)]
+    /// Pairs of blocks per comparison; a third of them for the U-Net, whose steps take seconds
+    #[arg(long, default_value_t = 12)]
     pairs: usize,
     /// Numbers of threads; one is measured in processor time, which a busy machine does not distort much
     #[arg(long, value_delimiter = ',', default_value = "2,1")]
@@ -76,38 +79,57 @@ impl Bench<'_> {
         Ok(dir.to_owned())
     }
 
-    /// Blocks of one thing and the other in turn: what they printed.
-    fn pairs(
-        &self,
-        name: &str,
-        mut pair: impl FnMut() -> Result<(Value, Value)>,
-    ) -> Result<Vec<(Value, Value)>> {
-        let mut pairs = Vec::new();
-        for number in 1..=self.args.pairs.max(1) {
-            pairs.push(pair()?);
-            eprintln!("{name}: pair {number} of {}", self.args.pairs);
+    /// Blocks of one thing and the other in turn, the order changing from pair to pair: what they printed.
+    ///
+    /// # Errors
+    /// If a program fails.
+    fn pairs(&self, name: &str, net: Net, mut both: [Worker; 2]) -> Result<Vec<[Value; 2]>> {
+        let (warm, block) = net.steps();
+        for worker in &mut both {
+            worker.work(warm)?;
         }
-        Ok(pairs)
+        let pairs = if net == Net::Unet { self.args.pairs.div_ceil(3) } else { self.args.pairs.max(1) };
+        let pair = |number: usize| {
+            let [ours, peer] = &mut both;
+            let pair = if number.is_multiple_of(2) {
+                [ours.work(block)?, peer.work(block)?]
+            } else {
+                let peer = peer.work(block)?;
+                [ours.work(block)?, peer]
+            };
+            eprintln!("{name}: pair {} of {pairs}", number + 1);
+            Ok(pair)
+        };
+        (0..pairs).map(pair).collect()
     }
 
-    /// One block of ours: what it printed.
+    /// One measurement of ours: what it printed.
     fn ours(&self, arguments: &[&str], threads: u8) -> Result<Value> {
+        answer(&mut self.our_program(arguments, threads)?)
+    }
+
+    fn our_program(&self, arguments: &[&str], threads: u8) -> Result<Command> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
         command.arg("--out").arg(&self.work).arg("sfd-work").arg("--threads").arg(threads.to_string());
-        answer(command.args(arguments).env("OMP_NUM_THREADS", threads.to_string()))
+        command.args(arguments).env("OMP_NUM_THREADS", threads.to_string());
+        Ok(command)
     }
 
-    /// One block of the peer: what it printed.
-    fn peer(&self, arguments: &[&str], threads: u8) -> Result<Value> {
+    fn peer_program(&self, arguments: &[&str], threads: u8) -> Result<Command> {
         let mut command = Command::new("python3");
-        command.arg(self.args.peer.join("sfd.py")).arg(threads.to_string()).args(arguments);
+        command.args(["-W", "ignore"]).arg(self.args.peer.join("sfd.py")).arg(threads.to_string());
         // The networks are those that the trainer's tests are checked against.
         let networks = self.args.peer.join("../../trainer/sfd/tests/golden");
-        let path = std::env::join_paths([&self.args.pytorch, &networks]).context("a path has a colon")?;
-        command.env("PYTHONPATH", path).env("OMP_NUM_THREADS", threads.to_string());
-        // It brings its own libtorch.
-        answer(command.env_remove("LD_LIBRARY_PATH").env("PYTHONDONTWRITEBYTECODE", "1"))
+        let path: Vec<_> = self.args.pytorch.iter().cloned().chain([networks]).collect();
+        let path = std::env::join_paths(path).context("a path has a colon")?;
+        command.args(arguments).env("PYTHONPATH", path).env("OMP_NUM_THREADS", threads.to_string());
+        // It brings its own libtorch, and people start it as it is.
+        process::VARIABLES.into_iter().chain(["LD_LIBRARY_PATH"]).for_each(|name| {
+            command.env_remove(name);
+        });
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        Ok(command)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Whether both programs compute the same: equal weights and batches give equal losses, step after step.
 
+use std::thread;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::Bench;
-use super::start::COMPARED;
+use super::start::{COMPARED, Net};
+use super::{Bench, answer};
 
 /// Largest difference of a loss, relative to the largest size that it has over the steps compared. Not to its size at that
 /// very step: the generator's losses have either sign, and where one passes through zero any rounding is large.
@@ -16,9 +18,16 @@ const NAMES: [&str; 4] =
 ///
 /// # Errors
 /// If a loss differs by more than rounding.
-pub fn check(bench: &Bench<'_>, dir: &str) -> Result<f64> {
-    let ours = losses(&bench.ours(&["parity", dir, &COMPARED.to_string()], 1)?)?;
-    let peer = losses(&bench.peer(&["parity", dir], 1)?)?;
+pub fn check(bench: &Bench<'_>, dir: &str, net: Net) -> Result<f64> {
+    // Nothing is timed here: what takes long may have the whole machine.
+    let threads = match net {
+        Net::Mlp | Net::LargeMlp => 1,
+        Net::Unet => {
+            thread::available_parallelism().map_or(1, |count| u8::try_from(count.get()).unwrap_or(u8::MAX))
+        }
+    };
+    let ours = losses(&bench.ours(&["parity", dir, &COMPARED.to_string()], threads)?)?;
+    let peer = losses(&answer(&mut bench.peer_program(&["parity", dir], threads)?)?)?;
     compare(&ours, &peer)
 }
 

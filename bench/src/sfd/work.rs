@@ -1,5 +1,6 @@
 //! One measurement of ours, in a process of its own: what it needs lies in files, what it finds is one line of JSON.
 
+use std::io::stdin;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -31,8 +32,8 @@ enum Work {
     Start { net: start::Net, dir: PathBuf },
     /// Write the batches of the first steps and print their losses
     Parity { dir: PathBuf, steps: u64 },
-    /// Time some steps after others
-    Steps { dir: PathBuf, targets: i64, warm: u64, timed: u64 },
+    /// Do as many steps as each line of the input says, and print what they cost
+    Steps { dir: PathBuf, targets: i64 },
     /// Time images by one step of the generator, and by the teacher's sampler
     Sampling { dir: PathBuf, images: i64, rounds: u32 },
     /// Seconds of a step's arithmetic, at the rate of this machine
@@ -45,7 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
     let found = match &args.work {
         Work::Start { net, dir } => start::write(dir, *net).map(|()| json!({}))?,
         Work::Parity { dir, steps } => parity(dir, *steps)?,
-        Work::Steps { dir, targets, warm, timed } => steps(dir, *targets, *warm, *timed)?,
+        Work::Steps { dir, targets } => return steps(dir, *targets),
         Work::Sampling { dir, images, rounds } => sampling(dir, *images, *rounds)?,
         Work::Floor { net } => json!({ "seconds": gemm::floor(&net.config()) }),
     };
@@ -67,22 +68,24 @@ fn parity(dir: &Path, steps: u64) -> Result<serde_json::Value> {
     Ok(json!({ "losses": losses }))
 }
 
-fn steps(dir: &Path, targets: i64, warm: u64, timed: u64) -> Result<serde_json::Value> {
+fn steps(dir: &Path, targets: i64) -> Result<()> {
     // The schedule must not end in between.
     let settings = ForgetSettings { steps: 100_000, ..start::settings() };
     let mut forgetting = start::forgetting(dir, targets, settings)?;
-    (0..warm).for_each(|_| forgetting.advance());
-    forgetting.report()?;
-    let (began, worked) = (Instant::now(), processor_seconds());
-    (0..timed).for_each(|_| forgetting.advance());
-    forgetting.report()?;
-    let seconds = began.elapsed().as_secs_f64();
-    Ok(json!({
-        "seconds": seconds,
-        "processorSeconds": processor_seconds() - worked,
-        "peakBytes": peak_bytes()?,
-        "weights": start::model(dir, "generator")?.weights(),
-    }))
+    let weights = start::model(dir, "generator")?.weights();
+    for line in stdin().lines() {
+        let steps: u64 = line?.trim().parse().context("no number of steps")?;
+        let (began, worked) = (Instant::now(), processor_seconds());
+        (0..steps).for_each(|_| forgetting.advance());
+        forgetting.report()?;
+        let (seconds, worked) = (began.elapsed().as_secs_f64(), processor_seconds() - worked);
+        let peak = peak_bytes()?;
+        println!(
+            "{}",
+            json!({ "seconds": seconds, "processorSeconds": worked, "peakBytes": peak, "weights": weights })
+        );
+    }
+    Ok(())
 }
 
 /// Median processor seconds for `images` images, by either way in turn.

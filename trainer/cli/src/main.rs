@@ -32,7 +32,7 @@ use lethe_api::contract::TaskKind;
 use cli::{Cli, Command};
 
 fn main() {
-    runtime::wait_passively();
+    lethe_sfd::process::settle();
     let command = Cli::parse().command;
     logging::init();
     failure::log_panics();

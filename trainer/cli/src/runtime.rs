@@ -1,6 +1,6 @@
 //! Threads and device: set once, before any tensor exists.
 
-use std::{env, os::unix::process::CommandExt, process::Command, thread::available_parallelism};
+use std::thread::available_parallelism;
 
 use lethe_api::contract::Device as Wanted;
 use lethe_sfd::Device;
@@ -9,28 +9,6 @@ use crate::{
     cli::DeviceArg,
     failure::{Failed, Result},
 };
-
-/// How OpenMP's threads wait for each other. Read once, when the library is loaded: before `main`.
-const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
-
-/// Makes libtorch's threads sleep, not spin, while they wait for each other: starts this program again, in the
-/// same process, with the environment that says so, unless it already says something.
-///
-/// Spinning threads burn what a pod's neighbours need. On two cores that others use too, two threads that spin
-/// were measured at a tenth of the speed of two that sleep.
-pub(crate) fn wait_passively() {
-    if env::var_os(WAIT_POLICY).is_some() {
-        return;
-    }
-    let Ok(program) = env::current_exe() else { return };
-    let mut arguments = env::args_os();
-    let mut again = Command::new(program);
-    if let Some(name) = arguments.next() {
-        again.arg0(name);
-    }
-    // Returns only if it failed, and then everything works as it is, only slower.
-    let _ = again.args(arguments).env(WAIT_POLICY, "PASSIVE").exec();
-}
 
 /// Sets libtorch's threads and picks the device. Call it once, first: the inter-operator threads of
 /// libtorch can be set only before it did anything.

@@ -38,6 +38,7 @@ pub mod noise;
 mod params;
 mod preconditioning;
 pub mod probes;
+pub mod process;
 mod product;
 mod replicas;
 pub mod sampler;
