@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use lethe_sfd::probes::{fidelity_of, teacher_samples};
 use lethe_sfd::{
-    Concept, Denoiser, ForgetSettings, Forgetting, Override, Replacement, Robustness, Target, Training,
-    measure,
+    Baseline, Concept, Denoiser, ForgetSettings, Forgetting, Override, Replacement, Robustness, Target,
+    Training, measure,
 };
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -25,6 +25,10 @@ pub struct Candidate {
     pub studio: Studio,
     pub run: String,
     pub labels: Vec<i64>,
+    /// The labels come one after the other, each forgetting going on from the last candidate; otherwise all at once, from
+    /// the baseline.
+    #[serde(default)]
+    pub going_on: bool,
     /// The forgetting's own.
     pub seed: u64,
     /// What differs from the default settings.
@@ -45,26 +49,33 @@ impl Candidate {
         let teacher = self.studio.teacher()?;
         let baseline = self.studio.baseline(&teacher)?;
         let bar = self.studio.bar(&teacher, &baseline)?;
-        let targets: Vec<Target> =
-            self.labels.iter().map(|&label| Target { label, replacement: Override::Nearest }).collect();
-        let concept = Concept::new(10, &targets, Some(&bar.confusion))?;
+        let models = Models { baseline: baseline.generator.duplicate(), teacher, bar };
+        let first = if self.going_on { 1 } else { self.labels.len() };
+        let began = Instant::now();
+        let (mut start, mut steps) = (baseline, 0);
+        for count in first..=self.labels.len() {
+            let mut forgetting =
+                self.forgetting(&models, start, &self.labels[..count], self.seed + (count - first) as u64)?;
+            finish(&mut forgetting)?;
+            steps += forgetting.step();
+            start = forgetting.finish_with_fake_score()?;
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let run = self.run.clone();
+        let row = Row { run, models: self.studio.seed, seed: self.seed, steps, seconds, ..Row::default() };
+        self.row(&models, &start.generator, &self.concept(&models, &self.labels)?, row)
+    }
+
+    fn concept(&self, models: &Models, labels: &[i64]) -> Result<Concept> {
+        let target = |&label| Target { label, replacement: Override::Nearest };
+        Ok(Concept::new(10, &labels.iter().map(target).collect::<Vec<_>>(), Some(&models.bar.confusion))?)
+    }
+
+    fn forgetting(&self, models: &Models, start: Baseline, labels: &[i64], seed: u64) -> Result<Forgetting> {
         let mut settings = merged(&self.studio.data.forgetting(Robustness::Suppress), &self.settings)?;
         settings.steps = settings.steps.div_ceil(self.studio.fewer);
-        let models = Models { baseline: baseline.generator.duplicate(), teacher, bar };
-        let began = Instant::now();
-        let mut forgetting =
-            Forgetting::new(models.teacher.duplicate(), baseline, concept.clone(), settings, self.seed)?;
-        finish(&mut forgetting)?;
-        let (steps, seconds) = (forgetting.step(), began.elapsed().as_secs_f64());
-        let row = Row {
-            run: self.run.clone(),
-            models: self.studio.seed,
-            seed: self.seed,
-            steps,
-            seconds,
-            ..Row::default()
-        };
-        self.row(&models, &forgetting.finish()?, &concept, row)
+        let concept = self.concept(models, labels)?;
+        Ok(Forgetting::new(models.teacher.duplicate(), start, concept, settings, seed)?)
     }
 
     fn row(&self, models: &Models, candidate: &Denoiser, concept: &Concept, row: Row) -> Result<Row> {

@@ -120,12 +120,14 @@ fn studio(args: &Args, seed: u64) -> Studio {
     }
 }
 
-/// Each label alone; the requests in both orders, each with everything before it; and the same five at once.
+/// Each label alone; the same five at once; the requests in both orders, each with everything before it; and each going on
+/// from the last candidate instead of the baseline.
 fn candidates(args: &Args, studio: &Studio) -> Vec<Candidate> {
     let candidate = |run: String, labels: &[i64], seed| Candidate {
         studio: studio.clone(),
         run,
         labels: labels.to_vec(),
+        going_on: false,
         seed,
         settings: args.settings.clone(),
     };
@@ -149,6 +151,8 @@ fn candidates(args: &Args, studio: &Studio) -> Vec<Candidate> {
             // As in a cluster, every run has a seed of its own.
             all.push(candidate(run, &requests[..count], seed + first + count as u64));
         }
+        let going_on = candidate(format!("{}, {order}, going on", row::LAST), requests, seed + first);
+        all.push(Candidate { going_on: true, ..going_on });
     }
     all
 }
