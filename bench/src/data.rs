@@ -70,7 +70,7 @@ impl Data {
         match self {
             Self::Digits => TeachSettings::default(),
             Self::Mnist(_) => {
-                TeachSettings { steps: 8_000, batch: 256, learning_rate: 1e-3, ..TeachSettings::default() }
+                TeachSettings { steps: 4_000, batch: 256, learning_rate: 1e-3, ..TeachSettings::default() }
             }
         }
     }
@@ -78,7 +78,7 @@ impl Data {
     pub fn distilling(&self) -> DistilSettings {
         match self {
             Self::Digits => DistilSettings::default(),
-            Self::Mnist(_) => DistilSettings { steps: 2_500, ..DistilSettings::default() },
+            Self::Mnist(_) => DistilSettings { steps: 1_500, ..DistilSettings::default() },
         }
     }
 
@@ -86,8 +86,8 @@ impl Data {
         match self {
             Self::Digits => JudgeSettings::default(),
             Self::Mnist(_) => JudgeSettings {
-                samples_per_label: 2_000,
-                steps: 4_000,
+                samples_per_label: 1_000,
+                steps: 3_000,
                 hidden: 512,
                 ..JudgeSettings::default()
             },

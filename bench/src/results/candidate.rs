@@ -18,6 +18,8 @@ use crate::studio::{Bar, Studio, finish};
 const LEAK_SAMPLES: i64 = 10_000;
 const KEPT_SAMPLES: i64 = 1_000;
 const FIDELITY_SAMPLES: i64 = 150;
+/// Whoever goes on from the last candidate takes so many times fewer steps: most of the labels are forgotten already.
+const GOING_ON: u64 = 3;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,8 +27,8 @@ pub struct Candidate {
     pub studio: Studio,
     pub run: String,
     pub labels: Vec<i64>,
-    /// The labels come one after the other, each forgetting going on from the last candidate; otherwise all at once, from
-    /// the baseline.
+    /// The labels come one after the other, each forgetting going on from the last candidate, for a third of the steps;
+    /// otherwise all at once, from the baseline.
     #[serde(default)]
     pub going_on: bool,
     /// The forgetting's own.
@@ -73,7 +75,8 @@ impl Candidate {
 
     fn forgetting(&self, models: &Models, start: Baseline, labels: &[i64], seed: u64) -> Result<Forgetting> {
         let mut settings = merged(&self.studio.data.forgetting(Robustness::Suppress), &self.settings)?;
-        settings.steps = settings.steps.div_ceil(self.studio.fewer);
+        let fewer = if self.going_on { GOING_ON * self.studio.fewer } else { self.studio.fewer };
+        settings.steps = settings.steps.div_ceil(fewer);
         let concept = self.concept(models, labels)?;
         Ok(Forgetting::new(models.teacher.duplicate(), start, concept, settings, seed)?)
     }

@@ -88,10 +88,10 @@ impl Default for ForgetSettings {
     fn default() -> Self {
         let weights = PartWeights { remain: 1.0, forget: 0.3 };
         Self {
-            steps: 1_000,
+            steps: 1_500,
             stages: Stages::default(),
-            remain_batch: 128,
-            forget_batch: 64,
+            remain_batch: 96,
+            forget_batch: 96,
             fake_score_weights: weights,
             generator_weights: weights,
             label_prior: LabelPrior::default(),
