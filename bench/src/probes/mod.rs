@@ -16,7 +16,7 @@ use lethe_sfd::probes::{Effort, Evidence, Trial};
 use serde::{Deserialize, Serialize};
 
 use self::models::{Contestant, Trained};
-use self::row::{Model, Row};
+use self::row::{FewSteps, Model, Row};
 use crate::data::Data;
 use crate::studio::Studio;
 use crate::workers::{Task, Workers};
@@ -48,6 +48,9 @@ pub struct Args {
 
 /// Samples per kept label behind its accuracy.
 const KEPT_SAMPLES: i64 = 400;
+
+/// Steps in which the one-step generators are also tried.
+const FEW_STEPS: [u64; 2] = [2, 4];
 
 /// A model to make and to attack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -132,6 +135,15 @@ impl Exam {
         }
         let census = |&label: &i64| measure::census(&model, &bar.judge, label, KEPT_SAMPLES, studio.seed);
         let accuracy: f64 = kept.iter().map(|label| census(label).count(*label).share()).sum();
+        let few_steps: Result<Vec<FewSteps>> = FEW_STEPS
+            .map(|steps| {
+                let (judge, seed) = (&bar.judge, studio.seed);
+                let fd = measure::frechet_in_steps(&model, judge, &bar.reference, &kept, steps, seed)?;
+                let census = measure::census_in_steps(&model, judge, label, effort.samples, steps, seed);
+                Ok(FewSteps { steps, fd, leak: census.count(label).share() })
+            })
+            .into_iter()
+            .collect();
         let of = Model {
             name: self.contestant.name(),
             fresh: self.contestant.fresh(),
@@ -139,6 +151,7 @@ impl Exam {
             seed: studio.seed,
             fd: measure::frechet(&model, &bar.judge, &bar.reference, &kept, studio.seed)?,
             kept: accuracy / kept.len() as f64,
+            few_steps: few_steps?,
             seconds,
             steps,
         };

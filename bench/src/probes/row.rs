@@ -23,6 +23,8 @@ pub struct Model {
     pub fd: f64,
     /// Mean accuracy there.
     pub kept: f64,
+    /// The same model as a sampler of a few steps.
+    pub few_steps: Vec<FewSteps>,
     /// How long it was trained, from the baseline (`never saw`: from nothing).
     pub seconds: f64,
     pub steps: u64,
@@ -46,8 +48,19 @@ pub struct Row {
     pub budget: Spent,
     pub fd: f64,
     pub kept: f64,
+    pub few_steps: Vec<FewSteps>,
     pub seconds: f64,
     pub steps: u64,
+}
+
+/// What a model shows in more than one step, each image made noisy again and denoised.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FewSteps {
+    pub steps: u64,
+    /// The Frechet distance over the kept labels.
+    pub fd: f64,
+    /// Share of the images under the forgotten label that the judge takes for it.
+    pub leak: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +86,7 @@ impl Row {
             budget: Spent { shots, steps, restarts },
             fd: model.fd,
             kept: model.kept,
+            few_steps: model.few_steps,
             seconds: model.seconds,
             steps: model.steps,
         }
@@ -124,7 +138,9 @@ pub mod tests {
         let budget = Budget { shots: 20, steps: 100, restarts: 0 };
         let finding = Finding { probe: Probe::Relearning, attempt: "100 steps".into(), seen, budget };
         let (name, fresh) = (model.to_owned(), None);
-        let model = Model { name, fresh, label, seed: 1, fd: 1.5, kept: 0.99, seconds: 30.0, steps: 7 };
+        let few_steps = vec![FewSteps { steps: 2, fd: 1.2, leak: 0.25 }];
+        let (fd, kept, seconds, steps) = (1.5, 0.99, 30.0, 7);
+        let model = Model { name, fresh, label, seed: 1, fd, kept, few_steps, seconds, steps };
         Row::new(&model, finding)
     }
 
@@ -135,7 +151,7 @@ pub mod tests {
             "model": "never saw", "label": 3, "seed": 1,
             "probe": "relearning: 100 steps", "j": 0.5, "jm": 0.004, "n": 1000,
             "budget": {"shots": 20, "steps": 100, "restarts": 0},
-            "fd": 1.5, "kept": 0.99, "seconds": 30.0, "steps": 7,
+            "fd": 1.5, "kept": 0.99, "few_steps": [{"steps": 2, "fd": 1.2, "leak": 0.25}], "seconds": 30.0, "steps": 7,
         });
         assert_eq!(json, expected);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::row::Row;
+use super::row::{FewSteps, Row};
 
 /// Models and probes in the order in which they first come.
 pub struct Summary<'a> {
@@ -99,9 +99,23 @@ impl<'a> Summary<'a> {
         line(&mut text, "Frechet distance over the control's", &|model| {
             Some(format!("{:.2}", self.distance_ratio(model)?))
         });
+        line(&mut text, "Frechet distance", &|model| Some(format!("{:.2}", figure(model, |row| row.fd)?)));
         line(&mut text, "accuracy, kept labels", &|model| {
             Some(format!("{:.4}", figure(model, |row| row.kept)?))
         });
+        let few = self.rows.first().map_or(&[][..], |row| &row.few_steps);
+        for (index, FewSteps { steps, .. }) in few.iter().enumerate() {
+            let of = |model: &str, value: fn(&FewSteps) -> f64| {
+                let rows = self.rows.iter().filter(|row| row.model == model && row.probe == first);
+                mean(rows.map(|row| value(&row.few_steps[index])))
+            };
+            line(&mut text, &format!("Frechet distance, {steps} steps"), &|model| {
+                Some(format!("{:.2}", of(model, |few| few.fd)?))
+            });
+            line(&mut text, &format!("leak, {steps} steps"), &|model| {
+                Some(short(100.0 * of(model, |few| few.leak)?))
+            });
+        }
         line(&mut text, "steps", &|model| Some(format!("{:.0}", figure(model, |row| row.steps as f64)?)));
         line(&mut text, "training, seconds", &|model| {
             Some(format!("{:.0}", figure(model, |row| row.seconds)?))

@@ -2,6 +2,7 @@
 //! 2404.04057).
 
 use crate::denoiser::Denoiser;
+use crate::loss::perturb;
 use crate::noise::{Noise, Stream};
 use tch::{Kind, Tensor, no_grad};
 
@@ -64,6 +65,23 @@ fn rows(images: &Tensor) -> Vec<Vec<f32>> {
     values.chunks(pixels as usize).map(<[f32]>::to_vec).collect()
 }
 
+/// As [`generate`], in as many steps as there are tensors of `noise`, and one: each image is made noisy again, at lower
+/// and lower levels, and denoised.
+///
+/// # Shapes
+/// latent: [B, pixels] standard normal; noise: each [B, pixels], the same; label: [B] whole numbers -> [B, pixels]
+pub fn refine(model: &Denoiser, latent: &Tensor, noise: &[Tensor], label: &Tensor) -> Tensor {
+    let levels = model.preconditioning().few_step_levels(noise.len() as i64 + 1);
+    let again = |image: Tensor, (noise, &level): (&Tensor, &f64)| {
+        let sigma = Tensor::full([1, 1], level, (image.kind(), image.device()));
+        model.denoise(&perturb(&image, noise, &sigma), &sigma, label)
+    };
+    no_grad(|| {
+        let first = denoise_latent(model, latent, label);
+        to_image(&noise.iter().zip(&levels[1..]).fold(first, again))
+    })
+}
+
 /// Samples with a graph that leads to the weights.
 pub(crate) fn generate_trainable(model: &Denoiser, latent: &Tensor, label: &Tensor) -> Tensor {
     let (x, sigma) = start(model, latent);
@@ -71,7 +89,7 @@ pub(crate) fn generate_trainable(model: &Denoiser, latent: &Tensor, label: &Tens
 }
 
 /// The pure noise [B, pixels] and its level [1, 1].
-fn start(model: &Denoiser, latent: &Tensor) -> (Tensor, Tensor) {
+pub(crate) fn start(model: &Denoiser, latent: &Tensor) -> (Tensor, Tensor) {
     let sigma_init = model.preconditioning().initial_level();
     (latent * sigma_init, Tensor::full([1, 1], sigma_init, (latent.kind(), latent.device())))
 }
@@ -115,6 +133,22 @@ mod tests {
         assert!(largest(&image) <= 1.0);
         let served: Vec<f32> = serve(&model, &[(2, 7)]).concat();
         assert!(Tensor::from_slice(&served).view([1, 4]).equal(&image.to_kind(Kind::Float)));
+    }
+
+    #[test]
+    fn in_a_few_steps_an_image_is_made_noisy_again_and_denoised() {
+        let model = random_model(4);
+        let draw = |stream| Noise::new(1, stream).normal(0, 3, 4, Device::Cpu).to_kind(Kind::Double);
+        let (latent, noise) = (draw(Stream::MeasureLatent), draw(Stream::MeasureNoise));
+        let label = Tensor::from_slice(&[0_i64, 1, 3]);
+        assert!(refine(&model, &latent, &[], &label).equal(&generate(&model, &latent, &label)));
+        // Half of the way down from 2.5 on the scale of a sampler's levels.
+        let sigma =
+            Tensor::full([3, 1], model.preconditioning().few_step_levels(2)[1], (Kind::Double, Device::Cpu));
+        assert!((sigma.double_value(&[0, 0]) - 0.1698).abs() < 1e-3);
+        let again = denoise_latent(&model, &latent, &label) + &sigma * &noise;
+        let expected = model.denoise(&again, &sigma, &label).clamp(-1.0, 1.0);
+        assert!(largest(&(refine(&model, &latent, &[noise], &label) - expected)) < 1e-12);
     }
 
     #[test]

@@ -66,8 +66,8 @@ pub use error::{ConceptError, Error, Result, WeightsError};
 pub use judge::Judge;
 pub use measure::{Census, Confusion, Count, Reference};
 pub use settings::{
-    Averaging, DistilSettings, ForgetSettings, Gradient, JudgeSettings, LabelPrior, PartWeights, Precision,
-    ReferenceSettings, Robustness, SfdOptimiser, Stages, TeachSettings,
+    Averaging, DistilSettings, ForgetSettings, Gradient, JudgeSettings, LabelPrior, PartShares, PartWeights,
+    Precision, ReferenceSettings, Robustness, SfdOptimiser, Stages, TeachSettings,
 };
 pub use sfd::{Baseline, Distillation, Forgetting};
 pub use tch::Device;

@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 use crate::denoiser::Denoiser;
 use crate::error::{Error, Result, WeightsError};
 use crate::frechet::{self, Moments};
-use crate::generator::generate;
+use crate::generator::{generate, refine};
 use crate::judge::{Judge, samples};
 use crate::noise::{Noise, Stream};
 use crate::settings::ReferenceSettings;
@@ -181,6 +181,30 @@ pub fn frechet_of(
     distance_from_teacher(&ours, reference, labels)
 }
 
+/// As [`frechet`], of samples in `steps` steps: see [`refine`].
+///
+/// # Errors
+/// [`Error::TooFewSamples`] without labels.
+pub fn frechet_in_steps(
+    model: &Denoiser,
+    judge: &Judge,
+    reference: &Reference,
+    labels: &[i64],
+    steps: u64,
+    seed: u64,
+) -> Result<f64> {
+    let moments = |&label: &i64| {
+        Moments::of(&judge.look(&in_steps(model, label, reference.samples_per_label, steps, seed)).0)
+    };
+    let ours: Vec<Moments> = labels.iter().map(moments).collect();
+    distance_from_teacher(&ours, reference, labels)
+}
+
+/// As [`census`], of samples in `steps` steps: see [`refine`].
+pub fn census_in_steps(model: &Denoiser, judge: &Judge, label: i64, n: i64, steps: u64, seed: u64) -> Census {
+    count(label, &judge.look(&in_steps(model, label, n, steps, seed)).1)
+}
+
 /// Frechet distance of samples with these moments from the teacher's, over `labels`.
 pub(crate) fn distance_from_teacher(ours: &[Moments], reference: &Reference, labels: &[i64]) -> Result<f64> {
     distance(ours, labels.iter().map(|&label| &reference.moments[label as usize]))
@@ -311,4 +335,16 @@ fn one_step(model: &Denoiser, label: i64, n: i64, seed: u64, stream: Stream) -> 
     let (pixels, device) = (model.config().image.pixels(), model.device());
     let latent = Noise::new(seed, stream).normal((label as u64) << 32, n, pixels, device);
     generate(model, &latent, &Tensor::full([n], label, (Kind::Int64, device)))
+}
+
+/// The same latents as those of one step, and then noise of each further step's own.
+fn in_steps(model: &Denoiser, label: i64, n: i64, steps: u64, seed: u64) -> Tensor {
+    let (pixels, device) = (model.config().image.pixels(), model.device());
+    let normal = |stream, step: u64| {
+        let place = ((label as u64) << 32) + (step << 48);
+        Noise::new(seed, stream).normal(place, n, pixels, device)
+    };
+    let noise: Vec<Tensor> = (1..steps).map(|step| normal(Stream::MeasureNoise, step)).collect();
+    let label = Tensor::full([n], label, (Kind::Int64, device));
+    refine(model, &normal(Stream::MeasureLatent, 0), &noise, &label)
 }

@@ -43,6 +43,11 @@ pub enum Stream {
     JudgedLabel = 21,
     /// Samples that a training looks at to see how far it is.
     CheckLatent = 22,
+    /// Where samples re-enter, for each of the two networks' steps.
+    FakeReentrySigma = 23,
+    FakeReentryNoise = 24,
+    GeneratorReentrySigma = 25,
+    GeneratorReentryNoise = 26,
     /// Samples that a probe looks at.
     ProbeLatent = 32,
     /// Teacher samples that a probe compares with, or attacks with.
@@ -55,6 +60,8 @@ pub enum Stream {
     ProbeLesson = 36,
     ProbeSigma = 37,
     ProbeNoise = 38,
+    /// Noise between the steps of samples that are measured.
+    MeasureNoise = 39,
 }
 
 /// A source of random numbers that is addressed, not consumed.

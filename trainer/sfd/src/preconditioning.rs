@@ -143,6 +143,38 @@ impl Preconditioning {
         }
     }
 
+    /// Levels that a sampler of many steps passes through, from the lowest at which generators are trained to its first,
+    /// from uniform draws in (0, 1): [B, 1] in f32. Spaced as a sampler's are.
+    pub(crate) fn visited_levels(&self, uniform: &[f64]) -> Tensor {
+        let levels = match self.discrete() {
+            None => {
+                let levels: Vec<f64> = uniform.iter().map(|&u| sigma::at(&self.noise, u)).collect();
+                Tensor::from_slice(&levels)
+            }
+            Some(Discrete { timesteps, training }) => {
+                timesteps.draw(&Tensor::from_slice(uniform), training.0, timesteps.len())
+            }
+        };
+        levels.to_kind(Kind::Float).view([-1, 1])
+    }
+
+    /// The levels of a generator of a few steps, from the one-step generator's down, as evenly as a sampler's: `steps`
+    /// values.
+    pub(crate) fn few_step_levels(&self, steps: i64) -> Vec<f64> {
+        let share = |step: i64| 1.0 - step as f64 / steps as f64;
+        (0..steps)
+            .map(|step| match self.discrete() {
+                None => {
+                    sigma::at(&self.noise, share(step) * sigma::position(&self.noise, self.initial_level()))
+                }
+                Some(Discrete { timesteps, .. }) => {
+                    let first = timesteps.nearest(self.noise.sigma_init) as f64;
+                    timesteps.sigma((share(step) * first) as usize)
+                }
+            })
+            .collect()
+    }
+
     /// The scale of pure noise at a level. In discrete time a sampler starts from noise of deviation one, at a level
     /// where a little of the image would be left.
     pub(crate) fn noise_scale(&self, sigma: f64) -> f64 {

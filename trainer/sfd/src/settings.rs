@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 mod forget;
 
-pub use forget::{ForgetSettings, LabelPrior, PartWeights, Robustness, Stages};
+pub use forget::{ForgetSettings, LabelPrior, PartShares, PartWeights, Robustness, Stages};
 
 const MOST_STEPS: i64 = 100_000_000;
 const MOST_BATCH: i64 = 1 << 16;

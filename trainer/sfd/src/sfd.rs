@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::iteration::{Iteration, Plan};
 use crate::judge::Judge;
 use crate::measure::Confusion;
-use crate::settings::{DistilSettings, ForgetSettings, LabelPrior, PartWeights, Stages};
+use crate::settings::{DistilSettings, ForgetSettings, LabelPrior, PartShares, PartWeights, Stages};
 use crate::step::BatchShape;
 use crate::training::{Progress, Stage, Training};
 use serde_json::json;
@@ -78,7 +78,13 @@ impl Distillation {
         let identity = [("settings", json!(settings))];
         let start = Baseline::of(&teacher);
         let weights = PartWeights { remain: 1.0, forget: 0.0 };
-        let shape = BatchShape { remain: settings.batch, forget: 0, fake_score: weights, generator: weights };
+        let shape = BatchShape {
+            remain: settings.batch,
+            forget: 0,
+            fake_score: weights,
+            generator: weights,
+            reentry: PartShares::default(),
+        };
         let plan = Plan {
             stage: Stage::Distil,
             steps: settings.steps,
@@ -286,6 +292,7 @@ fn iteration(
         forget: settings.forget_batch,
         fake_score: settings.fake_score_weights,
         generator: settings.generator_weights,
+        reentry: settings.reentry,
     };
     let plan = Plan {
         stage: Stage::Forget,

@@ -17,6 +17,12 @@ pub fn at(noise: &NoiseConfig, u: f64) -> f64 {
     (low + u * (high - low)).powf(RHO)
 }
 
+/// Where a level lies: the `u` for which [`at`] gives it.
+pub fn position(noise: &NoiseConfig, sigma: f64) -> f64 {
+    let [low, high, sigma] = [noise.sigma_min, noise.sigma_max, sigma].map(|level| level.powf(1.0 / RHO));
+    (sigma - low) / (high - low)
+}
+
 /// The levels of an EDM sampler, from sigma_max down to sigma_min and then 0 (EDM, equation 5): `steps` + 1 values.
 pub fn sampler_levels(noise: &NoiseConfig, steps: i64) -> Vec<f64> {
     let last = (steps - 1).max(1) as f64;
@@ -48,6 +54,7 @@ mod tests {
         close(at(&noise, 0.5), 2.5152);
         close(at(&noise, 0.8), 24.408);
         close(at(&noise, 1.0), 80.0);
+        close(position(&noise, at(&noise, 0.3)), 0.3);
         close(generator_level(&noise, 1.0), 24.408);
         close(generator_level(&noise, 0.0), 0.002);
         let levels = score_levels(&Tensor::from_slice(&[0.0, 1.0]));

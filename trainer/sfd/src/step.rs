@@ -8,6 +8,7 @@
 //! Samples under kept and forgotten labels go through the networks as one batch with a weight for each sample; that is
 //! exact, because no layer mixes samples. For the same reason a batch may be cut into pieces anywhere.
 
+use self::reentry::Reentry;
 use crate::concept::{Concept, Draw};
 use crate::denoiser::Denoiser;
 use crate::device::upload;
@@ -16,11 +17,12 @@ use crate::judge::Judge;
 use crate::loss;
 use crate::noise::{Noise, Stream};
 use crate::replicas;
-use crate::settings::{Gradient, PartWeights};
+use crate::settings::{Gradient, PartShares, PartWeights};
 use crate::verdict::Verdict;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor, no_grad};
 
+mod reentry;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +34,8 @@ pub(crate) struct BatchShape {
     /// Weights of their mean losses in psi's and in theta's loss.
     pub(crate) fake_score: PartWeights,
     pub(crate) generator: PartWeights,
+    /// Shares of them that re-enter.
+    pub(crate) reentry: PartShares,
 }
 
 /// How theta is moved.
@@ -75,6 +79,8 @@ struct Sample {
     noise: Tensor,
     /// Weight of the loss: [B]
     weight: Tensor,
+    /// Those that do not start from the latent itself.
+    reentry: Option<Reentry>,
 }
 
 /// The loss of a batch, or of a piece of one.
@@ -106,6 +112,10 @@ impl Batch {
         let pixels = teacher.config().image.pixels();
         let normal = |stream, columns| Noise::new(seed, stream).normal(first, size, columns, Device::Cpu);
         let levels = teacher.preconditioning();
+        let reentry = |sigma, noise| {
+            let [sigma, noise] = [sigma, noise].map(|stream| Noise::new(seed, stream));
+            Reentry::draw(teacher, shape, first, sigma, noise)
+        };
         Self {
             shape,
             verdict: Verdict::draw(concept, &shown, seed, first, teacher.config().classes()),
@@ -116,6 +126,7 @@ impl Batch {
                 sigma: levels.score_levels(&normal(Stream::FakeSigma, 1)),
                 noise: normal(Stream::FakeNoise, pixels),
                 weight: weights(shape, shape.fake_score),
+                reentry: reentry(Stream::FakeReentrySigma, Stream::FakeReentryNoise),
             },
             generator: Sample {
                 latent: normal(Stream::GeneratorLatent, pixels),
@@ -123,6 +134,7 @@ impl Batch {
                     .generator_levels(&Noise::new(seed, Stream::GeneratorSigma).uniform(first, size)),
                 noise: normal(Stream::GeneratorNoise, pixels),
                 weight: weights(shape, shape.generator),
+                reentry: reentry(Stream::GeneratorReentrySigma, Stream::GeneratorReentryNoise),
             },
         }
     }
@@ -148,7 +160,7 @@ impl Batch {
             shown: narrow(&self.shown),
             taught: narrow(&self.taught),
             verdict: self.verdict.as_ref().map(|verdict| verdict.map(narrow)),
-            sample: sample.map(narrow),
+            sample: sample.piece(at),
         }
     }
 
@@ -175,13 +187,6 @@ impl Batch {
     }
 }
 
-impl Sample {
-    fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
-        let Self { latent, sigma, noise, weight } = self;
-        Self { latent: of(latent), sigma: of(sigma), noise: of(noise), weight: of(weight) }
-    }
-}
-
 impl Piece {
     /// The same on a device.
     pub(crate) fn on(&self, device: Device) -> Self {
@@ -190,7 +195,7 @@ impl Piece {
             shown: upload(&self.shown),
             taught: upload(&self.taught),
             verdict: self.verdict.as_ref().map(|verdict| verdict.map(upload)),
-            sample: self.sample.map(upload),
+            sample: self.sample.on(device),
         }
     }
 
@@ -203,10 +208,51 @@ impl Piece {
     }
 }
 
+impl Sample {
+    /// Some of the samples.
+    fn piece(&self, at: &Range<i64>) -> Self {
+        let reentry = self.reentry.as_ref().and_then(|reentry| reentry.piece(at));
+        Self { reentry, ..self.map(|tensor| tensor.narrow(0, at.start, at.end - at.start)) }
+    }
+
+    fn on(&self, device: Device) -> Self {
+        let reentry = self.reentry.as_ref().map(|reentry| reentry.on(device));
+        Self { reentry, ..self.map(|tensor| upload(tensor, device)) }
+    }
+
+    /// The tensors that have a row for every sample changed, and nothing re-entering.
+    fn map(&self, of: impl Fn(&Tensor) -> Tensor) -> Self {
+        let Self { latent, sigma, noise, weight, reentry: _ } = self;
+        Self { latent: of(latent), sigma: of(sigma), noise: of(noise), weight: of(weight), reentry: None }
+    }
+
+    /// The generator's images under `label`, without gradients: [B, pixels].
+    fn images(&self, generator: &Denoiser, label: &Tensor) -> Tensor {
+        match &self.reentry {
+            None => denoise_latent(generator, &self.latent, label),
+            Some(reentry) => {
+                let (x, sigma) = reentry.start(generator, &self.latent, label);
+                no_grad(|| generator.denoise(&x, &sigma, label))
+            }
+        }
+    }
+
+    /// The same with a graph that leads to its weights.
+    fn trainable_images(&self, generator: &Denoiser, label: &Tensor) -> Tensor {
+        match &self.reentry {
+            None => generate_trainable(generator, &self.latent, label),
+            Some(reentry) => {
+                let (x, sigma) = reentry.start(generator, &self.latent, label);
+                generator.denoise_trainable(&x, &sigma, label)
+            }
+        }
+    }
+}
+
 /// psi's loss: denoise the generator's current images under the labels it was asked for. Leads to psi's weights only.
 pub(crate) fn fake_score_loss(fake_score: &Denoiser, generator: &Denoiser, piece: &Piece) -> Loss {
-    let Sample { latent, sigma, noise, weight } = &piece.sample;
-    let clean = denoise_latent(generator, latent, &piece.shown);
+    let Sample { sigma, noise, weight, .. } = &piece.sample;
+    let clean = piece.sample.images(generator, &piece.shown);
     let noisy = loss::perturb(&clean, noise, sigma);
     let denoised = fake_score.denoise_trainable(&noisy, sigma, &piece.shown);
     Loss::new(&loss::denoising(&denoised, &clean, &fake_score.loss_weight(sigma)), weight)
@@ -221,8 +267,8 @@ pub(crate) fn generator_loss(
     piece: &Piece,
     matching: Matching<'_>,
 ) -> Loss {
-    let Sample { latent, sigma, noise, weight } = &piece.sample;
-    let clean = generate_trainable(generator, latent, &piece.shown);
+    let Sample { sigma, noise, weight, .. } = &piece.sample;
+    let clean = piece.sample.trainable_images(generator, &piece.shown);
     let noisy = loss::perturb(&clean, noise, sigma);
     let scores = || {
         let fake = fake_score.denoise(&noisy, sigma, &piece.shown);

@@ -34,6 +34,10 @@ pub struct ForgetSettings {
     /// theta starts with every weight this part of the way from the baseline's to a fresh one. At zero forgetting is
     /// quick, but what the baseline knew is only hidden; at one nothing of it is left (UNDO, arXiv 2506.06278).
     pub fresh_weights: f64,
+    /// Parts of the samples for which theta does not start from pure noise but from an image of its own, made noisy again
+    /// to any level that a sampler of many steps visits. At zero only what one step shows is trained.
+    #[serde(skip_serializing_if = "PartShares::is_none")]
+    pub reentry: PartShares,
     pub optimiser: SfdOptimiser,
     /// When to end before `steps`; the judge has to be given. Without it the last weights are the result.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,6 +59,14 @@ pub enum Stages {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PartWeights {
+    pub remain: f64,
+    pub forget: f64,
+}
+
+/// Parts of the samples under kept and under forgotten labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct PartShares {
     pub remain: f64,
     pub forget: f64,
 }
@@ -99,6 +111,7 @@ impl Default for ForgetSettings {
             fake_score_learning_rate: 6e-4,
             generator_learning_rate: 2e-4,
             fresh_weights: 0.0,
+            reentry: PartShares::default(),
             optimiser: SfdOptimiser::default(),
             early_stop: None,
         }
@@ -135,8 +148,20 @@ impl ForgetSettings {
         positive("forget.fakeScoreLearningRate", self.fake_score_learning_rate)?;
         positive("forget.generatorLearningRate", self.generator_learning_rate)?;
         fraction("forget.freshWeights", self.fresh_weights, 0.0, 1.0 + f64::EPSILON)?;
+        self.reentry.validate("forget.reentry")?;
         self.optimiser.validate()?;
         self.early_stop.as_ref().map_or(Ok(()), EarlyStop::validate)
+    }
+}
+
+impl PartShares {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn validate(&self, field: &'static str) -> Result<()> {
+        fraction(field, self.remain, 0.0, 1.0)?;
+        fraction(field, self.forget, 0.0, 1.0)
     }
 }
 
@@ -186,13 +211,17 @@ mod tests {
             "generatorWeights": {"remain": 1.0, "forget": 0.02},
             "labelPrior": {"neighbours": 1.0},
             "nullShare": 0.2,
+            "reentry": {"forget": 0.5},
             "optimiser": {"gradient": "diffInstruct", "averaging": "constant"},
             "earlyStop": {"every": 50}
         }"#;
         let settings: ForgetSettings = serde_json::from_str(json).unwrap();
         settings.validate().unwrap();
         assert_eq!((settings.stages, settings.generator_weights.forget), (Stages::One, 0.02));
+        assert_eq!((settings.reentry.remain, settings.reentry.forget), (0.0, 0.5));
         assert_eq!(settings.early_stop.as_ref().map(|stop| stop.every), Some(50));
+        let defaults = serde_json::to_string(&ForgetSettings::default()).unwrap();
+        assert!(!defaults.contains("reentry"), "{defaults}");
         let again = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<ForgetSettings>(&again).unwrap(), settings);
         assert!(serde_json::from_str::<ForgetSettings>(r#"{"stages": "three"}"#).is_err());
@@ -222,6 +251,8 @@ mod tests {
             refusal(ForgetSettings { fresh_weights: 1.1, ..defaults() })
                 .contains("forget.freshWeights is 1.1")
         );
+        let reentry = PartShares { remain: 0.0, forget: 1.0 };
+        assert!(refusal(ForgetSettings { reentry, ..defaults() }).contains("forget.reentry is 1"));
         let optimiser = SfdOptimiser { ema_decay: 1.0, ..SfdOptimiser::default() };
         assert!(refusal(ForgetSettings { optimiser, ..defaults() }).contains("optimiser.emaDecay"));
     }

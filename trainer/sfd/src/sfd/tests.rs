@@ -29,8 +29,15 @@ fn distillation(teacher: &Denoiser, seed: u64) -> Distillation {
     Distillation::new(teacher.duplicate(), settings, seed).unwrap()
 }
 
+fn few_steps() -> ForgetSettings {
+    ForgetSettings { steps: 12, remain_batch: 5, forget_batch: 3, ..Default::default() }
+}
+
 fn forgetting(teacher: &Denoiser, forgotten: &[i64]) -> Result<Forgetting> {
-    let settings = ForgetSettings { steps: 12, remain_batch: 5, forget_batch: 3, ..Default::default() };
+    forgetting_with(teacher, forgotten, few_steps())
+}
+
+fn forgetting_with(teacher: &Denoiser, forgotten: &[i64], settings: ForgetSettings) -> Result<Forgetting> {
     let targets: Vec<Target> =
         forgotten.iter().map(|&label| Target { label, replacement: Override::Random }).collect();
     let start = Baseline { generator: teacher.duplicate(), fake_score: teacher.duplicate() };
@@ -68,6 +75,21 @@ fn a_resumed_distillation_equals_an_uninterrupted_one() {
 fn a_resumed_forgetting_equals_an_uninterrupted_one() {
     let teacher = teacher();
     assert_resumable(|| forgetting(&teacher, &[2]).unwrap(), Forgetting::resume);
+}
+
+#[test]
+fn a_resumed_forgetting_that_re_enters_equals_an_uninterrupted_one() {
+    let teacher = teacher();
+    let fresh = || {
+        let settings = ForgetSettings { reentry: PartShares { remain: 0.4, forget: 0.4 }, ..few_steps() };
+        forgetting_with(&teacher, &[2], settings).unwrap()
+    };
+    assert_resumable(fresh, Forgetting::resume);
+    let mut without = forgetting(&teacher, &[2]).unwrap();
+    run(&mut without, 12);
+    let mut with = fresh();
+    run(&mut with, 12);
+    assert!(without.finish().unwrap().to_bytes() != with.finish().unwrap().to_bytes());
 }
 
 #[test]

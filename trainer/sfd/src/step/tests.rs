@@ -5,9 +5,11 @@ use crate::testing::{largest, random_model};
 const HALF: BatchShape = shape(5, 4, 0.3);
 const SCORES: Matching<'static> = Matching { alpha: 1.2, gradient: Gradient::ScoreDistillation, judge: None };
 
+const NONE: PartShares = PartShares { remain: 0.0, forget: 0.0 };
+
 const fn shape(remain: i64, forget: i64, weight: f64) -> BatchShape {
     let weights = PartWeights { remain: 1.0, forget: weight };
-    BatchShape { remain, forget, fake_score: weights, generator: weights }
+    BatchShape { remain, forget, fake_score: weights, generator: weights, reentry: NONE }
 }
 
 struct Nets {
@@ -39,6 +41,11 @@ fn in_double(batch: Batch) -> Batch {
         sigma: sample.sigma.to_kind(Kind::Double),
         noise: sample.noise.to_kind(Kind::Double),
         weight: sample.weight.to_kind(Kind::Double),
+        reentry: sample.reentry.map(|reentry| Reentry {
+            rows: reentry.rows,
+            sigma: reentry.sigma.to_kind(Kind::Double),
+            noise: reentry.noise.to_kind(Kind::Double),
+        }),
     };
     Batch { fake_score: double(batch.fake_score), generator: double(batch.generator), ..batch }
 }
@@ -91,7 +98,7 @@ fn the_fake_score_gradient_matches_finite_differences() {
 fn the_generator_gradient_through_teacher_and_fake_score_matches_finite_differences() {
     let nets = nets();
     let batch = batch(&nets, HALF);
-    let Sample { latent, sigma, noise, weight } = &batch.generator;
+    let Sample { latent, sigma, noise, weight, .. } = &batch.generator;
     // The loss divides by a distance that counts as a constant: the finite difference must hold it, so it is divided out.
     let undivided = |theta: &Denoiser| {
         let clean = denoise_latent(theta, latent, &batch.shown);
@@ -211,7 +218,7 @@ fn diff_instruct_moves_the_sample_along_the_score_difference() {
     let matching = Matching { gradient: Gradient::DiffInstruct, ..SCORES };
     let found = gradient_of(&theta_loss(&nets, &batch, matching).total);
 
-    let Sample { latent, sigma, noise, weight } = &batch.generator;
+    let Sample { latent, sigma, noise, weight, .. } = &batch.generator;
     let clean = generate_trainable(&nets.theta, latent, &batch.shown);
     let still = clean.detach();
     let noisy = loss::perturb(&still, noise, sigma);
@@ -278,4 +285,62 @@ fn the_gradients_of_pieces_add_up_to_the_gradient_of_the_batch() {
     };
     assert_equal(psi(&all(&batch)), pieces.iter().map(psi).collect());
     assert_equal(theta(&all(&batch)), pieces.iter().map(theta).collect());
+}
+
+#[test]
+fn a_share_of_each_part_re_enters_from_an_image_of_its_own() {
+    let nets = nets();
+    let half = PartShares { remain: 0.5, forget: 0.5 };
+    let reentered = batch(&nets, BatchShape { reentry: half, ..shape(4, 6, 1.0) });
+    let Sample { latent, reentry, .. } = &reentered.generator;
+    let Reentry { rows, sigma, noise } = reentry.as_ref().unwrap();
+    assert_eq!(Vec::<i64>::try_from(rows).unwrap(), [0, 1, 4, 5, 6]);
+    let first = denoise_latent(&nets.theta, latent, &reentered.shown).index_select(0, rows);
+    let noisy = loss::perturb(&first, noise, sigma);
+    let expected = nets.theta.denoise(&noisy, sigma, &reentered.shown.index_select(0, rows));
+    let images = reentered.generator.images(&nets.theta, &reentered.shown);
+    assert!(largest(&(images.index_select(0, rows) - expected)) < 1e-12);
+    // The others, and all else about the batch, are as they would be.
+    let plain = batch(&nets, shape(4, 6, 1.0));
+    let others = Tensor::from_slice(&[2_i64, 3, 7, 8, 9]);
+    let plainly = plain.generator.images(&nets.theta, &plain.shown);
+    let [ours, theirs] = [&images, &plainly].map(|images| images.index_select(0, &others));
+    assert!(largest(&(ours - theirs)) < 1e-12);
+    assert!(plain.tensors().iter().zip(reentered.tensors()).all(|(one, other)| one.1.equal(other.1)));
+    // The two networks' steps draw by themselves, and only the second evaluation is trained.
+    assert!(!sigma.equal(&reentered.fake_score.reentry.as_ref().unwrap().sigma));
+    let trained = reentered.generator.trainable_images(&nets.theta, &reentered.shown);
+    assert!(trained.equal(&images) && trained.requires_grad() && !images.requires_grad());
+    let (start, _) = reentry.as_ref().unwrap().start(&nets.theta, latent, &reentered.shown);
+    assert!(!start.requires_grad());
+    // Piece by piece the images are the same, whether a piece has such samples or none.
+    let pieces = [0..2, 2..4, 4..5, 5..10].map(|at| {
+        let Piece { shown, sample, .. } = reentered.generator_piece(&at).on(Device::Cpu);
+        sample.images(&nets.theta, &shown)
+    });
+    assert!(largest(&(Tensor::cat(&pieces, 0) - images)) < 1e-12);
+}
+
+#[test]
+fn without_a_share_nothing_re_enters() {
+    let nets = nets();
+    assert!(batch(&nets, HALF).generator.reentry.is_none());
+    let few = PartShares { remain: 0.05, forget: 0.05 };
+    assert!(batch(&nets, BatchShape { reentry: few, ..HALF }).generator.reentry.is_none());
+    let forgotten = PartShares { forget: 0.5, ..NONE };
+    let batch = batch(&nets, BatchShape { reentry: forgotten, ..HALF });
+    assert_eq!(Vec::<i64>::try_from(&batch.generator.reentry.unwrap().rows).unwrap(), [5, 6]);
+}
+
+#[test]
+fn samples_re_enter_at_all_levels_of_a_sampler() {
+    let nets = nets();
+    let half = PartShares { remain: 0.5, forget: 0.5 };
+    let batch = batch(&nets, BatchShape { reentry: half, ..shape(2000, 2, 1.0) });
+    let sigma = &batch.generator.reentry.as_ref().unwrap().sigma;
+    let share = |above: f64| sigma.gt(above).mean(Kind::Double).double_value(&[]);
+    assert!(sigma.min().double_value(&[]) >= 0.002 && sigma.max().double_value(&[]) <= 80.0);
+    // Half of a sampler's levels lie above the one at which a one-step generator starts.
+    assert!((share(2.515) - 0.5).abs() < 0.06, "{}", share(2.515));
+    assert!(share(24.4) > 0.14 && share(0.02) < 0.96);
 }
