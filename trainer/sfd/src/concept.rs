@@ -169,12 +169,17 @@ impl Concept {
         for (index, any) in labels.below(start, forget, self.forgotten.len().max(1)).into_iter().zip(any) {
             let (label, replacement) = self.forgotten[index];
             shown.push(label);
-            taught.push(match replacement {
-                Replacement::Label(label) => label,
-                Replacement::AnyKept | Replacement::Judged(_) => self.kept[any],
-            });
+            taught.push(self.instead(replacement, any));
         }
         Draw { shown, taught }
+    }
+
+    /// A label that a replacement stands for: the `any`th kept one if it may be any.
+    pub(crate) fn instead(&self, replacement: Replacement, any: usize) -> i64 {
+        match replacement {
+            Replacement::Label(label) => label,
+            Replacement::AnyKept | Replacement::Judged(_) => self.kept[any],
+        }
     }
 
     /// What the judge chooses by for samples under `label`, if it does.

@@ -149,6 +149,11 @@ impl Denoiser {
         &self.params
     }
 
+    /// The same model, not a copy, with something else in the place of one parameter.
+    pub(crate) fn with_parameter(&self, index: usize, change: impl Fn(&Tensor) -> Tensor) -> Self {
+        self.with_params(self.params.with(index, change))
+    }
+
     /// The same model with other weights.
     #[cfg(test)]
     pub(crate) fn with_flat(&self, flat: Tensor) -> Self {

@@ -1,6 +1,7 @@
 //! The training that both stages share.
 
 use crate::adam::Adam;
+use crate::adversary::{Rows, Search};
 use crate::concept::Concept;
 use crate::denoiser::Denoiser;
 use crate::ema;
@@ -42,6 +43,8 @@ pub(crate) struct Nets {
     /// theta
     pub(crate) generator: Denoiser,
     pub(crate) judge: Option<Judge>,
+    /// An adversary's rows, if there is one.
+    pub(crate) rows: Option<Rows>,
 }
 
 /// The training that both stages share.
@@ -50,6 +53,7 @@ pub(crate) struct Iteration {
     pub(crate) plan: Plan,
     identity: Identity,
     pub(crate) concept: Concept,
+    pub(crate) adversary: Option<Search>,
     pub(crate) nets: Nets,
     /// The same on every further device; they follow the first.
     replicas: Vec<Nets>,
@@ -70,6 +74,27 @@ impl Nets {
             fake_score: self.fake_score.on(device),
             generator: self.generator.on(device),
             judge: self.judge.as_ref().map(|judge| judge.on(device)),
+            rows: self.rows.as_ref().map(|rows| rows.on(device)),
+        }
+    }
+
+    /// psi and theta with an adversary's rows after those of the labels, if there is one: as batches ask them.
+    fn extended(&self) -> Option<[Denoiser; 2]> {
+        let networks = [&self.fake_score, &self.generator];
+        self.rows.as_ref().map(|rows| networks.map(|network| rows.after_those_of(network)))
+    }
+
+    fn fake_score_loss(&self, piece: &Piece) -> Loss {
+        match self.extended() {
+            Some([psi, theta]) => step::fake_score_loss(&psi, &theta, piece),
+            None => step::fake_score_loss(&self.fake_score, &self.generator, piece),
+        }
+    }
+
+    fn generator_loss(&self, piece: &Piece, matching: Matching<'_>) -> Loss {
+        match self.extended() {
+            Some([psi, theta]) => step::generator_loss(&self.teacher, &psi, &theta, piece, matching),
+            None => step::generator_loss(&self.teacher, &self.fake_score, &self.generator, piece, matching),
         }
     }
 
@@ -97,13 +122,14 @@ impl Iteration {
         Self {
             identity: Identity::new(common.into_iter().chain(identity)),
             concept,
+            adversary: None,
             average,
             most_at_once: teacher.most_at_once(),
             fake_score_adam: Adam::new(fake_score.params(), BETA1),
             generator_adam: Adam::new(generator.params(), BETA1),
             step: 0,
             meter: Meter::new(&LOSSES, teacher.device()),
-            nets: Nets { teacher, fake_score, generator, judge },
+            nets: Nets { teacher, fake_score, generator, judge, rows: None },
             replicas: Vec::new(),
             plan,
         }
@@ -121,6 +147,7 @@ impl Iteration {
         self.step = state::load(state, &self.identity, self.state(more))?;
         self.follow(|nets| &nets.fake_score);
         self.follow(|nets| &nets.generator);
+        self.follow_adversary();
         Ok(())
     }
 
@@ -141,12 +168,19 @@ impl Iteration {
         let moments = adams
             .into_iter()
             .flat_map(|(of, adam)| adam.state().map(move |(name, tensor)| (format!("{of}.{name}"), tensor)));
+        let sought = self.adversary.iter().map(Search::state);
+        let sought = sought.map(|(name, tensor)| (name.to_owned(), tensor));
         let more = more.iter().map(|&(name, tensor)| (name.to_owned(), tensor));
-        weights.into_iter().chain(moments).chain(more).collect()
+        weights.into_iter().chain(moments).chain(sought).chain(more).collect()
     }
 
     /// First the fake score follows the generator, then the generator follows the teacher.
     pub(crate) fn advance(&mut self) {
+        if let Some(adversary) = &mut self.adversary {
+            let Nets { teacher, generator, .. } = &self.nets;
+            adversary.look(teacher, generator, &self.concept, self.step);
+            self.follow_adversary();
+        }
         let batch = self.batch();
         let [fake_remain, fake_forget] = self.follow_generator(&batch);
         let [remain, forget] = self.follow_teacher(&batch);
@@ -155,18 +189,15 @@ impl Iteration {
     }
 
     pub(crate) fn batch(&self) -> Batch {
-        Batch::draw(&self.nets.teacher, &self.concept, self.plan.shape, self.plan.seed, self.step)
+        let Plan { shape, seed, .. } = self.plan;
+        Batch::draw(&self.nets.teacher, &self.concept, shape, seed, self.step, self.adversary.as_ref())
     }
 
     /// One step of psi, and of nothing else.
     pub(crate) fn follow_generator(&mut self, batch: &Batch) -> [Tensor; 2] {
         let rate = self.rate() * self.plan.fake_score_learning_rate;
-        let Part { mut gradient, each } = self.gradient(
-            batch,
-            Batch::fake_score_piece,
-            |nets| &nets.fake_score,
-            |nets, piece| step::fake_score_loss(&nets.fake_score, &nets.generator, piece),
-        );
+        let Part { mut gradient, each } =
+            self.gradient(batch, Batch::fake_score_piece, |nets| &nets.fake_score, Nets::fake_score_loss);
         let gradient = gradient.clamp_(-self.plan.optimiser.clip, self.plan.optimiser.clip);
         self.fake_score_adam.step(self.nets.fake_score.params(), &gradient, rate, self.step);
         self.follow(|nets| &nets.fake_score);
@@ -183,7 +214,7 @@ impl Iteration {
             |nets| &nets.generator,
             move |nets, piece| {
                 let matching = Matching { alpha, gradient, judge: nets.judge.as_ref() };
-                step::generator_loss(&nets.teacher, &nets.fake_score, &nets.generator, piece, matching)
+                nets.generator_loss(piece, matching)
             },
         );
         let direction = direction.clamp_(-clip, clip);
@@ -210,6 +241,13 @@ impl Iteration {
             Part { gradient: of(nets).params().gradient(&total), each }
         };
         replicas::sum(&self.nets, &mut self.replicas, self.nets.device(), pieces, work)
+    }
+
+    /// The rows that were found, everywhere.
+    fn follow_adversary(&mut self) {
+        let rows = self.adversary.as_ref().map(Search::rows);
+        let everywhere = [&mut self.nets].into_iter().chain(&mut self.replicas);
+        everywhere.for_each(|nets| nets.rows = rows.as_ref().map(|rows| rows.on(nets.device())));
     }
 
     /// What a network became on the first device, everywhere.

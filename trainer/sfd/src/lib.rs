@@ -17,7 +17,9 @@
 //! thresholds. A random number is a function of (seed, stream, index), so the same inputs give the same bytes.
 
 mod adam;
+mod adversary;
 pub mod concept;
+mod conditions;
 pub mod config;
 pub mod denoiser;
 mod device;
@@ -52,6 +54,7 @@ pub mod teach;
 mod testing;
 pub mod timesteps;
 pub mod training;
+mod variable;
 mod verdict;
 mod weights;
 
@@ -66,8 +69,8 @@ pub use error::{ConceptError, Error, Result, WeightsError};
 pub use judge::Judge;
 pub use measure::{Census, Confusion, Count, Reference};
 pub use settings::{
-    Averaging, DistilSettings, ForgetSettings, Gradient, JudgeSettings, LabelPrior, PartShares, PartWeights,
-    Precision, ReferenceSettings, Robustness, SfdOptimiser, Stages, TeachSettings,
+    Adversary, Averaging, DistilSettings, ForgetSettings, Gradient, JudgeSettings, LabelPrior, PartShares,
+    PartWeights, Precision, ReferenceSettings, Robustness, SfdOptimiser, Stages, TeachSettings,
 };
 pub use sfd::{Baseline, Distillation, Forgetting};
 pub use tch::Device;

@@ -48,6 +48,13 @@ pub enum Stream {
     FakeReentryNoise = 24,
     GeneratorReentrySigma = 25,
     GeneratorReentryNoise = 26,
+    /// Where an adversary's condition rows start, and what it tries them with.
+    AdversaryStart = 27,
+    AdversaryLatent = 28,
+    AdversaryNoise = 29,
+    AdversaryReplacement = 30,
+    /// Under which of an adversary's rows a training sample is shown.
+    AdversaryRow = 31,
     /// Samples that a probe looks at.
     ProbeLatent = 32,
     /// Teacher samples that a probe compares with, or attacks with.

@@ -154,6 +154,27 @@ impl Params {
         Self::from_flat(self.layout.clone(), self.flat.copy())
     }
 
+    /// The same parameters with something else in the place of one of them. Gradients of what is made of it lead to the
+    /// original.
+    pub(crate) fn with(&self, index: usize, change: impl Fn(&Tensor) -> Tensor) -> Self {
+        let changed = |views: &[Tensor]| {
+            let mut views: Vec<Tensor> = views.iter().map(Tensor::shallow_clone).collect();
+            views[index] = change(&views[index]);
+            views
+        };
+        let changed = |Views { trainable, frozen }: &Views| Views {
+            trainable: changed(trainable),
+            frozen: changed(frozen),
+        };
+        let twin = |Twin { flat, views }: &Twin| Twin { flat: flat.shallow_clone(), views: changed(views) };
+        Self {
+            layout: self.layout.clone(),
+            flat: self.flat.shallow_clone(),
+            views: changed(&self.views),
+            twin: self.twin.as_ref().map(twin),
+        }
+    }
+
     /// The same on another device, or an independent copy on the same one.
     pub(crate) fn on(&self, device: Device) -> Self {
         let precision = if self.twin.is_some() { Precision::Bf16 } else { Precision::F32 };

@@ -7,8 +7,10 @@ use crate::config::{fraction, positive, within};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
+mod adversary;
 mod forget;
 
+pub use adversary::Adversary;
 pub use forget::{ForgetSettings, LabelPrior, PartShares, PartWeights, Robustness, Stages};
 
 const MOST_STEPS: i64 = 100_000_000;

@@ -5,6 +5,7 @@
 //! Training on from the last candidate with only the newest target brings the earlier ones back, and chaining fake
 //! scores as teachers piles up errors.
 
+use crate::adversary::Search;
 use crate::concept::Concept;
 use crate::config::config;
 use crate::denoiser::Denoiser;
@@ -303,7 +304,13 @@ fn iteration(
         optimiser: settings.optimiser,
         seed,
     };
-    Ok(Iteration::new(plan, teacher, start, judge, concept, identity))
+    let adversary = settings
+        .adversary
+        .map(|adversary| Search::new(adversary, &concept, &start.generator, seed))
+        .transpose()?;
+    let mut iteration = Iteration::new(plan, teacher, start, judge, concept, identity);
+    iteration.adversary = adversary;
+    Ok(iteration)
 }
 
 impl Training for Distillation {

@@ -9,6 +9,7 @@
 //! exact, because no layer mixes samples. For the same reason a batch may be cut into pieces anywhere.
 
 use self::reentry::Reentry;
+use crate::adversary::Search;
 use crate::concept::{Concept, Draw};
 use crate::denoiser::Denoiser;
 use crate::device::upload;
@@ -51,7 +52,7 @@ pub(crate) struct Matching<'a> {
 #[derive(Debug)]
 pub(crate) struct Batch {
     shape: BatchShape,
-    /// Labels that psi and theta are asked for: [B].
+    /// Labels that psi and theta are asked for, an adversary's rows being counted after the model's own: [B].
     pub(crate) shown: Tensor,
     /// Labels that phi is asked for: [B].
     pub(crate) taught: Tensor,
@@ -105,10 +106,11 @@ impl Batch {
         shape: BatchShape,
         seed: u64,
         step: u64,
+        adversary: Option<&Search>,
     ) -> Self {
         let size = shape.remain + shape.forget;
         let first = step * size as u64;
-        let Draw { shown, taught } = concept.draw(seed, first, shape.remain, shape.forget);
+        let Draw { mut shown, taught } = concept.draw(seed, first, shape.remain, shape.forget);
         let pixels = teacher.config().image.pixels();
         let normal = |stream, columns| Noise::new(seed, stream).normal(first, size, columns, Device::Cpu);
         let levels = teacher.preconditioning();
@@ -116,9 +118,13 @@ impl Batch {
             let [sigma, noise] = [sigma, noise].map(|stream| Noise::new(seed, stream));
             Reentry::draw(teacher, shape, first, sigma, noise)
         };
+        let verdict = Verdict::draw(concept, &shown, seed, first, teacher.config().classes());
+        if let Some(adversary) = adversary {
+            adversary.disguise(&mut shown, shape.remain as usize, first);
+        }
         Self {
             shape,
-            verdict: Verdict::draw(concept, &shown, seed, first, teacher.config().classes()),
+            verdict,
             shown: Tensor::from_slice(&shown),
             taught: Tensor::from_slice(&taught),
             fake_score: Sample {

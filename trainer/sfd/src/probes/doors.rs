@@ -1,10 +1,10 @@
 //! Other doors: does the forgotten label appear under conditions other than its own?
 
+use crate::conditions::Table;
 use crate::denoiser::Denoiser;
 use crate::error::Result;
 use crate::generator::generate;
 use crate::noise::Stream;
-use crate::probes::conditions::Table;
 use crate::probes::examiner::labels;
 use crate::probes::{Examiner, Sighting};
 use tch::{Kind, Tensor};

@@ -1,16 +1,16 @@
 //! Embedding inversion: is there a condition row that brings the forgotten label back, the weights untouched?
 //! (arXiv 2308.01508.)
 
+use crate::conditions::Table;
 use crate::denoiser::Denoiser;
 use crate::error::Result;
 use crate::generator::generate_trainable;
 use crate::judge::Judge;
 use crate::noise::Stream;
-use crate::probes::conditions::Table;
 use crate::probes::examiner::labels;
 use crate::probes::finetune::Lessons;
-use crate::probes::variable::Variable;
 use crate::probes::{Examiner, Sighting};
+use crate::variable::Variable;
 use tch::{Kind, Tensor};
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,11 +1,11 @@
 //! A world of four one-pixel labels in which the answers are known: models that always or never show the label, that
 //! merely hide it, and the teacher, judge and baseline of a second's training.
 
+use crate::conditions::Table;
 use crate::denoiser::Denoiser;
 use crate::generator::generate;
 use crate::judge::Judge;
 use crate::noise::{Noise, Stream};
-use crate::probes::conditions::Table;
 use crate::probes::{Examiner, Manifold, teacher_samples};
 use crate::settings::JudgeSettings;
 use crate::testing::{Models, judge_settings, models, tiny};

@@ -11,7 +11,6 @@
 //! fool a classifier in any model, even in one that never saw the label; only the second count is evidence there.
 
 mod benign;
-mod conditions;
 mod doors;
 mod embedding;
 mod examiner;
@@ -27,7 +26,6 @@ mod relearning;
 mod seeds;
 mod stochastic;
 mod suite;
-mod variable;
 
 pub use benign::{Aftermath, BenignBudget, benign};
 pub use doors::{kept_doors, mixed_door, null_door};

@@ -4,8 +4,8 @@ use crate::denoiser::Denoiser;
 use crate::generator::{generate, generate_trainable};
 use crate::judge::Judge;
 use crate::probes::examiner::labels;
-use crate::probes::variable::Variable;
 use crate::probes::{Examiner, Sighting};
+use crate::variable::Variable;
 use tch::{Kind, Tensor};
 
 /// Beyond every label's own series of latents.

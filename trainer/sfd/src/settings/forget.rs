@@ -1,6 +1,6 @@
 //! Stage 2's settings.
 
-use super::{MOST_BATCH, SfdOptimiser, steps};
+use super::{Adversary, MOST_BATCH, SfdOptimiser, steps};
 use crate::config::{config, fraction, positive, within};
 use crate::early_stop::EarlyStop;
 use crate::error::Result;
@@ -38,6 +38,9 @@ pub struct ForgetSettings {
     /// to any level that a sampler of many steps visits. At zero only what one step shows is trained.
     #[serde(skip_serializing_if = "PartShares::is_none")]
     pub reentry: PartShares,
+    /// Who looks, while it is trained, for conditions under which theta still shows what is to be forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adversary: Option<Adversary>,
     pub optimiser: SfdOptimiser,
     /// When to end before `steps`; the judge has to be given. Without it the last weights are the result.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +115,7 @@ impl Default for ForgetSettings {
             generator_learning_rate: 2e-4,
             fresh_weights: 0.0,
             reentry: PartShares::default(),
+            adversary: None,
             optimiser: SfdOptimiser::default(),
             early_stop: None,
         }
@@ -149,6 +153,7 @@ impl ForgetSettings {
         positive("forget.generatorLearningRate", self.generator_learning_rate)?;
         fraction("forget.freshWeights", self.fresh_weights, 0.0, 1.0 + f64::EPSILON)?;
         self.reentry.validate("forget.reentry")?;
+        self.adversary.as_ref().map_or(Ok(()), Adversary::validate)?;
         self.optimiser.validate()?;
         self.early_stop.as_ref().map_or(Ok(()), EarlyStop::validate)
     }
@@ -212,6 +217,7 @@ mod tests {
             "labelPrior": {"neighbours": 1.0},
             "nullShare": 0.2,
             "reentry": {"forget": 0.5},
+            "adversary": {"every": 10},
             "optimiser": {"gradient": "diffInstruct", "averaging": "constant"},
             "earlyStop": {"every": 50}
         }"#;
@@ -219,9 +225,10 @@ mod tests {
         settings.validate().unwrap();
         assert_eq!((settings.stages, settings.generator_weights.forget), (Stages::One, 0.02));
         assert_eq!((settings.reentry.remain, settings.reentry.forget), (0.0, 0.5));
+        assert_eq!(settings.adversary.as_ref().map(|adversary| adversary.every), Some(10));
         assert_eq!(settings.early_stop.as_ref().map(|stop| stop.every), Some(50));
         let defaults = serde_json::to_string(&ForgetSettings::default()).unwrap();
-        assert!(!defaults.contains("reentry"), "{defaults}");
+        assert!(!defaults.contains("reentry") && !defaults.contains("adversary"), "{defaults}");
         let again = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<ForgetSettings>(&again).unwrap(), settings);
         assert!(serde_json::from_str::<ForgetSettings>(r#"{"stages": "three"}"#).is_err());
@@ -253,6 +260,8 @@ mod tests {
         );
         let reentry = PartShares { remain: 0.0, forget: 1.0 };
         assert!(refusal(ForgetSettings { reentry, ..defaults() }).contains("forget.reentry is 1"));
+        let adversary = Some(Adversary { rows: 0, ..Adversary::default() });
+        assert!(refusal(ForgetSettings { adversary, ..defaults() }).contains("forget.adversary.rows is 0"));
         let optimiser = SfdOptimiser { ema_decay: 1.0, ..SfdOptimiser::default() };
         assert!(refusal(ForgetSettings { optimiser, ..defaults() }).contains("optimiser.emaDecay"));
     }

@@ -4,7 +4,7 @@ use crate::config::{MlpConfig, SongUnetConfig};
 use crate::iteration::Nets;
 use crate::measure::{self, Reference};
 use crate::noise::{Noise, Stream};
-use crate::settings::{Gradient, Precision, SfdOptimiser};
+use crate::settings::{Adversary, Gradient, Precision, SfdOptimiser};
 use crate::step::Batch;
 use crate::testing::{self, Models, images, run, tiny};
 use crate::{
@@ -93,6 +93,25 @@ fn a_resumed_forgetting_that_re_enters_equals_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_resumed_forgetting_with_an_adversary_equals_an_uninterrupted_one() {
+    let teacher = teacher();
+    let fresh = || {
+        let adversary =
+            Adversary { every: 3, rows: 2, steps: 2, batch: 3, share: 0.5, ..Adversary::default() };
+        let settings = ForgetSettings { adversary: Some(adversary), ..few_steps() };
+        forgetting_with(&teacher, &[2], settings).unwrap()
+    };
+    assert_resumable(fresh, Forgetting::resume);
+    let finished = |mut training: Forgetting| {
+        run(&mut training, 12);
+        training.finish().unwrap().to_bytes()
+    };
+    let with = finished(fresh());
+    assert!(with != finished(forgetting(&teacher, &[2]).unwrap()));
+    assert_eq!(with.len(), teacher.to_bytes().len(), "nothing of the rows is left in the candidate");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
     let teacher = teacher();
     let bytes = |seed| {
@@ -125,7 +144,7 @@ fn each_half_of_an_iteration_writes_one_network() {
     let changed =
         |before: &[Vec<u8>; 4], after: &[Vec<u8>; 4]| [0, 1, 2, 3].map(|net| before[net] != after[net]);
     iteration.step = 1;
-    let batch = Batch::draw(&iteration.nets.teacher, &iteration.concept, iteration.plan.shape, 5, 1);
+    let batch = Batch::draw(&iteration.nets.teacher, &iteration.concept, iteration.plan.shape, 5, 1, None);
 
     let before = bytes(&iteration);
     let _ = iteration.follow_generator(&batch);

@@ -9,14 +9,14 @@ const BETA1: f64 = 0.9;
 
 /// Starts somewhere, follows gradients with Adam, and may be put back into its bounds after each step.
 #[derive(Debug)]
-pub(super) struct Variable {
+pub(crate) struct Variable {
     params: Params,
     adam: Adam,
     step: u64,
 }
 
 impl Variable {
-    pub(super) fn new(start: &Tensor) -> Self {
+    pub(crate) fn new(start: &Tensor) -> Self {
         let mut layout = Layout::default();
         layout.add("variable".to_owned(), &start.size(), Init::Zeros);
         let params = Params::from_flat(Arc::new(layout), start.detach().flatten(0, -1).copy());
@@ -24,27 +24,27 @@ impl Variable {
     }
 
     /// The current value, without a gradient.
-    pub(super) fn value(&self) -> &Tensor {
+    pub(crate) fn value(&self) -> &Tensor {
         &self.params.frozen()[0]
     }
 
     /// The current value as a leaf of a graph.
-    pub(super) fn leaf(&self) -> &Tensor {
+    pub(crate) fn leaf(&self) -> &Tensor {
         &self.params.trainable()[0]
     }
 
     /// The gradient of a scalar loss with respect to the leaf, in its shape.
-    pub(super) fn gradient(&self, loss: &Tensor) -> Tensor {
+    pub(crate) fn gradient(&self, loss: &Tensor) -> Tensor {
         self.params.gradient(loss).view_as(self.value())
     }
 
-    pub(super) fn descend(&mut self, gradient: &Tensor, learning_rate: f64) {
+    pub(crate) fn descend(&mut self, gradient: &Tensor, learning_rate: f64) {
         self.adam.step(&self.params, &gradient.flatten(0, -1), learning_rate, self.step);
         self.step += 1;
     }
 
     /// Puts another value in place of the current one.
-    pub(super) fn replace(&self, value: &Tensor) {
+    pub(crate) fn replace(&self, value: &Tensor) {
         no_grad(|| self.params.flat().shallow_clone().copy_(&value.flatten(0, -1)));
     }
 }

@@ -13,7 +13,7 @@ const NAMES: [(&str, i64); 3] =
     [("labels.weight", 0), ("classes_emb.weight", 0), ("model.map_label.weight", 1)];
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Table {
+pub(crate) struct Table {
     /// Place among the parameters.
     index: usize,
     axis: i64,
@@ -22,7 +22,7 @@ pub(super) struct Table {
 impl Table {
     /// # Errors
     /// If no parameter of the model is known to hold condition rows.
-    pub(super) fn of(model: &Denoiser) -> Result<Self> {
+    pub(crate) fn of(model: &Denoiser) -> Result<Self> {
         let entries = model.params().layout().entries();
         for (name, axis) in NAMES {
             if let Some(index) = entries.iter().position(|entry| entry.name == name) {
@@ -33,25 +33,32 @@ impl Table {
     }
 
     /// All rows: [classes, row].
-    pub(super) fn rows(&self, model: &Denoiser) -> Tensor {
+    pub(crate) fn rows(&self, model: &Denoiser) -> Tensor {
         model.params().frozen()[self.index].detach().transpose(0, self.axis).copy()
     }
 
+    /// The same model, not a copy, with `more` rows [N, row] after those of its labels. The labels of more rows than its
+    /// own are for networks that have no null label.
+    pub(crate) fn extended(&self, model: &Denoiser, more: &Tensor) -> Denoiser {
+        let more = more.transpose(0, self.axis);
+        model.with_parameter(self.index, |rows| Tensor::cat(&[rows, &more.to_kind(rows.kind())], self.axis))
+    }
+
     /// Writes a row [row] in place of a label's.
-    pub(super) fn set(&self, model: &Denoiser, label: i64, row: &Tensor) {
+    pub(crate) fn set(&self, model: &Denoiser, label: i64, row: &Tensor) {
         let table = &model.params().frozen()[self.index];
         no_grad(|| table.detach().select(self.axis, label).copy_(row));
     }
 
     /// The gradient of a scalar loss with respect to a label's row: [row].
-    pub(super) fn gradient(&self, model: &Denoiser, label: i64, loss: &Tensor) -> Tensor {
+    pub(crate) fn gradient(&self, model: &Denoiser, label: i64, loss: &Tensor) -> Tensor {
         let table = &model.params().trainable()[self.index];
         Tensor::run_backward(&[loss], &[table], false, false).remove(0).select(self.axis, label)
     }
 
     /// Half the smallest distance between the rows of two labels: within it, a row is nearer to its label than to any
     /// other.
-    pub(super) fn half_gap(&self, model: &Denoiser) -> f64 {
+    pub(crate) fn half_gap(&self, model: &Denoiser) -> f64 {
         let rows = self.rows(model);
         let classes = rows.size()[0];
         let distances = Tensor::cdist(&rows, &rows, 2.0, 2);
@@ -67,9 +74,12 @@ mod tests {
         AdmUnetConfig, DdpmUnetConfig, ImageShape, MlpConfig, ModelConfig, NetworkConfig, SongUnetConfig,
     };
     use crate::noise::{Noise, Stream};
-    use crate::probes::examiner::labels;
     use crate::testing::{largest, tiny};
     use tch::Device;
+
+    fn labels(model: &Denoiser, label: i64, n: i64) -> Tensor {
+        Tensor::full([n], label, (Kind::Int64, model.device()))
+    }
 
     /// A small model of a network, all of whose weights are random.
     fn model(network: NetworkConfig) -> Denoiser {
