@@ -52,7 +52,9 @@ impl fmt::Display for Row {
 pub fn attempt(name: &str, check: impl Fn() -> Result<Vec<Row>>) -> Vec<Row> {
     let began = Instant::now();
     let rows = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<String>().map(String::as_str);
+        // A message without anything to fill in is a literal, also where it was written with braces.
+        let literal = panic.downcast_ref::<&str>().copied();
+        let words = panic.downcast_ref::<String>().map(String::as_str).or(literal);
         Err(anyhow!("{}", words.unwrap_or("panicked").lines().next().unwrap_or_default()))
     });
     let rows = rows.unwrap_or_else(|error| vec![Row::failed(name, &format!("{error:#}"))]);
