@@ -81,7 +81,7 @@ impl Search {
     pub(crate) fn look(&mut self, teacher: &Denoiser, theta: &Denoiser, concept: &Concept, step: u64) {
         if step.is_multiple_of(self.settings.every) {
             let found = self.search(teacher, theta, concept, step);
-            let _ = self.rows.copy_(&found);
+            self.rows.copy_(&found);
         }
     }
 
