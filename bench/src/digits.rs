@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use flate2::read::GzDecoder;
 use lethe_sfd::{ImageShape, ModelConfig, TrainingImages};
 
-const DIGITS: &[u8] = include_bytes!("../../trainer/data/optical-digits.csv.gz");
+/// Gzip-compressed CSV: 64 pixels of 0 to 16 and a digit per line.
+pub const DIGITS: &[u8] = include_bytes!("../../trainer/data/optical-digits.csv.gz");
 /// Pixels along a side of a digit.
 pub const SIDE: i64 = 8;
 

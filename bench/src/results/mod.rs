@@ -3,7 +3,7 @@
 
 mod candidate;
 mod row;
-mod statistics;
+pub mod statistics;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

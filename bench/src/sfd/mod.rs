@@ -3,6 +3,8 @@
 //! Both start from the same weights with the same settings, alternate in blocks of a process each, and never run at the
 //! same time. Before anything is timed, both compute the losses of the same steps.
 
+mod evaluate;
+mod gates;
 mod gemm;
 mod parity;
 mod row;
@@ -37,6 +39,12 @@ pub struct Args {
     /// Numbers of threads; one is measured in processor time, which a busy machine does not distort much
     #[arg(long, value_delimiter = ',', default_value = "2,1")]
     threads: Vec<u8>,
+    /// The trainer, for the row that times it
+    #[arg(long)]
+    trainer: Option<PathBuf>,
+    /// Directory in which trained models of digits lie, or shall lie: the first seed's, as `results --kept` leaves them
+    #[arg(long)]
+    kept: Option<PathBuf>,
     /// Only rows whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -63,6 +71,13 @@ pub fn run(args: &Args, out: &Path) -> Result<()> {
     if bench.wants("one-step-sampling") {
         rows.push(sampling::measure(&bench)?);
     }
+    if bench.wants("time-to-gates") {
+        rows.push(gates::measure(&bench)?);
+    }
+    match &args.trainer {
+        Some(trainer) if bench.wants("evaluate-fast") => rows.push(evaluate::measure(&bench, trainer)?),
+        _ => {}
+    }
     row::publish(out, &rows)
 }
 
@@ -73,10 +88,13 @@ impl Bench<'_> {
 
     /// Makes the models of a network and returns their directory.
     fn start(&self, net: Net) -> Result<String> {
-        let dir = self.work.join(net.word());
-        let dir = dir.to_str().context("the path of the results is not UTF-8")?;
-        self.ours(&["start", net.word(), dir], 1)?;
-        Ok(dir.to_owned())
+        let dir = self.text(&self.work.join(net.word()))?;
+        self.ours(&["start", net.word(), &dir], 1)?;
+        Ok(dir)
+    }
+
+    fn text(&self, path: &Path) -> Result<String> {
+        Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned())
     }
 
     /// Blocks of one thing and the other in turn, the order changing from pair to pair: what they printed.

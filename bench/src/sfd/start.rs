@@ -102,23 +102,36 @@ pub fn write(dir: &Path, net: Net) -> Result<()> {
     let distil = DistilSettings { steps: distil, batch: 64, ..DistilSettings::default() };
     let mut distillation = Distillation::new(teacher.duplicate(), distil, SEED)?;
     finish(&mut distillation);
-    let Baseline { generator, fake_score } = distillation.finish()?;
+    leave(dir, &teacher, &distillation.finish()?, &settings(), &concept(1)?)
+}
+
+/// Writes models, settings and labels for both programs.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn leave(
+    dir: &Path,
+    teacher: &Denoiser,
+    baseline: &Baseline,
+    settings: &ForgetSettings,
+    concept: &Concept,
+) -> Result<()> {
+    let Baseline { generator, fake_score } = baseline;
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    for (name, model) in [("teacher", &teacher), ("generator", &generator), ("fake_score", &fake_score)] {
+    for (name, model) in [("teacher", teacher), ("generator", generator), ("fake_score", fake_score)] {
         put(&dir.join(name).with_extension("safetensors"), &model.to_bytes())?;
     }
-    put(&dir.join("model.json"), &serde_json::to_vec(&config)?)?;
-    put(&dir.join("settings.json"), &serde_json::to_vec(&peer_settings()?)?)
+    put(&dir.join("model.json"), &serde_json::to_vec(teacher.config())?)?;
+    put(&dir.join("settings.json"), &serde_json::to_vec(&peer_settings(settings, concept)?)?)
 }
 
 /// The settings, and the labels kept and forgotten.
-fn peer_settings() -> Result<serde_json::Value> {
-    let concept = concept(1)?;
+fn peer_settings(settings: &ForgetSettings, concept: &Concept) -> Result<serde_json::Value> {
     let forgotten = concept.forgotten().iter().map(|&(label, replacement)| match replacement {
         Replacement::Label(instead) => [label, instead],
         Replacement::AnyKept | Replacement::Judged(_) => unreachable!("every replacement is fixed"),
     });
-    let mut settings = serde_json::to_value(settings())?;
+    let mut settings = serde_json::to_value(settings)?;
     settings["kept"] = concept.kept().into();
     settings["forgotten"] = serde_json::json!(forgotten.collect::<Vec<_>>());
     Ok(settings)

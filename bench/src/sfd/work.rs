@@ -13,7 +13,7 @@ use serde_json::json;
 use tch::{Kind, Tensor};
 
 use super::row::median;
-use super::{gemm, start};
+use super::{gates, gemm, start};
 
 /// Noise levels of the teacher's sampler (EDM, table 1).
 pub const HEUN_STEPS: i64 = 18;
@@ -36,6 +36,10 @@ enum Work {
     Steps { dir: PathBuf, targets: i64 },
     /// Time images by one step of the generator, and by the teacher's sampler
     Sampling { dir: PathBuf, images: i64, rounds: u32 },
+    /// Make what forgetting starts from and is measured with, unless it is kept
+    Prepare { kept: PathBuf },
+    /// Have a digit forgotten until it is good
+    Gates { kept: PathBuf, label: i64, dir: PathBuf },
     /// Seconds of a step's arithmetic, at the rate of this machine
     Floor { net: start::Net },
 }
@@ -48,6 +52,8 @@ pub fn run(args: &Args) -> Result<()> {
         Work::Parity { dir, steps } => parity(dir, *steps)?,
         Work::Steps { dir, targets } => return steps(dir, *targets),
         Work::Sampling { dir, images, rounds } => sampling(dir, *images, *rounds)?,
+        Work::Prepare { kept } => gates::prepare(kept).map(|()| json!({}))?,
+        Work::Gates { kept, label, dir } => gates::forget(kept, *label, dir)?,
         Work::Floor { net } => json!({ "seconds": gemm::floor(&net.config()) }),
     };
     println!("{found}");
@@ -108,7 +114,7 @@ fn sampling(dir: &Path, images: i64, rounds: u32) -> Result<serde_json::Value> {
 }
 
 /// Time that this process has spent on processors, on all of its threads together.
-fn processor_seconds() -> f64 {
+pub fn processor_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }

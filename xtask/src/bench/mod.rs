@@ -52,7 +52,7 @@ impl Name {
 /// # Errors
 /// If the bench cannot be built or started. What it finds wrong is in its exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let program = build()?;
+    let program = build("lethe-bench")?;
     let mut bench = Command::new(program);
     bench.arg("--out").arg(cache::workspace().join("target/bench")).arg(args.name.word());
     if matches!(args.name, Name::Mnist) {
@@ -61,21 +61,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.name.has_peer() {
         bench.arg("--pytorch").arg(setup::pytorch::directory()?);
         bench.arg("--peer").arg(cache::workspace().join("bench/peer"));
+        bench.arg("--trainer").arg(build("lethe-trainer")?);
     }
     let status = bench.args(&args.arguments).status().context("cannot start lethe-bench")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn build() -> Result<PathBuf> {
+/// Builds a program that has the name of its package.
+fn build(name: &str) -> Result<PathBuf> {
     setup::build_packages()?;
     let libtorch = setup::libtorch::directory()?;
-    let built = progress::step("build lethe-bench", || {
+    let built = progress::step(&format!("build {name}"), || {
         cargo::build(&Build {
-            args: &["--release", "--locked", "--package", "lethe-bench", "--bin", "lethe-bench"],
+            args: &["--release", "--locked", "--package", name, "--bin", name],
             rustflags: None,
             libtorch: Some(&libtorch),
         })
     })?;
-    let found = built.into_iter().find(|(name, _)| name == "lethe-bench");
-    found.map(|(_, path)| path).context("cargo built no lethe-bench")
+    let found = built.into_iter().find(|(built, _)| built == name);
+    found.map(|(_, path)| path).with_context(|| format!("cargo built no {name}"))
 }
