@@ -14,6 +14,7 @@ mod steps;
 pub mod work;
 mod worker;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,21 +46,23 @@ pub struct Args {
     /// Directory in which trained models of digits lie, or shall lie: the first seed's, as `results --kept` leaves them
     #[arg(long)]
     kept: Option<PathBuf>,
-    /// Only rows whose name contains this
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only rows whose name contains one of these
+    #[arg(long, value_delimiter = ',', default_value = "")]
+    only: Vec<String>,
 }
 
 /// A directory of both programs' inputs, and how to start either.
 struct Bench<'a> {
     args: &'a Args,
     work: PathBuf,
+    /// Networks whose models have been made.
+    made: RefCell<Vec<Net>>,
 }
 
 /// # Errors
 /// If a program fails, or the two disagree about a loss.
 pub fn run(args: &Args, out: &Path) -> Result<()> {
-    let bench = Bench { args, work: out.join("sfd-work") };
+    let bench = Bench { args, work: out.join("sfd-work"), made: RefCell::default() };
     let mut rows = Vec::new();
     let steps = [("mlp-steps", Net::LargeMlp), ("mlp-small-steps", Net::Mlp), ("unet-steps", Net::Unet)];
     for (name, net) in steps.into_iter().filter(|(name, _)| bench.wants(name)) {
@@ -83,13 +86,16 @@ pub fn run(args: &Args, out: &Path) -> Result<()> {
 
 impl Bench<'_> {
     fn wants(&self, name: &str) -> bool {
-        name.contains(&self.args.only)
+        self.args.only.iter().any(|part| name.contains(part))
     }
 
-    /// Makes the models of a network and returns their directory.
+    /// Makes the models of a network, if they are not made yet, and returns their directory.
     fn start(&self, net: Net) -> Result<String> {
         let dir = self.text(&self.work.join(net.word()))?;
-        self.ours(&["start", net.word(), &dir], 1)?;
+        if !self.made.borrow().contains(&net) {
+            self.ours(&["start", net.word(), &dir], net.threads())?;
+            self.made.borrow_mut().push(net);
+        }
         Ok(dir)
     }
 

@@ -1,7 +1,5 @@
 //! Whether both programs compute the same: equal weights and batches give equal losses, step after step.
 
-use std::thread;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -19,13 +17,7 @@ const NAMES: [&str; 4] =
 /// # Errors
 /// If a loss differs by more than rounding.
 pub fn check(bench: &Bench<'_>, dir: &str, net: Net) -> Result<f64> {
-    // Nothing is timed here: what takes long may have the whole machine.
-    let threads = match net {
-        Net::Mlp | Net::LargeMlp => 1,
-        Net::Unet => {
-            thread::available_parallelism().map_or(1, |count| u8::try_from(count.get()).unwrap_or(u8::MAX))
-        }
-    };
+    let threads = net.threads();
     let ours = losses(&bench.ours(&["parity", dir, &COMPARED.to_string()], threads)?)?;
     let peer = losses(&answer(&mut bench.peer_program(&["parity", dir], threads)?)?)?;
     compare(&ours, &peer)

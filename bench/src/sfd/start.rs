@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use anyhow::{Context, Result};
 use lethe_sfd::{
@@ -51,6 +52,15 @@ impl Net {
             Net::Mlp => "mlp",
             Net::LargeMlp => "large-mlp",
             Net::Unet => "unet",
+        }
+    }
+
+    /// Threads for what is not timed. What takes long may have the whole machine.
+    pub fn threads(self) -> u8 {
+        match self {
+            Net::Mlp | Net::LargeMlp => 1,
+            Net::Unet => thread::available_parallelism()
+                .map_or(1, |count| u8::try_from(count.get()).unwrap_or(u8::MAX)),
         }
     }
 
