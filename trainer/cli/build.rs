@@ -12,10 +12,11 @@ fn main() {
     // libtorch finds its own libraries relative to the path by which it was opened: it must be the real one.
     let lib = fs::canonicalize(&lib).unwrap_or(lib);
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
-    if lib.join("libtorch_cuda.so").exists() {
-        // No symbol of it is named by the code: without this the linker drops it, and no device is found.
+    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        // libtorch.so needs libtorch_cuda.so, and no symbol of either is named by the code: without this the linker drops
+        // it, and no device is found. The libraries of CUDA are needed where the program runs, not where it is built.
         println!("cargo::rustc-link-arg=-Wl,--no-as-needed");
-        println!("cargo::rustc-link-arg=-ltorch_cuda");
+        println!("cargo::rustc-link-arg=-ltorch");
         println!("cargo::rustc-link-arg=-Wl,--as-needed");
     }
 }

@@ -24,9 +24,7 @@ use self::models::Size;
 pub use self::speed::{WorkArgs, work};
 
 /// Makes NVIDIA's libraries compute f32 as f32. Read once, when they are loaded.
-const TF32: &str = "NVIDIA_TF32_OVERRIDE";
-/// Lets a thread of the CPU sleep while it waits for others. Read once, too.
-const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
+pub const TF32: &str = "NVIDIA_TF32_OVERRIDE";
 
 /// A CUDA device beside the CPU: the same forward passes, losses and checkpoints; speed and memory
 #[derive(Debug, clap::Args)]
@@ -42,7 +40,7 @@ pub struct Args {
 /// # Errors
 /// If a check fails, or there is no CUDA device where one is demanded.
 pub fn run(args: &Args, out: &Path) -> Result<()> {
-    prepare()?;
+    without_tf32()?;
     tch::set_num_interop_threads(1);
     if env::var_os("OMP_NUM_THREADS").is_none() {
         tch::set_num_threads(available_parallelism().map_or(1, |threads| threads.get() as i32));
@@ -65,8 +63,8 @@ pub fn run(args: &Args, out: &Path) -> Result<()> {
     rows.extend(row::attempt("replicas", || training::two_replicas_beside_one(device)));
     rows.extend(row::attempt("no wait", || training::without_waiting(device)));
     if !args.no_speed {
-        for (net, precision) in speed::CASES {
-            rows.extend(row::attempt("speed", || speed::measure(out, net, precision, size)));
+        for (net, computing) in speed::CASES {
+            rows.extend(row::attempt("speed", || speed::measure(out, net, computing, size)));
         }
     }
     println!("{:.0} s in all", began.elapsed().as_secs_f64());
@@ -76,28 +74,22 @@ pub fn run(args: &Args, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts this program again, in the same process, with the environment that libraries read when they are loaded, unless
-/// it already says something.
-fn prepare() -> Result<()> {
-    let missing: Vec<(&str, &str)> = [(TF32, "0"), (WAIT_POLICY, "PASSIVE")]
-        .into_iter()
-        .filter(|(name, _)| env::var_os(name).is_none())
-        .collect();
-    if missing.is_empty() {
+/// Starts this program again, in the same process, with the environment that NVIDIA's libraries read, unless it already
+/// says something.
+fn without_tf32() -> Result<()> {
+    if env::var_os(TF32).is_some() {
         return Ok(());
     }
     let program = env::current_exe().context("cannot find this program")?;
-    let error = Command::new(program).args(env::args_os().skip(1)).envs(missing).exec();
+    let error = Command::new(program).args(env::args_os().skip(1)).env(TF32, "0").exec();
     Err(error).context("cannot start this program again")
 }
 
 fn describe(device: Device) -> String {
     match device {
         Device::Cuda(_) => format!(
-            "CUDA: {} of {} device{}, {}; cuDNN: {}; {TF32}={}",
-            1,
+            "CUDA devices: {}; the first: {}; cuDNN: {}; {TF32}={}",
             tch::Cuda::device_count(),
-            if tch::Cuda::device_count() == 1 { "" } else { "s" },
             speed::nvidia_smi("name,driver_version,memory.total").unwrap_or("no nvidia-smi".to_owned()),
             tch::Cuda::cudnn_is_available(),
             env::var(TF32).unwrap_or_default(),

@@ -12,14 +12,16 @@ use super::models::{self, Size};
 use super::row::Row;
 
 /// What is timed.
-pub const CASES: [(Net, Computing); 4] = [
+pub const CASES: [(Net, Computing); 6] = [
     (Net::Ddpm, Computing::F32),
     (Net::Ddpm, Computing::Bf16),
     (Net::Song, Computing::F32),
     (Net::Song, Computing::Bf16),
+    (Net::Ddpm, Computing::Tf32),
+    (Net::Ddpm, Computing::Bf16Searched),
 ];
 /// Seconds on the clock, at least this many steps.
-const SECONDS: f64 = 2.0;
+const SECONDS: f64 = 1.5;
 const LEAST_STEPS: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -31,7 +33,11 @@ pub enum Net {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Computing {
     F32,
+    /// F32 as libraries compute it if they are not told otherwise.
+    Tf32,
     Bf16,
+    /// Bf16 with the quickest of cuDNN's convolutions instead of the one that it guesses.
+    Bf16Searched,
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,7 +69,9 @@ impl Computing {
     fn word(self) -> &'static str {
         match self {
             Computing::F32 => "f32",
+            Computing::Tf32 => "tf32",
             Computing::Bf16 => "bf16",
+            Computing::Bf16Searched => "bf16-searched",
         }
     }
 }
@@ -75,7 +83,11 @@ impl Computing {
 pub fn measure(out: &Path, net: Net, computing: Computing, size: Size) -> Result<Vec<Row>> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let words = [net.word(), computing.word(), if size == Size::Full { "full" } else { "reduced" }];
-    let output = Command::new(program).arg("--out").arg(out).arg("device-work").args(words).output()?;
+    let mut command = Command::new(program);
+    if computing == Computing::Tf32 {
+        command.env_remove(super::TF32);
+    }
+    let output = command.arg("--out").arg(out).arg("device-work").args(words).output()?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         bail!("{}: {}", output.status, words.lines().next().unwrap_or_default());
@@ -103,14 +115,14 @@ pub fn measure(out: &Path, net: Net, computing: Computing, size: Size) -> Result
 pub fn work(args: &WorkArgs) -> Result<()> {
     let before = used_megabytes();
     let device = Device::cuda_if_available();
-    tch::Cuda::cudnn_set_benchmark(true);
+    tch::Cuda::cudnn_set_benchmark(args.computing == Computing::Bf16Searched);
     let config = match args.net {
         Net::Ddpm => models::ddpm(args.size),
         Net::Song => models::song(args.size),
     };
     let precision = match args.computing {
-        Computing::F32 => Precision::F32,
-        Computing::Bf16 => Precision::Bf16,
+        Computing::F32 | Computing::Tf32 => Precision::F32,
+        Computing::Bf16 | Computing::Bf16Searched => Precision::Bf16,
     };
     let mut training = models::fresh_forgetting(&config, args.net.batch(args.size), precision, device)?;
     (0..3).for_each(|_| training.advance());

@@ -14,8 +14,8 @@ const BATCH: i64 = 16;
 /// Largest difference of a loss, relative to the largest size that it has over the steps.
 const MOST_F32: f64 = 1e-3;
 const MOST_BF16: f64 = 0.1;
-/// Two devices of one kind add up the same pieces.
-const MOST_SHARED: f64 = 1e-5;
+/// CPUs add up the same pieces in the same order; a device may not even agree with itself.
+const MOST_SHARED_CPU: f64 = 0.0;
 /// Part of a wait that a step may take to be put into the queue.
 const MOST_WAITED: f64 = 0.5;
 
@@ -89,7 +89,7 @@ pub fn two_replicas_beside_one(device: Device) -> Result<Vec<Row>> {
         same => same,
     };
     // Two pieces or more.
-    let batch = if device.is_cuda() { 8192 } else { 1024 };
+    let batch = if device.is_cuda() { 8192 } else { 520 };
     let run = |others: &[Device]| {
         let config = models::song(Size::Reduced);
         let mut training = models::forgetting(&config, batch, Precision::F32, device)?;
@@ -97,7 +97,8 @@ pub fn two_replicas_beside_one(device: Device) -> Result<Vec<Row>> {
         losses(&mut training, 2)
     };
     let found = largest_difference(&run(&[other])?, &run(&[])?);
-    Ok(vec![Row::limited("two replicas", found, MOST_SHARED, format!("{device:?} and {other:?}"))])
+    let most = if device.is_cuda() { MOST_F32 } else { MOST_SHARED_CPU };
+    Ok(vec![Row::limited("two replicas", found, most, format!("{device:?} and {other:?}"))])
 }
 
 /// The device is given a second of other work, and then a step: the host must be back long before the device is done.

@@ -86,6 +86,7 @@ fn named(
         seed,
         device: policy.trainer.device,
         threads: policy.trainer.threads,
+        precision: policy.trainer.precision,
         store: installation.store.clone(),
         task,
     };

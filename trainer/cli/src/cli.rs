@@ -54,6 +54,11 @@ pub(crate) struct TeachArgs {
     pub(crate) threads: Option<u32>,
     #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
     pub(crate) device: DeviceArg,
+    #[command(flatten)]
+    pub(crate) devices: DevicesArg,
+    /// In what the training computes. The teacher is in f32 in any case.
+    #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
+    pub(crate) precision: PrecisionArg,
     /// Also write the result (the JSON that is printed) to this file.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
@@ -75,6 +80,8 @@ pub(crate) struct JobArgs {
     /// Seconds between two checkpoints.
     #[arg(long, default_value_t = 30)]
     pub(crate) checkpoint_seconds: u64,
+    #[command(flatten)]
+    pub(crate) devices: DevicesArg,
     #[command(flatten)]
     pub(crate) termination: TerminationArgs,
 }
@@ -103,6 +110,14 @@ enum LevelArg {
     Full,
     /// And with the weights in hand. Minutes.
     Attack,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct DevicesArg {
+    /// Most CUDA devices that share a training's steps [default: all that are visible].
+    #[arg(long = "devices", env = "LETHE_DEVICES", value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) most: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -182,6 +197,13 @@ pub(crate) enum DeviceArg {
     Auto,
     Cpu,
     Cuda,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    F32,
+    /// For GPUs with units for it.
+    Bf16,
 }
 
 impl EvaluateArgs {

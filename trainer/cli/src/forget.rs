@@ -10,6 +10,7 @@ use crate::{
     failure::{Failed, Result},
     job::Job,
     model::{self, Model},
+    runtime,
     train::{self, Saving},
 };
 
@@ -34,13 +35,15 @@ pub(crate) fn run(job: &mut Job<'_>, task: &ForgetTask) -> Result<ForgetRecord> 
     let concept = resolve(job, task, &generator, config, &targets)?;
     let forgotten = resolved(config, &task.targets, &targets, &concept);
 
-    let settings = settings(task);
+    let mut settings = settings(task);
+    settings.optimiser.precision = runtime::precision(job.plan.precision);
     let baseline = Baseline { generator, fake_score };
     let seed = job.plan.seed;
     let mut forgetting = match measures(job, task, config)? {
         Some(measures) => Forgetting::with_measures(teacher, baseline, concept, settings, seed, measures)?,
         None => Forgetting::new(teacher, baseline, concept, settings, seed)?,
     };
+    forgetting.share_with(&job.others);
     train::continue_from(&job.checkpoint, |state| forgetting.resume(state))?;
     let saving = Saving { to: &job.checkpoint, every: job.checkpoint_every };
     let (figures, watch) = (&mut *job.figures, job.watch);

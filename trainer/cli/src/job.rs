@@ -26,6 +26,8 @@ pub(crate) struct Job<'a> {
     pub(crate) artifacts: &'a Artifacts,
     pub(crate) watch: &'a Watch,
     pub(crate) device: Device,
+    /// Devices that share a training's steps with it.
+    pub(crate) others: Vec<Device>,
     /// Where the state of a training goes, and how often.
     pub(crate) checkpoint: Checkpoint<'a>,
     pub(crate) checkpoint_every: Duration,
@@ -99,8 +101,9 @@ fn carry_out(
     let artifacts = &*opened.insert(Artifacts::open(&plan.store)?);
     let checkpoint = artifacts.checkpoint(&outcome.plan);
     let checkpoint_every = Duration::from_secs(args.checkpoint_seconds);
+    let others = runtime::others(device, args.devices);
     let mut job =
-        Job { plan: &plan, artifacts, watch: &watch, device, checkpoint, checkpoint_every, figures };
+        Job { plan: &plan, artifacts, watch: &watch, device, others, checkpoint, checkpoint_every, figures };
     let began = Instant::now();
     let body = match &plan.task {
         Task::Prepare(task) => RecordBody::Prepare(prepare::run(&mut job, task)?),

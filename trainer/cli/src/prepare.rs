@@ -15,6 +15,7 @@ use crate::{
     failure::{Failed, Result},
     job::Job,
     model::{self, Model},
+    runtime,
     train::{self, Saving},
 };
 
@@ -71,7 +72,9 @@ struct Measured {
 fn distil(job: &mut Job<'_>, task: &PrepareTask, teacher: &Denoiser) -> Result<Baseline> {
     let mut settings = DistilSettings::default();
     settings.steps = task.steps.map_or(settings.steps, u64::from);
+    settings.optimiser.precision = runtime::precision(job.plan.precision);
     let mut distillation = Distillation::new(teacher.duplicate(), settings, job.plan.seed)?;
+    distillation.share_with(&job.others);
     train::continue_from(&job.checkpoint, |state| distillation.resume(state))?;
     let saving = Saving { to: &job.checkpoint, every: job.checkpoint_every };
     let (figures, watch) = (&mut *job.figures, job.watch);

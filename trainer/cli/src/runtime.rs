@@ -2,11 +2,11 @@
 
 use std::thread::available_parallelism;
 
-use lethe_api::contract::Device as Wanted;
-use lethe_sfd::Device;
+use lethe_api::contract::{self, Device as Wanted};
+use lethe_sfd::{Device, Precision};
 
 use crate::{
-    cli::DeviceArg,
+    cli::{DeviceArg, DevicesArg, PrecisionArg},
     failure::{Failed, Result},
 };
 
@@ -16,6 +16,30 @@ pub(crate) fn init(threads: u32, wanted: Wanted) -> Result<Device> {
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     tch::set_num_interop_threads(1);
     device(wanted, tch::Cuda::is_available())
+}
+
+/// The devices that share a training's steps with the first, if it is a CUDA device.
+pub(crate) fn others(first: Device, devices: DevicesArg) -> Vec<Device> {
+    let others = further(first, tch::Cuda::device_count(), devices);
+    if !others.is_empty() {
+        tracing::info!(devices = 1 + others.len(), "trainings are shared between CUDA devices");
+    }
+    others
+}
+
+fn further(first: Device, visible: i64, devices: DevicesArg) -> Vec<Device> {
+    let Device::Cuda(first) = first else { return Vec::new() };
+    let visible = (0..usize::try_from(visible).unwrap_or(0)).filter(|&index| index != first);
+    let most = devices.most.map_or(usize::MAX, |most| most.saturating_sub(1) as usize);
+    visible.take(most).map(Device::Cuda).collect()
+}
+
+/// In what a training computes, from the contract's word for it.
+pub(crate) fn precision(precision: contract::Precision) -> Precision {
+    match precision {
+        contract::Precision::F32 => Precision::F32,
+        contract::Precision::Bf16 => Precision::Bf16,
+    }
 }
 
 /// As many threads as this process may use.
@@ -53,6 +77,15 @@ impl From<DeviceArg> for Wanted {
     }
 }
 
+impl From<PrecisionArg> for contract::Precision {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +97,15 @@ mod tests {
         assert_eq!(device(Wanted::Auto, true).unwrap(), Device::Cuda(0));
         assert_eq!(device(Wanted::Cpu, true).unwrap(), Device::Cpu);
         assert_eq!(device(Wanted::Cuda, false).unwrap_err().failure, Failure::BadConfiguration);
+    }
+
+    #[test]
+    fn all_visible_cuda_devices_share_a_training_unless_told_otherwise() {
+        let further = |first, most| super::further(first, 3, DevicesArg { most });
+        assert_eq!(further(Device::Cuda(0), None), [Device::Cuda(1), Device::Cuda(2)]);
+        assert_eq!(further(Device::Cuda(0), Some(2)), [Device::Cuda(1)]);
+        assert_eq!(further(Device::Cuda(0), Some(9)), [Device::Cuda(1), Device::Cuda(2)]);
+        assert_eq!(further(Device::Cuda(0), Some(1)), []);
+        assert_eq!(further(Device::Cpu, None), []);
     }
 }

@@ -57,9 +57,11 @@ fn teach(args: &TeachArgs) -> Result<Report> {
     let count = images.len();
     let mut settings = TeachSettings::default();
     settings.steps = args.steps.unwrap_or(settings.steps);
+    settings.precision = runtime::precision(args.precision.into());
     let steps = settings.steps;
     let began = Instant::now();
     let mut teaching = Teaching::new(&config, images, settings, args.seed, device)?;
+    teaching.share_with(&runtime::others(device, args.devices));
     train::run("teach", &mut teaching, &watch, None)?;
     let teacher = teaching.finish()?;
     let teach_seconds = began.elapsed().as_secs_f64();

@@ -23,6 +23,13 @@ pub struct Denoiser {
     params: Params,
 }
 
+/// A model without its network: what is known of its images and levels, for any thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Form {
+    pub(crate) config: Arc<ModelConfig>,
+    pub(crate) preconditioning: Arc<Preconditioning>,
+}
+
 const FILE: &str = "model.safetensors";
 /// Most pixels, all channels together being one, that pass through a network at once, to bound memory.
 const CHUNK_PIXELS: i64 = 1 << 16;
@@ -76,6 +83,10 @@ impl Denoiser {
 
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        Form { config: self.config.clone(), preconditioning: self.preconditioning.clone() }
     }
 
     pub fn device(&self) -> Device {

@@ -15,6 +15,8 @@ use crate::step::{self, Batch, BatchShape, Loss, Matching, Piece};
 use crate::training::{Meter, Progress, Stage, schedule};
 use serde_json::json;
 use std::ops::Range;
+use std::panic::resume_unwind;
+use std::thread::{self, JoinHandle};
 use tch::{Device, Tensor};
 
 /// Adam's first moment decay for both networks (SiD).
@@ -61,6 +63,10 @@ pub(crate) struct Iteration {
     pub(crate) average: Denoiser,
     /// Most samples of a piece of a batch.
     pub(crate) most_at_once: i64,
+    /// Whether another thread draws the next batch meanwhile: where the networks are not on the CPU, which has the time.
+    pub(crate) draws_ahead: bool,
+    /// The batch that is being drawn, and the step that it is for.
+    ahead: Option<(u64, JoinHandle<Batch>)>,
     fake_score_adam: Adam,
     generator_adam: Adam,
     pub(crate) step: u64,
@@ -125,6 +131,8 @@ impl Iteration {
             adversary: None,
             average,
             most_at_once: teacher.most_at_once(),
+            draws_ahead: teacher.device() != Device::Cpu,
+            ahead: None,
             fake_score_adam: Adam::new(fake_score.params(), BETA1),
             generator_adam: Adam::new(generator.params(), BETA1),
             step: 0,
@@ -181,16 +189,36 @@ impl Iteration {
             adversary.look(teacher, generator, &self.concept, self.step);
             self.follow_adversary();
         }
-        let batch = self.batch();
+        let batch = self.next_batch();
         let [fake_remain, fake_forget] = self.follow_generator(&batch);
         let [remain, forget] = self.follow_teacher(&batch);
         self.meter.add(&[fake_remain, fake_forget, remain, forget]);
         self.step += 1;
     }
 
+    /// The batch of the step that comes next.
     pub(crate) fn batch(&self) -> Batch {
         let Plan { shape, seed, .. } = self.plan;
-        Batch::draw(&self.nets.teacher, &self.concept, shape, seed, self.step, self.adversary.as_ref())
+        let adversary = self.adversary.as_ref();
+        Batch::draw(&self.nets.teacher.form(), &self.concept, shape, seed, self.step, adversary)
+    }
+
+    /// The same, from the thread that has drawn it; and the one after it is begun.
+    fn next_batch(&mut self) -> Batch {
+        let ahead = self.ahead.take().filter(|(step, _)| *step == self.step);
+        let batch = match ahead.map(|(_, thread)| thread.join()) {
+            Some(Ok(batch)) => batch,
+            Some(Err(panic)) => resume_unwind(panic),
+            None => self.batch(),
+        };
+        let next = self.step + 1;
+        if self.draws_ahead && self.adversary.is_none() && next < self.plan.steps {
+            let (form, concept) = (self.nets.teacher.form(), self.concept.clone());
+            let Plan { shape, seed, .. } = self.plan;
+            let draw = move || Batch::draw(&form, &concept, shape, seed, next, None);
+            self.ahead = Some((next, thread::spawn(draw)));
+        }
+        batch
     }
 
     /// One step of psi, and of nothing else.

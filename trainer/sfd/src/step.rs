@@ -11,7 +11,7 @@
 use self::reentry::Reentry;
 use crate::adversary::Search;
 use crate::concept::{Concept, Draw};
-use crate::denoiser::Denoiser;
+use crate::denoiser::{Denoiser, Form};
 use crate::device::upload;
 use crate::generator::{denoise_latent, generate_trainable};
 use crate::judge::Judge;
@@ -101,7 +101,7 @@ impl Loss {
 impl Batch {
     /// The batch of iteration `step`, on the CPU: a function of its arguments alone.
     pub(crate) fn draw(
-        teacher: &Denoiser,
+        form: &Form,
         concept: &Concept,
         shape: BatchShape,
         seed: u64,
@@ -111,14 +111,14 @@ impl Batch {
         let size = shape.remain + shape.forget;
         let first = step * size as u64;
         let Draw { mut shown, taught } = concept.draw(seed, first, shape.remain, shape.forget);
-        let pixels = teacher.config().image.pixels();
+        let pixels = form.config.image.pixels();
         let normal = |stream, columns| Noise::new(seed, stream).normal(first, size, columns, Device::Cpu);
-        let levels = teacher.preconditioning();
+        let levels = &form.preconditioning;
         let reentry = |sigma, noise| {
             let [sigma, noise] = [sigma, noise].map(|stream| Noise::new(seed, stream));
-            Reentry::draw(teacher, shape, first, sigma, noise)
+            Reentry::draw(form, shape, first, sigma, noise)
         };
-        let verdict = Verdict::draw(concept, &shown, seed, first, teacher.config().classes());
+        let verdict = Verdict::draw(concept, &shown, seed, first, form.config.classes());
         if let Some(adversary) = adversary {
             adversary.disguise(&mut shown, shape.remain as usize, first);
         }

@@ -22,6 +22,8 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Name {
+    /// A CUDA device beside the CPU: the same results, speed and memory; on the CPU alone where there is none: minutes
+    Device,
     /// Each digit of MNIST forgotten alone (fetches MNIST once): minutes with `-- --cuda`, hours without
     Mnist,
     /// Forgetting under attack: what each robustness leaves behind, beside a model that never saw the label: a quarter of
@@ -37,6 +39,7 @@ impl Name {
     /// The subcommand of `lethe-bench`.
     fn word(self) -> &'static str {
         match self {
+            Name::Device => "device",
             Name::Probes => "probes",
             Name::Results | Name::Mnist => "results",
             Name::Sfd => "sfd",

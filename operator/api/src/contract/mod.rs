@@ -22,8 +22,8 @@ pub use digest::{Digest, DigestError};
 pub use metrics::Metrics;
 pub use outcome::{Failure, Outcome, OutcomeError, Status};
 pub use plan::{
-    BaseArtifact, Device, EvaluateTask, ForgetTask, Override, Plan, PlanError, PlannedTarget, PrepareTask,
-    Robustness, Samples, Task, TaskKind,
+    BaseArtifact, Device, EvaluateTask, ForgetTask, Override, Plan, PlanError, PlannedTarget, Precision,
+    PrepareTask, Robustness, Samples, Task, TaskKind,
 };
 pub use probes::{
     Attempt, Budget, Fidelity, FidelityMeasurement, NeighbourMeasurement, ProbeLevel, ProbeName, ProbeRecord,

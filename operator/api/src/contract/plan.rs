@@ -23,6 +23,9 @@ pub struct Plan {
     /// CPU threads. Results are bit-equal only for equal threads.
     #[schemars(range(min = 1, max = 256))]
     pub threads: u32,
+    /// In what trainings compute; what they keep and what is measured is in f32 in any case.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// URI of the content-addressed store, for example `file:///artifacts`.
     #[schemars(length(min = 1, max = 1024))]
     pub store: String,
@@ -38,6 +41,21 @@ pub enum Device {
     Cpu,
     /// Fail with [`super::exit::BAD_CONFIGURATION`] if no CUDA device is visible.
     Cuda,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// For GPUs with units for it: several times faster there, and rounded to eight bits.
+    Bf16,
+}
+
+impl Precision {
+    pub(crate) fn is_f32(&self) -> bool {
+        *self == Self::F32
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -314,6 +332,7 @@ mod tests {
             seed: 7,
             device: Device::Auto,
             threads: 2,
+            precision: Precision::F32,
             store: "file:///artifacts".into(),
             task: Task::Forget(ForgetTask {
                 teacher: digest.clone(),
@@ -339,6 +358,16 @@ mod tests {
         let read = Plan::parse(plan.to_json().as_bytes()).unwrap();
         assert_eq!(read, plan);
         assert_eq!(read.digest(), plan.digest());
+    }
+
+    #[test]
+    fn another_precision_is_another_plan_and_f32_need_not_be_said() {
+        let exact = plan(&[("3", fixed("9"))]);
+        let rounded = Plan { precision: Precision::Bf16, ..exact.clone() };
+        assert!(!exact.to_json().contains("precision"));
+        assert!(rounded.to_json().contains(r#""precision":"bf16""#));
+        assert_ne!(exact.digest(), rounded.digest());
+        assert_eq!(Plan::parse(rounded.to_json().as_bytes()).unwrap(), rounded);
     }
 
     #[test]

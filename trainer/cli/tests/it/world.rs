@@ -12,7 +12,7 @@ use std::{
 
 use lethe_api::contract::{
     BaseArtifact, BundleKind, Device, Digest, EvaluateTask, ForgetTask, Outcome, Override, Plan,
-    PlannedTarget, PrepareRecord, PrepareTask, Record, RecordBody, Samples, Task, TaskKind,
+    PlannedTarget, Precision, PrepareRecord, PrepareTask, Record, RecordBody, Samples, Task, TaskKind,
 };
 use lethe_sfd::{
     Denoiser, ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation, TeachSettings, Teaching,
@@ -305,6 +305,7 @@ pub(crate) fn plan(root: &Path, task: Task) -> Plan {
         seed: 7,
         device: Device::Auto,
         threads: 1,
+        precision: Precision::F32,
         store: folder_uri(&root.join("store")).unwrap(),
         task,
     }

@@ -5,7 +5,6 @@ use crate::iteration::Nets;
 use crate::measure::{self, Reference};
 use crate::noise::{Noise, Stream};
 use crate::settings::{Adversary, Gradient, Precision, SfdOptimiser};
-use crate::step::Batch;
 use crate::testing::{self, Models, images, run, tiny};
 use crate::{
     Choice, Device, EarlyStop, Error, ImageShape, ModelConfig, NetworkConfig, TeachSettings, Teaching,
@@ -144,7 +143,7 @@ fn each_half_of_an_iteration_writes_one_network() {
     let changed =
         |before: &[Vec<u8>; 4], after: &[Vec<u8>; 4]| [0, 1, 2, 3].map(|net| before[net] != after[net]);
     iteration.step = 1;
-    let batch = Batch::draw(&iteration.nets.teacher, &iteration.concept, iteration.plan.shape, 5, 1, None);
+    let batch = iteration.batch();
 
     let before = bytes(&iteration);
     let _ = iteration.follow_generator(&batch);
@@ -479,4 +478,20 @@ fn in_bf16_the_losses_follow_those_in_f32_and_the_weights_stay_in_f32() {
         assert!(off < 0.05, "loss {loss} is {off} of its size away");
         assert!(off > 1e-6, "loss {loss} is as good as equal: nothing was rounded");
     }
+}
+
+#[test]
+fn a_batch_that_was_drawn_ahead_is_the_batch_of_its_step() {
+    let plain = |ahead| {
+        let mut training = forgetting(&teacher(), &[2]).unwrap();
+        training.iteration.draws_ahead = ahead;
+        run(&mut training, 3);
+        let saved = training.checkpoint().unwrap();
+        run(&mut training, 3);
+        // What was drawn for the seventh step is of no use for the fourth.
+        training.resume(&saved).unwrap();
+        run(&mut training, 2);
+        training.checkpoint().unwrap()
+    };
+    assert!(plain(true) == plain(false));
 }

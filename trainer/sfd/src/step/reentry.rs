@@ -5,7 +5,7 @@
 //! then noise upon it, of a level that a sampler would visit, and one denoising of that. Only the second is trained.
 
 use super::BatchShape;
-use crate::denoiser::Denoiser;
+use crate::denoiser::{Denoiser, Form};
 use crate::device::upload;
 use crate::generator::{self, denoise_latent};
 use crate::loss::perturb;
@@ -28,7 +28,7 @@ impl Reentry {
     /// For the batch of the samples `first..`, on the CPU: its share of each part, from the part's beginning. `None` if that is no
     /// sample.
     pub(super) fn draw(
-        teacher: &Denoiser,
+        form: &Form,
         shape: BatchShape,
         first: u64,
         sigma: Noise,
@@ -40,14 +40,14 @@ impl Reentry {
         if parts.iter().all(|(_, count)| *count == 0) {
             return None;
         }
-        let pixels = teacher.config().image.pixels();
+        let pixels = form.config.image.pixels();
         let rows: Vec<i64> = parts.iter().flat_map(|&(start, count)| start..start + count).collect();
         let uniform = parts.map(|(start, count)| sigma.uniform(first + start as u64, count)).concat();
         let noise =
             parts.map(|(start, count)| noise.normal(first + start as u64, count, pixels, Device::Cpu));
         Some(Self {
             rows: Tensor::from_slice(&rows),
-            sigma: teacher.preconditioning().visited_levels(&uniform),
+            sigma: form.preconditioning.visited_levels(&uniform),
             noise: Tensor::cat(&noise, 0),
         })
     }

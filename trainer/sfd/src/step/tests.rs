@@ -32,7 +32,7 @@ fn concept() -> Concept {
 
 /// A batch in double precision, for finite differences.
 fn batch(nets: &Nets, shape: BatchShape) -> Batch {
-    in_double(Batch::draw(&nets.phi, &concept(), shape, 9, 4, None))
+    in_double(Batch::draw(&nets.phi.form(), &concept(), shape, 9, 4, None))
 }
 
 fn in_double(batch: Batch) -> Batch {
@@ -240,7 +240,7 @@ fn the_judge_chooses_by_what_the_fake_score_makes_of_the_sample() {
     let judged = Target { label: 1, replacement: Override::Classifier(crate::Choice::Likeliest) };
     let kept = Target { label: 2, replacement: Override::Fixed(3) };
     let concept = Concept::new(4, &[judged, kept], None).unwrap();
-    let batch = in_double(Batch::draw(&nets.phi, &concept, shape(5, 20, 1.0), 9, 4, None));
+    let batch = in_double(Batch::draw(&nets.phi.form(), &concept, shape(5, 20, 1.0), 9, 4, None));
     let Sample { latent, sigma, noise, .. } = &batch.generator;
     let noisy = loss::perturb(&denoise_latent(&nets.theta, latent, &batch.shown), noise, sigma);
     let fake = nets.psi.denoise(&noisy, sigma, &batch.shown).to_kind(Kind::Float);
