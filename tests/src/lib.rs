@@ -11,8 +11,6 @@
 //! something happen.
 
 pub mod audit;
-#[cfg(test)]
-mod bounds;
 mod deaths;
 mod diagnosis;
 pub mod examples;

@@ -1,9 +1,10 @@
-//! The vocabulary of Lethe: what a user writes (`v1alpha1`), and what operator and trainer tell each
-//! other (`contract`). Types, names and their syntax only: nothing here decides, reads or writes.
+//! The vocabulary of Lethe: what a user writes (`v1alpha1`), what operator and trainer tell each other (`contract`), and
+//! what a candidate is judged by (`gate`). Types, names and their syntax only: nothing here decides, reads or writes.
 
 #![forbid(unsafe_code)]
 
 pub mod contract;
+pub mod gate;
 #[cfg(feature = "kubernetes")]
 pub mod v1alpha1;
 

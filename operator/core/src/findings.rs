@@ -11,7 +11,7 @@ use lethe_api::{
     },
 };
 
-use crate::{gates, plans};
+use crate::plans;
 
 /// Below this the judge cannot be trusted to tell anything (share of held-out teacher samples).
 const LEAST_JUDGE_ACCURACY: f64 = 0.95;
@@ -113,11 +113,11 @@ fn enough_was_measured(record: &PrepareRecord) -> Result<(), String> {
     for (label, drawn) in record.labels.iter().zip(&record.baseline_accuracy) {
         let Count { hits, n } = *drawn;
         // The gates would find the same, label by label, after a training that was for nothing.
-        if hits > n || n < LEAST_PER_LABEL || (hits as f64) < gates::LEAST_RECOGNISED * n as f64 {
+        if hits > n || n < LEAST_PER_LABEL || (hits as f64) < lethe_gates::LEAST_RECOGNISED * n as f64 {
             return Err(format!(
                 "the judge recognises {hits} of {n} baseline samples of label {label:?}; at least {LEAST_PER_LABEL} \
                  samples, and a share of {} of them, are needed",
-                gates::LEAST_RECOGNISED
+                lethe_gates::LEAST_RECOGNISED
             ));
         }
     }
@@ -127,7 +127,7 @@ fn enough_was_measured(record: &PrepareRecord) -> Result<(), String> {
         return Err("the judge's confusion matrix holds something other than shares from 0 to 1".into());
     }
     let Quality { baseline: distance, n, .. } = record.quality;
-    if !(2..=gates::MOST_SAMPLES).contains(&n) || !DISTANCES.contains(&distance) {
+    if !(2..=lethe_gates::MOST_SAMPLES).contains(&n) || !DISTANCES.contains(&distance) {
         return Err(format!(
             "the baseline's distance to the reference, {distance:e} over {n} samples, was not measured"
         ));
@@ -179,7 +179,7 @@ pub fn gate_results(
     let prepared =
         spec.baseline_quality.as_ref().ok_or("the run's spec does not say how good the baseline is")?;
     match plans::evaluate(run, spec, candidate).map(|plan| plan.task) {
-        Some(Task::Evaluate(task)) => Ok(gates::judge(&spec.policy.gates, &task, prepared, record)),
+        Some(Task::Evaluate(task)) => Ok(lethe_gates::judge(&spec.policy.gates, &task, prepared, record)),
         _ => Err("the run's spec holds no plan for the evaluation".into()),
     }
 }

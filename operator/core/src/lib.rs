@@ -17,13 +17,10 @@
 #![forbid(unsafe_code)]
 
 pub mod accept;
-pub mod binomial;
 pub mod conditions;
 pub mod deadline;
-pub mod decimal;
 pub mod findings;
 pub mod forgetting;
-pub mod gates;
 pub mod job;
 pub mod job_state;
 pub mod model;

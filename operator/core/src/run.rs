@@ -21,7 +21,7 @@ use lethe_api::{
 use crate::{
     Decision, Effect, Event, Installation, POLL, accept,
     conditions::{Conditions, transitions},
-    findings, gates, job,
+    findings, job,
     job_state::{self, JobState},
     names, plans,
 };
@@ -372,7 +372,7 @@ impl<'a> Step<'a> {
     }
 
     fn judged(&mut self, results: Vec<lethe_api::v1alpha1::GateResult>) {
-        let verdict = gates::overall(&results);
+        let verdict = lethe_gates::overall(&results);
         self.conditions.yes(ConditionType::Evaluated, Reason::Evaluated, "the candidate was measured");
         let message = findings::describe(&results);
         match verdict {

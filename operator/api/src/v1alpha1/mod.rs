@@ -11,22 +11,21 @@ pub mod policy;
 pub mod request;
 pub mod run;
 
+pub use crate::gate::{BaselineQuality, Gate, GateName, GateResult, Verdict};
 pub use conditions::{ConditionType, Reason, conditions_schema};
 pub use model::{
-    Baseline, BaselineQuality, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing,
-    KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState,
-    Served, Serving, ServingTarget,
+    Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing, KnownLabel,
+    LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState, Served,
+    Serving, ServingTarget,
 };
-pub use policy::{
-    Gate, GateName, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
-};
+pub use policy::{RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec};
 pub use request::{
     DataSubjectRequest, ModelRef, OverrideSpec, Regulation, RequestPhase, RequestRun, Strategy, Target,
     UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
 };
 pub use run::{
-    GateResult, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun,
-    UnlearnRunSpec, UnlearnRunStatus, Verdict,
+    Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun, UnlearnRunSpec,
+    UnlearnRunStatus,
 };
 
 /// The API group of every kind.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{OverrideSpec, conditions_schema};
-use crate::{Digest, contract::BaseArtifact};
+use crate::{Digest, contract::BaseArtifact, gate::BaselineQuality};
 
 /// One lineage: a base model, everything it had to forget, and what is served of it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -163,18 +163,6 @@ pub struct Baseline {
     pub quality: BaselineQuality,
     /// The record of the Prepare run.
     pub record: Digest,
-}
-
-/// How far the baseline was from the teacher when it was made. An evaluation that finds it elsewhere is not believed.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BaselineQuality {
-    /// Frechet distance to the reference, a decimal number.
-    #[schemars(length(max = 32), regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
-    pub distance: String,
-    /// Samples behind it, over all labels.
-    #[schemars(range(min = 2))]
-    pub samples: u64,
 }
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Device, Precision, Robustness};
+use crate::{
+    contract::{Device, Precision, Robustness},
+    gate::Gate,
+};
 
 /// The rules under which a model is made to forget. A run freezes the policy it was created under.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -104,61 +106,6 @@ pub struct TrainingPolicy {
     pub early_stop: bool,
 }
 
-/// One requirement on a candidate. Numbers are decimal strings: they are compared, hashed and audited.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = Rule::new("self.name != 'direct-leak' || (has(self.maxBound) && has(self.minSamples))").message("direct-leak needs maxBound and minSamples"),
-    validation = Rule::new("self.name != 'override-conformity' || (has(self.min) && has(self.minSamples))").message("override-conformity needs min and minSamples"),
-    validation = Rule::new("self.name != 'retain-accuracy' || (has(self.maxDrop) && has(self.minSamples))").message("retain-accuracy needs maxDrop and minSamples"),
-    validation = Rule::new("self.name != 'retain-quality' || (has(self.maxRatio) && has(self.minSamples))").message("retain-quality needs maxRatio and minSamples"),
-    validation = Rule::new("has(self.maxBound) == (self.name == 'direct-leak')").message("maxBound belongs to direct-leak only"),
-    validation = Rule::new("!has(self.confidence) || self.name == 'direct-leak'").message("confidence belongs to direct-leak only"),
-    validation = Rule::new("has(self.min) == (self.name == 'override-conformity')").message("min belongs to override-conformity only"),
-    validation = Rule::new("has(self.maxDrop) == (self.name == 'retain-accuracy')").message("maxDrop belongs to retain-accuracy only"),
-    validation = Rule::new("has(self.maxRatio) == (self.name == 'retain-quality')").message("maxRatio belongs to retain-quality only")
-)]
-pub struct Gate {
-    pub name: GateName,
-    /// direct-leak: the one-sided Clopper-Pearson upper bound must not exceed this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
-    pub max_bound: Option<String>,
-    /// direct-leak: confidence of the bound, at least 0.9; 0.95 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = r"^0?\.9[0-9]*$"))]
-    pub confidence: Option<String>,
-    /// override-conformity: least share of samples that are the override label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
-    pub min: Option<String>,
-    /// retain-accuracy: most that the mean over kept labels may lie below the baseline's. No single label may
-    /// lose more than four times as much.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
-    pub max_drop: Option<String>,
-    /// retain-quality: most that the Frechet distance may be of the baseline's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = r"^[0-9]{1,6}(\.[0-9]+)?$"))]
-    pub max_ratio: Option<String>,
-    /// Fewer samples than this are inconclusive: at each forgotten label for direct-leak and
-    /// override-conformity, at each kept label for retain-accuracy, in all for retain-quality.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub min_samples: Option<u32>,
-}
-
-/// The gates of this version. All are required.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum GateName {
-    DirectLeak,
-    OverrideConformity,
-    RetainAccuracy,
-    RetainQuality,
-    Hygiene,
-}
-
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RolloutPolicy {
@@ -172,33 +119,6 @@ pub struct RolloutPolicy {
 impl Default for RolloutPolicy {
     fn default() -> Self {
         Self { progress_deadline_seconds: five_minutes() }
-    }
-}
-
-impl GateName {
-    pub const ALL: [GateName; 5] = [
-        GateName::DirectLeak,
-        GateName::OverrideConformity,
-        GateName::RetainAccuracy,
-        GateName::RetainQuality,
-        GateName::Hygiene,
-    ];
-
-    /// The name on the wire, and the value of a metric's `gate` label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            GateName::DirectLeak => "direct-leak",
-            GateName::OverrideConformity => "override-conformity",
-            GateName::RetainAccuracy => "retain-accuracy",
-            GateName::RetainQuality => "retain-quality",
-            GateName::Hygiene => "hygiene",
-        }
-    }
-}
-
-impl std::fmt::Display for GateName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

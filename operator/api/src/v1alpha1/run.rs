@@ -5,10 +5,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, BaselineQuality, GateName, KnownLabel, UnlearnPolicySpec, conditions_schema};
+use super::{Baseline, KnownLabel, UnlearnPolicySpec, conditions_schema};
 use crate::{
     Digest,
     contract::{Device, Outcome},
+    gate::{BaselineQuality, GateResult, Verdict},
 };
 
 /// One execution of a frozen plan under a frozen policy.
@@ -175,56 +176,6 @@ pub struct RunProgress {
     pub total: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
-}
-
-/// One gate's verdict, computed by the operator from raw counts. Numbers are decimal strings.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct GateResult {
-    pub name: GateName,
-    /// The forgotten label; absent for gates on the whole candidate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
-    pub target: Option<String>,
-    /// What was measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub value: Option<String>,
-    /// What the verdict rests on, where it is not the value itself: for direct-leak the upper bound.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub bound: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub threshold: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hits: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub n: Option<u64>,
-    /// direct-leak: how often the judge sees a leak in true samples of the override label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub base_rate: Option<String>,
-    pub verdict: Verdict,
-    /// Why the verdict is not Pass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    pub message: Option<String>,
-}
-
-/// Only `Pass` of every gate promotes. Ordered from best to worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Verdict {
-    Pass,
-    /// Too little was measured to say.
-    Inconclusive,
-    Fail,
-    /// The measurement cannot be trusted: missing, foreign, not a number, or the positive control passed.
-    Error,
-}
-
-impl Verdict {
-    pub const ALL: [Verdict; 4] = [Verdict::Pass, Verdict::Inconclusive, Verdict::Fail, Verdict::Error];
 }
 
 impl Stage {

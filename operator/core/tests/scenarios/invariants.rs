@@ -9,7 +9,7 @@ use lethe_api::{
     v1alpha1::{LedgerEntry, RunType, UnlearnRun, Verdict},
 };
 use lethe_core::{
-    gates, run,
+    run,
     targets::{self, ledger_targets},
 };
 
@@ -80,10 +80,10 @@ fn no_pass_without_a_measurement(audit: &mut Audit, run: &UnlearnRun) {
     let really_passed = |(task, record): &(EvaluateTask, Record)| {
         let RecordBody::Evaluate(body) = &record.body else { return false };
         let Some(prepared) = &run.spec.baseline_quality else { return false };
-        let results = gates::judge(&run.spec.policy.gates, task, prepared, body);
+        let results = lethe_gates::judge(&run.spec.policy.gates, task, prepared, body);
         task.candidate == *candidate
             && task.targets == planned.targets
-            && gates::overall(&results) == Verdict::Pass
+            && lethe_gates::overall(&results) == Verdict::Pass
     };
     assert!(audit.evaluations.iter().any(really_passed), "{} passed without a measurement", run.name_any());
     let labels = planned.targets.into_iter().map(|target| target.label);

@@ -1,20 +1,25 @@
 //! Verdicts from raw counts. Everything here fails closed: what was not measured, or cannot be trusted,
 //! never passes.
+//!
+//! The operator decides by these verdicts. Whoever has a record, its plan and the policy comes to the same ones.
+
+#![forbid(unsafe_code)]
+
+pub mod binomial;
+pub mod decimal;
 
 use lethe_api::{
     contract::{
         Count, EvaluateRecord, EvaluateTask, HygieneCheck, LabelMeasurement, Override, TargetMeasurement,
     },
-    v1alpha1::{BaselineQuality, Gate, GateName, GateResult, Verdict},
+    gate::{BaselineQuality, Gate, GateName, GateResult, Verdict},
 };
-
-use crate::{binomial, decimal};
 
 /// Confidence of the leak bound where the policy names none.
 const DEFAULT_CONFIDENCE: f64 = 0.95;
 /// The judge must recognise this share of the baseline's samples of a label, by its lower bound: a label that it
 /// overlooks can be said neither to be gone nor to be kept.
-pub(crate) const LEAST_RECOGNISED: f64 = 0.9;
+pub const LEAST_RECOGNISED: f64 = 0.9;
 /// The baseline's distance may be this many times what Prepare measured. Here it is over the kept labels, there over
 /// all; one bad label among few is further off than among many.
 const MOST_TIMES_PREPARED: f64 = 10.0;
@@ -24,7 +29,7 @@ const WORST_LABEL_FACTOR: f64 = 4.0;
 const MOST_EVEN_SHARES: u64 = 3;
 
 /// A plan asks for a million at most, at each label. Larger numbers would not fit into a status.
-pub(crate) const MOST_SAMPLES: u64 = 1_000_000_000;
+pub const MOST_SAMPLES: u64 = 1_000_000_000;
 
 /// One result per gate, and per target where the gate is about a target.
 ///
@@ -249,8 +254,9 @@ fn retain_accuracy(gate: &Gate, task: &EvaluateTask, record: &EvaluateRecord) ->
     })
 }
 
-/// A difference against a baseline in which the judge sees nothing would be none, whatever the candidate lost.
-fn is_overlooked(baseline: Count) -> bool {
+/// Whether the judge may recognise too little of the baseline's samples of a label to say what became of it: a
+/// difference against a baseline in which nothing is seen would be none, whatever the candidate lost.
+pub fn is_overlooked(baseline: Count) -> bool {
     lower_bound(baseline, DEFAULT_CONFIDENCE) < LEAST_RECOGNISED
 }
 
@@ -400,5 +406,4 @@ fn short(text: String) -> String {
 }
 
 #[cfg(test)]
-#[path = "gates_tests.rs"]
 mod tests;
