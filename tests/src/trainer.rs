@@ -291,6 +291,7 @@ fn measured(task: &EvaluateTask) -> EvaluateRecord {
         probes: None,
         before: Digest::of("before"),
         after: Digest::of("after"),
+        pictured: vec![],
     }
 }
 

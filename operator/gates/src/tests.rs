@@ -83,6 +83,7 @@ fn good() -> EvaluateRecord {
         probes: None,
         before: digest("before"),
         after: digest("after"),
+        pictured: vec![],
     }
 }
 

@@ -62,6 +62,14 @@ impl Store {
         read_verified(&self.objects.below("records"), &record_file(digest), digest, max).await
     }
 
+    /// Keeps a page for people (HTML) beside the record that it shows, and returns its place, as one would type it. It can
+    /// be made again from the record: nothing reads it, so that it needs no name of its own.
+    pub async fn put_report(&self, record: &Digest, page: Vec<u8>) -> Result<String> {
+        let (records, file) = (self.objects.below("records"), format!("{}.html", record.hex()));
+        records.write(&file, page).await?;
+        Ok(records.name(&file))
+    }
+
     /// Keeps any bytes and returns their name.
     pub async fn put_blob(&self, bytes: Vec<u8>) -> Result<Digest> {
         let digest = Digest::of(&bytes);

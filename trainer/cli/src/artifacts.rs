@@ -59,6 +59,11 @@ impl Artifacts {
         if_found(self.runtime.block_on(self.store.get_record(digest, Record::MAX_BYTES)))
     }
 
+    /// Keeps a page about the record with this digest, and says where.
+    pub(crate) fn put_report(&self, record: &Digest, page: String) -> Result<String> {
+        Ok(self.runtime.block_on(self.store.put_report(record, page.into_bytes()))?)
+    }
+
     pub(crate) fn put_blob(&self, bytes: Vec<u8>) -> Result<Digest> {
         Ok(self.runtime.block_on(self.store.put_blob(bytes))?)
     }

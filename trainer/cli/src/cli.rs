@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     /// Write an artifact of the store to stdout, verified.
     Show(ShowArgs),
+    /// Write a page for people about a measurement, with verdicts if a policy is given.
+    Report(ReportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -189,6 +191,34 @@ pub(crate) struct ShowArgs {
     /// URI of the store.
     #[arg(long, env = "LETHE_STORE", default_value = "file:///artifacts")]
     pub(crate) store: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The measurement: digest of a record that `evaluate` has written, or a file with its bytes.
+    pub(crate) record: String,
+    /// Where the page goes [default: standard output].
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// URI of the store.
+    #[arg(long, env = "LETHE_STORE", default_value = "file:///artifacts")]
+    pub(crate) store: String,
+    #[command(flatten)]
+    pub(crate) judge: JudgeArgs,
+}
+
+/// What verdicts need beside the record: all of it, or there are none.
+#[derive(Debug, Args)]
+pub(crate) struct JudgeArgs {
+    /// A manifest of kind UnlearnPolicy, in YAML or JSON: judge the measurement by its gates, as the operator would.
+    #[arg(long, value_name = "FILE", requires_all = ["plan", "prepare"])]
+    pub(crate) policy: Option<PathBuf>,
+    /// The plan of the evaluation: says what had to be measured.
+    #[arg(long, value_name = "FILE", requires = "policy")]
+    pub(crate) plan: Option<PathBuf>,
+    /// Digest of the record of `prepare`: says how good the baseline was when it was made.
+    #[arg(long, value_name = "DIGEST", requires = "policy")]
+    pub(crate) prepare: Option<Digest>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

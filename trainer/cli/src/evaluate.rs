@@ -17,7 +17,10 @@ use crate::{
 
 /// Samples per label in the pictures of before and after.
 const GRID_SAMPLES: u64 = 12;
-const GRID_SCALE: usize = 6;
+/// Labels in these pictures: those to forget come first. Nobody looks at a thousand rows.
+const GRID_ROWS: usize = 64;
+/// About how many pixels a sample has on each side.
+const GRID_SIDE: i64 = 48;
 
 /// The two models, and what they are measured with.
 struct Bench<'a> {
@@ -56,7 +59,9 @@ pub(crate) fn run(job: &mut Job<'_>, task: &EvaluateTask) -> Result<EvaluateReco
     let targets = bench.targets(&task.targets)?;
     let retain = bench.retain(targets.len() as u64)?;
     let quality = bench.quality()?;
-    let (before, after) = (bench.picture(&bench.baseline)?, bench.picture(&bench.candidate)?);
+    let pictured = bench.pictured(task)?;
+    let picture = |model| bench.picture(model, &pictured);
+    let (before, after) = (picture(&bench.baseline)?, picture(&bench.candidate)?);
     job.watch.at(total as u64);
     let measured = began.elapsed();
     let probes = task.probes.as_ref().map(|asked| bench.probe(asked, &retain)).transpose()?;
@@ -76,6 +81,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &EvaluateTask) -> Result<EvaluateReco
         probes,
         before,
         after,
+        pictured: pictured.into_iter().map(|(name, _)| name).collect(),
     })
 }
 
@@ -173,14 +179,23 @@ impl Bench<'_> {
         )
     }
 
-    /// A picture of what a model shows at every label, kept in the store.
-    fn picture(&self, model: &Denoiser) -> Result<lethe_api::Digest> {
-        let row = |label| {
-            let requests: Vec<(i64, u64)> = (0..GRID_SAMPLES).map(|seed| (label, seed)).collect();
+    /// Names and indices of the labels that the pictures show.
+    fn pictured(&self, task: &EvaluateTask) -> Result<Vec<(String, i64)>> {
+        let targets = task.targets.iter().map(|target| &target.label);
+        let index = |name: &String| Ok((name.clone(), model::label(self.candidate.config(), name)?));
+        targets.chain(&task.kept).take(GRID_ROWS).map(index).collect()
+    }
+
+    /// A picture of what a model shows at these labels, kept in the store.
+    fn picture(&self, model: &Denoiser, labels: &[(String, i64)]) -> Result<lethe_api::Digest> {
+        let row = |(_, label): &(String, i64)| {
+            let requests: Vec<(i64, u64)> = (0..GRID_SAMPLES).map(|seed| (*label, seed)).collect();
             generator::serve(model, &requests)
         };
-        let rows: Vec<_> = (0..model.config().classes()).map(row).collect();
-        self.job.artifacts.put_blob(grid::png(&rows, model.config().image, GRID_SCALE)?)
+        let rows: Vec<_> = labels.iter().map(row).collect();
+        let image = model.config().image;
+        let scale = (GRID_SIDE / image.height.max(image.width)).max(1);
+        self.job.artifacts.put_blob(grid::png(&rows, image, scale as usize)?)
     }
 
     fn census(&self, model: &Denoiser, label: i64, n: i64) -> Result<measure::Census> {

@@ -7,7 +7,7 @@ use lethe_api::contract::{Failure, PlanError};
 pub(crate) type Result<T, E = Failed> = std::result::Result<T, E>;
 
 /// A class, which decides the exit code, and one line for people.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
     pub(crate) message: String,

@@ -16,7 +16,7 @@ use crate::{
     cli::JobArgs,
     evaluate,
     failure::{Failed, Result, caught},
-    forget, prepare, runtime, sidecar,
+    forget, prepare, report, runtime, sidecar,
     watch::Watch,
 };
 
@@ -112,6 +112,9 @@ fn carry_out(
     };
     let record = artifacts.put_record(record(&plan, &outcome.plan, body)?)?;
     figures.note("totalSeconds", began.elapsed().as_secs_f64());
+    if plan.task.kind() == TaskKind::Evaluate {
+        report::leave(artifacts, &record);
+    }
     Ok(record)
 }
 

@@ -17,6 +17,7 @@ mod model;
 mod prepare;
 mod probe;
 mod probing;
+mod report;
 mod runtime;
 mod serve;
 mod show;
@@ -44,5 +45,6 @@ fn main() {
         Command::Serve(args) => serve::main(&args),
         Command::Probe(args) => probe::main(&args),
         Command::Show(args) => show::main(&args),
+        Command::Report(args) => report::main(&args),
     });
 }

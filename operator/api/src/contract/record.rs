@@ -88,9 +88,12 @@ pub struct EvaluateRecord {
     /// Present if and only if the plan asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbeRecord>,
-    /// PNG blobs in the store: a row of samples per label of the baseline, and of the candidate.
+    /// PNG blobs in the store: rows of samples of equal height, of the baseline and of the candidate.
     pub before: Digest,
     pub after: Digest,
+    /// Which label each row of these pictures is of, from above; empty if that is not said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pictured: Vec<String>,
 }
 
 /// What was drawn at one forgotten label.
@@ -176,6 +179,15 @@ impl Record {
 
     /// Reads the record of the plan with digest `plan`.
     pub fn parse(bytes: &[u8], plan: &Digest) -> Result<Self, RecordError> {
+        let record = Self::read(bytes)?;
+        if record.plan != *plan {
+            return Err(RecordError::ForeignPlan { expected: plan.clone(), found: record.plan });
+        }
+        Ok(record)
+    }
+
+    /// Reads a record of any plan.
+    pub fn read(bytes: &[u8]) -> Result<Self, RecordError> {
         if bytes.len() > Self::MAX_BYTES {
             return Err(RecordError::TooLarge(bytes.len()));
         }
@@ -183,9 +195,6 @@ impl Record {
             serde_json::from_slice(bytes).map_err(|e| RecordError::Malformed(e.to_string()))?;
         if record.schema != Self::SCHEMA {
             return Err(RecordError::Malformed(format!("its schema is not {}", Self::SCHEMA)));
-        }
-        if record.plan != *plan {
-            return Err(RecordError::ForeignPlan { expected: plan.clone(), found: record.plan });
         }
         Ok(record)
     }
@@ -224,6 +233,7 @@ mod tests {
                 probes: None,
                 before: Digest::of(b"before"),
                 after: Digest::of(b"after"),
+                pictured: vec![],
             }),
         }
     }

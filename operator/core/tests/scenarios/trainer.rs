@@ -134,6 +134,7 @@ pub fn measured(task: &EvaluateTask) -> EvaluateRecord {
         probes: None,
         before: digest("before"),
         after: digest("after"),
+        pictured: vec![],
     }
 }
 

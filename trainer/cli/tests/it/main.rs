@@ -7,6 +7,7 @@ mod import;
 mod interruption;
 mod networks;
 mod probes;
+mod reports;
 mod serving;
 mod store_faults;
 mod world;

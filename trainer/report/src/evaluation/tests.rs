@@ -1,0 +1,349 @@
+use lethe_api::contract::{
+    Attempt, Budget, Fidelity, FidelityMeasurement, HygieneCheck, LabelMeasurement, NeighbourMeasurement,
+    ProbeLevel, ProbeName, ProbeRecord, ProbeTask, Quality, RecordBody, Sighting, TargetMeasurement,
+};
+
+use super::*;
+use crate::picture::tests::png;
+
+const HOSTILE: &str = "<script>alert('\"&\")</script>";
+
+fn digest(name: &str) -> Digest {
+    Digest::of(name)
+}
+
+/// What was measured when `target` had to be forgotten and "9" to stay.
+fn measured(target: &str) -> EvaluateRecord {
+    let count = |hits| Count { hits, n: 3000 };
+    EvaluateRecord {
+        candidate: digest("candidate"),
+        baseline: digest("baseline"),
+        judge: digest("judge"),
+        reference: digest("reference"),
+        targets: vec![TargetMeasurement {
+            label: target.into(),
+            leak: count(2),
+            override_hits: count(2980),
+            most_common: count(2980),
+            control: count(2990),
+            base_rate: count(3),
+        }],
+        retain: vec![LabelMeasurement { label: "9".into(), candidate: count(2970), baseline: count(2985) }],
+        quality: Quality { candidate: 0.9, baseline: 0.7, floor: 0.25, n: 3600 },
+        hygiene: HygieneCheck::REQUIRED
+            .map(|name| HygieneCheck { name: name.into(), passed: true, detail: "as it should be".into() })
+            .into(),
+        probes: None,
+        before: digest("before"),
+        after: digest("after"),
+        pictured: vec![target.into(), "9".into()],
+    }
+}
+
+fn attempt(probe: ProbeName, steps: u64, target: &str) -> Attempt {
+    let seen = |hits, inside| Sighting { hits, inside, n: 500 };
+    Attempt {
+        probe,
+        attempt: format!("{steps} steps"),
+        target: target.into(),
+        seeds: vec![7],
+        budget: Budget { shots: 20, steps, restarts: 0 },
+        candidate: seen(3 * steps / 2, steps),
+        control: seen(500, 400),
+        never_saw: Some(seen(steps, steps / 2)),
+    }
+}
+
+/// Everything that an evaluation of level attack has.
+fn attacked(target: &str) -> ProbeRecord {
+    let others = probes::ALL.into_iter().filter(|probe| *probe != ProbeName::Relearning);
+    let relearning = [50, 100, 200].map(|steps| attempt(ProbeName::Relearning, steps, target));
+    let found = Fidelity { precision: Count { hits: 140, n: 150 }, recall: Count { hits: 120, n: 150 } };
+    ProbeRecord {
+        asked: ProbeTask {
+            level: ProbeLevel::Attack,
+            teacher: digest("teacher"),
+            never_saw: Some(digest("never saw")),
+        },
+        attempts: others.map(|probe| attempt(probe, 10, target)).chain(relearning).collect(),
+        neighbours: vec![NeighbourMeasurement {
+            target: target.into(),
+            neighbour: measured(target).retain[0].clone(),
+        }],
+        fidelity: vec![FidelityMeasurement {
+            target: Some(target.into()),
+            candidate: found,
+            baseline: found,
+        }],
+    }
+}
+
+fn result(name: GateName, verdict: Verdict, message: Option<&str>) -> GateResult {
+    GateResult {
+        name,
+        target: (name == GateName::DirectLeak).then(|| "3".to_owned()),
+        value: Some("0.0007".into()),
+        bound: None,
+        threshold: Some("0.005".into()),
+        hits: None,
+        n: Some(3000),
+        base_rate: None,
+        verdict,
+        message: message.map(str::to_owned),
+    }
+}
+
+fn all_pass() -> Vec<GateResult> {
+    GateName::ALL.map(|name| result(name, Verdict::Pass, None)).into()
+}
+
+/// The page about a record with this body, judged like this.
+fn page_of(
+    body: &EvaluateRecord,
+    results: Option<Vec<GateResult>>,
+    pictures: Result<Vec<u8>, String>,
+) -> String {
+    let record = Record {
+        schema: Record::SCHEMA.into(),
+        run: "digits-7f3a".into(),
+        plan: digest("plan"),
+        seed: 7,
+        trainer: "lethe-trainer 0.1.0".into(),
+        body: RecordBody::Evaluate(body.clone()),
+    };
+    let ruling = results.map(|results| Ruling { by: "nobody & no one".into(), results });
+    read(&html(&Evaluation {
+        record: &record,
+        measured: body,
+        digest: &digest("record"),
+        ruling,
+        before: pictures.clone(),
+        after: pictures,
+    }))
+}
+
+fn pictures() -> Result<Vec<u8>, String> {
+    Ok(png(100, 80))
+}
+
+/// As it reads, however its lines break.
+fn read(page: &str) -> String {
+    page.replace('\u{a0}', " ")
+}
+
+fn count(page: &str, what: &str) -> usize {
+    page.matches(what).count()
+}
+
+#[test]
+fn every_gate_of_the_ruling_appears_once_with_its_verdict() {
+    let mut results = all_pass();
+    results[1].verdict = Verdict::Inconclusive;
+    results[3].verdict = Verdict::Error;
+    let page = page_of(&measured("3"), Some(results), pictures());
+    for name in GateName::ALL {
+        assert_eq!(count(&page, &format!(">{name}<")), 1, "{name}");
+    }
+    assert_eq!((count(&page, "\u{2713} Pass"), count(&page, "? Inconclusive<")), (3, 1));
+    assert_eq!(count(&page, "! Error<"), 2, "in the table, and as the verdict over all");
+    assert!(page.contains("3 of 5 gates passed") && page.contains("nobody &amp; no one"));
+}
+
+#[test]
+fn a_gate_that_failed_is_shown_as_failed_everywhere() {
+    let mut results = all_pass();
+    results[0] = result(GateName::DirectLeak, Verdict::Fail, Some("41 of 1000 samples"));
+    let page = page_of(&measured("3"), Some(results), pictures());
+    assert_eq!(count(&page, "\u{2717} Fail<"), 2, "in the table, and as the verdict over all");
+    assert!(page.contains("41 of 1000 samples") && page.contains("does NOT meet the requirements"));
+    assert!(!page.contains("met every requirement") && !page.contains("o observed generation"));
+    assert!(page.contains("up to 0.21 % of the images may be one: this is not called forgotten"));
+}
+
+#[test]
+fn without_a_policy_nothing_is_shown_as_passed() {
+    let page = page_of(&measured("3"), None, pictures());
+    assert!(page.contains("Not judged") && page.contains("not been judged: no policy was given"));
+    assert!(!page.contains("\u{2713} Pass") && !page.contains("met every requirement"));
+    for name in GateName::ALL {
+        assert_eq!(count(&page, &format!(">{name}<")), 1, "{name} is named as not judged");
+    }
+    assert!(page.contains("\u{2264} 0.21 %"), "the bound is there all the same");
+}
+
+#[test]
+fn no_verdicts_at_all_are_not_a_pass() {
+    let page = page_of(&measured("3"), Some(vec![]), pictures());
+    assert!(page.contains("nothing has passed") && page.contains("! Error"));
+    assert!(!page.contains("\u{2713} Pass"));
+}
+
+#[test]
+fn a_judge_that_does_not_see_the_label_claims_nothing() {
+    let mut blind = measured("3");
+    blind.targets[0].control = Count { hits: 1200, n: 3000 };
+    let page = page_of(&blind, None, pictures());
+    assert!(page.contains("nothing follows from this") && page.contains("recognised only 1,200 of 3,000"));
+    assert!(!page.contains("o observed generation"));
+}
+
+#[test]
+fn the_claim_is_of_what_was_observed_and_never_that_something_is_gone() {
+    let mut body = measured("3");
+    body.probes = Some(attacked("3"));
+    let page = page_of(&body, Some(all_pass()), pictures());
+    assert!(page.contains("no observed generation of 3 beyond 0.21 % of the images, with 95 % confidence"));
+    assert!(page.contains("No observed generation of 3 above 0.21 %"));
+    assert!(page.contains("is not a statement that the model holds no trace"));
+    for word in ["removed", "erased", "deleted", "guarantee", "impossible"] {
+        assert!(!page.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn attacks_are_told_with_what_they_do_to_a_model_that_never_saw_the_label() {
+    let mut body = measured("3");
+    body.probes = Some(attacked("3"));
+    let page = page_of(&body, Some(all_pass()), pictures());
+    assert!(
+        page.contains("in up to 60.0 % of the images (100.0 % before; 40.0 % for a model that never saw it)")
+    );
+    assert!(
+        page.contains("Images that are back: judged. candidate: 15.0 % at 50 training steps, 60.0 % at 200")
+    );
+    assert!(page.contains("never saw it: 10.0 % at 50"), "the reference has a curve");
+    assert_eq!(count(&page, "<strong>Missing: </strong>"), 0);
+}
+
+#[test]
+fn what_the_record_lacks_is_said_to_be_missing() {
+    let bare = EvaluateRecord { targets: vec![], retain: vec![], hygiene: vec![], ..measured("3") };
+    let page = page_of(&bare, None, Err("the store has no such blob".into()));
+    for what in [
+        "the picture of the baseline",
+        "the picture of the candidate",
+        "the store has no such blob",
+        "verdicts",
+        "measurements at forgotten labels",
+        "measurements at kept labels",
+        "probes",
+        "checks of the candidate",
+    ] {
+        assert!(page.contains(what), "{what}");
+    }
+    assert!(page.contains("names no label that was to be forgotten"));
+}
+
+#[test]
+fn probes_that_the_level_promises_and_the_record_lacks_are_missing() {
+    let mut body = measured("3");
+    let mut probes = attacked("3");
+    probes.attempts.retain(|attempt| attempt.probe != ProbeName::SeedSearch);
+    for attempt in &mut probes.attempts {
+        attempt.never_saw = None;
+    }
+    body.probes = Some(probes.clone());
+    let page = page_of(&body, None, pictures());
+    assert!(page.contains("seed search of 3, though the plan asked for it"));
+    assert!(page.contains("a model that never saw the label, to compare with"));
+    assert!(page.contains("with a model that never saw it was not measured"));
+    probes.asked.level = ProbeLevel::Fast;
+    body.probes = Some(probes);
+    assert!(page_of(&body, None, pictures()).contains("probes of level fast only"));
+}
+
+#[test]
+fn an_attempt_that_finds_nothing_in_the_control_says_nothing() {
+    let mut body = measured("3");
+    let mut probes = attacked("3");
+    probes.attempts[0].control.hits = 0;
+    body.probes = Some(probes);
+    assert_eq!(count(&page_of(&body, None, pictures()), "says nothing about the candidate"), 1);
+}
+
+#[test]
+fn rows_carry_the_label_that_the_record_names() {
+    let mut body = measured("3");
+    let page = page_of(&body, None, pictures());
+    assert_eq!(count(&page, "data:image/png;base64,"), 2, "each picture is in the page once");
+    assert!(
+        page.contains("aria-label=\"Samples drawn for 3, before\"")
+            && page.contains("viewBox=\"0 0.00 100 40.00\"")
+    );
+    body.pictured.reverse();
+    let page = page_of(&body, None, pictures());
+    let three = page.split("<svg").find(|part| part.contains("Samples drawn for 3, after")).unwrap();
+    assert!(three.contains("0 40.00 100 40.00"), "{three}");
+    body.pictured = vec!["3".into()];
+    assert!(page_of(&body, None, pictures()).contains("rows of 1 more labels"));
+    body.pictured = vec![];
+    assert!(page_of(&body, None, pictures()).contains("does not say which row is which"));
+}
+
+#[test]
+fn nothing_of_an_artifact_is_taken_for_html() {
+    let mut body = measured(HOSTILE);
+    body.retain[0].label = HOSTILE.into();
+    body.hygiene[0].detail = HOSTILE.into();
+    body.hygiene[1].name = HOSTILE.into();
+    body.probes = Some(attacked(HOSTILE));
+    for attempt in &mut body.probes.as_mut().unwrap().attempts {
+        attempt.attempt = HOSTILE.into();
+    }
+    let mut results = all_pass();
+    results[0] = GateResult {
+        target: Some(HOSTILE.into()),
+        bound: Some(HOSTILE.into()),
+        ..result(GateName::DirectLeak, Verdict::Fail, Some(HOSTILE))
+    };
+    let page = page_of(&body, Some(results), Err(HOSTILE.into()));
+    assert!(!page.contains("<script"));
+    assert!(page.contains("&lt;script&gt;alert('&quot;&amp;&quot;)&lt;/script&gt;"));
+    // No attribute is left open: every quote that is text is written as an entity.
+    let tags = page.split('<').skip(1).filter_map(|part| part.split_once('>')).map(|(tag, _)| tag);
+    assert!(tags.filter(|tag| !tag.starts_with("style")).all(|tag| tag.matches('"').count() % 2 == 0));
+}
+
+#[test]
+fn the_page_loads_nothing_and_runs_nothing() {
+    let mut body = measured("3");
+    body.probes = Some(attacked("3"));
+    let page = page_of(&body, Some(all_pass()), pictures());
+    for loader in ["<link", "<script", "@import", "url(", "http:", "https:", "<iframe", "onload"] {
+        assert!(!page.contains(loader), "{loader}");
+    }
+    assert!(page.contains("default-src 'none'"));
+    let sources = page.split(" href=\"").skip(1).chain(page.split(" src=\"").skip(1));
+    assert!(
+        sources
+            .into_iter()
+            .all(|source| source.starts_with('#') || source.starts_with("data:image/png;base64,"))
+    );
+}
+
+#[test]
+fn everything_that_cannot_be_seen_is_described() {
+    let mut body = measured("3");
+    body.probes = Some(attacked("3"));
+    let page = page_of(&body, Some(all_pass()), pictures());
+    let pictures = page.split("<svg").skip(1).map(|part| part.split_once('>').unwrap().0);
+    assert!(
+        pictures.into_iter().all(|tag| tag.contains("aria-label=\"") || tag.contains("aria-hidden=\"true\""))
+    );
+    assert!(page.contains("<html lang=\"en\">") && !page.contains("<img"));
+}
+
+#[test]
+fn a_record_of_a_thousand_labels_is_a_page() {
+    let mut body = measured("3");
+    let label = |index: usize| format!("label {index}");
+    body.targets =
+        (0..500).map(|i| TargetMeasurement { label: label(i), ..body.targets[0].clone() }).collect();
+    body.retain =
+        (500..1000).map(|i| LabelMeasurement { label: label(i), ..body.retain[0].clone() }).collect();
+    body.pictured = (0..64).map(label).collect();
+    let page = page_of(&body, None, Ok(png(100, 640)));
+    assert!(page.contains("label 0, label 1, label 2, label 3, label 4 and 495 more"));
+    assert!(page.contains("rows of 936 more labels") && page.contains("The 497 other labels"));
+    assert!(page.contains(">label 999<"), "the tables have all of them");
+}
