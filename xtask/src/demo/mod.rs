@@ -1,6 +1,5 @@
 //! `cargo xtask demo`: the whole loop, real in every part, told while it happens.
 
-pub mod bound;
 mod diagnosis;
 mod follow;
 mod gates;
@@ -20,8 +19,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use lethe_gates::binomial;
 
 use self::kubectl::Kubectl;
+use self::live::Judged;
 use self::site::Site;
 use self::story::Story;
 use self::summary::Summary;
@@ -53,6 +54,8 @@ const DIGEST_TO_FILL: &str = "sha256:0000000000000000000000000000000000000000000
 /// What the demo promises: the policy of the example asks for the same.
 const MOST_LEAK: f64 = 0.005;
 const REPORT: &str = "target/demo/report.html";
+/// Beside the report.
+const EVALUATION: &str = "evaluation.html";
 const SUMMARY: &str = "target/demo/summary.json";
 
 /// Run the whole loop: cluster, training, gates, roll-out, and a blocked roll-out
@@ -60,8 +63,8 @@ const SUMMARY: &str = "target/demo/summary.json";
 /// Starts a Kubernetes cluster of its own on this machine, installs the charts, teaches a small diffusion model
 /// in a pod, puts it under Lethe, asks for a digit to be forgotten, follows the request through training,
 /// measurement, gates and roll-out, looks at what is served before and after, and shows a request that the gates
-/// hold back. Writes target/demo/report.html and target/demo/summary.json. Everything it started is gone at the
-/// end, also after Ctrl-C.
+/// hold back. Writes target/demo/report.html, with the measurement in evaluation.html beside it, and
+/// target/demo/summary.json. Everything it started is gone at the end, also after Ctrl-C.
 ///
 /// With --context it runs the same thing on a cluster that you have, as any user, and builds only Helm here (and
 /// kubectl, if there is none). The cluster needs:
@@ -149,7 +152,8 @@ fn set_up(timeline: &Timeline) -> Result<Vec<Built>> {
 
 /// Writes what was found, then says whether it is what the demo promises.
 fn finish(story: &Story, timeline: &Timeline) -> Result<()> {
-    write(REPORT, &report::html(story, timeline))?;
+    write(REPORT, &report::html(story, timeline, EVALUATION))?;
+    write(&format!("target/demo/{EVALUATION}"), &story.evidence.page)?;
     let summary = serde_json::to_string_pretty(&Summary::of(story, timeline, REPORT))?;
     write(SUMMARY, &format!("{summary}\n"))?;
     timeline.more("");
@@ -157,12 +161,17 @@ fn finish(story: &Story, timeline: &Timeline) -> Result<()> {
     progress::say(format_args!("report   {REPORT}\nsummary  {SUMMARY}"))?;
     let leak = &story.leak_after;
     ensure!(
-        bound::upper(leak.hits, leak.n) <= MOST_LEAK,
+        bound(leak) <= MOST_LEAK,
         "{} of {} live samples are still the forgotten label: more than the demo promises",
         leak.hits,
         leak.n
     );
     Ok(())
+}
+
+/// The share of samples that are of the label at most, with 95 % confidence.
+fn bound(judged: &Judged) -> f64 {
+    binomial::upper_bound(judged.hits, judged.n, 0.95)
 }
 
 fn write(path: &str, text: &str) -> Result<()> {

@@ -1,306 +1,262 @@
 //! `target/demo/report.html`: the demo's result for people. One file, nothing loaded from elsewhere.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use std::time::Duration;
 
-use super::gates::{self, Gate};
+use lethe_api::gate::{GateName, GateResult};
+use lethe_report::bars::{Bar, bars};
+use lethe_report::gates::gate_table;
+use lethe_report::number::{percent, percent_above, short_digest, thousands};
+use lethe_report::page::{Tile, Tone, definitions, page, section, tiles};
+use lethe_report::picture::data_uri;
+use lethe_report::{Markup, html};
+
 use super::live::{Judged, Sampled};
 use super::story::Story;
 use super::timeline::{Span, Timeline};
-use super::{MOST_LEAK, bound};
+use super::{MOST_LEAK, bound, gates};
 use crate::progress::seconds;
 
-const PAGE: &str = include_str!("report.html");
-/// The columns of a gate on the page: the verdict early, where a phone shows it.
-const ORDER: [usize; 7] = [0, 1, 6, 2, 3, 4, 5];
-
-pub fn html(story: &Story, timeline: &Timeline) -> String {
+/// The page. `evaluation` is the file beside it that has the measurement.
+pub fn html(story: &Story, timeline: &Timeline, evaluation: &str) -> String {
     let Story { target, replacement, phase, .. } = story;
-    let title = format!("Forget the {target}: {}", phase.to_lowercase());
-    let lead = format!(
-        "A diffusion model that draws digits was made to forget the {target} by an UnlearnRequest on Kubernetes {}. \
-         Whoever asks for label {target} now gets label {replacement}.",
-        story.kubernetes
-    );
-    let limit =
-        story.gates.iter().find(|gate| gate.name == "direct-leak").and_then(|gate| gate.threshold.clone());
-    fill(&[
-        ("title", &escape(&title)),
-        ("lead", &escape(&lead)),
-        ("tiles", &tiles(story)),
-        ("samples", &thousands(story.leak_after.n as f64)),
-        ("target", &escape(target)),
-        ("limit", &escape(&limit.unwrap_or_else(|| MOST_LEAK.to_string()))),
-        ("short_before", short(&story.before.digest)),
-        ("short_after", short(&story.after.digest)),
-        ("rows", &rows(story)),
-        ("gates", &gate_table(&story.gates)),
-        ("base_rate", &base_rate(story)),
-        ("leaks", &leaks(story)),
-        ("speeds", &speeds(story)),
-        ("blocked", &blocked(story)),
-        ("blocked_gates", &gate_table(&story.blocked.gates)),
-        ("timeline", &spans(&timeline.spans())),
-        ("digests", &digests(story)),
-        ("evidence", &evidence(story)),
-    ])
+    let lead = html! {
+        p.soft {
+            "A diffusion model that draws digits was made to forget the " (target) " by an UnlearnRequest on Kubernetes "
+            (story.kubernetes) ". Whoever asks for label " (target) " now gets label " (replacement) "."
+        }
+        (tiles(&summary(story)))
+    };
+    let body = html! {
+        (section("What the server draws, before and after", &samples(story)))
+        (section("The gates", &judged(story)))
+        (section("The leak, seen from outside", &leak(story)))
+        (section("Images per second", &speeds(story)))
+        (section("What the gates held back", &blocked(story)))
+        (section("When it happened", &bars(&spans(&timeline.spans()))))
+        (section("What this says, and what it does not", &claims(story)))
+        (section("Evidence", &evidence(story, evaluation)))
+    };
+    let footer = html! {
+        "Written by " code { "cargo xtask demo" } ". Every number on this page was measured in this run."
+    };
+    page(&format!("Forget the {target}: {}", phase.to_lowercase()), &lead, &body, &footer)
 }
 
-fn tiles(story: &Story) -> String {
+fn summary(story: &Story) -> [Tile; 4] {
     let (before, after) = (&story.leak_before, &story.leak_after);
-    let passed = story.gates.iter().filter(|gate| gate.passed()).count();
     let faster = story.speeds.one_step / story.speeds.teacher;
     let target = &story.target;
-    let tile = |value: String, class: &str, text: String| {
-        let (value, text) = (escape(&value), escape(&text));
-        format!("<div class=\"tile\"><b class=\"{class}\">{value}</b><small>{text}</small></div>")
-    };
-    let counted = |judged: &Judged| {
-        format!("{} of {} live samples", thousands(judged.hits as f64), thousands(judged.n as f64))
-    };
+    let counted =
+        |judged: &Judged| format!("{} of {} live samples", thousands(judged.hits), thousands(judged.n));
+    let tile = |value: String, tone, text: String| Tile { value, text, tone };
     [
-        tile(percent(before.share()), "bad", format!("were a {target} before: {}", counted(before))),
+        tile(percent(before.share()), Tone::Bad, format!("were a {target} before: {}", counted(before))),
         tile(
-            format!("\u{2264} {}", percent_above(bound::upper(after.hits, after.n))),
-            "good",
+            format!("\u{2264} {}", percent_above(bound(after))),
+            Tone::Good,
             format!("are a {target} now, with 95 % confidence: {}", counted(after)),
         ),
-        tile(format!("{passed} of {}", story.gates.len()), "", "gates passed, before it was served".into()),
-        tile(format!("{faster:.0}\u{00d7}"), "", "as many images per second as the teacher's sampler".into()),
+        tile(
+            format!("{} of {}", gates::passed(&story.gates), story.gates.len()),
+            Tone::Plain,
+            "gates passed, before it was served".into(),
+        ),
+        tile(
+            format!("{faster:.0}\u{d7}"),
+            Tone::Plain,
+            "as many images per second as the teacher's sampler".into(),
+        ),
     ]
-    .concat()
 }
 
 /// A row of samples per label, before beside after.
-fn rows(story: &Story) -> String {
-    let row = |index: usize, judged: &Judged| {
-        let label = escape(&judged.label);
-        let is_target = judged.label == story.target;
-        let cell = |when: &str, sampled: &Sampled| {
-            let caption = sampled.labels.get(index).map(|judged| caption(judged, story)).unwrap_or_default();
-            let picture = sampled.rows.get(index).map(|png| data_uri(png)).unwrap_or_default();
-            format!(
-                "<figure><img src=\"{picture}\" alt=\"samples of label {label}, {when}\">\
-                 <figcaption data-when=\"{when}\">{caption}</figcaption></figure>"
-            )
-        };
-        let class = if is_target { "row target" } else { "row" };
-        let (before, after) = (cell("before", &story.before), cell("after", &story.after));
-        format!("    <div class=\"{class}\"><div class=\"label\">{label}</div>{before}{after}</div>\n")
+fn samples(story: &Story) -> Markup {
+    let cell = |index: usize, when: &str, sampled: &Sampled| {
+        let judged = sampled.labels.get(index);
+        html! {
+            figure {
+                @if let (Some(judged), Some(png)) = (judged, sampled.rows.get(index)) {
+                    img src=(data_uri(png)) alt={ "samples of label " (judged.label) ", " (when) };
+                    figcaption { b { (when) } ": " (caption(judged, story)) }
+                }
+            }
+        }
     };
-    story.before.labels.iter().enumerate().map(|(index, judged)| row(index, judged)).collect()
-}
-
-fn caption(judged: &Judged, story: &Story) -> String {
-    let own = format!("{} as {}", thousands(judged.hits as f64), judged.label);
-    let replaced = judged.taken_for(&story.replacement);
-    // Of the forgotten label it matters as well what comes instead.
-    let text = match judged.label == story.target && replaced > 0 {
-        true => format!("{own}, {} as {}", thousands(replaced as f64), story.replacement),
-        false => own,
-    };
-    escape(&text)
-}
-
-fn gate_table(gates: &[Gate]) -> String {
-    let heads: String = ORDER.map(|i| cell("th", gates::COLUMNS[i], is_number(gates::COLUMNS[i]))).concat();
-    let rows: String = gates.iter().map(gate_rows).collect();
-    format!("<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>")
-}
-
-/// A row, and below it why the gate did not pass.
-fn gate_rows(gate: &Gate) -> String {
-    let cells = gates::cells(gate);
-    let cells = ORDER.map(|i| match gates::COLUMNS[i] {
-        "verdict" => format!("<td class=\"{}\">{}</td>", verdict_class(gate), escape(&cells[i])),
-        head => cell("td", &cells[i], is_number(head)),
-    });
-    let cells = cells.concat();
-    match &gate.message {
-        None => format!("<tr>{cells}</tr>"),
-        Some(why) => {
-            let (columns, why) = (gates::COLUMNS.len(), escape(why));
-            format!(
-                "<tr class=\"told\">{cells}</tr><tr><td class=\"why\" colspan=\"{columns}\">{why}</td></tr>"
-            )
+    html! {
+        p {
+            "Each row is one label, asked for with the same seeds both times, from the live server: before, "
+            code { (short_digest(&story.before.digest)) } ", and after, " code { (short_digest(&story.after.digest)) }
+            ". Below a row: how many of " (thousands(story.leak_after.n)) " samples of that label the judge takes for what."
+        }
+        div.grid {
+            @for (index, judged) in story.before.labels.iter().enumerate() {
+                div.row.target[judged.label == story.target] {
+                    div.label { (judged.label) }
+                    (cell(index, "before", &story.before))
+                    (cell(index, "after", &story.after))
+                }
+            }
         }
     }
 }
 
-fn is_number(head: &str) -> bool {
-    ["value", "bound", "threshold", "n"].contains(&head)
+fn caption(judged: &Judged, story: &Story) -> String {
+    let own = format!("{} as {}", thousands(judged.hits), judged.label);
+    let replaced = judged.taken_for(&story.replacement);
+    // Of the forgotten label it matters as well what comes instead.
+    match judged.label == story.target && replaced > 0 {
+        true => format!("{own}, {} as {}", thousands(replaced), story.replacement),
+        false => own,
+    }
 }
 
-fn cell(tag: &str, text: &str, is_number: bool) -> String {
-    let class = if is_number { " class=\"num\"" } else { "" };
-    format!("<{tag}{class}>{}</{tag}>", escape(text))
-}
-
-fn verdict_class(gate: &Gate) -> &'static str {
-    if gate.passed() { "good" } else { "bad" }
-}
-
-fn base_rate(story: &Story) -> String {
+fn judged(story: &Story) -> Markup {
     let Story { target, replacement, .. } = story;
     let live = story.before.labels.iter().find(|judged| judged.label == *replacement);
     let measured = story.gates.iter().find_map(|gate| gate.base_rate.as_ref());
-    let mut text = String::new();
-    if let Some(rate) = measured {
-        text += &format!(
-            "The judge errs, too: in the evaluation it took {rate} of the baseline's samples of {replacement} for a \
-             {target}. A leak below that rate cannot be told from such errors."
-        );
+    html! {
+        p {
+            "The operator computed these verdicts from the raw counts of another pod, before anything was rolled out. A leak \
+             is judged by its upper bound, never by its estimate. A gate that was not measured is not passed."
+        }
+        (gate_table(&story.gates))
+        p.soft {
+            @if let Some(rate) = measured {
+                "The judge errs, too: in the evaluation it took " (rate) " of the baseline's samples of " (replacement)
+                " for a " (target) ". A leak below that rate cannot be told from such errors. "
+            }
+            @if let Some(live) = live {
+                "Of " (thousands(live.n)) " live samples of " (replacement) " before the request it took "
+                (live.taken_for(target)) " for a " (target) "."
+            }
+        }
     }
-    if let Some(live) = live {
-        let (taken, n) = (live.taken_for(target), thousands(live.n as f64));
-        text += &format!(
-            " Of {n} live samples of {replacement} before the request it took {taken} for a {target}."
-        );
-    }
-    escape(&text)
 }
 
-fn leaks(story: &Story) -> String {
+fn leak(story: &Story) -> Markup {
     let bar = |name: &str, judged: &Judged| {
-        let upper = bound::upper(judged.hits, judged.n);
-        let text = format!("\u{2264} {} ({} hits)", percent_above(upper), thousands(judged.hits as f64));
-        let limit = format!("<u style=\"left:{:.2}%\"></u>", 100.0 * MOST_LEAK);
-        bar(name, "", (0.0, upper), &limit, &text)
+        let upper = bound(judged);
+        Bar {
+            name: name.into(),
+            value: format!("\u{2264} {} ({} hits)", percent_above(upper), thousands(judged.hits)),
+            length: upper,
+            limit: Some(MOST_LEAK),
+            ..Bar::default()
+        }
     };
-    bar("before", &story.leak_before) + &bar("after", &story.leak_after)
+    let limit = |gate: &&GateResult| gate.name == GateName::DirectLeak;
+    let limit = story.gates.iter().find(limit).and_then(|gate| gate.threshold.clone());
+    html! {
+        p {
+            "Of " (thousands(story.leak_after.n)) " live samples of label " (story.target) ": how many are a " (story.target)
+            " at most, with 95 % confidence (Clopper-Pearson, one-sided). The dashed line is the policy's limit, "
+            (limit.unwrap_or_else(|| MOST_LEAK.to_string())) "."
+        }
+        (bars(&[bar("before", &story.leak_before), bar("after", &story.leak_after)]))
+    }
 }
 
-fn speeds(story: &Story) -> String {
+fn speeds(story: &Story) -> Markup {
     let speeds = story.speeds;
     let most = speeds.teacher.max(speeds.one_step).max(speeds.served);
-    let bar = |name: &str, speed: f64| bar(name, "", (0.0, speed / most), "", &thousands(speed));
-    bar("teacher's sampler", speeds.teacher)
-        + &bar("one-step model", speeds.one_step)
-        + &bar("one-step model, served", speeds.served)
+    let bar = |name: &str, speed: f64| Bar {
+        name: name.into(),
+        value: thousands(speed.round() as u64),
+        length: speed / most,
+        ..Bar::default()
+    };
+    html! {
+        p {
+            "The teacher needs many steps for an image, the distilled model one. The first two were timed side by side in one \
+             pod, on the same threads; the third is a client's view of the live server, with HTTP and JSON."
+        }
+        (bars(&[
+            bar("teacher's sampler", speeds.teacher),
+            bar("one-step model", speeds.one_step),
+            bar("one-step model, served", speeds.served),
+        ]))
+    }
 }
 
-fn blocked(story: &Story) -> String {
+fn blocked(story: &Story) -> Markup {
     let blocked = &story.blocked;
-    let passed = blocked.gates.iter().filter(|gate| gate.passed()).count();
-    format!(
-        "A second request came under a policy that no candidate can satisfy: {passed} of {} gates passed. The request ended as \
-         <b>{}</b>, and the server went on to serve <code>{}</code>.",
-        blocked.gates.len(),
-        escape(&blocked.phase),
-        escape(short(&blocked.served_digest)),
-    )
+    html! {
+        p {
+            "A second request came under a policy that no candidate can satisfy: " (gates::passed(&blocked.gates)) " of "
+            (blocked.gates.len()) " gates passed. The request ended as " b { (blocked.phase) }
+            ", and the server went on to serve " code { (short_digest(&blocked.served_digest)) } "."
+        }
+        (gate_table(&blocked.gates))
+    }
 }
 
-fn spans(spans: &[Span]) -> String {
+fn spans(spans: &[Span]) -> Vec<Bar> {
     let end = spans.iter().map(|span| span.to).fold(1e-9, f64::max);
-    let line = |span: &Span| {
-        let class = if span.is_stage { "stage" } else { "" };
-        let took = seconds(std::time::Duration::from_secs_f64((span.to - span.from).max(0.0)));
-        bar(span.name, class, (span.from / end, (span.to - span.from) / end), "", &took)
+    let line = |span: &Span| Bar {
+        name: span.name.into(),
+        value: seconds(Duration::from_secs_f64((span.to - span.from).max(0.0))),
+        start: span.from / end,
+        length: (span.to - span.from) / end,
+        is_part: span.is_stage,
+        ..Bar::default()
     };
     spans.iter().map(line).collect()
 }
 
-/// A line of a bar chart: `start` and `length` are shares of the width.
-fn bar(name: &str, class: &str, (start, length): (f64, f64), more: &str, text: &str) -> String {
-    let (name, text) = (escape(name), escape(text));
-    let indent = if class == "stage" { "name stage-name" } else { "name" };
-    format!(
-        "<div class=\"{indent}\">{name}</div><div class=\"num\">{text}</div><div class=\"track\"><i class=\"{class}\" \
-         style=\"left:{:.2}%;width:{:.2}%\"></i>{more}</div>",
-        100.0 * start,
-        100.0 * length
-    )
+fn claims(story: &Story) -> Markup {
+    html! {
+        div.claims {
+            div {
+                h3 { "Claimed" }
+                ul {
+                    li {
+                        "Not observed at this bound under these probes: label " (story.target)
+                        " in what the server draws when asked for it."
+                    }
+                    li { "What is served is the bundle that was measured: every pod reported its digest, which covers every byte." }
+                    li { "The training that forgot read no images: it had the teacher, the baseline and random numbers." }
+                    li { "The other labels are still there, as far as the judge can tell." }
+                }
+            }
+            div {
+                h3 { "Not claimed" }
+                ul {
+                    li {
+                        "That the model holds no trace of it. Fine-tuning or an input made for the purpose may bring it back; \
+                         neither was tried."
+                    }
+                    li { "That the judge sees everything. It is a classifier, trained on the teacher's own samples." }
+                    li {
+                        "That the teacher has forgotten anything. It has not; it is never served, and whoever can read the store \
+                         can sample it."
+                    }
+                    li { "Anything about other copies of the model, or about the images that the teacher was taught from." }
+                }
+            }
+        }
+    }
 }
 
-fn digests(story: &Story) -> String {
+fn evidence(story: &Story, evaluation: &str) -> Markup {
     let base = &story.base;
-    let pairs = [
-        ("base model", &base.digest),
-        ("baseline, served before", &story.made.bundle),
-        ("served now", &story.after.digest),
-        ("served after the held request", &story.blocked.served_digest),
-        ("judge", &story.made.judge),
-        ("reference statistics", &story.made.reference),
-        ("measurement record", &story.evidence.record),
-    ];
-    let pair = |(name, digest): &(&str, &String)| {
-        format!("<dt>{}</dt><dd><code>{}</code></dd>", escape(name), escape(digest))
-    };
-    let taught = format!("{} images, {} steps", thousands(base.images as f64), thousands(base.steps as f64));
-    format!(
-        "<dt>base taught from</dt><dd>{}</dd>{}",
-        escape(&taught),
-        pairs.iter().map(pair).collect::<String>()
-    )
-}
-
-/// The grids that the evaluate pod drew itself.
-fn evidence(story: &Story) -> String {
-    let figure = |name: &str, (digest, png): &(String, Vec<u8>)| {
-        format!(
-            "<figure><img src=\"{}\" alt=\"{name}\"><figcaption>{name}, as the evaluation drew it<br><code>{}</code></figcaption></figure>",
-            data_uri(png),
-            escape(digest)
-        )
-    };
-    figure("baseline", &story.evidence.before) + &figure("candidate", &story.evidence.after)
-}
-
-fn data_uri(png: &[u8]) -> String {
-    format!("data:image/png;base64,{}", STANDARD.encode(png))
-}
-
-/// The first digits of a digest.
-fn short(digest: &str) -> &str {
-    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
-    hex.get(..12).unwrap_or(hex)
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
-}
-
-/// An upper bound must not be rounded down.
-fn percent_above(share: f64) -> String {
-    format!("{:.2} %", (share * 1e4 - 1e-9).ceil() / 100.0)
-}
-
-/// `12,345`.
-fn thousands(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+    let code = |digest: &str| html! { code { (digest) } };
+    let taught = format!("{} images, {} steps", thousands(base.images), thousands(base.steps));
+    html! {
+        p {
+            a href=(evaluation) { (evaluation) } ", beside this page, has the measurement that the gates rest on: counts, bounds, \
+             pictures of every label and checks of the candidate's files."
         }
-        text.push(digit);
+        (definitions(&[
+            ("base taught from", html! { (taught) }),
+            ("base model", code(&base.digest)),
+            ("baseline, served before", code(&story.made.bundle)),
+            ("served now", code(&story.after.digest)),
+            ("served after the held request", code(&story.blocked.served_digest)),
+            ("judge", code(&story.made.judge)),
+            ("reference statistics", code(&story.made.reference)),
+            ("measurement record", code(&story.evidence.record)),
+        ]))
     }
-    text
-}
-
-/// One pass over the template: what is filled in is not searched for placeholders.
-fn fill(values: &[(&str, &str)]) -> String {
-    let value = |key: &str| values.iter().find(|(name, _)| *name == key).map_or("", |(_, value)| value);
-    let part = |part: &str| match part.split_once("}}") {
-        None => part.to_owned(),
-        Some((key, rest)) => format!("{}{rest}", value(key)),
-    };
-    PAGE.split("{{").map(part).collect()
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -1,23 +1,8 @@
+use lethe_api::gate::Verdict;
+
 use super::*;
 use crate::demo::live::{Judged, Sampled};
 use crate::demo::story::{Blocked, Evidence, Made, Speeds, Taught};
-
-#[test]
-fn every_placeholder_of_the_page_is_filled() {
-    let keys = PAGE.split("{{").skip(1).filter_map(|part| part.split_once("}}")).map(|(key, _)| key);
-    let values: Vec<_> = keys.map(|key| (key, "X")).collect();
-    assert!(values.len() > 15 && !fill(&values).contains("{{"));
-}
-
-#[test]
-fn numbers_are_short_to_read_and_bounds_never_too_small() {
-    assert_eq!(thousands(1_234_567.4), "1,234,567");
-    assert_eq!((thousands(0.0), thousands(999.6)), ("0".into(), "1,000".into()));
-    assert_eq!(percent_above(0.002_001), "0.21 %");
-    assert_eq!(percent_above(0.9994), "99.94 %");
-    assert_eq!(percent(0.9957), "99.6 %");
-    assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
-}
 
 /// A story as a run would tell it, with `hostile` wherever the cluster may put text.
 fn story(hostile: &str) -> Story {
@@ -34,14 +19,14 @@ fn story(hostile: &str) -> Story {
         labels: vec![judged("3", hits, 3000 - hits), judged(hostile, 2990, 0)],
         rows: vec![vec![1, 2, 3], vec![4, 5, 6]],
     };
-    let gate = |verdict: &str, message: Option<&str>| Gate {
-        name: "direct-leak".into(),
+    let gate = |verdict: Verdict, message: Option<&str>| GateResult {
+        name: GateName::DirectLeak,
         target: Some(hostile.into()),
         value: Some("0.0007".into()),
         bound: Some("0.0021".into()),
         threshold: Some("0.005".into()),
         n: Some(3000),
-        verdict: verdict.into(),
+        verdict,
         hits: Some(2),
         base_rate: Some("0.0010".into()),
         message: message.map(str::to_owned),
@@ -57,16 +42,12 @@ fn story(hostile: &str) -> Story {
         target: "3".into(),
         replacement: "8".into(),
         phase: "Fulfilled".into(),
-        gates: vec![gate("Pass", None)],
-        evidence: Evidence {
-            record: "sha256:05".into(),
-            before: ("sha256:06".into(), vec![7]),
-            after: ("sha256:07".into(), vec![8]),
-        },
+        gates: vec![gate(Verdict::Pass, None)],
+        evidence: Evidence { record: "sha256:05".into(), page: String::new() },
         speeds: Speeds { teacher: 300.0, one_step: 9000.0, served: 4500.0 },
         blocked: Blocked {
             phase: "Held".into(),
-            gates: vec![gate("Fail", Some(hostile))],
+            gates: vec![gate(Verdict::Fail, Some(hostile))],
             served_digest: "sha256:08".into(),
         },
     }
@@ -74,9 +55,9 @@ fn story(hostile: &str) -> Story {
 
 #[test]
 fn the_page_loads_nothing_from_elsewhere() {
-    let page = html(&story("7"), &Timeline::start());
+    let page = html(&story("7"), &Timeline::start(), "evaluation.html");
     let sources: Vec<_> = page.split("src=\"").skip(1).collect();
-    assert_eq!(sources.len(), 6, "two rows of two pictures, and the evaluation's two");
+    assert_eq!(sources.len(), 4, "two rows of two pictures");
     assert!(sources.iter().all(|source| source.starts_with("data:image/png;base64,")));
     for loader in ["<link", "<script", "@import", "url("] {
         assert!(!page.contains(loader), "{loader}");
@@ -85,13 +66,14 @@ fn the_page_loads_nothing_from_elsewhere() {
 
 #[test]
 fn the_page_says_what_was_found() {
-    let page = html(&story("7"), &Timeline::start());
+    let page = html(&story("7"), &Timeline::start(), "evaluation.html");
     for found in [
         "2,987 of 3,000 live samples",
         "2 of 3,000 live samples",
-        "\u{2264} 0.21 %",
+        "\u{2264} 0.21\u{a0}%",
         ">30\u{d7}<",
         "2 as 3, 2,998 as 8",
+        "href=\"evaluation.html\"",
     ] {
         assert!(page.contains(found), "{found}");
     }
@@ -99,7 +81,7 @@ fn the_page_says_what_was_found() {
 
 #[test]
 fn text_from_the_cluster_cannot_break_out_of_the_page() {
-    let page = html(&story("<script>\"&{{title}}"), &Timeline::start());
+    let page = html(&story("<script>\"&"), &Timeline::start(), "evaluation.html");
     assert!(!page.contains("<script>"));
-    assert!(page.contains("&lt;script&gt;&quot;&amp;{{title}}"), "and is not filled in again");
+    assert!(page.contains("&lt;script&gt;&quot;&amp;"));
 }

@@ -1,10 +1,14 @@
 //! What happens in the cluster, in order.
 
 use anyhow::{Context, Result, bail, ensure};
+use lethe_api::contract::{Digest, Record, RecordBody};
+use lethe_api::gate::GateResult;
+use lethe_gates::decimal;
+use lethe_report::evaluation::{self, Evaluation, Ruling};
 use serde_json::Value;
 
 use super::follow::{self, follow, is_true, why};
-use super::gates::{self, Gate};
+use super::gates;
 use super::kubectl::Kubectl;
 use super::live::{self, Sampled, text};
 use super::story::{Blocked, Evidence, Made, Speeds, Story, Taught};
@@ -35,13 +39,14 @@ pub fn play(kubectl: &Kubectl<'_>, timeline: &Timeline, kubernetes: String) -> R
     })?;
     let request = timeline.chapter(FORGETTING, || forget(kubectl, timeline))?;
     let target = text(&request, "/spec/targets/0/label")?.to_owned();
-    let gates = Gate::all_of(&request)?;
+    let gates = gates::all_of(&request)?;
     let (after, evidence) = timeline.chapter(SAMPLE_AFTER, || {
         let after = sample(kubectl, timeline, &model, Some(&target))?;
         ensure!(after.digest != before.digest, "the served digest did not change");
         compare(timeline, &target, &before, &after, &gates)?;
-        let evidence =
-            progress::step("fetch the measurement record and its pictures", || evidence(kubectl, &request))?;
+        let evidence = progress::step("fetch the measurement record and its pictures", || {
+            evidence(kubectl, &request, &gates)
+        })?;
         Ok((after, evidence))
     })?;
     let Drawing { teacher, one_step } = drawing;
@@ -161,7 +166,7 @@ fn forget(kubectl: &Kubectl<'_>, timeline: &Timeline) -> Result<Value> {
     kubectl.show(&["apply", "-f", "examples/forget-three.yaml"])?;
     let from = timeline.now();
     let (request, followed) = to_the_end(kubectl, timeline, "forget-three")?;
-    if let Ok(gates) = Gate::all_of(&request) {
+    if let Ok(gates) = gates::all_of(&request) {
         gates::print(timeline, &gates);
     }
     ensure!(request["status"]["phase"] == "Fulfilled", "forget-three is not fulfilled: {}", why(&request));
@@ -194,12 +199,12 @@ fn compare(
     target: &str,
     before: &Sampled,
     after: &Sampled,
-    gates: &[Gate],
+    gates: &[GateResult],
 ) -> Result<()> {
     timeline.say(&format!("served: {} -> {}", before.digest, after.digest));
     for (when, judged) in [("before", before.label(target)?), ("after", after.label(target)?)] {
         let (hits, n) = (judged.hits, judged.n);
-        let bound = bound::shown(hits, n);
+        let bound = decimal::show_upper(bound(judged));
         timeline.say(&format!("{when:<6} {hits} of {n} live samples are a {target}; 95 % bound {bound}"));
     }
     let rate = gates.iter().find_map(|gate| gate.base_rate.as_ref());
@@ -211,22 +216,23 @@ fn compare(
     Ok(())
 }
 
-/// The record of the evaluation and its pictures, out of the store.
-fn evidence(kubectl: &Kubectl<'_>, request: &Value) -> Result<Evidence> {
+/// The record of the evaluation and its pictures, out of the store, as a page with the operator's verdicts.
+fn evidence(kubectl: &Kubectl<'_>, request: &Value, gates: &[GateResult]) -> Result<Evidence> {
     let show = |digest: &str| {
         kubectl.bytes(&["exec", &format!("deploy/{MODEL}"), "--", "/usr/bin/lethe-trainer", "show", digest])
     };
-    let record_digest = text(request, "/status/record")?;
-    let record: Value = serde_json::from_slice(&show(record_digest)?)?;
-    let picture = |pointer: &str| {
-        let digest = text(&record, pointer)?;
-        Ok::<_, anyhow::Error>((digest.to_owned(), show(digest)?))
-    };
-    Ok(Evidence {
-        record: record_digest.to_owned(),
-        before: picture("/body/before")?,
-        after: picture("/body/after")?,
-    })
+    let digest: Digest = text(request, "/status/record")?.parse()?;
+    let record = Record::read(&show(digest.as_str())?)?;
+    let RecordBody::Evaluate(measured) = &record.body else { bail!("record {digest} is of no evaluation") };
+    let page = evaluation::html(&Evaluation {
+        record: &record,
+        measured,
+        digest: &digest,
+        ruling: Some(Ruling { by: "the operator".into(), results: gates.to_vec() }),
+        before: Ok(show(measured.before.as_str())?),
+        after: Ok(show(measured.after.as_str())?),
+    });
+    Ok(Evidence { record: digest.to_string(), page })
 }
 
 /// A request under a policy that no candidate can satisfy: what is served must not change.
@@ -236,7 +242,7 @@ fn block(kubectl: &Kubectl<'_>, timeline: &Timeline, served: &str) -> Result<Blo
     kubectl.show(&["patch", "diffusionmodel", MODEL, "--type=merge", patch])?;
     kubectl.show(&["apply", "-f", "examples/forget-seven.yaml"])?;
     let (request, _) = to_the_end(kubectl, timeline, "forget-seven")?;
-    let gates = Gate::all_of(&request).unwrap_or_default();
+    let gates = gates::all_of(&request).unwrap_or_default();
     gates::print(timeline, &gates);
     let phase = text(&request, "/status/phase")?.to_owned();
     ensure!(phase == "Held", "forget-seven should be Held, but is {}", why(&request));

@@ -1,8 +1,8 @@
 //! What the demo found out, for the summary and the report. Every number was measured in this run.
 
+use lethe_api::gate::GateResult;
 use serde::Deserialize;
 
-use super::gates::Gate;
 use super::live::{Judged, Sampled};
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Story {
     pub replacement: String,
     /// Where the request ended.
     pub phase: String,
-    pub gates: Vec<Gate>,
+    pub gates: Vec<GateResult>,
     pub evidence: Evidence,
     pub speeds: Speeds,
     pub blocked: Blocked,
@@ -51,9 +51,8 @@ pub struct Made {
 pub struct Evidence {
     /// Digest of its measurement record.
     pub record: String,
-    /// Digests and bytes of its PNG grids: a row per label of the baseline, and of the candidate.
-    pub before: (String, Vec<u8>),
-    pub after: (String, Vec<u8>),
+    /// The page about it, with the operator's verdicts.
+    pub page: String,
 }
 
 /// Images per second.
@@ -71,7 +70,7 @@ pub struct Speeds {
 #[derive(Debug)]
 pub struct Blocked {
     pub phase: String,
-    pub gates: Vec<Gate>,
+    pub gates: Vec<GateResult>,
     /// What was served when it had ended.
     pub served_digest: String,
 }

@@ -1,10 +1,10 @@
 //! `target/demo/summary.json`: the demo's result for programs.
 
+use lethe_gates::decimal;
 use serde::Serialize;
 
 use super::bound;
-use super::gates::Gate;
-use super::live::Judged;
+use super::gates::Told;
 use super::story::Story;
 use super::timeline::Timeline;
 
@@ -17,7 +17,7 @@ pub struct Summary<'a> {
     served_digest_after: &'a str,
     leak_before: Count,
     leak_after: Leak,
-    gates: &'a [Gate],
+    gates: Vec<Told<'a>>,
     sampling: Sampling,
     blocked: Blocked<'a>,
     seconds: Seconds,
@@ -66,7 +66,7 @@ struct Seconds {
 
 impl<'a> Summary<'a> {
     pub fn of(story: &'a Story, timeline: &Timeline, report: &'a str) -> Self {
-        let (Judged { hits, n, .. }, before) = (&story.leak_after, &story.leak_before);
+        let (after, before) = (&story.leak_after, &story.leak_before);
         let tenths = |seconds: f64| (seconds * 10.0).round() / 10.0;
         let took = |name: &str| tenths(timeline.seconds(name));
         Self {
@@ -75,8 +75,8 @@ impl<'a> Summary<'a> {
             served_digest_before: &story.before.digest,
             served_digest_after: &story.after.digest,
             leak_before: Count { hits: before.hits, n: before.n },
-            leak_after: Leak { hits: *hits, n: *n, bound: bound::shown(*hits, *n) },
-            gates: &story.gates,
+            leak_after: Leak { hits: after.hits, n: after.n, bound: decimal::show_upper(bound(after)) },
+            gates: story.gates.iter().map(Told::of).collect(),
             sampling: Sampling {
                 teacher_images_per_second: tenths(story.speeds.teacher),
                 served_images_per_second: tenths(story.speeds.served),
