@@ -203,13 +203,9 @@ pub(crate) struct ReportArgs {
     /// URI of the store.
     #[arg(long, env = "LETHE_STORE", default_value = "file:///artifacts")]
     pub(crate) store: String,
-    #[command(flatten)]
-    pub(crate) judge: JudgeArgs,
-}
-
-/// What verdicts need beside the record: all of it, or there are none.
-#[derive(Debug, Args)]
-pub(crate) struct JudgeArgs {
+    /// Digest of the record of `forget`: its curves are drawn.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) forget: Option<Digest>,
     /// A manifest of kind UnlearnPolicy, in YAML or JSON: judge the measurement by its gates, as the operator would.
     #[arg(long, value_name = "FILE", requires_all = ["plan", "prepare"])]
     pub(crate) policy: Option<PathBuf>,

@@ -4,7 +4,9 @@
 use std::{fs, io::Write, path::Path};
 
 use lethe_api::{
-    contract::{Digest, EvaluateRecord, EvaluateTask, Plan, PrepareRecord, Record, RecordBody, Task, exit},
+    contract::{
+        Digest, EvaluateRecord, EvaluateTask, Metrics, Plan, PrepareRecord, Record, RecordBody, Task, exit,
+    },
     gate::{BaselineQuality, Gate},
 };
 use lethe_report::evaluation::{self, Evaluation, Ruling};
@@ -12,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     artifacts::Artifacts,
-    cli::{JudgeArgs, ReportArgs},
+    cli::ReportArgs,
     failure::{Failed, Result, caught},
 };
 
@@ -34,6 +36,15 @@ struct Metadata {
 #[derive(Deserialize)]
 struct Spec {
     gates: Vec<Gate>,
+}
+
+/// What a record does not say by itself.
+#[derive(Default)]
+struct Further<'a> {
+    policy: Option<&'a Path>,
+    plan: Option<&'a Path>,
+    prepare: Option<&'a Digest>,
+    forget: Option<&'a Digest>,
 }
 
 /// A measurement, and where what it names lies.
@@ -59,7 +70,7 @@ pub(crate) fn main(args: &ReportArgs) -> i32 {
 pub(crate) fn leave(artifacts: &Artifacts, digest: &Digest) {
     let left = find(artifacts, digest).and_then(|record| {
         let measurement = Measurement { record, digest: digest.clone(), artifacts: Ok(artifacts) };
-        artifacts.put_report(digest, draw(&measurement, None)?)
+        artifacts.put_report(digest, draw(&measurement, &Further::default())?)
     });
     match left {
         Ok(place) => tracing::info!(place, "report"),
@@ -74,10 +85,16 @@ fn page(args: &ReportArgs) -> Result<String> {
         Err(_) => read(Path::new(&args.record))?,
     };
     let artifacts = artifacts.as_ref().map_err(|error| format!("there is no store to take it from: {error}"));
-    draw(&Measurement { record, digest, artifacts }, Some(&args.judge))
+    let further = Further {
+        policy: args.policy.as_deref(),
+        plan: args.plan.as_deref(),
+        prepare: args.prepare.as_ref(),
+        forget: args.forget.as_ref(),
+    };
+    draw(&Measurement { record, digest, artifacts }, &further)
 }
 
-fn draw(measurement: &Measurement<'_>, judge: Option<&JudgeArgs>) -> Result<String> {
+fn draw(measurement: &Measurement<'_>, further: &Further<'_>) -> Result<String> {
     let Measurement { record, digest, .. } = measurement;
     let RecordBody::Evaluate(measured) = &record.body else {
         let kind = record.body.kind();
@@ -85,29 +102,55 @@ fn draw(measurement: &Measurement<'_>, judge: Option<&JudgeArgs>) -> Result<Stri
             "record {digest} is of a {kind:?}, and a report is of an Evaluate"
         )));
     };
-    let ruling = judge.map(|judge| measurement.ruling(measured, judge)).transpose()?.flatten();
     Ok(evaluation::html(&Evaluation {
         record,
         measured,
         digest,
-        ruling,
-        before: measurement.picture(&measured.before),
-        after: measurement.picture(&measured.after),
+        ruling: measurement.ruling(measured, further)?,
+        before: measurement.blob(&measured.before),
+        after: measurement.blob(&measured.after),
+        training: measurement.training(measured, further.forget)?,
     }))
 }
 
 impl Measurement<'_> {
-    fn picture(&self, digest: &Digest) -> std::result::Result<Vec<u8>, String> {
+    fn blob(&self, digest: &Digest) -> std::result::Result<Vec<u8>, String> {
         match self.artifacts.clone()?.blob(digest) {
-            Ok(Some(png)) => Ok(png),
+            Ok(Some(bytes)) => Ok(bytes),
             Ok(None) => Err("the store does not have it".into()),
             Err(error) => Err(error.to_string()),
         }
     }
 
+    /// How the candidate was trained, or why that is not known.
+    fn training(
+        &self,
+        measured: &EvaluateRecord,
+        forget: Option<&Digest>,
+    ) -> Result<std::result::Result<Vec<Metrics>, String>> {
+        let Some(digest) = forget else {
+            return Ok(Err("no record of the training was named (lethe-trainer report --forget)".into()));
+        };
+        let artifacts = self.artifacts.clone().map_err(Failed::bad_configuration)?;
+        let RecordBody::Forget(forgotten) = find(artifacts, digest)?.body else {
+            return Err(Failed::bad_artifact(format!("record {digest} is not of a Forget")));
+        };
+        if forgotten.candidate != measured.candidate {
+            let (other, own) = (&forgotten.candidate, &measured.candidate);
+            return Err(Failed::bad_artifact(format!(
+                "record {digest} is of the training of {other}, not {own}"
+            )));
+        }
+        Ok(forgotten.curves.ok_or_else(|| "the trainer kept none".into()).and_then(|curves| {
+            let lines = self.blob(&curves)?;
+            Metrics::parse_lines(&String::from_utf8_lossy(&lines))
+        }))
+    }
+
     /// The verdicts that the operator would come to, if there is a policy to come to them by.
-    fn ruling(&self, measured: &EvaluateRecord, args: &JudgeArgs) -> Result<Option<Ruling>> {
-        let (Some(policy), Some(plan), Some(prepare)) = (&args.policy, &args.plan, &args.prepare) else {
+    fn ruling(&self, measured: &EvaluateRecord, further: &Further<'_>) -> Result<Option<Ruling>> {
+        let (Some(policy), Some(plan), Some(prepare)) = (further.policy, further.plan, further.prepare)
+        else {
             return Ok(None);
         };
         let (policy, written) = read_policy(policy)?;

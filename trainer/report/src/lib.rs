@@ -14,5 +14,3 @@ pub mod number;
 pub mod page;
 pub mod picture;
 pub mod table;
-
-pub use maud::{Markup, html};

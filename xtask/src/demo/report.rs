@@ -8,7 +8,7 @@ use lethe_report::gates::gate_table;
 use lethe_report::number::{percent, percent_above, short_digest, thousands};
 use lethe_report::page::{Tile, Tone, definitions, page, section, tiles};
 use lethe_report::picture::data_uri;
-use lethe_report::{Markup, html};
+use maud::{Markup, html};
 
 use super::live::{Judged, Sampled};
 use super::story::Story;

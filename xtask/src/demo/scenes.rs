@@ -1,7 +1,7 @@
 //! What happens in the cluster, in order.
 
 use anyhow::{Context, Result, bail, ensure};
-use lethe_api::contract::{Digest, Record, RecordBody};
+use lethe_api::contract::{Digest, Metrics, Record, RecordBody};
 use lethe_api::gate::GateResult;
 use lethe_gates::decimal;
 use lethe_report::evaluation::{self, Evaluation, Ruling};
@@ -218,21 +218,41 @@ fn compare(
 
 /// The record of the evaluation and its pictures, out of the store, as a page with the operator's verdicts.
 fn evidence(kubectl: &Kubectl<'_>, request: &Value, gates: &[GateResult]) -> Result<Evidence> {
-    let show = |digest: &str| {
-        kubectl.bytes(&["exec", &format!("deploy/{MODEL}"), "--", "/usr/bin/lethe-trainer", "show", digest])
-    };
     let digest: Digest = text(request, "/status/record")?.parse()?;
-    let record = Record::read(&show(digest.as_str())?)?;
+    let record = Record::read(&show(kubectl, &digest)?)?;
     let RecordBody::Evaluate(measured) = &record.body else { bail!("record {digest} is of no evaluation") };
     let page = evaluation::html(&Evaluation {
         record: &record,
         measured,
         digest: &digest,
         ruling: Some(Ruling { by: "the operator".into(), results: gates.to_vec() }),
-        before: Ok(show(measured.before.as_str())?),
-        after: Ok(show(measured.after.as_str())?),
+        before: Ok(show(kubectl, &measured.before)?),
+        after: Ok(show(kubectl, &measured.after)?),
+        training: curves(kubectl, &digest).map_err(|error| format!("{error:#}")),
     });
     Ok(Evidence { record: digest.to_string(), page })
+}
+
+/// Something out of the store.
+fn show(kubectl: &Kubectl<'_>, digest: &Digest) -> Result<Vec<u8>> {
+    let pod = format!("deploy/{MODEL}");
+    kubectl.bytes(&["exec", &pod, "--", "/usr/bin/lethe-trainer", "show", digest.as_str()])
+}
+
+/// How the training went whose candidate the evaluation with this record measured.
+fn curves(kubectl: &Kubectl<'_>, evaluated: &Digest) -> Result<Vec<Metrics>> {
+    let runs = kubectl.json(&["get", "unlearnruns"])?;
+    let jobs_of = |run: &Value| run["status"]["jobs"].as_array().cloned().unwrap_or_default();
+    let runs = runs["items"].as_array().into_iter().flatten().map(jobs_of);
+    let is_record = |job: &Value| job["record"] == evaluated.as_str();
+    let jobs = runs.into_iter().find(|jobs| jobs.iter().any(is_record)).context("no run has this record")?;
+    let forget = jobs.iter().find(|job| job["stage"] == "Forget").context("the run has no forget Job")?;
+    let record = Record::read(&show(kubectl, &text(forget, "/record")?.parse()?)?)?;
+    let RecordBody::Forget(forgotten) = record.body else {
+        bail!("the record of the forget Job is of something else")
+    };
+    let curves = show(kubectl, &forgotten.curves.context("the trainer kept none")?)?;
+    Metrics::parse_lines(&String::from_utf8_lossy(&curves)).map_err(anyhow::Error::msg)
 }
 
 /// A request under a policy that no candidate can satisfy: what is served must not change.

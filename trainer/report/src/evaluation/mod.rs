@@ -6,11 +6,12 @@ mod evidence;
 mod grids;
 mod measured;
 mod probes;
+mod training;
 mod words;
 
 use lethe_api::{
     Digest,
-    contract::{Count, EvaluateRecord, Record},
+    contract::{Count, EvaluateRecord, Metrics, Record},
     gate::{GateName, GateResult, Verdict},
 };
 use lethe_gates::binomial;
@@ -36,6 +37,8 @@ pub struct Evaluation<'a> {
     /// The record's pictures, or why they are not there.
     pub before: Result<Vec<u8>, String>,
     pub after: Result<Vec<u8>, String>,
+    /// How the candidate's training went, or why that is not known.
+    pub training: Result<Vec<Metrics>, String>,
 }
 
 /// Verdicts, and whose they are.
@@ -61,6 +64,7 @@ pub fn html(evaluation: &Evaluation<'_>) -> String {
         (section("What the models draw, before and after", &grids::grids(evaluation)))
         (section("The gates", &gates(evaluation)))
         (section("What was counted", &measured::tables(measured)))
+        (section("How the training went", &training::curves(evaluation)))
         (section("Attempts to bring it back", &probes::attempts(measured)))
         (section("What this says, and what it does not", &words::claims(evaluation)))
         (section("Evidence", &evidence::evidence(evaluation)))

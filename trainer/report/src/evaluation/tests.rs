@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use lethe_api::contract::{
     Attempt, Budget, Fidelity, FidelityMeasurement, HygieneCheck, LabelMeasurement, NeighbourMeasurement,
     ProbeLevel, ProbeName, ProbeRecord, ProbeTask, Quality, RecordBody, Sighting, TargetMeasurement,
@@ -97,11 +99,35 @@ fn all_pass() -> Vec<GateResult> {
     GateName::ALL.map(|name| result(name, Verdict::Pass, None)).into()
 }
 
+/// A training of three looks.
+fn training(name: &str) -> Vec<Metrics> {
+    let line = |step: u64| Metrics {
+        schema: Metrics::SCHEMA.into(),
+        stage: "forget".into(),
+        step,
+        total: 1000,
+        images: 64 * step,
+        losses: [(format!("{name} (remain)"), 0.5), (format!("{name} (forget)"), 1.0 / step as f64)].into(),
+        looks: [("leak".into(), 0.6 - 0.001 * step as f64), ("distance".into(), 1.2)].into(),
+        ..Metrics::default()
+    };
+    [100, 300, 500].map(line).into()
+}
+
 /// The page about a record with this body, judged like this.
 fn page_of(
     body: &EvaluateRecord,
     results: Option<Vec<GateResult>>,
     pictures: Result<Vec<u8>, String>,
+) -> String {
+    trained_page(body, results, pictures, Ok(training("generator")))
+}
+
+fn trained_page(
+    body: &EvaluateRecord,
+    results: Option<Vec<GateResult>>,
+    pictures: Result<Vec<u8>, String>,
+    training: Result<Vec<Metrics>, String>,
 ) -> String {
     let record = Record {
         schema: Record::SCHEMA.into(),
@@ -119,6 +145,7 @@ fn page_of(
         ruling,
         before: pictures.clone(),
         after: pictures,
+        training,
     }))
 }
 
@@ -262,6 +289,42 @@ fn an_attempt_that_finds_nothing_in_the_control_says_nothing() {
 }
 
 #[test]
+fn losses_and_looks_are_drawn_over_the_steps() {
+    let page = page_of(&measured("3"), None, pictures());
+    assert!(page.contains("took 500 of 1,000 steps, and ended early, on 32,000 images"));
+    assert!(
+        page.contains("Loss of the generator. forget: 0.01 at 100 steps, 0.002 at 500; remain: 0.5 at 100")
+    );
+    assert!(page.contains("Leak. leak: 50.0 % at 100 steps, 10.0 % at 500"));
+    assert!(
+        page.find("Leak. leak").unwrap() < page.find("Distance. distance").unwrap(),
+        "the leak comes first"
+    );
+}
+
+#[test]
+fn curves_that_are_not_there_are_said_to_be_missing() {
+    let page_of = |training| trained_page(&measured("3"), None, pictures(), training);
+    assert!(
+        page_of(Err("nobody named the record".into()))
+            .contains("curves of the training: nobody named the record")
+    );
+    assert!(page_of(Ok(vec![])).contains("there are no lines in them"));
+    let blind = training("generator").into_iter().map(|line| Metrics { looks: BTreeMap::new(), ..line });
+    assert!(page_of(Ok(blind.collect())).contains("so there is no curve of the leak"));
+    let mute = training("generator").into_iter().map(|line| Metrics { losses: BTreeMap::new(), ..line });
+    assert!(page_of(Ok(mute.collect())).contains("the training named none"));
+}
+
+#[test]
+fn a_training_with_many_losses_is_not_drawn_without_end() {
+    let mut lines = training("generator");
+    lines[0].losses = (0..100).map(|index| (format!("loss {index}"), 1.0)).collect();
+    let page = trained_page(&measured("3"), None, pictures(), Ok(lines));
+    assert!(page.contains("93 more charts: too many to draw"));
+}
+
+#[test]
 fn rows_carry_the_label_that_the_record_names() {
     let mut body = measured("3");
     let page = page_of(&body, None, pictures());
@@ -296,7 +359,7 @@ fn nothing_of_an_artifact_is_taken_for_html() {
         bound: Some(HOSTILE.into()),
         ..result(GateName::DirectLeak, Verdict::Fail, Some(HOSTILE))
     };
-    let page = page_of(&body, Some(results), Err(HOSTILE.into()));
+    let page = trained_page(&body, Some(results), Err(HOSTILE.into()), Ok(training(HOSTILE)));
     assert!(!page.contains("<script"));
     assert!(page.contains("&lt;script&gt;alert('&quot;&amp;&quot;)&lt;/script&gt;"));
     // No attribute is left open: every quote that is text is written as an entity.
