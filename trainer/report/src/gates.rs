@@ -43,15 +43,19 @@ fn row(result: &GateResult) -> Row {
 /// In words and with a sign: colour alone is not seen by everybody.
 pub fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::Pass => "\u{2713} Pass",
-        Verdict::Inconclusive => "? Inconclusive",
-        Verdict::Fail => "\u{2717} Fail",
-        Verdict::Error => "! Error",
+        Verdict::Pass => "\u{2713}\u{a0}Pass",
+        Verdict::Inconclusive => "?\u{a0}Inconclusive",
+        Verdict::Fail => "\u{2717}\u{a0}Fail",
+        Verdict::Error => "!\u{a0}Error",
     }
 }
 
 pub fn tone(verdict: Verdict) -> Tone {
-    if verdict == Verdict::Pass { Tone::Good } else { Tone::Bad }
+    match verdict {
+        Verdict::Pass => Tone::Good,
+        Verdict::Inconclusive => Tone::Plain,
+        Verdict::Fail | Verdict::Error => Tone::Bad,
+    }
 }
 
 /// What was measured; for a gate that counts, the count.
@@ -83,7 +87,10 @@ mod tests {
             message: Some("41 of 1000 samples & more".into()),
         };
         let html = gate_table(&[result]).into_string();
-        assert!(html.contains("bad") && html.contains("\u{2717} Fail") && !html.contains("Pass"), "{html}");
+        assert!(
+            html.contains("bad") && html.contains("\u{2717}\u{a0}Fail") && !html.contains("Pass"),
+            "{html}"
+        );
         assert!(html.contains("41 of 1000 samples &amp; more") && html.contains("&lt;3&gt;"), "{html}");
     }
 

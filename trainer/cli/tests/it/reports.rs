@@ -89,7 +89,9 @@ fn an_evaluation_leaves_a_page_beside_its_record_that_judges_nothing() {
     let beside = evaluated.world.store().join("records").join(format!("{}.html", evaluated.record.hex()));
     let left = fs::read_to_string(beside).unwrap();
     assert!(
-        left.contains("Forgetting three") && left.contains("Not judged") && !left.contains("\u{2713} Pass")
+        left.contains("Forgetting three")
+            && left.contains("Not judged")
+            && !left.contains("\u{2713}\u{a0}Pass")
     );
     assert_eq!(left.matches("data:image/png;base64,").count(), 2, "both pictures are in it");
     assert!(left.contains("Samples drawn for zero, after"), "and their rows have labels");
@@ -105,7 +107,8 @@ fn with_a_policy_the_page_has_the_verdicts_of_the_operators_rules() {
         assert_eq!(page.matches(&format!(">{name}<")).count(), 1, "{name}");
     }
     assert!(
-        page.contains("60 samples are too few: the policy wants 1000000") && page.contains("? Inconclusive")
+        page.contains("60 samples are too few: the policy wants 1000000")
+            && page.contains("?\u{a0}Inconclusive")
     );
     assert!(!page.contains("met every requirement"));
 }
@@ -115,7 +118,7 @@ fn a_policy_without_a_gate_does_not_pass_by_having_fewer() {
     let evaluated = Evaluated::new();
     let fewer = POLICY.replace("  - {name: hygiene}\n", "");
     let page = page(&evaluated.judged(&fewer, &evaluated.plan.to_json(), &evaluated.preparation()));
-    assert!(page.contains("the policy has no such gate") && page.contains("! Error"));
+    assert!(page.contains("the policy has no such gate") && page.contains("!\u{a0}Error"));
 }
 
 #[test]

@@ -206,14 +206,14 @@ fn every(probes: &ProbeRecord, has_many_targets: bool) -> Markup {
     }
 }
 
-/// A control in which nothing is found makes an attempt worthless.
+/// Where nothing is found in the control either, an attempt cannot tell.
 fn note(attempt: &Attempt) -> Option<String> {
     let (candidate, control) = (attempt.candidate, attempt.control);
     if candidate.n == 0 || control.n == 0 {
         return Some("No images were looked at: nothing is known.".into());
     }
-    (control.hits == 0).then(|| {
-        "Finds nothing in the baseline either, which has forgotten nothing: says nothing about the candidate.".into()
+    (candidate.hits == 0 && control.hits == 0).then(|| {
+        "Finds nothing in the baseline either, which has forgotten nothing: this attempt cannot tell.".into()
     })
 }
 
