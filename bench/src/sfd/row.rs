@@ -87,6 +87,7 @@ fn group(row: &Row) -> Group {
             bar(row.peer, ""),
             row.floor.and_then(|floor| bar(floor, "")),
         ],
+        limit: None,
     }
 }
 
