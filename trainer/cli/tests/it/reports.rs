@@ -1,10 +1,11 @@
 //! `report`: a page about a measurement, with verdicts for whoever brings a policy.
 
-use std::{fs, path::PathBuf, process::Output};
+use std::{fs, process::Output, sync::OnceLock};
 
-use lethe_api::contract::{Digest, Plan, RecordBody, exit};
+use lethe_api::contract::{Digest, Plan, exit};
+use tempfile::TempDir;
 
-use crate::world::{World, fixed, read_record, trainer};
+use crate::world::{World, fixed, trainer};
 
 /// One that few samples are enough for.
 const POLICY: &str = r#"
@@ -29,18 +30,18 @@ struct Evaluated {
 }
 
 impl Evaluated {
+    /// The one that all tests look at.
+    fn get() -> &'static Self {
+        static EVALUATED: OnceLock<Evaluated> = OnceLock::new();
+        EVALUATED.get_or_init(Self::new)
+    }
+
     fn new() -> Self {
         let (world, targets) = (World::new(), [("three", fixed("one"))]);
         let plan = world.evaluate(&world.candidate(&targets), &targets);
         let ended = world.run(&plan);
         let record = ended.outcome.record.clone().unwrap_or_else(|| panic!("{:?}", ended.outcome));
         Self { world, plan, record }
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.world.path().join(name);
-        fs::write(&path, content).unwrap();
-        path
     }
 
     /// The record of the preparation, by its name in the store.
@@ -65,9 +66,15 @@ impl Evaluated {
 
     /// With this policy, plan and preparation.
     fn judged(&self, policy: &str, plan: &str, preparation: &Digest) -> Output {
-        let (policy, plan) = (self.file("policy.yaml", policy), self.file("asked.json", plan));
-        let further = ["--policy", policy.to_str().unwrap(), "--plan", plan.to_str().unwrap(), "--prepare"];
-        self.report(self.record.as_str(), &[&further[..], &[preparation.as_str()]].concat())
+        let files = TempDir::new().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = files.path().join(name);
+            fs::write(&path, content).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (policy, plan) = (file("policy.yaml", policy), file("plan.json", plan));
+        let further = ["--policy", &policy, "--plan", &plan, "--prepare", preparation.as_str()];
+        self.report(self.record.as_str(), &further)
     }
 }
 
@@ -85,7 +92,7 @@ fn refused(output: &Output, code: i32, words: &str) {
 
 #[test]
 fn an_evaluation_leaves_a_page_beside_its_record_that_judges_nothing() {
-    let evaluated = Evaluated::new();
+    let evaluated = Evaluated::get();
     let beside = evaluated.world.store().join("records").join(format!("{}.html", evaluated.record.hex()));
     let left = fs::read_to_string(beside).unwrap();
     assert!(
@@ -99,8 +106,19 @@ fn an_evaluation_leaves_a_page_beside_its_record_that_judges_nothing() {
 }
 
 #[test]
+fn a_page_that_cannot_be_written_costs_nobody_a_measurement() {
+    let Evaluated { world, plan, record } = Evaluated::new();
+    let beside = world.store().join("records").join(format!("{}.html", record.hex()));
+    fs::remove_file(&beside).unwrap();
+    fs::create_dir_all(beside.join("in the way")).unwrap();
+    let again = world.run(&plan);
+    assert_eq!((again.code, again.outcome.record), (Some(exit::DONE), Some(record)));
+    assert!(again.stderr.contains("the report could not be written"), "{}", again.stderr);
+}
+
+#[test]
 fn with_a_policy_the_page_has_the_verdicts_of_the_operators_rules() {
-    let evaluated = Evaluated::new();
+    let evaluated = Evaluated::get();
     let page = page(&evaluated.judged(POLICY, &evaluated.plan.to_json(), &evaluated.preparation()));
     assert!(page.contains("under the policy &lt;lenient&gt; (sha256"));
     for name in ["direct-leak", "override-conformity", "retain-accuracy", "retain-quality", "hygiene"] {
@@ -115,7 +133,7 @@ fn with_a_policy_the_page_has_the_verdicts_of_the_operators_rules() {
 
 #[test]
 fn a_policy_without_a_gate_does_not_pass_by_having_fewer() {
-    let evaluated = Evaluated::new();
+    let evaluated = Evaluated::get();
     let fewer = POLICY.replace("  - {name: hygiene}\n", "");
     let page = page(&evaluated.judged(&fewer, &evaluated.plan.to_json(), &evaluated.preparation()));
     assert!(page.contains("the policy has no such gate") && page.contains("!\u{a0}Error"));
@@ -123,7 +141,7 @@ fn a_policy_without_a_gate_does_not_pass_by_having_fewer() {
 
 #[test]
 fn what_does_not_belong_to_the_record_is_refused() {
-    let evaluated = Evaluated::new();
+    let evaluated = Evaluated::get();
     let (plan, preparation) = (evaluated.plan.to_json(), evaluated.preparation());
     let other = evaluated.plan.to_json().replace("small-7f3a", "other-7f3a");
     refused(&evaluated.judged(POLICY, &other, &preparation), exit::BAD_PLAN, "the record is of plan");
@@ -143,17 +161,12 @@ fn what_does_not_belong_to_the_record_is_refused() {
 
 #[test]
 fn a_record_in_a_file_is_a_page_without_pictures_where_there_is_no_store() {
-    let evaluated = Evaluated::new();
-    let RecordBody::Evaluate(measured) =
-        read_record(evaluated.world.path(), &evaluated.plan, &evaluated.world.run(&evaluated.plan))
-    else {
-        panic!("not the record of an evaluation")
-    };
+    let evaluated = Evaluated::get();
     let file = evaluated.world.store().join("records").join(format!("{}.json", evaluated.record.hex()));
     let report =
         |record: &str| trainer().args(["report", record, "--store", "file:///nowhere"]).output().unwrap();
     let page = page(&report(file.to_str().unwrap()));
-    assert!(page.contains(evaluated.record.as_str()) && page.contains(measured.before.as_str()));
+    assert!(page.contains(evaluated.record.as_str()));
     assert!(page.contains("there is no store to take it from") && !page.contains("data:image"));
     let absent = evaluated.world.path().join("absent.json");
     refused(&report(absent.to_str().unwrap()), exit::BAD_ARTIFACT, "cannot read the record");

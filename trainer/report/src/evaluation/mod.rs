@@ -19,7 +19,7 @@ use maud::{Markup, html};
 
 use crate::{
     gates::{gate_table, tone},
-    number::{percent, percent_above, short, short_digest, thousands},
+    number::{percent, percent_above, short, thousands},
     page::{Tile, Tone, missing, page, section, tiles},
 };
 
@@ -53,8 +53,8 @@ pub fn html(evaluation: &Evaluation<'_>) -> String {
     let Evaluation { record, measured, .. } = evaluation;
     let lead = html! {
         p.soft {
-            "What was measured of the model " code { (short_digest(measured.candidate.as_str())) }
-            ", which was made to forget, beside the baseline " code { (short_digest(measured.baseline.as_str())) }
+            "What was measured of the model " code { (measured.candidate.short()) }
+            ", which was made to forget, beside the baseline " code { (measured.baseline.short()) }
             ", which was not. Run " code { (record.run) } ", measured by " (record.trainer) "."
         }
         (tiles(&summary(evaluation)))
