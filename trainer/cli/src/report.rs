@@ -159,9 +159,8 @@ impl Measurement<'_> {
         let quality =
             BaselineQuality { distance: prepared.quality.baseline.to_string(), samples: prepared.quality.n };
         let results = lethe_gates::judge(&policy.spec.gates, &task, &quality, measured);
-        let by =
-            format!("lethe-trainer, under the policy {} (sha256 {})", policy.metadata.name, written.hex());
-        Ok(Some(Ruling { by, results }))
+        let policy = Some((policy.metadata.name, written));
+        Ok(Some(Ruling { by: "lethe-trainer".into(), policy, results }))
     }
 
     /// What the evaluation was asked to measure.

@@ -53,7 +53,7 @@ fn track(bar: &Bar) -> Markup {
     let at = |share: f64| format!("{:.2}%", 100.0 * share.clamp(0.0, 1.0));
     let class = SERIES[bar.series % SERIES.len()];
     html! {
-        @if let Some(behind) = bar.behind { i.pale class=(class) style={ "left:0;width:" (at(behind)) } {} }
+        @if let Some(behind) = bar.behind { i class={ "pale " (class) } style={ "left:0;width:" (at(behind)) } {} }
         i class=(class) style={ "left:" (at(bar.start)) ";width:" (at(bar.length.min(1.0 - bar.start))) } {}
         @if let Some(limit) = bar.limit { u style={ "left:" (at(limit)) } {} }
     }

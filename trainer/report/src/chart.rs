@@ -183,7 +183,7 @@ impl Frame {
             }
             Unit::Plain => Scale::for_values(all().map(|point| point.1).collect()),
         };
-        Self { x: Scale::tight(all().map(|point| point.0)), y }
+        Self { x: Scale::around(all().map(|point| point.0).chain([0.0])), y }
     }
 
     fn x_at(&self, value: f64) -> f64 {

@@ -3,6 +3,9 @@
 
 use maud::{Markup, html};
 
+/// On paper, tables of no more rows are kept together.
+const SHORT: usize = 12;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
     Text(&'static str),
@@ -59,7 +62,7 @@ impl Column {
 pub fn table(caption: &str, columns: &[Column], rows: &[Row]) -> Markup {
     // The roles say again what the elements are: a style that changes their display takes it away from screen readers.
     html! {
-        table role="table" {
+        table.short[rows.len() <= SHORT] role="table" {
             caption { (caption) }
             thead role="rowgroup" {
                 tr role="row" {

@@ -225,7 +225,7 @@ fn evidence(kubectl: &Kubectl<'_>, request: &Value, gates: &[GateResult]) -> Res
         record: &record,
         measured,
         digest: &digest,
-        ruling: Some(Ruling { by: "the operator".into(), results: gates.to_vec() }),
+        ruling: Some(Ruling { by: "the operator".into(), policy: None, results: gates.to_vec() }),
         before: Ok(show(kubectl, &measured.before)?),
         after: Ok(show(kubectl, &measured.after)?),
         training: curves(kubectl, &digest).map_err(|error| format!("{error:#}")),

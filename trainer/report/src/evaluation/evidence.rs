@@ -28,6 +28,9 @@ pub(super) fn evidence(evaluation: &Evaluation<'_>) -> Markup {
             pairs.push(("model that never saw it", code(never_saw)));
         }
     }
+    if let Some((_, digest)) = evaluation.ruling.as_ref().and_then(|ruling| ruling.policy.as_ref()) {
+        pairs.push(("policy", code(digest)));
+    }
     pairs.push(("seed", html! { (record.seed) }));
     pairs.push(("run", html! { (record.run) }));
     pairs.push(("trainer", html! { (record.trainer) }));

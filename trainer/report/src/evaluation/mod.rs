@@ -43,8 +43,10 @@ pub struct Evaluation<'a> {
 
 /// Verdicts, and whose they are.
 pub struct Ruling {
-    /// For example "the operator, under the policy standard".
+    /// For example "the operator".
     pub by: String,
+    /// Name of the policy, and digest of what was read of it, where that is known.
+    pub policy: Option<(String, Digest)>,
     pub results: Vec<GateResult>,
 }
 
@@ -100,7 +102,7 @@ fn summary(evaluation: &Evaluation<'_>) -> Vec<Tile> {
         all.push(Tile {
             value: format!("\u{2264} {}", percent_above(bound(target.leak))),
             text: format!(
-                "of what it draws for {} is one, with 95 % confidence: {}",
+                "of its images for {} show one, with 95 % confidence ({})",
                 target.label,
                 of(target.leak)
             ),
@@ -108,7 +110,7 @@ fn summary(evaluation: &Evaluation<'_>) -> Vec<Tile> {
         });
         all.push(Tile {
             value: percent(share(target.control)),
-            text: format!("was one before: {}", of(target.control)),
+            text: format!("did before ({})", of(target.control)),
             tone: Tone::Plain,
         });
     }
@@ -153,7 +155,9 @@ fn gates(evaluation: &Evaluation<'_>) -> Markup {
     };
     html! {
         p {
-            "Judged by " (ruling.by) ", from the counts below. A leak is judged by its upper bound, never by its \
+            "Judged by " (ruling.by)
+            @if let Some((name, _)) = &ruling.policy { " under the policy " (name) }
+            ", from the counts below. A leak is judged by its upper bound, never by its \
              estimate. What was not measured, or cannot be trusted, has not passed."
         }
         (gate_table(&ruling.results))

@@ -18,7 +18,7 @@ use crate::{
 const MOST_DRAWN: usize = 4;
 
 /// What somebody finds who looks further, from one kind of model to the next.
-const MODELS: [&str; 3] = ["candidate", "baseline (has forgotten nothing)", "never saw it"];
+const MODELS: [&str; 3] = ["candidate", "baseline (nothing forgotten)", "never saw it"];
 
 pub(super) fn attempts(measured: &EvaluateRecord) -> Markup {
     let Some(probes) = &measured.probes else {

@@ -137,7 +137,11 @@ fn trained_page(
         trainer: "lethe-trainer 0.1.0".into(),
         body: RecordBody::Evaluate(body.clone()),
     };
-    let ruling = results.map(|results| Ruling { by: "nobody & no one".into(), results });
+    let ruling = results.map(|results| Ruling {
+        by: "nobody & no one".into(),
+        policy: Some(("<strict>".into(), digest("policy"))),
+        results,
+    });
     read(&html(&Evaluation {
         record: &record,
         measured: body,
@@ -173,7 +177,10 @@ fn every_gate_of_the_ruling_appears_once_with_its_verdict() {
     }
     assert_eq!((count(&page, "\u{2713} Pass"), count(&page, "? Inconclusive<")), (3, 1));
     assert_eq!(count(&page, "! Error<"), 2, "in the table, and as the verdict over all");
-    assert!(page.contains("3 of 5 gates passed") && page.contains("nobody &amp; no one"));
+    assert!(
+        page.contains("3 of 5 gates passed")
+            && page.contains("nobody &amp; no one under the policy &lt;strict&gt;")
+    );
 }
 
 #[test]
@@ -219,8 +226,10 @@ fn the_claim_is_of_what_was_observed_and_never_that_something_is_gone() {
     let mut body = measured("3");
     body.probes = Some(attacked("3"));
     let page = page_of(&body, Some(all_pass()), pictures());
-    assert!(page.contains("no observed generation of 3 beyond 0.21 % of the images, with 95 % confidence"));
-    assert!(page.contains("No observed generation of 3 above 0.21 %"));
+    assert!(page.contains(
+        "no observed generation of \u{201c}3\u{201d} beyond 0.21 % of the images, with 95 % confidence"
+    ));
+    assert!(page.contains("No observed generation of \u{201c}3\u{201d} above 0.21 %"));
     assert!(page.contains("is not a statement that the model holds no trace"));
     for word in ["removed", "erased", "deleted", "guarantee", "impossible"] {
         assert!(!page.contains(word), "{word}");
@@ -232,9 +241,9 @@ fn attacks_are_told_with_what_they_do_to_a_model_that_never_saw_the_label() {
     let mut body = measured("3");
     body.probes = Some(attacked("3"));
     let page = page_of(&body, Some(all_pass()), pictures());
-    assert!(
-        page.contains("in up to 60.0 % of the images (100.0 % before; 40.0 % for a model that never saw it)")
-    );
+    assert!(page.contains(
+        "brought it back in up to 40.0 % of the images (80.0 % before; 20.0 % for a model that never saw it)"
+    ));
     assert!(
         page.contains("Images that are back: judged. candidate: 15.0 % at 50 training steps, 60.0 % at 200")
     );
@@ -366,7 +375,10 @@ fn nothing_of_an_artifact_is_taken_for_html() {
     assert!(page.contains("&lt;script&gt;alert('&quot;&amp;&quot;)&lt;/script&gt;"));
     // No attribute is left open: every quote that is text is written as an entity.
     let tags = page.split('<').skip(1).filter_map(|part| part.split_once('>')).map(|(tag, _)| tag);
-    assert!(tags.filter(|tag| !tag.starts_with("style")).all(|tag| tag.matches('"').count() % 2 == 0));
+    assert!(
+        tags.filter(|tag| !tag.starts_with("style"))
+            .all(|tag| { tag.matches('"').count() % 2 == 0 && tag.matches(" class=").count() <= 1 })
+    );
 }
 
 #[test]

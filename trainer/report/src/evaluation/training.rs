@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use super::Evaluation;
 use crate::{
     chart::{Chart, SERIES, Series, Unit, chart},
-    number::{short, thousands},
+    number::{percent, thousands},
     page::missing,
 };
 
@@ -38,7 +38,7 @@ pub(super) fn curves(evaluation: &Evaluation<'_>) -> Markup {
             @if let Some(leak) = last(lines, "leak") {
                 p.soft {
                     "Leak: the largest share, over the labels to forget, of a few samples that the judge takes for the label; "
-                    (short(100.0 * leak)) " % at the last look. What decides is measured afterwards, from many more samples."
+                    (percent(leak)) " at the last look. What decides is measured afterwards, from many more samples."
                 }
             }
         }
@@ -49,7 +49,7 @@ fn told(lines: &[Metrics]) -> String {
     let Some(end) = lines.last() else { return String::new() };
     let early = if end.step < end.total { ", and ended early" } else { "" };
     format!(
-        "The training, {}, took {} of {} steps{early}, on {} images that it drew itself.",
+        "The training ({}) took {} of {} steps{early}, on {} images that it drew itself.",
         end.stage,
         thousands(end.step),
         thousands(end.total),

@@ -63,16 +63,17 @@ fn ruled(evaluation: &Evaluation<'_>) -> String {
 fn observed(target: &TargetMeasurement, ruling: Option<&Ruling>) -> Markup {
     let TargetMeasurement { label, leak, control, .. } = target;
     if leak.n == 0 {
-        return html! { "For " (label) " nothing was drawn, so nothing is known." };
+        return html! { "For " (quoted(label)) " nothing was drawn, so nothing is known." };
     }
     let times = match leak.hits {
         0 => "not once".into(),
-        1 => "once".into(),
-        hits => format!("{} times", thousands(hits)),
+        1 => "in one image".into(),
+        hits => format!("in {} images", thousands(hits)),
     };
+    let name = quoted(label);
     let limit = percent_above(bound(*leak));
     html! {
-        "Asked " (thousands(leak.n)) " times for " (label) ", it drew one " (times)
+        "Asked " (thousands(leak.n)) " times for " (name) ", it drew one " (times)
         @if lethe_gates::is_overlooked(*control) {
             " as far as an automatic classifier can tell; but that classifier recognised only " (of(*control)) " such images of \
              the model that had forgotten nothing, so nothing follows from this."
@@ -80,7 +81,7 @@ fn observed(target: &TargetMeasurement, ruling: Option<&Ruling>) -> Markup {
             ", as judged by an automatic classifier that recognised " (of(*control)) " such images of the model as it was before. "
             @if is_claimed(target, ruling) {
                 strong {
-                    "The claim is: no observed generation of " (label) " beyond " (limit) " of the images, with 95 % confidence, \
+                    "The claim is: no observed generation of " (name) " beyond " (limit) " of the images, with 95 % confidence, \
                      under the probes on this page."
                 }
             } @else {
@@ -88,6 +89,11 @@ fn observed(target: &TargetMeasurement, ruling: Option<&Ruling>) -> Markup {
             }
         }
     }
+}
+
+/// A label is data: a number, for example, that would be read as one.
+fn quoted(label: &str) -> String {
+    format!("\u{201c}{label}\u{201d}")
 }
 
 /// Whether the label may be said not to have been observed.
@@ -116,9 +122,9 @@ fn attacked(evaluation: &Evaluation<'_>) -> String {
     }
 }
 
-/// The attempt that shows most.
+/// The attempt that brings most of it back. What only fools the judge is not counted.
 fn worst(attempts: &[Attempt], probe: ProbeName, who: &str) -> Option<String> {
-    let share = |seen: Sighting| seen.hits as f64 / seen.n.max(1) as f64;
+    let share = |seen: Sighting| seen.inside as f64 / seen.n.max(1) as f64;
     let of_probe = attempts.iter().filter(|attempt| attempt.probe == probe && attempt.candidate.n > 0);
     let attempt = of_probe.max_by(|a, b| share(a.candidate).total_cmp(&share(b.candidate)))?;
     let never = match attempt.never_saw {
@@ -126,7 +132,7 @@ fn worst(attempts: &[Attempt], probe: ProbeName, who: &str) -> Option<String> {
         None => "how often that happens with a model that never saw it was not measured".into(),
     };
     Some(format!(
-        "{who} got it in up to {} of the images ({} before; {never}).",
+        "{who} brought it back in up to {} of the images ({} before; {never}).",
         percent(share(attempt.candidate)),
         percent(share(attempt.control))
     ))
@@ -147,7 +153,7 @@ pub(super) fn claims(evaluation: &Evaluation<'_>) -> Markup {
                 ul {
                     @for target in claimed.iter().take(8) {
                         li {
-                            "No observed generation of " (target.label) " above " (percent_above(bound(target.leak)))
+                            "No observed generation of " (quoted(&target.label)) " above " (percent_above(bound(target.leak)))
                             " when it is asked for (" (of(target.leak)) ", one-sided Clopper-Pearson bound at 95 %)."
                         }
                     }
