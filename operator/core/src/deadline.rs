@@ -3,12 +3,19 @@
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use lethe_api::v1alpha1::{DataSubjectRequest, Regulation};
 
-/// The end of the legal term, counted from receipt in UTC. `None` beyond the calendar's end.
+/// When the legal term begins. Nothing is entered before it is received: where the stated time of receipt is later than the
+/// object's creation, the creation counts.
+pub fn begins_at(request: &DataSubjectRequest, created: Option<Timestamp>) -> Timestamp {
+    let stated = request.received_at.0;
+    created.map_or(stated, |created| created.min(stated))
+}
+
+/// The end of the legal term, counted in UTC from [`begins_at`]. `None` beyond the calendar's end.
 ///
 /// GDPR: one calendar month (Article 12(3)); a day that the next month lacks becomes its last day.
 /// CCPA: 45 calendar days (11 CCR 7021).
-pub fn due_at(request: &DataSubjectRequest) -> Option<Timestamp> {
-    let received = request.received_at.0.to_zoned(TimeZone::UTC);
+pub fn due_at(request: &DataSubjectRequest, created: Option<Timestamp>) -> Option<Timestamp> {
+    let received = begins_at(request, created).to_zoned(TimeZone::UTC);
     let term = match request.regulation {
         Regulation::Gdpr => 1.month(),
         Regulation::Ccpa => 45.days(),
@@ -21,9 +28,13 @@ mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-    fn due(received: &str, regulation: Regulation) -> String {
+    fn request(received: &str, regulation: Regulation) -> DataSubjectRequest {
         let received_at = Time(received.parse().unwrap());
-        due_at(&DataSubjectRequest { reference: "R".into(), received_at, regulation }).unwrap().to_string()
+        DataSubjectRequest { reference: "R".into(), received_at, regulation }
+    }
+
+    fn due(received: &str, regulation: Regulation) -> String {
+        due_at(&request(received, regulation), None).unwrap().to_string()
     }
 
     #[test]
@@ -36,5 +47,13 @@ mod tests {
     #[test]
     fn a_ccpa_term_is_forty_five_days() {
         assert_eq!(due("2026-11-20T09:00:00Z", Regulation::Ccpa), "2027-01-04T09:00:00Z");
+    }
+
+    #[test]
+    fn no_term_begins_after_the_request_was_entered() {
+        let created = Some("2026-11-24T12:00:00Z".parse().unwrap());
+        let due = |received| due_at(&request(received, Regulation::Gdpr), created).unwrap().to_string();
+        assert_eq!(due("2026-11-20T09:00:00Z"), "2026-12-20T09:00:00Z");
+        assert_eq!(due("2062-11-20T09:00:00Z"), "2026-12-24T12:00:00Z", "a slip of the pen");
     }
 }

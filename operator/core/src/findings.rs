@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lethe_api::{
     Digest,
-    contract::{Count, EvaluateRecord, ForgetRecord, Plan, PrepareRecord, Quality, Task},
+    contract::{Count, EvaluateRecord, ForgetRecord, Plan, PrepareRecord, Quality, Task, check_labels},
     v1alpha1::{
         Baseline, BaselineQuality, GateResult, KnownLabel, Prepared, UnlearnRunSpec, UnlearnRunStatus,
         Verdict,
@@ -39,14 +39,8 @@ pub fn prepared(spec: &UnlearnRunSpec, record: PrepareRecord, digest: Digest) ->
     if record.baseline == record.teacher {
         return Err("the baseline is the teacher, which is never served".into());
     }
-    let unique: BTreeSet<&String> = record.labels.iter().collect();
+    check_labels(&record.labels).map_err(|problem| format!("the base artifact: {problem}"))?;
     let count = record.labels.len();
-    if unique.len() != count || !(2..=1024).contains(&count) {
-        return Err(format!("the base artifact has {count} labels; 2 to 1024 different ones are needed"));
-    }
-    if record.labels.iter().any(|label| label.is_empty() || label.len() > 128) {
-        return Err("a label of the base artifact is empty or longer than 128 bytes".into());
-    }
     let square = record.confusion.len() == count && record.confusion.iter().all(|row| row.len() == count);
     if !square {
         return Err("the judge's confusion matrix does not have a row and a column per label".into());

@@ -51,8 +51,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
         overruled: String::new(),
         events: vec![],
     };
-    let due = request.spec.data_subject_request.as_ref().and_then(deadline::due_at);
-    answer.status.due_at = due.map(Time);
+    answer.term();
     answer.status.targets = summary(request);
     answer.find(observed);
     let mut status = answer.status;
@@ -73,6 +72,20 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
+    /// When the legal term ends. A time of receipt that cannot be right is said once.
+    fn term(&mut self) {
+        let Some(subject) = &self.request.spec.data_subject_request else { return };
+        let created = self.request.creation_timestamp().map(|created| created.0);
+        let (begins, stated) = (deadline::begins_at(subject, created), subject.received_at.0);
+        if begins < stated && self.status.due_at.is_none() {
+            let note = format!(
+                "receivedAt {stated} is after this request was created: the term counts from {begins}"
+            );
+            self.events.push(Event { warning: true, reason: "ReceivedInFuture".into(), note });
+        }
+        self.status.due_at = deadline::due_at(subject, created).map(Time);
+    }
+
     fn find(&mut self, observed: &Observed) {
         let name = &self.request.spec.model_ref.name;
         let Some(model) = &observed.model else {

@@ -4,10 +4,14 @@ use lethe_api::contract::{BundleKind, Digest, Record};
 use lethe_store::{Bundle, Folder, Scratch, Store};
 use tokio::runtime::Runtime;
 
-use crate::failure::{Failed, Result};
+use crate::{
+    curves::Curves,
+    failure::{Failed, Result},
+};
 
-/// Name of the one thing kept in a run's scratch space.
+/// What is kept in a run's scratch space: the state of its training, and how it went so far.
 const CHECKPOINT: &str = "checkpoint";
+const METRICS: &str = "metrics.jsonl";
 /// A checkpoint holds five times the weights; a larger one is not read.
 const MAX_CHECKPOINT: u64 = 64 << 30;
 const MAX_BLOB: usize = 256 << 20;
@@ -84,20 +88,41 @@ impl Artifacts {
 }
 
 impl Checkpoint<'_> {
-    /// Keeps a state in place of the one before, as a whole or not at all.
-    pub(crate) fn save(&self, state: &[u8]) -> Result<()> {
-        Ok(self.artifacts.runtime.block_on(self.scratch.put(CHECKPOINT, state))?)
+    /// Keeps a state, and what the training has said on its way there, in place of the one before: as a whole or not at
+    /// all.
+    pub(crate) fn save(&self, curves: &Curves, state: &[u8]) -> Result<()> {
+        let lines = curves.to_lines();
+        // In one object: a state never goes on from lines that are not its own.
+        let whole = [&(lines.len() as u64).to_le_bytes()[..], &lines, state].concat();
+        self.artifacts.runtime.block_on(self.scratch.put(CHECKPOINT, &whole))?;
+        self.show(curves);
+        Ok(())
     }
 
-    /// The last state that was kept. A damaged one is worth no more than none: the work starts again and
-    /// comes to the same result.
-    pub(crate) fn load(&self) -> Result<Option<Vec<u8>>> {
-        match self.artifacts.runtime.block_on(self.scratch.get(CHECKPOINT, MAX_CHECKPOINT)) {
+    /// The last state that was kept, with what the training had said. A damaged one is worth no more than none: the work
+    /// starts again and comes to the same result.
+    pub(crate) fn load(&self) -> Result<Option<(Curves, Vec<u8>)>> {
+        let kept = match self.artifacts.runtime.block_on(self.scratch.get(CHECKPOINT, MAX_CHECKPOINT)) {
             Err(error @ (lethe_store::Error::Corrupt { .. } | lethe_store::Error::TooLarge { .. })) => {
                 tracing::warn!(%error, "the checkpoint is not used");
-                Ok(None)
+                None
             }
-            other => Ok(other?),
+            other => other?,
+        };
+        let parted = kept.and_then(|whole| match part(whole) {
+            Ok(parts) => Some(parts),
+            Err(problem) => {
+                tracing::warn!(problem, "the checkpoint is not used");
+                None
+            }
+        });
+        Ok(parted)
+    }
+
+    /// Shows how the training goes to whoever looks. A plot is not worth a failure.
+    pub(crate) fn show(&self, curves: &Curves) {
+        if let Err(error) = self.artifacts.runtime.block_on(self.scratch.show(METRICS, curves.to_lines())) {
+            tracing::warn!(%error, "{METRICS} could not be written");
         }
     }
 
@@ -107,6 +132,18 @@ impl Checkpoint<'_> {
             tracing::warn!(%error, "the scratch space could not be removed");
         }
     }
+}
+
+/// What [`Checkpoint::save`] put together.
+fn part(mut whole: Vec<u8>) -> Result<(Curves, Vec<u8>), String> {
+    let Some((length, rest)) = whole.split_first_chunk::<8>() else {
+        return Err("it is too short".into());
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    let Some(lines) = rest.get(..length) else { return Err("it is of another version".into()) };
+    let curves = Curves::parse(lines)?;
+    let state = whole.split_off(8 + length);
+    Ok((curves, state))
 }
 
 /// Writes a bundle to a folder outside a store.

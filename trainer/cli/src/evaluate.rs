@@ -4,15 +4,15 @@ use lethe_api::contract::{
     BundleKind, Count, EvaluateRecord, EvaluateTask, LabelMeasurement, PlannedTarget, ProbeRecord, ProbeTask,
     Quality, Samples, TargetMeasurement,
 };
-use lethe_sfd::{Concept, Denoiser, Judge, ModelConfig, Reference, Replacement, generator, measure};
+use lethe_sfd::{Concept, Denoiser, Judge, Reference, Replacement, generator, measure};
 
 use crate::{
     failure::{Failed, Result},
     grid, hygiene,
     job::Job,
-    model::{self, Model},
+    model::{self, Form},
     prepare::count,
-    probing,
+    probing::{self, Helpers},
 };
 
 /// Samples per label in the pictures of before and after.
@@ -39,9 +39,17 @@ pub(crate) fn run(job: &mut Job<'_>, task: &EvaluateTask) -> Result<EvaluateReco
     let (candidate_bundle, baseline_bundle) = (load(&task.candidate)?, load(&task.baseline)?);
     let (model, candidate) = model::denoiser(&candidate_bundle, job.device)?;
     let (before, baseline) = model::denoiser(&baseline_bundle, job.device)?;
-    check_control(task, &model, &before)?;
+    if !before.forgotten.is_empty() {
+        let digest = &task.baseline;
+        return Err(Failed::bad_artifact(format!("bundle {digest} is no control: it has already forgotten")));
+    }
     let config = &before.model;
-    let (judge, reference) = measures(job, task, config)?;
+    let form = Form { config, kind: BundleKind::Generator, digest: &task.baseline };
+    form.check(BundleKind::Generator, &task.candidate, &model.model)?;
+    let judge = form.judge(job.artifacts, &task.judge, job.device)?;
+    let reference = form.reference(job.artifacts, &task.reference, &judge)?;
+    let asked = task.probes.as_ref();
+    let helpers = asked.map(|asked| Helpers::load(job, asked, &form)).transpose()?;
     let targets = model::targets(config, &task.targets, &task.kept)?;
     let concept = Concept::new(config.classes(), &targets, None).map_err(lethe_sfd::Error::from)?;
     let hygiene = hygiene::examine(&hygiene::Evidence {
@@ -64,7 +72,8 @@ pub(crate) fn run(job: &mut Job<'_>, task: &EvaluateTask) -> Result<EvaluateReco
     let (before, after) = (picture(&bench.baseline)?, picture(&bench.candidate)?);
     job.watch.at(total as u64);
     let measured = began.elapsed();
-    let probes = task.probes.as_ref().map(|asked| bench.probe(asked, &retain)).transpose()?;
+    let probes =
+        asked.zip(helpers).map(|(asked, helpers)| bench.probe(asked, helpers, &retain)).transpose()?;
     if probes.is_some() {
         job.figures.note("probeSeconds", (began.elapsed() - measured).as_secs_f64());
     }
@@ -169,13 +178,14 @@ impl Bench<'_> {
         })
     }
 
-    fn probe(&self, asked: &ProbeTask, retain: &[LabelMeasurement]) -> Result<ProbeRecord> {
+    fn probe(&self, asked: &ProbeTask, helpers: Helpers, retain: &[LabelMeasurement]) -> Result<ProbeRecord> {
         let Self { candidate, baseline, judge, concept, samples, .. } = self;
         let samples = samples.leak;
         probing::run(
             self.job,
             asked,
             &probing::Subjects { candidate, baseline, judge, concept, samples, retain },
+            helpers,
         )
     }
 
@@ -202,31 +212,4 @@ impl Bench<'_> {
         self.job.watch.check()?;
         Ok(measure::census(model, &self.judge, label, n, self.job.plan.seed))
     }
-}
-
-/// The control has forgotten nothing, and knows what the candidate knows.
-fn check_control(task: &EvaluateTask, candidate: &Model, baseline: &Model) -> Result<()> {
-    if !baseline.forgotten.is_empty() {
-        let digest = &task.baseline;
-        return Err(Failed::bad_artifact(format!("bundle {digest} is no control: it has already forgotten")));
-    }
-    if candidate.model != baseline.model {
-        let (candidate, baseline) = (&task.candidate, &task.baseline);
-        return Err(Failed::bad_artifact(format!(
-            "bundle {candidate} is not of the same form as {baseline}"
-        )));
-    }
-    Ok(())
-}
-
-/// The judge and the statistics, both of the model at hand.
-fn measures(job: &Job<'_>, task: &EvaluateTask, config: &ModelConfig) -> Result<(Judge, Reference)> {
-    let (judged, judge) = model::judge(job.artifacts, &task.judge, job.device)?;
-    if judged != *config {
-        return Err(Failed::bad_artifact(format!("Judge bundle {} judges another model", task.judge)));
-    }
-    let bundle = job.artifacts.bundle(&task.reference, BundleKind::Reference)?;
-    let reference = Reference::from_bytes(config, &judge, bundle.weights());
-    let what = || format!("Reference bundle {}", task.reference);
-    Ok((judge, reference.map_err(|error| model::as_artifact(error).of(what()))?))
 }

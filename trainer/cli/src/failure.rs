@@ -100,7 +100,9 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 fn from_panic(panic: &(dyn Any + Send)) -> Failed {
     let line = first_line(panic);
     if is_out_of_memory(&line) {
-        return Failed::new(Failure::OutOfMemory, format!("out of memory: {line}; give the pod more"));
+        let advice =
+            "give the pod more memory (resources.limits of the policy), or the task a device that has it";
+        return Failed::new(Failure::OutOfMemory, format!("out of memory: {line}; {advice}"));
     }
     Failed::internal(format!("a defect of the trainer, please report it: {line}"))
 }

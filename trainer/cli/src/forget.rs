@@ -2,27 +2,30 @@
 
 use lethe_api::contract::{self, BundleKind, ForgetRecord, ForgetTask, PlannedTarget};
 use lethe_sfd::{
-    Baseline, Concept, Confusion, Denoiser, EarlyStop, ForgetSettings, Forgetting, Measures, ModelConfig,
-    Override, Reference, Robustness, Target, Training,
+    Baseline, Concept, Confusion, Denoiser, EarlyStop, ForgetSettings, Forgetting, Judge, Measures,
+    ModelConfig, Named, Override, Robustness, Target, Training,
 };
 
 use crate::{
+    curves,
     failure::{Failed, Result},
     job::Job,
-    model::{self, Model},
+    model::{self, Form, Model},
     runtime,
-    train::{self, Saving},
+    train::{self, Run, Saving},
 };
 
 /// Baseline samples per label that decide which label is nearest.
 const CONFUSION_SAMPLES: i64 = 400;
+/// Samples per target at every look at how much of it is left.
+const LOOK_SAMPLES: i64 = 200;
 
 pub(crate) fn run(job: &mut Job<'_>, task: &ForgetTask) -> Result<ForgetRecord> {
     job.watch.begin("load", 0, 1);
     let load = |digest, kind| model::denoiser(&job.artifacts.bundle(digest, kind)?, job.device);
     let (model, teacher) = load(&task.teacher, BundleKind::Teacher)?;
     let (baseline, generator) = load(&task.baseline, BundleKind::Generator)?;
-    let (_, fake_score) = load(&task.distillation, BundleKind::Distillation)?;
+    let (distillation, fake_score) = load(&task.distillation, BundleKind::Distillation)?;
     if !baseline.forgotten.is_empty() {
         // Starting from a model that has forgotten would bring back what the new targets leave out.
         let digest = &task.baseline;
@@ -31,29 +34,45 @@ pub(crate) fn run(job: &mut Job<'_>, task: &ForgetTask) -> Result<ForgetRecord> 
         )));
     }
     let config = &model.model;
+    let form = Form { config, kind: BundleKind::Teacher, digest: &task.teacher };
+    form.check(BundleKind::Generator, &task.baseline, &baseline.model)?;
+    form.check(BundleKind::Distillation, &task.distillation, &distillation.model)?;
     let targets = model::targets(config, &task.targets, &task.kept)?;
-    let concept = resolve(job, task, &generator, config, &targets)?;
+    let judge = form.judge(job.artifacts, &task.judge, job.device)?;
+    let concept = resolve(job, task, &generator, &judge, &targets)?;
     let forgotten = resolved(config, &task.targets, &targets, &concept);
 
     let mut settings = settings(task);
     settings.optimiser.precision = runtime::precision(job.plan.precision);
     let baseline = Baseline { generator, fake_score };
     let seed = job.plan.seed;
-    let mut forgetting = match measures(job, task, config)? {
+    let mut forgetting = match measures(job, task, &form)? {
         Some(measures) => Forgetting::with_measures(teacher, baseline, concept, settings, seed, measures)?,
         None => Forgetting::new(teacher, baseline, concept, settings, seed)?,
     };
     forgetting.share_with(&job.others);
-    train::continue_from(&job.checkpoint, |state| forgetting.resume(state))?;
-    let saving = Saving { to: &job.checkpoint, every: job.checkpoint_every };
+    let curves = train::continue_from(&job.checkpoint, |state| forgetting.resume(state))?;
+    let saving = Some(Saving { to: &job.checkpoint, every: job.checkpoint_every });
     let (figures, watch) = (&mut *job.figures, job.watch);
-    figures.time("forgetSeconds", || train::run("forget", &mut forgetting, watch, Some(&saving)))?;
+    let run = Run { training: &mut forgetting, curves, watch, saving };
+    // A training that may end early looks by itself.
+    let judge = task.reference.is_none().then_some(&judge);
+    let look = |training: &Forgetting| judge.map_or_else(Vec::new, |judge| leak(training, judge));
+    let curves = figures.time("forgetSeconds", || run.finish(look))?;
 
     let steps = u32::try_from(forgetting.step()).unwrap_or(u32::MAX);
     let candidate = forgetting.finish()?.to_bytes();
     let description = Model::new(config, forgotten.clone()).to_bytes()?;
     let candidate = job.artifacts.put_bundle(BundleKind::Generator, candidate, description)?;
-    Ok(ForgetRecord { candidate, targets: forgotten, steps, curves: None })
+    let curves = Some(job.artifacts.put_blob(curves.reproducible())?);
+    Ok(ForgetRecord { candidate, targets: forgotten, steps, curves })
+}
+
+/// The course of the leak, for people: at every other record, and in the end.
+fn leak(training: &Forgetting, judge: &Judge) -> Vec<Named> {
+    let (step, total) = (training.step(), training.total());
+    let is_due = (step / curves::interval(total)).is_multiple_of(2) || training.done();
+    is_due.then(|| ("leak", training.leak(judge, LOOK_SAMPLES))).into_iter().collect()
 }
 
 /// The level's settings, with what the plan says otherwise.
@@ -70,16 +89,11 @@ fn settings(task: &ForgetTask) -> ForgetSettings {
 }
 
 /// What the training is looked at with, if the plan lets it end early.
-fn measures(job: &Job<'_>, task: &ForgetTask, config: &ModelConfig) -> Result<Option<Measures>> {
+fn measures(job: &Job<'_>, task: &ForgetTask, form: &Form<'_>) -> Result<Option<Measures>> {
     let Some(digest) = &task.reference else { return Ok(None) };
-    let (judged, judge) = model::judge(job.artifacts, &task.judge, job.device)?;
-    if judged != *config {
-        return Err(Failed::bad_artifact(format!("Judge bundle {} judges another model", task.judge)));
-    }
-    let bundle = job.artifacts.bundle(digest, BundleKind::Reference)?;
-    let reference = Reference::from_bytes(config, &judge, bundle.weights())
-        .map_err(|error| model::as_artifact(error).of(format!("Reference bundle {digest}")))?;
-    Ok(Some(Measures { judge, reference: Some(reference) }))
+    let judge = form.judge(job.artifacts, &task.judge, job.device)?;
+    let reference = Some(form.reference(job.artifacts, digest, &judge)?);
+    Ok(Some(Measures { judge, reference }))
 }
 
 /// Checks the targets against the model, and asks the judge where the plan says `Nearest`.
@@ -87,18 +101,12 @@ fn resolve(
     job: &Job<'_>,
     task: &ForgetTask,
     baseline: &Denoiser,
-    config: &ModelConfig,
+    judge: &Judge,
     targets: &[Target],
 ) -> Result<Concept> {
-    let mut confusion = None;
-    if targets.iter().any(|target| target.replacement == Override::Nearest) {
-        let (judged, judge) = model::judge(job.artifacts, &task.judge, job.device)?;
-        if judged.labels != config.labels {
-            return Err(Failed::bad_artifact(format!("Judge bundle {} judges other labels", task.judge)));
-        }
-        confusion = Some(Confusion::measure(baseline, &judge, CONFUSION_SAMPLES, job.plan.seed));
-    }
-    Concept::new(config.classes(), targets, confusion.as_ref()).map_err(|error| {
+    let is_asked = targets.iter().any(|target| target.replacement == Override::Nearest);
+    let confusion = is_asked.then(|| Confusion::measure(baseline, judge, CONFUSION_SAMPLES, job.plan.seed));
+    Concept::new(baseline.config().classes(), targets, confusion.as_ref()).map_err(|error| {
         // The library counts labels; the plan names them.
         let names = targets
             .iter()

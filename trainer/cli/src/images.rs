@@ -34,8 +34,8 @@ pub(crate) fn read(path: &Path) -> Result<(ModelConfig, TrainingImages)> {
     };
     let index = |label: &i64| known.range(..label).count() as i64;
     let labels: Vec<i64> = labels.iter().map(index).collect();
-    config.validate()?;
-    Ok((config.clone(), TrainingImages::new(&config, &pixels, &labels)?))
+    let images = config.validate().and_then(|()| TrainingImages::new(&config, &pixels, &labels));
+    Ok((config, images.map_err(|error| failed(error.to_string()))?))
 }
 
 /// Pixels in [-1, 1], image after image, and the labels.

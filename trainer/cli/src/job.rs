@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lethe_api::contract::{Digest, Failure, Outcome, Plan, Record, RecordBody, Status, Task, TaskKind, exit};
+use lethe_api::contract::{
+    Digest, Failure, Outcome, Plan, Progress, Record, RecordBody, Status, Task, TaskKind, exit,
+};
 use lethe_sfd::Device;
 
 use crate::{
@@ -60,12 +62,13 @@ pub(crate) fn main(kind: TaskKind, args: &JobArgs, amend: impl FnOnce(Vec<u8>) -
     if let Ok(amended) = &bytes {
         outcome = blank(kind, amended);
     }
-    let (mut figures, mut artifacts) = (Figures::default(), None);
-    let result = caught(|| carry_out(&bytes?, args, &mut outcome, &mut figures, &mut artifacts));
+    let (mut figures, mut opened) = (Figures::default(), Opened::default());
+    let result = caught(|| carry_out(&bytes?, args, &mut outcome, &mut figures, &mut opened));
+    let result = result.map_err(|failed| opened.located(failed));
     outcome.figures = figures.0;
     let code = conclude(&mut outcome, result.as_ref());
     args.termination.write(&outcome.to_message());
-    if let Some(artifacts) = artifacts
+    if let Some(artifacts) = opened.artifacts
         && is_final(code)
     {
         // Not before the outcome is written: a pod that dies here finds the work done when it comes back.
@@ -79,26 +82,46 @@ fn is_final(code: i32) -> bool {
     code == exit::DONE || exit::FATAL.contains(&code)
 }
 
-/// Leaves the store that it opened in `opened`, whatever happens afterwards. Returns the record.
+/// What is there to look at after the work, however it ended.
+#[derive(Default)]
+struct Opened {
+    watch: Option<Watch>,
+    artifacts: Option<Artifacts>,
+}
+
+impl Opened {
+    /// Says where the work stood when it ended in a panic, which does not know.
+    fn located(&self, failed: Failed) -> Failed {
+        match (&self.watch, failed.failure) {
+            (Some(watch), Failure::OutOfMemory | Failure::Internal) => {
+                let Progress { stage, step, total, .. } = watch.progress();
+                failed.of(format!("{stage} step {step} of {total}"))
+            }
+            _ => failed,
+        }
+    }
+}
+
+/// Leaves what it opened in `opened`, whatever happens afterwards. Returns the record.
 fn carry_out(
     bytes: &[u8],
     args: &JobArgs,
     outcome: &mut Outcome,
     figures: &mut Figures,
-    opened: &mut Option<Artifacts>,
+    opened: &mut Opened,
 ) -> Result<Digest> {
     let plan = Plan::parse(bytes)?;
     if plan.task.kind() != outcome.task {
         let (wanted, found) = (outcome.task, plan.task.kind());
         return Err(Failed::bad_plan(format!("the command is {wanted:?}, but the plan's task is {found:?}")));
     }
-    let watch = Watch::new(&plan.run);
+    let watch = opened.watch.insert(Watch::new(&plan.run)).clone();
     sidecar::start(watch.clone(), (!args.no_port).then_some(args.port))?;
     let device = runtime::init(plan.threads, plan.device)?;
     outcome.device = Some(runtime::name(device));
     tracing::info!(run = plan.run, plan = %outcome.plan, device = ?outcome.device, "start");
 
-    let artifacts = &*opened.insert(Artifacts::open(&plan.store)?);
+    let artifacts = &*opened.artifacts.insert(Artifacts::open(&plan.store)?);
     let checkpoint = artifacts.checkpoint(&outcome.plan);
     let checkpoint_every = Duration::from_secs(args.checkpoint_seconds);
     let others = runtime::others(device, args.devices);

@@ -4,7 +4,9 @@
 //! termination message and its exit code. It holds no Kubernetes token and decides nothing.
 
 mod artifacts;
+mod bar;
 mod cli;
+mod curves;
 mod evaluate;
 mod failure;
 mod forget;

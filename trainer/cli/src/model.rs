@@ -1,7 +1,7 @@
 //! `model.json`: what the weights of a bundle are, and what the model has forgotten.
 
-use lethe_api::contract::{BundleKind, Digest, Override, PlannedTarget};
-use lethe_sfd::{Denoiser, Device, Judge, ModelConfig, Replacement, Target};
+use lethe_api::contract::{BundleKind, Digest, Override, PlannedTarget, check_labels};
+use lethe_sfd::{Denoiser, Device, Judge, ModelConfig, Reference, Replacement, Target};
 use lethe_store::Bundle;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,7 @@ impl Model {
             let found: String = model.schema.chars().take(80).collect();
             return Err(failed(format!("its schema is {found:?}, not {:?}", Self::SCHEMA)));
         }
+        check_labels(&model.model.labels).map_err(failed)?;
         model.model.validate().map_err(|e| failed(e.to_string()))?;
         Ok(model)
     }
@@ -60,6 +61,48 @@ pub(crate) fn judge(artifacts: &Artifacts, digest: &Digest, device: Device) -> R
     let judge = Judge::from_bytes(&model, bundle.weights(), device);
     let judge = judge.map_err(|error| as_artifact(error).of(format!("Judge bundle {digest}")))?;
     Ok((model, judge))
+}
+
+/// The model that all bundles of a plan have to be of, and the bundle that says so.
+pub(crate) struct Form<'a> {
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) kind: BundleKind,
+    pub(crate) digest: &'a Digest,
+}
+
+impl Form<'_> {
+    /// Refuses a bundle of another model.
+    pub(crate) fn check(&self, kind: BundleKind, digest: &Digest, found: &ModelConfig) -> Result<()> {
+        let Self { config, kind: other_kind, digest: other } = self;
+        if found == *config {
+            return Ok(());
+        }
+        let what = if found.labels == config.labels { "form" } else { "labels" };
+        Err(Failed::bad_artifact(format!(
+            "{kind:?} bundle {digest} is of a model of other {what} than {other_kind:?} bundle {other}; name bundles of one \
+             preparation"
+        )))
+    }
+
+    /// Loads the judge of this model.
+    pub(crate) fn judge(&self, artifacts: &Artifacts, digest: &Digest, device: Device) -> Result<Judge> {
+        let (judged, judge) = judge(artifacts, digest, device)?;
+        self.check(BundleKind::Judge, digest, &judged)?;
+        Ok(judge)
+    }
+
+    /// Loads the statistics of this model's teacher in the features of this judge.
+    pub(crate) fn reference(
+        &self,
+        artifacts: &Artifacts,
+        digest: &Digest,
+        judge: &Judge,
+    ) -> Result<Reference> {
+        let bundle = artifacts.bundle(digest, BundleKind::Reference)?;
+        self.check(BundleKind::Reference, digest, &Model::of(&bundle)?.model)?;
+        let reference = Reference::from_bytes(self.config, judge, bundle.weights());
+        reference.map_err(|error| as_artifact(error).of(format!("Reference bundle {digest}")))
+    }
 }
 
 /// Whatever is wrong with a bundle's content, it is the bundle that is bad.

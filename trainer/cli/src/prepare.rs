@@ -12,11 +12,12 @@ use lethe_sfd::{
 use tch::{Kind, Tensor};
 
 use crate::{
+    curves::Curves,
     failure::{Failed, Result},
     job::Job,
     model::{self, Model},
     runtime,
-    train::{self, Saving},
+    train::{self, Run, Saving},
 };
 
 /// Baseline samples per label behind the confusion matrix.
@@ -33,7 +34,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &PrepareTask) -> Result<PrepareRecord
     let bundle = bundle.map_err(|failed| failed.of("the base artifact"))?;
     let (model, teacher) = model::denoiser(&bundle, job.device)?;
 
-    let baseline = distil(job, task, &teacher)?;
+    let (baseline, curves) = distil(job, task, &teacher)?;
     let (judge, reference) = learn_to_measure(job, &teacher)?;
     check_labels(&model.model.labels, |label| reference.recognised(label))?;
     job.watch.check()?;
@@ -54,7 +55,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &PrepareTask) -> Result<PrepareRecord
         baseline_accuracy: measured.accuracy,
         confusion: measured.confusion,
         quality: measured.quality,
-        curves: None,
+        curves: Some(job.artifacts.put_blob(curves.reproducible())?),
     })
 }
 
@@ -69,17 +70,18 @@ struct Measured {
 }
 
 /// Stage 1, from where an earlier pod was interrupted.
-fn distil(job: &mut Job<'_>, task: &PrepareTask, teacher: &Denoiser) -> Result<Baseline> {
+fn distil(job: &mut Job<'_>, task: &PrepareTask, teacher: &Denoiser) -> Result<(Baseline, Curves)> {
     let mut settings = DistilSettings::default();
     settings.steps = task.steps.map_or(settings.steps, u64::from);
     settings.optimiser.precision = runtime::precision(job.plan.precision);
     let mut distillation = Distillation::new(teacher.duplicate(), settings, job.plan.seed)?;
     distillation.share_with(&job.others);
-    train::continue_from(&job.checkpoint, |state| distillation.resume(state))?;
-    let saving = Saving { to: &job.checkpoint, every: job.checkpoint_every };
+    let curves = train::continue_from(&job.checkpoint, |state| distillation.resume(state))?;
+    let saving = Some(Saving { to: &job.checkpoint, every: job.checkpoint_every });
     let (figures, watch) = (&mut *job.figures, job.watch);
-    figures.time("distilSeconds", || train::run("distil", &mut distillation, watch, Some(&saving)))?;
-    Ok(distillation.finish()?)
+    let run = Run { training: &mut distillation, curves, watch, saving };
+    let curves = figures.time("distilSeconds", || run.finish(|_| Vec::new()))?;
+    Ok((distillation.finish()?, curves))
 }
 
 /// The judge, and what the teacher looks like to it. Interrupted, it is done again from the start: it takes seconds.
@@ -129,9 +131,14 @@ fn measure(job: &Job<'_>, baseline: &Denoiser, judge: &Judge, reference: &Refere
     Ok(Measured {
         judge_accuracy: judge_accuracy.unwrap_or_default(),
         accuracy: confusion.rows().iter().map(|row| count(row.count(row.label))).collect(),
-        confusion: confusion.rows().iter().map(|row| row.probability.clone()).collect(),
+        confusion: confusion.rows().iter().map(|row| six_decimals(&row.probability)).collect(),
         quality,
     })
+}
+
+/// More than the samples can tell; a thousand labels make a million numbers of these.
+fn six_decimals(probabilities: &[f64]) -> Vec<f64> {
+    probabilities.iter().map(|probability| (probability * 1e6).round() / 1e6).collect()
 }
 
 /// Times the teacher's sampler beside the one-step model, on the same labels and threads.

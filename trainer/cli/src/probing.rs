@@ -3,8 +3,8 @@
 //! fails.
 
 use lethe_api::contract::{
-    Attempt, BundleKind, Digest, Fidelity, FidelityMeasurement, LabelMeasurement, NeighbourMeasurement,
-    ProbeLevel, ProbeName, ProbeRecord, ProbeTask, Sighting,
+    Attempt, BundleKind, Fidelity, FidelityMeasurement, LabelMeasurement, NeighbourMeasurement, ProbeLevel,
+    ProbeName, ProbeRecord, ProbeTask, Sighting,
 };
 use lethe_sfd::probes::{
     self, Budget, Effort, Evidence, Finding, Level, Probe, Trial, fidelity_of, second_judge, teacher_samples,
@@ -15,7 +15,7 @@ use tch::Tensor;
 use crate::{
     failure::{Failed, Result},
     job::Job,
-    model,
+    model::{self, Form},
     prepare::{CONFUSION_SAMPLES, count},
 };
 
@@ -38,11 +38,35 @@ pub(crate) struct Subjects<'a> {
     pub(crate) retain: &'a [LabelMeasurement],
 }
 
-pub(crate) fn run(job: &Job<'_>, task: &ProbeTask, subjects: &Subjects<'_>) -> Result<ProbeRecord> {
-    job.watch.begin("probe: load", 0, 1);
-    let teacher = load(job, &task.teacher, BundleKind::Teacher, subjects)?;
-    let never_saw = task.never_saw.as_ref();
-    let never_saw = never_saw.map(|digest| load(job, digest, BundleKind::Generator, subjects)).transpose()?;
+/// What the probes need beside what is measured.
+pub(crate) struct Helpers {
+    teacher: Denoiser,
+    never_saw: Option<Denoiser>,
+}
+
+impl Helpers {
+    /// All of the form at hand.
+    pub(crate) fn load(job: &Job<'_>, task: &ProbeTask, form: &Form<'_>) -> Result<Self> {
+        let load = |digest, kind| {
+            let (model, denoiser) = model::denoiser(&job.artifacts.bundle(digest, kind)?, job.device)?;
+            form.check(kind, digest, &model.model)?;
+            Ok::<_, Failed>(denoiser)
+        };
+        let never_saw = task.never_saw.as_ref();
+        Ok(Self {
+            teacher: load(&task.teacher, BundleKind::Teacher)?,
+            never_saw: never_saw.map(|digest| load(digest, BundleKind::Generator)).transpose()?,
+        })
+    }
+}
+
+pub(crate) fn run(
+    job: &Job<'_>,
+    task: &ProbeTask,
+    subjects: &Subjects<'_>,
+    helpers: Helpers,
+) -> Result<ProbeRecord> {
+    let Helpers { teacher, never_saw } = helpers;
     let effort = Effort { samples: subjects.samples.into(), ..Effort::default() };
     let probing = Probing { job, task, subjects, teacher, never_saw, effort };
     Ok(ProbeRecord {
@@ -181,17 +205,6 @@ impl Probing<'_> {
         let (candidate, baseline) = (of(self.subjects.candidate, asked)?, of(self.subjects.baseline, shown)?);
         Ok(FidelityMeasurement { target, candidate, baseline })
     }
-}
-
-/// A model of the same form as the baseline.
-fn load(job: &Job<'_>, digest: &Digest, kind: BundleKind, subjects: &Subjects<'_>) -> Result<Denoiser> {
-    let bundle = job.artifacts.bundle(digest, kind)?;
-    let (model, denoiser) = model::denoiser(&bundle, job.device)?;
-    if model.model != *subjects.baseline.config() {
-        let message = format!("{kind:?} bundle {digest} is not of the same form as the baseline");
-        return Err(Failed::bad_artifact(message));
-    }
-    Ok(denoiser)
 }
 
 fn sighting(seen: probes::Sighting) -> Sighting {

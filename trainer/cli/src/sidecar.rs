@@ -1,9 +1,10 @@
 //! The thread beside the work: SIGTERM, `GET /progress` and `GET /metrics`.
 
-use std::{io, net::SocketAddr, thread};
+use std::{collections::BTreeMap, io, net::SocketAddr, thread};
 
 use axum::{Json, Router, extract::State, http::header, response::IntoResponse, routing::get};
-use prometheus::{Encoder, GaugeVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use lethe_api::contract::Progress;
+use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector};
 use tokio::{
     net::TcpListener,
     runtime,
@@ -83,21 +84,32 @@ async fn metrics(State(watch): State<Watch>) -> impl IntoResponse {
 
 /// Labels come from this program's own words: stages and names of losses.
 fn render(watch: &Watch) -> prometheus::Result<String> {
-    let progress = watch.progress();
+    let Progress { stage, step, total, eta_seconds, metrics, .. } = watch.progress();
     let registry = Registry::new();
-    let steps = |name: &str, help: &str, value: u64| {
-        let gauge = IntGaugeVec::new(Opts::new(name, help), &["stage"])?;
-        gauge.with_label_values(&[&progress.stage]).set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    let plain = |name: &str, help: &str, value: Option<f64>| {
+        let gauge = GaugeVec::new(Opts::new(name, help), &["stage"])?;
+        value.iter().for_each(|&value| gauge.with_label_values(&[&stage]).set(value));
         registry.register(Box::new(gauge))
     };
-    steps("lethe_trainer_step", "Steps done in the current stage.", progress.step)?;
-    steps("lethe_trainer_steps", "Steps of the current stage in all.", progress.total)?;
-    let losses = Opts::new("lethe_trainer_loss", "Mean loss since the report before, by name.");
-    let losses = GaugeVec::new(losses, &["stage", "name"])?;
-    for (name, &value) in &progress.metrics {
-        losses.with_label_values(&[&progress.stage, name]).set(value);
+    let named = |name: &str, help: &str, values: &BTreeMap<String, f64>| {
+        let gauge = GaugeVec::new(Opts::new(name, help), &["stage", "name"])?;
+        values.iter().for_each(|(name, &value)| gauge.with_label_values(&[&stage, name]).set(value));
+        registry.register(Box::new(gauge))
+    };
+    plain("lethe_trainer_step", "Steps done in the current stage.", Some(step as f64))?;
+    plain("lethe_trainer_steps", "Steps of the current stage in all.", Some(total as f64))?;
+    let eta = eta_seconds.map(|seconds| seconds as f64);
+    plain("lethe_trainer_eta_seconds", "Seconds left in the current stage.", eta)?;
+    if let Some(last) = &metrics {
+        named("lethe_trainer_loss", "Mean loss since the record before.", &last.losses)?;
+        let norms = &last.gradient_norms;
+        named("lethe_trainer_gradient_norm", "Mean norm of the gradient since the record before.", norms)?;
+        named("lethe_trainer_look", "What the last look at the model found.", &last.looks)?;
+        let pace = last.seconds_per_1000_images;
+        plain("lethe_trainer_seconds_per_1000_images", "Since the record before.", pace)?;
+        plain("lethe_trainer_images", "Images trained on so far.", Some(last.images as f64))?;
     }
-    registry.register(Box::new(losses))?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
@@ -106,15 +118,19 @@ fn render(watch: &Watch) -> prometheus::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lethe_api::contract::Metrics;
 
     #[test]
     fn the_metrics_say_where_the_work_stands() {
         let watch = Watch::new("run");
         watch.begin("forget", 0, 500);
-        watch.at(320);
-        watch.metrics(&[("generator", 0.5)]);
+        let losses = [("generator".to_owned(), 0.5)].into();
+        watch.record(&Metrics { losses, seconds_per_1000_images: Some(0.25), ..Metrics::default() });
+        watch.trained(320);
         let text = render(&watch).unwrap();
         assert!(text.contains("lethe_trainer_step{stage=\"forget\"} 320\n"), "{text}");
         assert!(text.contains("lethe_trainer_loss{name=\"generator\",stage=\"forget\"} 0.5\n"), "{text}");
+        assert!(text.contains("lethe_trainer_seconds_per_1000_images{stage=\"forget\"} 0.25\n"), "{text}");
+        assert!(text.contains("process_resident_memory_bytes"), "{text}");
     }
 }

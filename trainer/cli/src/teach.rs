@@ -15,10 +15,12 @@ use tch::{Kind, Tensor};
 use crate::{
     artifacts,
     cli::TeachArgs,
+    curves::Curves,
     failure::{Failed, Result, caught},
     images,
     model::Model,
-    runtime, sidecar, train,
+    runtime, sidecar,
+    train::Run,
     watch::Watch,
 };
 
@@ -62,7 +64,8 @@ fn teach(args: &TeachArgs) -> Result<Report> {
     let began = Instant::now();
     let mut teaching = Teaching::new(&config, images, settings, args.seed, device)?;
     teaching.share_with(&runtime::others(device, args.devices));
-    train::run("teach", &mut teaching, &watch, None)?;
+    let curves = Curves::default();
+    Run { training: &mut teaching, curves, watch: &watch, saving: None }.finish(|_| Vec::new())?;
     let teacher = teaching.finish()?;
     let teach_seconds = began.elapsed().as_secs_f64();
 

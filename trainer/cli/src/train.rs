@@ -1,18 +1,16 @@
-//! The loop around every training: steps, reports, checkpoints, and stopping when told to.
+//! The loop around every training: steps, records, checkpoints, and stopping when told to.
 
 use std::time::{Duration, Instant};
 
 use lethe_api::contract::Failure;
-use lethe_sfd::Training;
+use lethe_sfd::{Named, Training};
 
 use crate::{
     artifacts::Checkpoint,
+    curves::{self, Curves, Recorder},
     failure::{Failed, Result},
     watch::Watch,
 };
-
-/// Steps between two readings of the losses, and so between two checks that they are finite.
-const REPORT_EVERY: u64 = 20;
 
 /// Where a training's state goes, and how often.
 pub(crate) struct Saving<'a, 'b> {
@@ -20,60 +18,88 @@ pub(crate) struct Saving<'a, 'b> {
     pub(crate) every: Duration,
 }
 
-/// Trains to the end. When told to stop: saves within one step and fails as interrupted. When and how often
-/// it was saved, stopped and continued changes nothing about the result.
-pub(crate) fn run(
-    stage: &str,
-    training: &mut impl Training,
-    watch: &Watch,
-    saving: Option<&Saving<'_, '_>>,
-) -> Result<()> {
-    watch.begin(stage, training.step(), training.total());
-    let mut saved = Instant::now();
-    while !training.done() {
-        if watch.is_stopped() {
-            return Err(interrupted(stage, training, saving)?);
-        }
-        training.advance();
-        watch.at(training.step());
-        if training.step().is_multiple_of(REPORT_EVERY) || training.done() {
-            watch.metrics(&training.report()?.losses);
-        }
-        if let Some(saving) = saving
-            && (saved.elapsed() >= saving.every || training.done())
-        {
-            saving.to.save(&training.checkpoint()?)?;
-            saved = Instant::now();
-        }
-    }
-    Ok(())
+/// A training, what it has said of itself so far, and what is to be done with both.
+pub(crate) struct Run<'a, 'b, T> {
+    pub(crate) training: &'a mut T,
+    /// Goes on where an earlier pod's ended.
+    pub(crate) curves: Curves,
+    pub(crate) watch: &'a Watch,
+    pub(crate) saving: Option<Saving<'a, 'b>>,
 }
 
-/// Puts the state that another pod left behind into `resume`. One that does not fit is not used: the
-/// training starts again and comes to the same result.
+impl<T: Training> Run<'_, '_, T> {
+    /// Trains to the end. When told to stop: saves within one step and fails as interrupted. When and how often it was
+    /// saved, stopped and continued changes nothing about the result, nor about the curves, which are returned.
+    ///
+    /// `look` says what is to be seen in the training at a step at which there is a record.
+    pub(crate) fn finish(mut self, look: impl Fn(&T) -> Vec<Named>) -> Result<Curves> {
+        self.watch.begin(self.training.stage().name(), self.training.step(), self.training.total());
+        let interval = curves::interval(self.training.total());
+        let (mut saved, mut recorder) = (Instant::now(), Recorder::new(self.curves.images()));
+        while !self.training.done() {
+            if self.watch.is_stopped() {
+                return Err(self.interrupted()?);
+            }
+            self.training.advance();
+            self.watch.trained(self.training.step());
+            if self.training.step().is_multiple_of(interval) || self.training.done() {
+                self.record(&mut recorder, &look)?;
+            }
+            if let Some(saving) = &self.saving
+                && (saved.elapsed() >= saving.every || self.training.done())
+            {
+                saving.to.save(&self.curves, &self.training.checkpoint()?)?;
+                saved = Instant::now();
+            }
+        }
+        Ok(self.curves)
+    }
+
+    fn record(&mut self, recorder: &mut Recorder, look: impl Fn(&T) -> Vec<Named>) -> Result<()> {
+        let progress = self.training.report()?;
+        let record = recorder.record(&progress, &look(self.training), self.watch.progress().eta_seconds);
+        let is_shown = self.watch.record(&record);
+        self.curves.push(record);
+        if let Some(saving) = &self.saving
+            && is_shown
+        {
+            saving.to.show(&self.curves);
+        }
+        Ok(())
+    }
+
+    fn interrupted(&self) -> Result<Failed> {
+        let (stage, step, total) =
+            (self.training.stage().name(), self.training.step(), self.training.total());
+        let next = match &self.saving {
+            Some(saving) => {
+                saving.to.save(&self.curves, &self.training.checkpoint()?)?;
+                "a new pod goes on from there"
+            }
+            None => "nothing was kept",
+        };
+        Ok(Failed::new(
+            Failure::Interrupted,
+            format!("interrupted by SIGTERM at {stage} step {step} of {total}; {next}"),
+        ))
+    }
+}
+
+/// Puts the state that another pod left behind into `resume`, and returns what that pod had said. A state that does not fit
+/// is not used: the training starts again and comes to the same result.
 pub(crate) fn continue_from(
     checkpoint: &Checkpoint<'_>,
     resume: impl FnOnce(&[u8]) -> lethe_sfd::Result<()>,
-) -> Result<()> {
-    let Some(state) = checkpoint.load()? else { return Ok(()) };
+) -> Result<Curves> {
+    let Some((curves, state)) = checkpoint.load()? else { return Ok(Curves::default()) };
     match resume(&state) {
-        Ok(()) => tracing::info!("continuing from the checkpoint of an earlier pod"),
-        Err(error) => tracing::warn!(%error, "the checkpoint of an earlier pod is not used"),
-    }
-    Ok(())
-}
-
-fn interrupted(stage: &str, training: &impl Training, saving: Option<&Saving<'_, '_>>) -> Result<Failed> {
-    let (step, total) = (training.step(), training.total());
-    let next = match saving {
-        Some(saving) => {
-            saving.to.save(&training.checkpoint()?)?;
-            "a new pod goes on from there"
+        Ok(()) => {
+            tracing::info!("continuing from the checkpoint of an earlier pod");
+            Ok(curves)
         }
-        None => "nothing was kept",
-    };
-    Ok(Failed::new(
-        Failure::Interrupted,
-        format!("interrupted by SIGTERM at {stage} step {step} of {total}; {next}"),
-    ))
+        Err(error) => {
+            tracing::warn!(%error, "the checkpoint of an earlier pod is not used");
+            Ok(Curves::default())
+        }
+    }
 }

@@ -9,12 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lethe_api::contract::Progress;
+use lethe_api::contract::{Metrics, Progress};
 
 use crate::{
+    bar,
     failure::{Failed, Result},
     logging,
 };
+
+/// Between two lines of a log, and between two pictures of the bar at a terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+const BAR_EVERY: Duration = Duration::from_millis(200);
 
 /// Cheap to clone; every clone sees the same.
 #[derive(Clone, Debug)]
@@ -34,14 +39,15 @@ struct State {
     progress: Progress,
     /// When the stage began, and at which step: a resumed one does not begin at 0.
     began: (Instant, u64),
-    logged: Instant,
+    /// When something was last shown.
+    shown: Instant,
 }
 
 impl Watch {
     pub(crate) fn new(run: &str) -> Self {
         let progress = Progress { run: run.into(), stage: "start".into(), ..Progress::default() };
         let now = Instant::now();
-        let state = State { progress, began: (now, 0), logged: now };
+        let state = State { progress, began: (now, 0), shown: now };
         let is_terminal = logging::is_terminal();
         Self {
             shared: Arc::new(Shared { state: Mutex::new(state), stop: AtomicBool::new(false), is_terminal }),
@@ -54,24 +60,45 @@ impl Watch {
         let (run, now) = (state.progress.run.clone(), Instant::now());
         state.progress = Progress { run, stage: stage.into(), step, total, ..Progress::default() };
         state.began = (now, step);
-        state.logged = now;
+        state.shown = now;
         tracing::info!(stage, step, total, "begin");
     }
 
     /// The stage has done `step` steps.
     pub(crate) fn at(&self, step: u64) {
         let mut state = self.state();
-        let (began, first) = state.began;
-        state.progress.step = step;
-        state.progress.eta_seconds =
-            eta(began.elapsed(), step.saturating_sub(first), state.progress.total - step);
-        self.show(&mut state);
+        state.advance(step);
+        if self.shared.is_terminal {
+            state.draw();
+        } else if state.is_due(LINE_EVERY) {
+            let Progress { stage, step, total, eta_seconds, .. } = &state.progress;
+            tracing::info!(stage, step, total, eta_seconds, "progress");
+        }
     }
 
-    /// The last losses, by name.
-    pub(crate) fn metrics(&self, losses: &[(&'static str, f64)]) {
-        self.state().progress.metrics =
-            losses.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+    /// The training has done `step` steps. What it is like is told by its records alone.
+    pub(crate) fn trained(&self, step: u64) {
+        let mut state = self.state();
+        state.advance(step);
+        if self.shared.is_terminal {
+            state.draw();
+        }
+    }
+
+    /// What the training says of itself. Whether it was time to write it down too.
+    pub(crate) fn record(&self, record: &Metrics) -> bool {
+        let mut state = self.state();
+        state.progress.metrics = Some(record.clone());
+        if self.shared.is_terminal {
+            state.draw();
+            return false;
+        }
+        let is_due = state.is_due(LINE_EVERY);
+        if is_due && tracing::enabled!(tracing::Level::INFO) {
+            // The record itself, not a paraphrase. Nobody may be there to read it.
+            let _ = std::io::stderr().write_all((record.to_line() + "\n").as_bytes());
+        }
+        is_due
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -99,25 +126,32 @@ impl Watch {
         // Nothing is left half-done under the lock, so a panic elsewhere has not spoilt it.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// One line that is rewritten at a terminal, one record every ten seconds elsewhere.
-    fn show(&self, state: &mut State) {
-        let every =
-            if self.shared.is_terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-        let Progress { stage, step, total, eta_seconds, metrics, .. } = &state.progress;
-        let is_last = step == total;
-        if state.logged.elapsed() < every && !is_last {
-            return;
+impl State {
+    fn advance(&mut self, step: u64) {
+        let (began, first) = self.began;
+        self.progress.step = step;
+        let left = self.progress.total.saturating_sub(step);
+        self.progress.eta_seconds = eta(began.elapsed(), step.saturating_sub(first), left);
+    }
+
+    /// Whether it is time to show something again; the end of a stage is always shown.
+    fn is_due(&mut self, every: Duration) -> bool {
+        let is_due = self.shown.elapsed() >= every || self.progress.step >= self.progress.total;
+        if is_due {
+            self.shown = Instant::now();
         }
-        let eta = eta_seconds.unwrap_or_default();
-        if self.shared.is_terminal {
-            let end = if is_last { "\n" } else { "" };
+        is_due
+    }
+
+    fn draw(&mut self) {
+        if self.is_due(BAR_EVERY) {
+            let end = if self.progress.step >= self.progress.total { "\n" } else { "" };
+            let bar = bar::draw(&self.progress, bar::columns());
             // A terminal that went away is no reason to stop.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{stage} {step}/{total}, {eta} s left{end}");
-        } else {
-            tracing::info!(stage, step, total, eta_seconds = eta, ?metrics, "progress");
+            let _ = write!(std::io::stderr(), "{}{bar}{end}", bar::CLEAR);
         }
-        state.logged = Instant::now();
     }
 }
 
@@ -143,5 +177,17 @@ mod tests {
         assert!(watch.check().is_ok());
         watch.clone().stop();
         assert_eq!(watch.check().unwrap_err().failure, Failure::Interrupted);
+    }
+
+    #[test]
+    fn the_progress_has_the_last_record_until_the_next_stage_begins() {
+        let watch = Watch::new("run");
+        watch.begin("forget", 0, 500);
+        let record = Metrics { stage: "forget".into(), step: 20, ..Metrics::default() };
+        watch.record(&record);
+        watch.trained(21);
+        assert_eq!((watch.progress().step, watch.progress().metrics), (21, Some(record)));
+        watch.begin("judge", 0, 1);
+        assert_eq!(watch.progress().metrics, None);
     }
 }

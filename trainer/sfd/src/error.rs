@@ -1,5 +1,7 @@
 //! Everything that can go wrong in this crate, as data.
 
+pub use lethe_weights::Error as WeightsError;
+
 /// What a caller of this crate has to handle. A wrong tensor shape *inside* the crate is a bug and panics; everything
 /// that a file, a plan or the training itself can cause is one of these.
 #[derive(Debug, thiserror::Error)]
@@ -49,27 +51,6 @@ pub enum ConceptError {
     NoNeighbours,
     #[error("the confusion matrix covers {given} labels and the model has {expected}")]
     ConfusionSize { given: usize, expected: usize },
-}
-
-/// What is wrong with the bytes of a weights file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WeightsError {
-    #[error("not a safetensors file: {0}")]
-    Malformed(String),
-    #[error("tensor {0} is missing")]
-    Missing(String),
-    #[error("tensor {0} does not belong here")]
-    Unknown(String),
-    #[error("tensor {name} has shape {found:?}, expected {expected:?}")]
-    Shape { name: String, found: Vec<i64>, expected: Vec<i64> },
-    #[error("tensor {name} has type {found}, expected {expected}")]
-    Type { name: String, found: String, expected: &'static str },
-    #[error("tensor {0} holds a value that is not finite")]
-    NotFinite(String),
-    #[error("tensor {name} must be {expected} in every place: another value belongs to another architecture")]
-    Constant { name: String, expected: String },
-    #[error("the header does not say what the file is: {0}")]
-    Header(String),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

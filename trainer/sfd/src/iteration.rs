@@ -12,7 +12,7 @@ use crate::settings::{Precision, SfdOptimiser};
 use crate::sfd::Baseline;
 use crate::state::{self, Identity};
 use crate::step::{self, Batch, BatchShape, Loss, Matching, Piece};
-use crate::training::{Meter, Progress, Stage, schedule};
+use crate::training::{Means, Meter, NotFinite, Progress, Stage, schedule};
 use serde_json::json;
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -23,6 +23,7 @@ use tch::{Device, Tensor};
 const BETA1: f64 = 0.0;
 const LOSSES: [&str; 4] =
     ["fake score (remain)", "fake score (forget)", "generator (remain)", "generator (forget)"];
+const NETWORKS: [&str; 2] = ["fake score", "generator"];
 
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -33,6 +34,13 @@ pub(crate) struct Plan {
     pub(crate) generator_learning_rate: f64,
     pub(crate) optimiser: SfdOptimiser,
     pub(crate) seed: u64,
+}
+
+/// What one network's step was like.
+pub(crate) struct Measured {
+    /// Mean losses of the remain and of the forget part.
+    losses: [Tensor; 2],
+    gradient_norm: Tensor,
 }
 
 /// The networks of an iteration on one device, and the judge if it chooses overrides.
@@ -136,7 +144,7 @@ impl Iteration {
             fake_score_adam: Adam::new(fake_score.params(), BETA1),
             generator_adam: Adam::new(generator.params(), BETA1),
             step: 0,
-            meter: Meter::new(&LOSSES, teacher.device()),
+            meter: Meter::new(&LOSSES, &NETWORKS, teacher.device()),
             nets: Nets { teacher, fake_score, generator, judge, rows: None },
             replicas: Vec::new(),
             plan,
@@ -179,7 +187,8 @@ impl Iteration {
         let sought = self.adversary.iter().map(Search::state);
         let sought = sought.map(|(name, tensor)| (name.to_owned(), tensor));
         let more = more.iter().map(|&(name, tensor)| (name.to_owned(), tensor));
-        weights.into_iter().chain(moments).chain(sought).chain(more).collect()
+        let moving = weights.into_iter().chain(moments).chain(sought);
+        moving.chain([self.meter.state()]).chain(more).collect()
     }
 
     /// First the fake score follows the generator, then the generator follows the teacher.
@@ -190,9 +199,11 @@ impl Iteration {
             self.follow_adversary();
         }
         let batch = self.next_batch();
-        let [fake_remain, fake_forget] = self.follow_generator(&batch);
-        let [remain, forget] = self.follow_teacher(&batch);
-        self.meter.add(&[fake_remain, fake_forget, remain, forget]);
+        let fake_score = self.follow_generator(&batch);
+        let generator = self.follow_teacher(&batch);
+        let ([fake_remain, fake_forget], [remain, forget]) = (fake_score.losses, generator.losses);
+        let norms = [fake_score.gradient_norm, generator.gradient_norm];
+        self.meter.add(&[fake_remain, fake_forget, remain, forget], &norms);
         self.step += 1;
     }
 
@@ -222,21 +233,35 @@ impl Iteration {
     }
 
     /// One step of psi, and of nothing else.
-    pub(crate) fn follow_generator(&mut self, batch: &Batch) -> [Tensor; 2] {
+    pub(crate) fn follow_generator(&mut self, batch: &Batch) -> Measured {
         let rate = self.rate() * self.plan.fake_score_learning_rate;
-        let Part { mut gradient, each } =
-            self.gradient(batch, Batch::fake_score_piece, |nets| &nets.fake_score, Nets::fake_score_loss);
-        let gradient = gradient.clamp_(-self.plan.optimiser.clip, self.plan.optimiser.clip);
+        let Part { mut gradient, each } = self.fake_score_gradient(batch);
+        let gradient_norm = clip(&mut gradient, self.plan.optimiser.clip);
         self.fake_score_adam.step(self.nets.fake_score.params(), &gradient, rate, self.step);
         self.follow(|nets| &nets.fake_score);
-        batch.means(&each)
+        Measured { losses: batch.means(&each), gradient_norm }
     }
 
     /// One step of theta and its average, and of nothing else.
-    pub(crate) fn follow_teacher(&mut self, batch: &Batch) -> [Tensor; 2] {
-        let SfdOptimiser { alpha, gradient, clip, ema_decay, averaging, .. } = self.plan.optimiser;
+    pub(crate) fn follow_teacher(&mut self, batch: &Batch) -> Measured {
+        let SfdOptimiser { ema_decay, averaging, .. } = self.plan.optimiser;
         let rate = self.rate() * self.plan.generator_learning_rate;
-        let Part { gradient: mut direction, each } = self.gradient(
+        let Part { mut gradient, each } = self.generator_gradient(batch);
+        let gradient_norm = clip(&mut gradient, self.plan.optimiser.clip);
+        self.generator_adam.step(self.nets.generator.params(), &gradient, rate, self.step);
+        self.follow(|nets| &nets.generator);
+        let decay = ema::decay(averaging, self.step, ema_decay);
+        ema::update(self.average.params().flat(), self.nets.generator.params().flat(), decay);
+        Measured { losses: batch.means(&each), gradient_norm }
+    }
+
+    fn fake_score_gradient(&mut self, batch: &Batch) -> Part {
+        self.gradient(batch, Batch::fake_score_piece, |nets| &nets.fake_score, Nets::fake_score_loss)
+    }
+
+    fn generator_gradient(&mut self, batch: &Batch) -> Part {
+        let SfdOptimiser { alpha, gradient, .. } = self.plan.optimiser;
+        self.gradient(
             batch,
             Batch::generator_piece,
             |nets| &nets.generator,
@@ -244,13 +269,7 @@ impl Iteration {
                 let matching = Matching { alpha, gradient, judge: nets.judge.as_ref() };
                 nets.generator_loss(piece, matching)
             },
-        );
-        let direction = direction.clamp_(-clip, clip);
-        self.generator_adam.step(self.nets.generator.params(), &direction, rate, self.step);
-        self.follow(|nets| &nets.generator);
-        let decay = ema::decay(averaging, self.step, ema_decay);
-        ema::update(self.average.params().flat(), self.nets.generator.params().flat(), decay);
-        batch.means(&each)
+        )
     }
 
     /// The gradient of a loss with respect to one of the networks, piece by piece on all devices, and the loss of each
@@ -291,9 +310,29 @@ impl Iteration {
     }
 
     pub(crate) fn report(&mut self) -> Result<Progress> {
-        let losses = self.meter.read(self.step)?;
+        let means = self.meter.read().map_err(|found| self.diverged(found))?;
         self.check()?;
-        Ok(Progress { stage: self.plan.stage, step: self.step, total: self.plan.steps, losses })
+        let Means { losses, gradient_norms } = means;
+        Ok(Progress {
+            stage: self.plan.stage,
+            step: self.step,
+            total: self.plan.steps,
+            images: self.step * (self.plan.shape.remain + self.plan.shape.forget) as u64,
+            losses,
+            gradient_norms,
+            looks: Vec::new(),
+        })
+    }
+
+    /// A gradient is gone when somebody asks. The next one is mostly no better, and tells where.
+    fn diverged(&mut self, found: NotFinite) -> Error {
+        let NotFinite::Gradient(network) = found else { return found.at(self.step, None) };
+        let batch = self.batch();
+        let (gradient, network) = match network {
+            "generator" => (self.generator_gradient(&batch).gradient, &self.nets.generator),
+            _ => (self.fake_score_gradient(&batch).gradient, &self.nets.fake_score),
+        };
+        found.at(self.step, network.params().first_not_finite_in(&gradient))
     }
 
     pub(crate) fn checkpoint(&self, more: &[(&str, &Tensor)]) -> Result<Vec<u8>> {
@@ -316,4 +355,12 @@ impl Iteration {
         }
         Ok(())
     }
+}
+
+/// Clips every value of a gradient, and returns the norm that it had. An infinite value is not there any more afterwards:
+/// the norm is what tells of it.
+fn clip(gradient: &mut Tensor, most: f64) -> Tensor {
+    let norm = gradient.norm();
+    let _ = gradient.clamp_(-most, most);
+    norm
 }

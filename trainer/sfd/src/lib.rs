@@ -75,4 +75,4 @@ pub use settings::{
 pub use sfd::{Baseline, Distillation, Forgetting};
 pub use tch::Device;
 pub use teach::{Teaching, TrainingImages};
-pub use training::{Progress, Stage, Stop, Training};
+pub use training::{Named, Progress, Stage, Stop, Training};

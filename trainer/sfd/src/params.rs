@@ -232,11 +232,17 @@ impl Params {
 
     /// Name of the first parameter that holds a value that is not finite.
     pub(crate) fn first_not_finite(&self) -> Option<&str> {
+        self.first_not_finite_in(&self.flat)
+    }
+
+    /// Name of the first parameter at which a buffer like this one holds a value that is not finite: [P].
+    pub(crate) fn first_not_finite_in(&self, flat: &Tensor) -> Option<&str> {
         let finite = |tensor: &Tensor| no_grad(|| tensor.isfinite().all().int64_value(&[]) == 1);
-        if finite(&self.flat) {
+        if finite(flat) {
             return None;
         }
-        self.named().find(|(_, tensor)| !finite(tensor)).map(|(name, _)| name)
+        let index = self.layout.views(flat, flat).frozen.iter().position(|tensor| !finite(tensor))?;
+        Some(&self.layout.entries[index].name)
     }
 }
 

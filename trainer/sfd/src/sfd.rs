@@ -13,7 +13,7 @@ use crate::early_stop::{Measures, Watch};
 use crate::error::Result;
 use crate::iteration::{Iteration, Plan};
 use crate::judge::Judge;
-use crate::measure::Confusion;
+use crate::measure::{self, Confusion};
 use crate::settings::{DistilSettings, ForgetSettings, LabelPrior, PartShares, PartWeights, Stages};
 use crate::step::BatchShape;
 use crate::training::{Progress, Stage, Training};
@@ -207,6 +207,16 @@ impl Forgetting {
         batch.tensors().into_iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect()
     }
 
+    /// What a look at the present state of the candidate finds: the largest share of `samples` images under a forgotten label
+    /// that the judge takes for that label.
+    pub fn leak(&self, judge: &Judge, samples: i64) -> f64 {
+        let Iteration { average, concept, plan, .. } = &self.iteration;
+        let leak = |&(label, _): &(i64, _)| {
+            measure::check(average, judge, label, samples, plan.seed).0.count(label).share()
+        };
+        concept.forgotten().iter().map(leak).fold(0.0, f64::max)
+    }
+
     /// The candidate: the generator's averaged weights and nothing else; the best of them if there is early stopping.
     /// The fake score still knows what was forgotten and ends here.
     ///
@@ -368,7 +378,7 @@ impl Training for Forgetting {
 
     fn report(&mut self) -> Result<Progress> {
         let mut progress = self.iteration.report()?;
-        progress.losses.extend(self.watch.iter_mut().flat_map(Watch::figures));
+        progress.looks.extend(self.watch.iter_mut().flat_map(Watch::figures));
         Ok(progress)
     }
 

@@ -9,7 +9,7 @@ use crate::noise::{Noise, Stream};
 use crate::replicas::{self, Part};
 use crate::settings::{Averaging, TeachSettings};
 use crate::state::{self, Identity};
-use crate::training::{Meter, Progress, Stage, Training, schedule};
+use crate::training::{Means, Meter, Progress, Stage, Training, schedule};
 use crate::{ema, loss};
 use serde_json::json;
 use std::ops::Range;
@@ -110,7 +110,7 @@ impl Teaching {
             labels: images.labels.to_device(device),
         };
         let (average, adam) = (model.duplicate(), Adam::new(model.params(), BETA1));
-        let meter = Meter::new(&["denoising"], device);
+        let meter = Meter::new(&["denoising"], &["teacher"], device);
         let (model, replicas) = (model.in_precision(settings.precision), Vec::new());
         Ok(Self { settings, seed, images, model, replicas, average, adam, step: 0, meter })
     }
@@ -155,7 +155,7 @@ impl Teaching {
         let networks = [("model", &self.model), ("average", &self.average)];
         let weights = networks.map(|(name, network)| (name.to_owned(), network.params().flat()));
         let adam = self.adam.state().map(|(name, tensor)| (format!("adam.{name}"), tensor));
-        weights.into_iter().chain(adam).collect()
+        weights.into_iter().chain(adam).chain([self.meter.state()]).collect()
     }
 
     /// The samples of the next step, on the device of the images.
@@ -233,14 +233,23 @@ impl Training for Teaching {
         self.follow();
         let decay = ema::decay(Averaging::Ramped, self.step, self.settings.ema_decay);
         ema::update(self.average.params().flat(), self.model.params().flat(), decay);
-        self.meter.add(&[each.mean(None::<Kind>)]);
+        self.meter.add(&[each.mean(None::<Kind>)], &[gradient.norm()]);
         self.step += 1;
     }
 
     fn report(&mut self) -> Result<Progress> {
-        let losses = self.meter.read(self.step)?;
+        let Means { losses, gradient_norms } =
+            self.meter.read().map_err(|found| found.at(self.step, None))?;
         self.check()?;
-        Ok(Progress { stage: self.stage(), step: self.step, total: self.total(), losses })
+        Ok(Progress {
+            stage: self.stage(),
+            step: self.step,
+            total: self.total(),
+            images: self.step * self.settings.batch as u64,
+            losses,
+            gradient_norms,
+            looks: Vec::new(),
+        })
     }
 
     fn checkpoint(&self) -> Result<Vec<u8>> {

@@ -16,7 +16,11 @@ pub enum Stage {
     Forget,
 }
 
-/// Where a training stands.
+/// A number and what it is.
+pub type Named = (&'static str, f64);
+
+/// Where a training stands. A function of the training's arguments and the steps at which reports were asked for, on a
+/// CPU: interruptions do not change it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Progress {
     pub stage: Stage,
@@ -24,8 +28,24 @@ pub struct Progress {
     pub step: u64,
     /// Steps in all.
     pub total: u64,
-    /// Mean of each loss over the steps since the last report, by name, and what was found by looking since.
-    pub losses: Vec<(&'static str, f64)>,
+    /// Images that those steps were taken on.
+    pub images: u64,
+    /// Mean of each loss over the steps since the last report.
+    pub losses: Vec<Named>,
+    /// Mean Euclidean norm of each network's gradient, before it is clipped, over the same steps.
+    pub gradient_norms: Vec<Named>,
+    /// What was found by looking since the last report.
+    pub looks: Vec<Named>,
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Teach => "teach",
+            Stage::Distil => "distil",
+            Stage::Forget => "forget",
+        }
+    }
 }
 
 /// A training that is advanced step by step and can be left and continued at any step, with the same result to the bit
@@ -45,7 +65,7 @@ pub trait Training {
     /// Reads the losses since the last report.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if a loss or a weight is not finite.
+    /// [`Error::Diverged`] if a loss, a gradient or a weight is not finite.
     fn report(&mut self) -> Result<Progress>;
 
     /// Everything that `resume` needs, as safetensors bytes. Still knows what is forgotten: keep it in the run's
@@ -71,37 +91,90 @@ pub(crate) fn go_on(stop: Stop<'_>) -> Result<()> {
     if stop() { Err(Error::Stopped) } else { Ok(()) }
 }
 
-/// Losses summed on the device until somebody asks.
+/// Losses and norms of gradients, summed on the device until somebody asks.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    names: &'static [&'static str],
+    losses: &'static [&'static str],
+    networks: &'static [&'static str],
+    one: Tensor,
+    /// Of each loss, of each norm, and of ones: [L + N + 1]
     sums: Tensor,
-    steps: u64,
+}
+
+/// What a [`Meter`] has summed: means by name.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Means {
+    pub(crate) losses: Vec<Named>,
+    pub(crate) gradient_norms: Vec<Named>,
+}
+
+/// The first mean that is not finite, by name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum NotFinite {
+    Loss(&'static str),
+    Gradient(&'static str),
+}
+
+impl NotFinite {
+    /// `weight`: where in the gradient, if that is known.
+    pub(crate) fn at(self, step: u64, weight: Option<&str>) -> Error {
+        let tensor = match (self, weight) {
+            (NotFinite::Loss(name), _) => format!("the {name} loss"),
+            (NotFinite::Gradient(network), None) => format!("the gradient of the {network}"),
+            (NotFinite::Gradient(network), Some(weight)) => {
+                format!("the gradient of the {network} at weight {weight}")
+            }
+        };
+        Error::Diverged { step, tensor }
+    }
 }
 
 impl Meter {
-    pub(crate) fn new(names: &'static [&'static str], device: Device) -> Self {
-        Self { names, sums: Tensor::zeros([names.len() as i64], (Kind::Double, device)), steps: 0 }
+    pub(crate) fn new(
+        losses: &'static [&'static str],
+        networks: &'static [&'static str],
+        device: Device,
+    ) -> Self {
+        let kind = (Kind::Double, device);
+        let sums = Tensor::zeros([(losses.len() + networks.len() + 1) as i64], kind);
+        Self { losses, networks, one: Tensor::ones([], kind), sums }
     }
 
+    /// Takes in one step.
+    ///
     /// # Shapes
-    /// One scalar per name.
-    pub(crate) fn add(&mut self, losses: &[Tensor]) {
-        no_grad(|| self.sums += Tensor::stack(losses, 0).detach());
-        self.steps += 1;
+    /// One scalar per loss and per network.
+    pub(crate) fn add(&mut self, losses: &[Tensor], gradient_norms: &[Tensor]) {
+        let scalars = losses.iter().chain(gradient_norms).chain([&self.one]);
+        let scalars: Vec<Tensor> = scalars.map(|scalar| scalar.detach().to_kind(Kind::Double)).collect();
+        no_grad(|| self.sums += Tensor::stack(&scalars, 0));
+    }
+
+    /// The sums, by name: what a training has to keep to report the same after an interruption.
+    pub(crate) fn state(&self) -> (String, &Tensor) {
+        ("meter".into(), &self.sums)
     }
 
     /// Means since the last reading, if all are finite.
-    pub(crate) fn read(&mut self, step: u64) -> Result<Vec<(&'static str, f64)>> {
-        let steps = self.steps.max(1) as f64;
-        let means = |index: usize| self.sums.double_value(&[index as i64]) / steps;
-        let losses: Vec<_> = self.names.iter().enumerate().map(|(i, &name)| (name, means(i))).collect();
-        if let Some((name, _)) = losses.iter().find(|(_, mean)| !mean.is_finite()) {
-            return Err(Error::Diverged { step, tensor: format!("the {name} loss") });
+    pub(crate) fn read(&mut self) -> Result<Means, NotFinite> {
+        let sums = Vec::<f64>::try_from(&self.sums).expect("a vector of this kind");
+        let (sums, steps) = sums.split_at(self.losses.len() + self.networks.len());
+        let (losses, norms) = sums.split_at(self.losses.len());
+        let mean = |(&name, sum): (&&'static str, &f64)| (name, sum / steps[0].max(1.0));
+        let means = Means {
+            losses: self.losses.iter().zip(losses).map(mean).collect(),
+            gradient_norms: self.networks.iter().zip(norms).map(mean).collect(),
+        };
+        let not_finite =
+            |means: &[Named]| means.iter().find(|(_, mean)| !mean.is_finite()).map(|found| found.0);
+        if let Some(name) = not_finite(&means.losses) {
+            return Err(NotFinite::Loss(name));
+        }
+        if let Some(network) = not_finite(&means.gradient_norms) {
+            return Err(NotFinite::Gradient(network));
         }
         let _ = self.sums.zero_();
-        self.steps = 0;
-        Ok(losses)
+        Ok(means)
     }
 }
 
@@ -127,11 +200,34 @@ mod tests {
         assert_eq!(schedule(99, 100, 0, 0.0), 1.0);
     }
 
+    fn meter() -> Meter {
+        Meter::new(&["first", "second"], &["teacher"], Device::Cpu)
+    }
+
     #[test]
-    fn a_loss_that_is_not_finite_is_named() {
-        let mut meter = Meter::new(&["first", "second"], Device::Cpu);
-        meter.add(&[Tensor::from(1.0), Tensor::from(f64::NAN)]);
-        let message = meter.read(12).unwrap_err().to_string();
-        assert!(message.contains("step 12") && message.contains("second"), "{message}");
+    fn means_are_over_the_steps_since_the_last_reading() {
+        let mut meter = meter();
+        for loss in [1.0, 3.0] {
+            meter.add(&[Tensor::from(loss), Tensor::from(0.5_f32)], &[Tensor::from(5.0)]);
+        }
+        let means = meter.read().unwrap();
+        assert_eq!(means.losses, [("first", 2.0), ("second", 0.5)]);
+        assert_eq!(means.gradient_norms, [("teacher", 5.0)]);
+        let nothing = meter.read().unwrap();
+        assert_eq!((nothing.losses[0].1, nothing.gradient_norms[0].1), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_loss_or_a_gradient_that_is_not_finite_is_named() {
+        let message = |loss: f64, gradient: f64| {
+            let mut meter = meter();
+            meter.add(&[Tensor::from(1.0), Tensor::from(loss)], &[Tensor::from(gradient)]);
+            meter.read().unwrap_err().at(12, None).to_string()
+        };
+        let named = message(f64::NAN, f64::NAN);
+        assert!(named.contains("step 12") && named.contains("the second loss"), "{named}");
+        // A clipped gradient would be finite again.
+        let named = message(1.0, f64::INFINITY);
+        assert!(named.contains("step 12") && named.contains("the gradient of the teacher"), "{named}");
     }
 }

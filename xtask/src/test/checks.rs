@@ -39,7 +39,8 @@ pub(super) fn run() -> Result<Counts> {
 }
 
 fn format() -> Result<()> {
-    cargo_check(&["fmt", "--all", "--check"])
+    cargo_check(&["fmt", "--all", "--check"])?;
+    cargo_check(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"])
 }
 
 fn lints() -> Result<()> {

@@ -3,6 +3,7 @@
 mod checks;
 mod count;
 mod dependencies;
+mod fuzz;
 mod links;
 mod tidy;
 
@@ -20,7 +21,7 @@ use crate::{host, image, progress, setup};
 /// Installs or builds what is missing first. A tier that this machine cannot run is skipped with the reason;
 /// with CI=true in the environment a skip is a failure. Tiers:
 ///   checks   format, lints, licences, links, generated files, charts
-///   unit     pure decisions and libraries
+///   unit     pure decisions and libraries, and a minute of fuzzing what reads others' bytes
 ///   trainer  the science and the trainer's program, on libtorch
 ///   api      the operator against a real API server
 ///   node     the whole loop on a real node, with real images (needs root)
@@ -124,7 +125,7 @@ fn unit(filter: Option<&str>) -> Result<Counts> {
     for linked_or_slow in ["lethe-sfd", "lethe-trainer", "lethe-bench", "lethe-tests"] {
         command.args(["--exclude", linked_or_slow]);
     }
-    counted(command, filter)
+    Ok(counted(command, filter)? + fuzz::run(filter)?)
 }
 
 fn trainer(filter: Option<&str>) -> Result<Counts> {

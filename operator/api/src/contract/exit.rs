@@ -6,12 +6,16 @@ pub const DONE: i32 = 0;
 pub const BAD_PLAN: i32 = 64;
 /// An artifact is missing, truncated, foreign, or does not match its digest. Retrying is useless.
 pub const BAD_ARTIFACT: i32 = 65;
-/// A defect of the trainer itself, or a training that diverged. Counts against the backoff limit.
+/// A defect of the trainer itself. Counts against the backoff limit.
 pub const INTERNAL: i32 = 70;
+/// Out of memory, of the machine or of the device. Counts against the backoff limit: others may have used it.
+pub const OUT_OF_MEMORY: i32 = 71;
+/// A loss, a gradient or a weight is not a finite number any more. Retrying is useless: the same plan does the same again.
+pub const DIVERGED: i32 = 72;
 /// Interrupted after a checkpoint (SIGTERM), or the store did not answer: try again.
 pub const TRY_AGAIN: i32 = 75;
 /// The pod's surroundings are wrong: device asked for but absent, store not writable. Retrying is useless.
 pub const BAD_CONFIGURATION: i32 = 78;
 
-/// The codes that fail a Job at once.
-pub const FATAL: [i32; 3] = [BAD_PLAN, BAD_ARTIFACT, BAD_CONFIGURATION];
+/// The codes that fail a Job at once, in order, as Kubernetes wants them.
+pub const FATAL: [i32; 4] = [BAD_PLAN, BAD_ARTIFACT, DIVERGED, BAD_CONFIGURATION];

@@ -10,6 +10,8 @@
 pub mod bundle;
 pub mod digest;
 pub mod exit;
+mod json;
+pub mod labels;
 pub mod metrics;
 pub mod outcome;
 pub mod plan;
@@ -19,6 +21,7 @@ pub mod record;
 
 pub use bundle::{BundleKind, FileEntry, Manifest};
 pub use digest::{Digest, DigestError};
+pub use labels::{MAX_LABEL_BYTES, MAX_LABELS, check_labels};
 pub use metrics::Metrics;
 pub use outcome::{Failure, Outcome, OutcomeError, Status};
 pub use plan::{

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Device, Digest, TaskKind};
+use super::{Device, Digest, TaskKind, json};
 
 /// The termination message: digests and a verdict on the pod itself, never measurements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,7 +13,7 @@ use super::{Device, Digest, TaskKind};
 pub struct Outcome {
     /// Always [`Outcome::SCHEMA`].
     pub schema: String,
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = Outcome::MAX_RUN))]
     pub run: String,
     /// sha256 of the plan file that this pod read. An outcome for another plan is not an outcome.
     pub plan: Digest,
@@ -30,7 +30,7 @@ pub struct Outcome {
     pub failure: Option<Failure>,
     /// One line for people: what was wrong, where, and what to do. No personal data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = Outcome::MAX_MESSAGE))]
     pub message: Option<String>,
     /// Wall-clock seconds by stage, and speeds. For people; nothing is decided by them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -78,6 +78,8 @@ impl Outcome {
     /// Kubernetes keeps no more of a termination message.
     pub const MAX_BYTES: usize = 4096;
     const MAX_FIGURES: usize = 16;
+    const MAX_RUN: usize = 63;
+    const MAX_MESSAGE: usize = 1024;
 
     /// Reads the termination message of a pod that was given the plan with digest `plan`.
     pub fn parse(message: &str, plan: &Digest) -> Result<Self, OutcomeError> {
@@ -87,8 +89,7 @@ impl Outcome {
         if message.len() > Self::MAX_BYTES {
             return Err(OutcomeError::TooLarge(message.len()));
         }
-        let outcome: Self =
-            serde_json::from_str(message).map_err(|e| OutcomeError::Malformed(e.to_string()))?;
+        let outcome: Self = json::parse(message.as_bytes()).map_err(OutcomeError::Malformed)?;
         outcome.check(plan)?;
         Ok(outcome)
     }
@@ -96,6 +97,15 @@ impl Outcome {
     fn check(&self, plan: &Digest) -> Result<(), OutcomeError> {
         if self.schema != Self::SCHEMA {
             return Err(OutcomeError::Malformed(format!("its schema is not {}", Self::SCHEMA)));
+        }
+        let too_long = |field: &str, text: &str, most: usize| {
+            let long = text.chars().nth(most).is_some();
+            long.then(|| OutcomeError::Malformed(format!("{field} has more than {most} characters")))
+        };
+        let message = self.message.as_deref().unwrap_or_default();
+        let long = too_long("run", &self.run, Self::MAX_RUN);
+        if let Some(error) = long.or_else(|| too_long("message", message, Self::MAX_MESSAGE)) {
+            return Err(error);
         }
         if self.figures.len() > Self::MAX_FIGURES {
             return Err(OutcomeError::Malformed(format!("it has more than {} figures", Self::MAX_FIGURES)));
@@ -109,6 +119,9 @@ impl Outcome {
             (Status::Failed | Status::Interrupted, _, None) => {
                 Err(OutcomeError::Contradiction(self.status, "no failure"))
             }
+            (Status::Failed | Status::Interrupted, Some(_), _) => {
+                Err(OutcomeError::Contradiction(self.status, "a record"))
+            }
             _ => Ok(()),
         }
     }
@@ -119,7 +132,7 @@ impl Outcome {
         // A figure that is not finite would make the message unreadable (JSON has no NaN).
         outcome.figures.retain(|_, value| value.is_finite());
         let first_line = outcome.message.take().and_then(|m| m.lines().next().map(str::to_owned));
-        let mut line: String = first_line.unwrap_or_default().chars().take(1024).collect();
+        let mut line: String = first_line.unwrap_or_default().chars().take(Self::MAX_MESSAGE).collect();
         loop {
             outcome.message = Some(line.clone()).filter(|line| !line.is_empty());
             let json = serde_json::to_string(&outcome).expect("string keys and finite numbers only");
@@ -141,7 +154,9 @@ impl Failure {
             Failure::BadArtifact => exit::BAD_ARTIFACT,
             Failure::BadConfiguration => exit::BAD_CONFIGURATION,
             Failure::StoreUnavailable | Failure::Interrupted => exit::TRY_AGAIN,
-            Failure::Diverged | Failure::OutOfMemory | Failure::Internal => exit::INTERNAL,
+            Failure::Diverged => exit::DIVERGED,
+            Failure::OutOfMemory => exit::OUT_OF_MEMORY,
+            Failure::Internal => exit::INTERNAL,
         }
     }
 }
@@ -188,6 +203,20 @@ mod tests {
         let outcome = Outcome { record: None, ..succeeded() };
         let read = Outcome::parse(&outcome.to_message(), &outcome.plan);
         assert!(matches!(read, Err(OutcomeError::Contradiction(Status::Succeeded, "no record"))));
+    }
+
+    #[test]
+    fn what_did_not_succeed_says_why_and_carries_no_record() {
+        for status in [Status::Failed, Status::Interrupted] {
+            let read = |outcome: Outcome| Outcome::parse(&outcome.to_message(), &outcome.plan);
+            let silent = Outcome { status, record: None, ..succeeded() };
+            assert!(matches!(read(silent), Err(OutcomeError::Contradiction(_, "no failure"))));
+            let both = Outcome { status, failure: Some(Failure::Internal), ..succeeded() };
+            assert!(matches!(read(both), Err(OutcomeError::Contradiction(_, "a record"))));
+        }
+        let both = Outcome { failure: Some(Failure::Internal), ..succeeded() };
+        let read = Outcome::parse(&both.to_message(), &both.plan);
+        assert!(matches!(read, Err(OutcomeError::Contradiction(Status::Succeeded, "a failure"))));
     }
 
     #[test]

@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use super::{Digest, ProbeTask};
+use super::{
+    Digest, MAX_LABEL_BYTES, MAX_LABELS, ProbeTask,
+    json::{self, one_line},
+    labels::check_label,
+};
 
 /// One pod's work. The sha256 of the file's exact bytes names the plan; the pod repeats it in its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -106,10 +110,10 @@ pub struct ForgetTask {
     pub distillation: Digest,
     pub judge: Digest,
     /// The whole ledger and the new targets.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = MAX_LABELS))]
     pub targets: Vec<PlannedTarget>,
     /// Every other label of the model. Said outright, so that a label that nobody measures is noticed.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = MAX_LABELS))]
     pub kept: Vec<String>,
     /// Forgetting steps; the trainer's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,14 +143,14 @@ pub enum Robustness {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlannedTarget {
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = MAX_LABEL_BYTES))]
     pub label: String,
     #[serde(rename = "override")]
     pub replacement: Override,
 }
 
 /// What a forgotten label yields instead (SFD, arXiv 2409.11219, "override").
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "strategy", deny_unknown_fields)]
 pub enum Override {
     /// Always this kept label.
@@ -155,6 +159,33 @@ pub enum Override {
     Nearest,
     /// A kept label drawn anew for every sample.
     Random,
+}
+
+/// Read as what it is in JSON: serde's own reading of an enumeration takes any field beside `Nearest` and `Random`.
+impl<'de> Deserialize<'de> for Override {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields {
+            strategy: Strategy,
+            label: Option<String>,
+        }
+        #[derive(Deserialize)]
+        enum Strategy {
+            Fixed,
+            Nearest,
+            Random,
+        }
+        let unknown = || D::Error::unknown_field("label", &["strategy"]);
+        let Fields { strategy, label } = Fields::deserialize(deserializer)?;
+        match (strategy, label) {
+            (Strategy::Fixed, Some(label)) => Ok(Override::Fixed { label }),
+            (Strategy::Fixed, None) => Err(D::Error::missing_field("label")),
+            (Strategy::Nearest, None) => Ok(Override::Nearest),
+            (Strategy::Random, None) => Ok(Override::Random),
+            (Strategy::Nearest | Strategy::Random, Some(_)) => Err(unknown()),
+        }
+    }
 }
 
 /// Measure a candidate. The pod has the candidate's bundle, the judge and the reference, and decides nothing.
@@ -167,10 +198,10 @@ pub struct EvaluateTask {
     pub judge: Digest,
     pub reference: Digest,
     /// Every ledger entry and every new target, with `Fixed` or `Random` overrides.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = MAX_LABELS))]
     pub targets: Vec<PlannedTarget>,
     /// Every other label of the model: retention is measured on each.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = MAX_LABELS))]
     pub kept: Vec<String>,
     pub samples: Samples,
     /// What to try beside the measurements; nothing if absent.
@@ -193,21 +224,27 @@ pub struct Samples {
     pub quality: u32,
 }
 
-/// Why a plan cannot be carried out.
+/// Why a plan cannot be carried out: one line that says at which field, and what may be there.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
+    #[error("the plan has {0} bytes; at most {max} are read", max = Plan::MAX_BYTES)]
+    TooLarge(usize),
     #[error("the plan is not valid JSON of this contract: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     #[error("the plan says schema {0:?}; this trainer speaks {expected:?}", expected = Plan::SCHEMA)]
     Schema(String),
-    #[error("{field} is {value}: {rule}")]
-    Value { field: &'static str, value: String, rule: &'static str },
-    #[error("label {0:?} is listed twice among the targets")]
-    DuplicateTarget(String),
-    #[error("target {target:?} is overridden by {label:?}, which is itself to be forgotten")]
+    #[error("{field} is {value}: it must be from {min} to {max}")]
+    Range { field: String, value: u64, min: u64, max: u64 },
+    #[error("{field} {problem}")]
+    Value { field: String, problem: String },
+    #[error("{field} is {label:?}, which is listed twice among the targets")]
+    DuplicateTarget { field: String, label: String },
+    #[error(
+        "target {target:?} is overridden by {label:?}, which is itself to be forgotten; name a kept label"
+    )]
     OverrideForgotten { target: String, label: String },
-    #[error("label {0:?} is listed both as a target and as kept, or twice as kept")]
-    KeptTwice(String),
+    #[error("{field} is {label:?}, which is listed as a target too, or twice as kept")]
+    KeptTwice { field: String, label: String },
     #[error("target {target:?} is overridden by {label:?}, which is not among the kept labels")]
     OverrideNotKept { target: String, label: String },
     #[error("target {0:?} has override Nearest: an evaluation needs the label that was chosen")]
@@ -221,7 +258,13 @@ impl Plan {
 
     /// Reads and checks a plan.
     pub fn parse(bytes: &[u8]) -> Result<Self, PlanError> {
-        let plan: Self = serde_json::from_slice(bytes)?;
+        if bytes.len() > Self::MAX_BYTES {
+            return Err(PlanError::TooLarge(bytes.len()));
+        }
+        let plan: Self = json::parse(bytes).map_err(|error| {
+            let closer = serde_json::from_slice(bytes).ok().and_then(|plan| Task::problem(&plan));
+            PlanError::Json(closer.unwrap_or(error))
+        })?;
         plan.check()?;
         Ok(plan)
     }
@@ -239,21 +282,26 @@ impl Plan {
         if self.schema != Self::SCHEMA {
             return Err(PlanError::Schema(self.schema.chars().take(80).collect()));
         }
-        in_range("run", self.run.len() as u64, 1, 63)?;
+        length("run", &self.run, 63)?;
         in_range("seed", self.seed, 0, (1 << 53) - 1)?;
         in_range("threads", self.threads.into(), 1, 256)?;
-        in_range("store", self.store.len() as u64, 1, 1024)?;
+        length("store", &self.store, 1024)?;
         match &self.task {
-            Task::Prepare(task) => steps_in_range(task.steps),
+            Task::Prepare(task) => {
+                length("task.base.uri", &task.base.uri, 1024)?;
+                check_uri("task.base.uri", &task.base.uri)?;
+                check_steps(task.steps)
+            }
             Task::Forget(task) => {
-                steps_in_range(task.steps)?;
+                check_steps(task.steps)?;
                 check_targets(&task.targets, &task.kept)
             }
             Task::Evaluate(task) => {
                 check_targets(&task.targets, &task.kept)?;
-                in_range("samples.leak", task.samples.leak.into(), 1, 1_000_000)?;
-                in_range("samples.retainPerLabel", task.samples.retain_per_label.into(), 1, 1_000_000)?;
-                in_range("samples.quality", task.samples.quality.into(), 2, 1_000_000)?;
+                let Samples { leak, retain_per_label, quality } = task.samples;
+                in_range("task.samples.leak", leak.into(), 1, 1_000_000)?;
+                in_range("task.samples.retainPerLabel", retain_per_label.into(), 1, 1_000_000)?;
+                in_range("task.samples.quality", quality.into(), 2, 1_000_000)?;
                 match task.targets.iter().find(|t| t.replacement == Override::Nearest) {
                     Some(t) => Err(PlanError::UnresolvedOverride(t.label.clone())),
                     None => Ok(()),
@@ -271,47 +319,92 @@ impl Task {
             Task::Evaluate(_) => TaskKind::Evaluate,
         }
     }
+
+    /// Where exactly a plan's task is wrong. Its fields are read after its type is known, and serde does not say at which of
+    /// them it failed.
+    fn problem(plan: &serde_json::Value) -> Option<String> {
+        let mut task = plan.get("task")?.as_object()?.clone();
+        let kind = task.remove("type")?;
+        match kind.as_str()? {
+            "Prepare" => json::problem::<PrepareTask>("task", task.into()),
+            "Forget" => json::problem::<ForgetTask>("task", task.into()),
+            "Evaluate" => json::problem::<EvaluateTask>("task", task.into()),
+            _ => None,
+        }
+    }
 }
 
-fn in_range(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), PlanError> {
+fn in_range(field: impl Into<String>, value: u64, min: u64, max: u64) -> Result<(), PlanError> {
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    let rule = "out of the range that the contract's schema gives for it";
-    Err(PlanError::Value { field, value: value.to_string(), rule })
+    Err(PlanError::Range { field: field.into(), value, min, max })
 }
 
-fn steps_in_range(steps: Option<u32>) -> Result<(), PlanError> {
-    steps.map_or(Ok(()), |steps| in_range("steps", steps.into(), 1, 10_000_000))
+fn length(field: &str, text: &str, max: u64) -> Result<(), PlanError> {
+    in_range(format!("the length of {field}"), text.len() as u64, 1, max)
+}
+
+fn check_steps(steps: Option<u32>) -> Result<(), PlanError> {
+    steps.map_or(Ok(()), |steps| in_range("task.steps", steps.into(), 1, 10_000_000))
+}
+
+/// A scheme, and something after it: `[a-z][a-z0-9+.-]*://.+`.
+fn check_uri(field: &str, uri: &str) -> Result<(), PlanError> {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_lowercase())
+            && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+.-".contains(c))
+    };
+    match uri.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) && !rest.is_empty() => Ok(()),
+        _ => {
+            let problem =
+                format!("is {:?}, which is no URI; write for example file:///artifacts/base", one_line(&uri));
+            Err(PlanError::Value { field: field.into(), problem })
+        }
+    }
 }
 
 /// Targets and kept labels make sense if no label is there twice and every override is kept.
 fn check_targets(targets: &[PlannedTarget], kept: &[String]) -> Result<(), PlanError> {
-    in_range("number of targets", targets.len() as u64, 1, 1024)?;
-    in_range("number of kept labels", kept.len() as u64, 1, 1024)?;
+    in_range("the number of task.targets", targets.len() as u64, 1, MAX_LABELS as u64)?;
+    in_range("the number of task.kept", kept.len() as u64, 1, MAX_LABELS as u64)?;
+    let all = (targets.len() + kept.len()) as u64;
+    in_range("the number of task.targets and task.kept", all, 2, MAX_LABELS as u64)?;
+    let named = |field: &str, label: &str| {
+        check_label(label).map_err(|problem| PlanError::Value { field: field.into(), problem })
+    };
     let mut forgotten = BTreeSet::new();
-    for target in targets {
-        in_range("length of a target's label", target.label.len() as u64, 1, 128)?;
-        if !forgotten.insert(target.label.as_str()) {
-            return Err(PlanError::DuplicateTarget(target.label.clone()));
+    for (index, target) in targets.iter().enumerate() {
+        let (field, label) = (format!("task.targets[{index}].label"), &target.label);
+        named(&field, label)?;
+        if !forgotten.insert(label.as_str()) {
+            return Err(PlanError::DuplicateTarget { field, label: label.clone() });
         }
     }
     let mut stays = BTreeSet::new();
-    for label in kept {
+    for (index, label) in kept.iter().enumerate() {
+        let field = format!("task.kept[{index}]");
+        named(&field, label)?;
         if forgotten.contains(label.as_str()) || !stays.insert(label.as_str()) {
-            return Err(PlanError::KeptTwice(label.clone()));
+            return Err(PlanError::KeptTwice { field, label: label.clone() });
         }
     }
-    for target in targets {
-        if let Override::Fixed { label } = &target.replacement {
-            let (target, label) = (target.label.clone(), label.clone());
-            if forgotten.contains(label.as_str()) {
-                return Err(PlanError::OverrideForgotten { target, label });
-            }
-            if !stays.contains(label.as_str()) {
-                return Err(PlanError::OverrideNotKept { target, label });
-            }
-        }
+    targets.iter().try_for_each(|target| check_override(target, &forgotten, &stays))
+}
+
+fn check_override(
+    target: &PlannedTarget,
+    forgotten: &BTreeSet<&str>,
+    stays: &BTreeSet<&str>,
+) -> Result<(), PlanError> {
+    let Override::Fixed { label } = &target.replacement else { return Ok(()) };
+    let cut = |label: &str| one_line(&label);
+    if forgotten.contains(label.as_str()) {
+        return Err(PlanError::OverrideForgotten { target: cut(&target.label), label: cut(label) });
+    }
+    if !stays.contains(label.as_str()) {
+        return Err(PlanError::OverrideNotKept { target: cut(&target.label), label: cut(label) });
     }
     Ok(())
 }
@@ -386,13 +479,15 @@ mod tests {
     #[test]
     fn contradictory_targets_are_refused() {
         let parse = |targets: &[_]| Plan::parse(plan(targets).to_json().as_bytes());
-        assert!(matches!(parse(&[]), Err(PlanError::Value { .. })));
+        assert!(matches!(parse(&[]), Err(PlanError::Range { .. })));
         let twice = parse(&[("3", fixed("8")), ("3", fixed("5"))]);
-        assert!(matches!(twice, Err(PlanError::DuplicateTarget(label)) if label == "3"));
+        assert!(matches!(twice, Err(PlanError::DuplicateTarget { label, .. }) if label == "3"));
         let circle = parse(&[("3", fixed("8")), ("8", fixed("3"))]);
         assert!(matches!(circle, Err(PlanError::OverrideForgotten { .. })));
         assert!(matches!(parse(&[("3", fixed("7"))]), Err(PlanError::OverrideNotKept { .. })));
-        assert!(matches!(parse(&[("9", fixed("5"))]), Err(PlanError::KeptTwice(label)) if label == "9"));
+        assert!(
+            matches!(parse(&[("9", fixed("5"))]), Err(PlanError::KeptTwice { label, .. }) if label == "9")
+        );
     }
 
     #[test]

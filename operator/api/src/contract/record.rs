@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, PlannedTarget, ProbeRecord, TaskKind};
+use super::{Digest, PlannedTarget, ProbeRecord, TaskKind, json, labels::check_label};
 
 /// The measurement record of one pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,7 +53,7 @@ pub struct PrepareRecord {
     pub judge_accuracy: Count,
     /// The baseline's samples, per label, judged as the label they were drawn for.
     pub baseline_accuracy: Vec<Count>,
-    /// `confusion[i][j]`: mean probability that the judge gives to label j for baseline samples of label i.
+    /// `confusion[i][j]`: mean probability that the judge gives to label j for baseline samples of label i, to six decimals.
     pub confusion: Vec<Vec<f64>>,
     pub quality: Quality,
     /// A blob in the store: how the distillation went, as lines of [`super::Metrics`].
@@ -174,8 +174,8 @@ pub enum RecordError {
 
 impl Record {
     pub const SCHEMA: &str = "lethe.dev/record/v1";
-    /// A larger record is not read.
-    pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+    /// A larger record is not read. The confusion of a thousand labels fits, to six decimals.
+    pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
     /// Reads the record of the plan with digest `plan`.
     pub fn parse(bytes: &[u8], plan: &Digest) -> Result<Self, RecordError> {
@@ -191,11 +191,14 @@ impl Record {
         if bytes.len() > Self::MAX_BYTES {
             return Err(RecordError::TooLarge(bytes.len()));
         }
-        let record: Self =
-            serde_json::from_slice(bytes).map_err(|e| RecordError::Malformed(e.to_string()))?;
+        let record: Self = json::parse(bytes).map_err(|error| {
+            let closer = serde_json::from_slice(bytes).ok().and_then(|record| RecordBody::problem(&record));
+            RecordError::Malformed(closer.unwrap_or(error))
+        })?;
         if record.schema != Self::SCHEMA {
             return Err(RecordError::Malformed(format!("its schema is not {}", Self::SCHEMA)));
         }
+        record.body.check().map_err(RecordError::Malformed)?;
         Ok(record)
     }
 }
@@ -206,6 +209,45 @@ impl RecordBody {
             RecordBody::Prepare(_) => TaskKind::Prepare,
             RecordBody::Forget(_) => TaskKind::Forget,
             RecordBody::Evaluate(_) => TaskKind::Evaluate,
+        }
+    }
+
+    /// Texts are no longer than the schema says.
+    fn check(&self) -> Result<(), String> {
+        let length = |field: String, text: &str, most: usize| match text.chars().nth(most) {
+            Some(_) => Err(format!("{field} has more than {most} characters")),
+            None => Ok(()),
+        };
+        match self {
+            RecordBody::Prepare(_) => Ok(()),
+            RecordBody::Forget(record) => {
+                record.targets.iter().enumerate().try_for_each(|(index, target)| {
+                    check_label(&target.label).map_err(|why| format!("body.targets[{index}].label {why}"))
+                })
+            }
+            RecordBody::Evaluate(record) => {
+                for (index, check) in record.hygiene.iter().enumerate() {
+                    length(format!("body.hygiene[{index}].name"), &check.name, 128)?;
+                    length(format!("body.hygiene[{index}].detail"), &check.detail, 512)?;
+                }
+                let attempts = record.probes.iter().flat_map(|probes| &probes.attempts).enumerate();
+                for (index, attempt) in attempts {
+                    length(format!("body.probes.attempts[{index}].attempt"), &attempt.attempt, 64)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Where exactly a record's body is wrong; see `Task::problem`.
+    fn problem(record: &serde_json::Value) -> Option<String> {
+        let mut body = record.get("body")?.as_object()?.clone();
+        let kind = body.remove("type")?;
+        match kind.as_str()? {
+            "Prepare" => json::problem::<PrepareRecord>("body", body.into()),
+            "Forget" => json::problem::<ForgetRecord>("body", body.into()),
+            "Evaluate" => json::problem::<EvaluateRecord>("body", body.into()),
+            _ => None,
         }
     }
 }

@@ -103,7 +103,8 @@ pub struct DataSubjectRequest {
     /// An opaque reference into the system that knows the person.
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"))]
     pub reference: String,
-    /// When the request was received: the legal term counts from here, not from this object's creation.
+    /// When the request was received: the legal term counts from here, not from this object's creation, unless that was
+    /// before.
     pub received_at: Time,
     pub regulation: Regulation,
 }

@@ -1,11 +1,13 @@
 //! Several requests for one model, and requests that make no sense.
 
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use lethe_api::contract::{Plan, Task};
-use lethe_api::v1alpha1::{ConditionType, Reason, RequestPhase, Stage};
+use lethe_api::v1alpha1::{ConditionType, DataSubjectRequest, Reason, Regulation, RequestPhase, Stage};
 use lethe_core::request;
 
 use crate::{
-    script::{crashes, everywhere, fixed, nearest, play},
+    script::{self, crashes, everywhere, fixed, nearest, play},
     world::World,
 };
 
@@ -299,4 +301,28 @@ fn a_request_shows_its_targets_in_a_few_words() {
     assert_eq!(shown(&["3"]), "3");
     assert_eq!(shown(&["3", "7"]), "3, 7");
     assert_eq!(shown(&["3", "7", "1", "2", "5"]), "3 and 4 more");
+}
+
+#[test]
+fn a_time_of_receipt_in_the_future_is_said_and_moves_no_term() {
+    let mut world = World::new();
+    world.ready();
+    let mut asked = script::request("slip", &["3"], fixed("8"));
+    asked.spec.data_subject_request = Some(DataSubjectRequest {
+        reference: "DSR-1".into(),
+        received_at: Time(world.now + SignedDuration::from_hours(24 * 365 * 30)),
+        regulation: Regulation::Gdpr,
+    });
+    world.apply_request(asked);
+    let decide = |world: &World| {
+        let asked = world.cluster.requests["slip"].clone();
+        request::decide(&world.observe_request(&asked), world.now)
+    };
+    let decision = decide(&world);
+    let warned = |event: &lethe_core::Event| event.warning && event.reason == "ReceivedInFuture";
+    assert!(decision.events.iter().any(warned), "{:?}", decision.events);
+    let due = decision.status.due_at.expect("it has a term").0;
+    assert!(due <= world.now + SignedDuration::from_hours(24 * 31), "{due}");
+    world.until("a run works for it", |world| world.is_running("slip", Stage::Forget));
+    assert!(!decide(&world).events.iter().any(warned), "it was said");
 }

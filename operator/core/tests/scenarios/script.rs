@@ -124,10 +124,13 @@ impl World {
     }
 
     pub fn ask(&mut self, name: &str, targets: &[&str], replacement: OverrideSpec) {
-        let mut request = request(name, targets, replacement);
+        self.apply_request(request(name, targets, replacement));
+    }
+
+    pub fn apply_request(&mut self, mut request: UnlearnRequest) {
         self.now += SignedDuration::from_secs(1);
         self.admit(&mut request);
-        self.change(|cluster| cluster.requests.insert(name.to_owned(), request));
+        self.change(|cluster| cluster.requests.insert(request.name_any(), request));
     }
 
     pub fn suspend(&mut self, name: &str, suspend: bool) {

@@ -1,13 +1,18 @@
 //! Stopped and killed pods: the next one comes to the same result.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    process::{Command, Stdio},
+};
 
-use lethe_api::contract::{Failure, Plan, Progress, RecordBody, Status, exit};
+use lethe_api::contract::{Digest, Failure, Plan, Progress, RecordBody, Status, exit};
 use lethe_store::Store;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{
-    self, Ended, Running, World, arguments, ended, fixed, get, preparation, run, trainer, unprepared, until,
+    self, Ended, Running, World, arguments, assert_whole, ended, fixed, get, preparation, run, trainer,
+    unprepared, until,
 };
 
 /// Starts a pod for the plan and returns it with the port of its progress.
@@ -39,9 +44,10 @@ fn reach(port: u16, stage: &str, step: u64) -> Progress {
     })
 }
 
-fn candidate(world: &World, plan: &Plan) -> lethe_api::Digest {
+/// The candidate, and how the training went: neither depends on what happened on the way.
+fn forgotten(world: &World, plan: &Plan) -> (Digest, Option<Digest>) {
     match world.record(plan) {
-        RecordBody::Forget(record) => record.candidate,
+        RecordBody::Forget(record) => (record.candidate, record.curves),
         other => panic!("not the record of a forgetting: {other:?}"),
     }
 }
@@ -58,13 +64,16 @@ fn an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened() {
     assert!(metrics.contains("lethe_trainer_steps{stage=\"forget\"} 600"), "{metrics}");
     let outcome = terminate(world.path(), &plan, pod).outcome;
     assert!(outcome.message.unwrap().contains("forget step"));
-    assert_eq!(world.scratch_files(&plan.digest()), ["checkpoint"]);
+    assert_eq!(world.scratch_files(&plan.digest()), ["checkpoint", "metrics.jsonl"]);
+    let seen = seen.metrics.expect("a record every twenty steps");
+    let lines = fs::read_to_string(world.scratch(&plan.digest()).join("metrics.jsonl")).unwrap();
+    assert!(lines.lines().any(|line| line == seen.to_line()), "{seen:?} is not in {lines}");
 
     let resumed = world.run(&plan);
     assert!(resumed.stderr.contains("continuing from the checkpoint"), "{}", resumed.stderr);
     // Another store's path is another plan, so it starts from nothing.
     let other = undisturbed.forget(&targets, 600);
-    assert_eq!(candidate(&world, &plan), candidate(&undisturbed, &other));
+    assert_eq!(forgotten(&world, &plan), forgotten(&undisturbed, &other));
 }
 
 #[test]
@@ -84,21 +93,64 @@ fn a_run_killed_while_it_saves_leaves_a_state_that_loads() {
     }
     let undisturbed = World::new();
     let other = undisturbed.forget(&[("three", fixed("one"))], 200);
-    assert_eq!(candidate(&world, &plan), candidate(&undisturbed, &other));
+    assert_eq!(forgotten(&world, &plan), forgotten(&undisturbed, &other));
+}
+
+/// The kernel kills it as it is about to make a call of this kind for the `nth` time. Whether it lived to do so.
+fn killed_at(world: &World, plan: &Plan, call: &str, nth: u32) -> bool {
+    fs::write(world.path().join("plan.json"), plan.to_json()).unwrap();
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
+        .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
+        .arg(env!("CARGO_BIN_EXE_lethe-trainer"))
+        .args(arguments(world.path(), plan.task.kind()))
+        .args(["--no-port", "--checkpoint-seconds", "0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("strace is missing: apt-get install strace");
+    assert!(status.success() || status.signal() == Some(9), "{status}");
+    !status.success()
+}
+
+/// Before a file is safe on the disk, and before it gets its name: there is nothing in between that a reader could see.
+#[test]
+fn a_run_killed_at_every_point_of_every_write_leaves_what_was_there_before() {
+    let (world, undisturbed) = (World::new(), World::new());
+    let plan = world.forget(&[("three", fixed("one"))], 3);
+    let store = Store::open(&world.store_uri()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for call in ["fsync", "rename"] {
+        let mut deaths = 0;
+        while killed_at(&world, &plan, call, deaths + 1) {
+            deaths += 1;
+            let scratch = store.scratch(&plan.digest());
+            runtime.block_on(scratch.get("checkpoint", 1 << 30)).expect("a state that is there loads");
+            assert_whole(&world.store());
+            assert!(deaths < 100, "it never comes to an end");
+        }
+        assert!(deaths >= 3, "{call}: a checkpoint, a bundle and a record at least: {deaths}");
+    }
+    let other = undisturbed.forget(&[("three", fixed("one"))], 3);
+    assert_eq!(forgotten(&world, &plan), forgotten(&undisturbed, &other));
 }
 
 #[test]
 fn a_damaged_state_is_not_used_and_changes_nothing() {
     let world = World::new();
     let plan = world.forget(&[("three", fixed("one"))], 20);
-    let expected = candidate(&world, &plan);
-    let scratch = world.store().join("scratch").join(plan.digest().hex());
-    fs::create_dir_all(&scratch).unwrap();
-    fs::write(scratch.join("checkpoint"), "not a state").unwrap();
-    let ended = world.run(&plan);
-    assert_eq!(ended.code, Some(exit::DONE));
-    assert!(ended.stderr.contains("is not used"), "{}", ended.stderr);
-    assert_eq!(candidate(&world, &plan), expected);
+    let expected = forgotten(&world, &plan);
+    fs::create_dir_all(world.scratch(&plan.digest())).unwrap();
+    let sealed = |content: &[u8]| [Digest::of(content).as_str().as_bytes(), b"\n", content].concat();
+    let long = [&u64::MAX.to_le_bytes()[..], b"lines"].concat();
+    // The second to last is whole, and of a version that kept no lines; the last is neither.
+    for state in [b"not a state".to_vec(), sealed(b"short"), sealed(&long), sealed(&[0; 64])] {
+        fs::write(world.scratch(&plan.digest()).join("checkpoint"), state).unwrap();
+        let ended = world.run(&plan);
+        assert_eq!(ended.code, Some(exit::DONE));
+        assert!(ended.stderr.contains("is not used"), "{}", ended.stderr);
+        assert_eq!(forgotten(&world, &plan), expected);
+    }
 }
 
 #[test]

@@ -2,12 +2,17 @@
 
 mod artifacts;
 mod contract;
+mod curves;
 mod data_free;
+mod endings;
+mod files;
 mod import;
 mod interruption;
 mod networks;
 mod probes;
 mod reports;
 mod serving;
+mod spoiled;
 mod store_faults;
+mod teaching;
 mod world;

@@ -3,12 +3,13 @@
 use std::{
     fs,
     io::{self, Write},
+    path::Path,
     process::Command,
 };
 
-use lethe_api::contract::{Failure, exit};
+use lethe_api::contract::{Failure, Plan, exit};
 
-use crate::world::{Ended, World, arguments, ended, fixed};
+use crate::world::{Ended, World, arguments, assert_whole, copy, ended, fixed, read_record, unprepared};
 
 const UNSHARE: [&str; 3] = ["--user", "--map-root-user", "--mount"];
 
@@ -28,21 +29,19 @@ fn can_mount() -> bool {
     false
 }
 
-/// Runs a forgetting after `mount`, a line of shell in which `$STORE` is the store, changed what is mounted.
-fn forget_after(world: &World, mount: &str) -> Ended {
-    let plan = world.forget(&[("three", fixed("one"))], 3);
-    fs::write(world.path().join("plan.json"), plan.to_json()).unwrap();
-    let script = format!("{mount} && exec \"$@\"");
+/// Runs a plan in a mount namespace of its own, by a script of shell in which `$STORE` is the store and `"$@"` the trainer.
+fn run_in(root: &Path, plan: &Plan, script: &str) -> Ended {
+    fs::write(root.join("plan.json"), plan.to_json()).unwrap();
     let output = Command::new("unshare")
         .args(UNSHARE)
-        .args(["sh", "-c", &script, "sh"])
+        .args(["sh", "-c", script, "sh"])
         .arg(env!("CARGO_BIN_EXE_lethe-trainer"))
-        .args(arguments(world.path(), plan.task.kind()))
+        .args(arguments(root, plan.task.kind()))
         .arg("--no-port")
-        .env("STORE", world.store())
+        .env("STORE", root.join("store"))
         .output()
         .expect("unshare (Debian package util-linux) runs");
-    ended(world.path(), &plan.digest(), output)
+    ended(root, &plan.digest(), output)
 }
 
 fn assert_unusable(ended: &Ended, word: &str) {
@@ -53,23 +52,85 @@ fn assert_unusable(ended: &Ended, word: &str) {
 }
 
 #[test]
-fn a_read_only_store_is_a_bad_configuration() {
+fn a_read_only_store_is_a_bad_configuration_for_every_task() {
     if !can_mount() {
         return;
     }
     let world = World::new();
-    let read_only = "mount --bind \"$STORE\" \"$STORE\" && mount -o remount,bind,ro \"$STORE\"";
-    assert_unusable(&forget_after(&world, read_only), "read-only");
+    let targets = [("three", fixed("one"))];
+    let evaluation = world.evaluate(&world.candidate(&targets), &targets);
+    let (empty, preparation) = unprepared();
+    let read_only =
+        "mount --bind \"$STORE\" \"$STORE\" && mount -o remount,bind,ro \"$STORE\" && exec \"$@\"";
+    for plan in [world.forget(&targets, 3), evaluation] {
+        assert_unusable(&run_in(world.path(), &plan, read_only), "read-only");
+    }
+    assert_unusable(&run_in(empty.path(), &preparation, read_only), "read-only");
+}
+
+/// However little room there is: the trainer says so, what is in the store is whole, and with more room the same comes out.
+#[test]
+fn wherever_the_store_gets_full_what_is_in_it_is_whole() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    let plan = world.forget(&[("three", fixed("one"))], 3);
+    let kept = world.path().join("kept");
+    copy(&world.store(), &kept);
+    let mut failures = 0;
+    for kib in (least_kib(&kept)..).step_by(16) {
+        let after = world.path().join(format!("after-{kib}"));
+        fs::create_dir(&after).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={kib}k none \"$STORE\" && cp -a '{kept}/.' \"$STORE\" && {{ \"$@\"; code=$?; \
+             cp -a \"$STORE/.\" '{after}'; exit $code; }}",
+            kept = kept.display(),
+            after = after.display()
+        );
+        let ended = run_in(world.path(), &plan, &script);
+        assert_whole(&after);
+        if ended.code == Some(exit::DONE) {
+            break;
+        }
+        assert_unusable(&ended, "full");
+        failures += 1;
+        assert!(failures < 100, "it never had enough");
+        fs::remove_dir_all(world.store()).unwrap();
+        copy(&after, &world.store());
+    }
+    assert!(failures > 2, "it had enough from the start: {failures}");
+    // On top of what the last failure has left.
+    let ended = world.run(&plan);
+    let undisturbed = World::new();
+    let other = undisturbed.forget(&[("three", fixed("one"))], 3);
+    assert_eq!(read_record(world.path(), &plan, &ended), undisturbed.record(&other));
+}
+
+/// What a copy of this folder takes in memory, where files come in pages.
+fn least_kib(folder: &Path) -> u64 {
+    let size = |entry: fs::DirEntry| match entry.metadata().unwrap().is_dir() {
+        true => least_kib(&entry.path()),
+        false => entry.metadata().unwrap().len().div_ceil(4096) * 4,
+    };
+    fs::read_dir(folder).unwrap().map(|entry| size(entry.unwrap())).sum()
 }
 
 #[test]
-fn a_full_store_is_a_bad_configuration() {
-    if !can_mount() {
-        return;
-    }
+fn a_file_that_may_not_be_so_large_is_a_full_store() {
     let world = World::new();
-    let full = "mkdir -p \"$STORE/scratch\" && mount -t tmpfs -o size=4k none \"$STORE/scratch\"";
-    assert_unusable(&forget_after(&world, full), "full");
+    let plan = world.forget(&[("three", fixed("one"))], 3);
+    fs::write(world.path().join("plan.json"), plan.to_json()).unwrap();
+    // Eight blocks of 512 bytes: enough for a termination message. A signal that is ignored becomes an error.
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_lethe-trainer"))
+        .args(arguments(world.path(), plan.task.kind()))
+        .arg("--no-port")
+        .output()
+        .unwrap();
+    assert_unusable(&ended(world.path(), &plan.digest(), output), "full");
+    assert_whole(&world.store());
 }
 
 #[test]

@@ -11,14 +11,14 @@ use std::{
 };
 
 use lethe_api::contract::{
-    BaseArtifact, BundleKind, Device, Digest, EvaluateTask, ForgetTask, Outcome, Override, Plan,
-    PlannedTarget, Precision, PrepareRecord, PrepareTask, Record, RecordBody, Samples, Task, TaskKind,
+    BaseArtifact, BundleKind, Device, Digest, EvaluateTask, ForgetTask, Manifest, Metrics, Outcome, Override,
+    Plan, PlannedTarget, Precision, PrepareRecord, PrepareTask, Record, RecordBody, Samples, Task, TaskKind,
 };
 use lethe_sfd::{
     Denoiser, ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation, TeachSettings, Teaching,
     Training, TrainingImages,
 };
-use lethe_store::{Bundle, Folder, folder_uri};
+use lethe_store::{Bundle, Folder, Store, folder_uri};
 use tempfile::TempDir;
 
 /// Long enough for a loaded machine; a hang still ends.
@@ -78,12 +78,24 @@ impl World {
         self.store().join("bundles").join(bundle.hex()).join(file)
     }
 
-    /// Names of what the run of this plan has left in its scratch space.
+    pub(crate) fn scratch(&self, plan: &Digest) -> PathBuf {
+        self.store().join("scratch").join(plan.hex())
+    }
+
+    /// Names of what the run of this plan has left in its scratch space, sorted.
     pub(crate) fn scratch_files(&self, plan: &Digest) -> Vec<String> {
-        let Ok(files) = fs::read_dir(self.store().join("scratch").join(plan.hex())) else {
-            return Vec::new();
-        };
-        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+        let Ok(files) = fs::read_dir(self.scratch(plan)) else { return Vec::new() };
+        let mut names: Vec<String> =
+            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// What a record's curves hold.
+    pub(crate) fn curves(&self, digest: &Digest) -> Vec<Metrics> {
+        let bytes = fs::read(self.store().join("blobs").join(digest.hex())).unwrap();
+        assert_eq!(Digest::of(&bytes), *digest);
+        Metrics::parse_lines(&String::from_utf8(bytes).unwrap()).unwrap()
     }
 
     pub(crate) fn forget(&self, targets: &[(&str, Override)], steps: u32) -> Plan {
@@ -287,6 +299,19 @@ pub(crate) fn untaught() -> Bundle {
     Bundle::new(BundleKind::Teacher, weights, description(&config)).unwrap()
 }
 
+/// Every bundle in a store either is not there or is as its name says.
+pub(crate) fn assert_whole(store: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let opened = Store::open(&folder_uri(store).unwrap()).unwrap();
+    for folder in fs::read_dir(store.join("bundles")).unwrap() {
+        let folder = folder.unwrap();
+        if folder.path().join(Manifest::FILE).exists() {
+            let digest = format!("sha256:{}", folder.file_name().to_str().unwrap()).parse().unwrap();
+            runtime.block_on(opened.bundle_folder(&digest).read(&digest)).unwrap();
+        }
+    }
+}
+
 /// Writes a bundle to a folder outside of any store.
 pub(crate) fn export(bundle: &Bundle, folder: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -352,7 +377,7 @@ fn kept(targets: &[(&str, Override)]) -> Vec<String> {
     tiny().labels.into_iter().filter(|label| targets.iter().all(|(target, _)| target != label)).collect()
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());

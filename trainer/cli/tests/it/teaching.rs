@@ -1,0 +1,57 @@
+//! Images that are none: refused with 65 and one line, and no teacher is made of them.
+
+use std::{fs, io::Write};
+
+use flate2::{Compression, write::GzEncoder};
+use lethe_api::contract::exit;
+use tempfile::TempDir;
+
+use crate::world::trainer;
+
+fn packed(text: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(text.as_ref()).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// Two images of as many pixels, with these last columns.
+fn images(pixels: usize, labels: [&str; 2]) -> Vec<u8> {
+    packed(labels.map(|label| format!("{}{label}\n", "7,".repeat(pixels))).concat())
+}
+
+#[test]
+fn images_that_are_none_are_refused_in_one_line() {
+    let whole = images(64, ["1", "2"]);
+    let cases: [(&str, Option<Vec<u8>>, &str); 15] = [
+        ("missing", None, "No such file"),
+        ("empty", Some(Vec::new()), ""),
+        ("not packed", Some(b"7,".repeat(64)), "gzip"),
+        ("cut", Some(whole[..whole.len() / 2].to_vec()), ""),
+        ("no images", Some(packed("")), "labels"),
+        ("of one label", Some(images(64, ["1", "1"])), "number of labels is 1"),
+        ("a pixel too few", Some(images(63, ["1", "2"])), "line 1: 63 pixels, expected 64"),
+        ("a pixel too many", Some(images(65, ["1", "2"])), "line 1: 65 pixels, expected 64"),
+        ("28 by 28", Some(images(784, ["1", "2"])), "line 1: 784 pixels, expected 64"),
+        ("too dark", Some(packed("17,".repeat(64) + "1\n")), "line 1"),
+        ("an unknown digit", Some(images(64, ["1", "10"])), "line 2"),
+        ("half a pixel", Some(packed("0.5,".repeat(64) + "1\n")), "whole numbers"),
+        ("no number", Some(images(64, ["1", "NaN"])), "line 2"),
+        ("no text", Some(packed([0xff; 200])), "UTF-8"),
+        ("larger than memory", Some(packed(vec![b'7'; 65 << 20])), "larger than"),
+    ];
+    for (what, bytes, word) in cases {
+        let root = TempDir::new().unwrap();
+        let (file, out, log) = (root.path().join("images"), root.path().join("out"), root.path().join("log"));
+        if let Some(bytes) = bytes {
+            fs::write(&file, bytes).unwrap();
+        }
+        let mut command = trainer();
+        command.args(["teach", "--steps", "1", "--images"]).arg(&file).arg("--out").arg(&out);
+        let output = command.arg("--termination-log").arg(&log).output().unwrap();
+        let message = fs::read_to_string(log).unwrap();
+        assert_eq!(output.status.code(), Some(exit::BAD_ARTIFACT), "{what}: {message}");
+        assert!(message.contains(&*file.to_string_lossy()) && message.contains(word), "{what}: {message}");
+        assert!(!message.contains(char::is_control), "{what}: {message:?}");
+        assert!(!out.exists(), "{what}");
+    }
+}
