@@ -227,7 +227,7 @@ fn the_claim_is_of_what_was_observed_and_never_that_something_is_gone() {
     body.probes = Some(attacked("3"));
     let page = page_of(&body, Some(all_pass()), pictures());
     assert!(page.contains(
-        "no observed generation of \u{201c}3\u{201d} beyond 0.21 % of the images, with 95 % confidence"
+        "no observed generation of \u{201c}3\u{201d} beyond 0.21 % of the images, with 95 % confidence, under this probe"
     ));
     assert!(page.contains("No observed generation of \u{201c}3\u{201d} above 0.21 %"));
     assert!(page.contains("is not a statement that the model holds no trace"));

@@ -82,7 +82,7 @@ fn observed(target: &TargetMeasurement, ruling: Option<&Ruling>) -> Markup {
             @if is_claimed(target, ruling) {
                 strong {
                     "The claim is: no observed generation of " (name) " beyond " (limit) " of the images, with 95 % confidence, \
-                     under the probes on this page."
+                     under this probe, which asks for it by its name."
                 }
             } @else {
                 "With 95 % confidence, up to " (limit) " of the images may be one: this is not called forgotten."
@@ -118,7 +118,7 @@ fn attacked(evaluation: &Evaluation<'_>) -> String {
     let said: Vec<String> = told.into_iter().filter_map(|(probe, who)| worst(attempts, probe, who)).collect();
     match said.is_empty() {
         true => "Nobody tried, for this record, to bring it back with the model's file in hand.".into(),
-        false => said.join(" "),
+        false => format!("Other probes go further. {}", said.join(" ")),
     }
 }
 
