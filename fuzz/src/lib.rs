@@ -2,8 +2,8 @@
 
 use std::fmt::Display;
 
-/// Bytes of a message: a name that is quoted from the input is escaped, and may stand in it twice.
-const MOST: usize = 1 << 18;
+/// Bytes of a message: a label of 128 bytes that is quoted from the input is escaped, and may stand in it twice.
+const MOST: usize = 1 << 12;
 
 /// It is one line that a person can read: whatever was quoted from the input, no control character is in it, and it ends.
 ///

@@ -10,7 +10,7 @@ pub enum Error {
     Missing(String),
     #[error("tensor {} does not belong here", Line(.0))]
     Unknown(String),
-    #[error("tensor {} has shape {found:?}, expected {expected:?}", Line(name))]
+    #[error("tensor {} has shape {}, expected {expected:?}", Line(name), Line(&format!("{found:?}")))]
     Shape { name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("tensor {} has type {found}, expected {expected}", Line(name))]
     Type { name: String, found: String, expected: &'static str },
