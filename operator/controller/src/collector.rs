@@ -72,7 +72,7 @@ impl Gauges {
         self.requests.with_label_values(&[&format!("{phase:?}")]).inc();
         let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
         let model = request.spec.model_ref.name.as_str();
-        let open = !matches!(phase, RequestPhase::Fulfilled | RequestPhase::Denied);
+        let open = !matches!(phase, RequestPhase::Fulfilled | RequestPhase::Tried | RequestPhase::Denied);
         if let (Some(due), true) = (&status.due_at, open) {
             let seconds = due.0.as_second() as f64;
             self.due.with_label_values(&[&namespace, model, &name]).set(seconds);

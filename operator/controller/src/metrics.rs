@@ -3,7 +3,7 @@
 //! Every label takes its values from a closed set.
 
 use k8s_openapi::jiff::Timestamp;
-use lethe_api::v1alpha1::{GateName, UnlearnRun, UnlearnRunStatus, Verdict};
+use lethe_api::v1alpha1::{GateName, Mode, UnlearnRun, UnlearnRunStatus, Verdict};
 use prometheus::{
     Counter, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
@@ -62,7 +62,7 @@ impl Metrics {
             )?,
             gate_evaluations: counters(
                 "lethe_gate_evaluations_total",
-                "Verdicts given, one per gate and target.",
+                "Verdicts given, one per gate and target; those of pilots are not counted.",
                 &["gate", "verdict"],
             )?,
             run_duration: histogram(
@@ -128,7 +128,9 @@ impl Metrics {
                 self.gpu_seconds.inc_by(seconds * gpus(run));
             }
         }
-        if before.is_none_or(|s| s.verdict.is_none()) && after.verdict.is_some() {
+        // Whoever tries something wants to know; nobody is to be woken by it.
+        let is_news = run.spec.mode == Mode::Enforce && before.is_none_or(|s| s.verdict.is_none());
+        if is_news && after.verdict.is_some() {
             for gate in &after.gates {
                 let verdict = format!("{:?}", gate.verdict);
                 self.gate_evaluations.with_label_values(&[gate.name.as_str(), &verdict]).inc();

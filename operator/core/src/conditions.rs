@@ -89,12 +89,14 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Event> {
         let old = before.iter().find(|old| old.type_ == c.type_);
         c.status != "Unknown" && old.is_none_or(|old| old.status != c.status || old.reason != c.reason)
     };
+    // That a pilot is not rolled out is what was asked for.
+    let is_trouble = |c: &Condition| c.status == "False" && c.reason != Reason::Pilot.to_string();
     after
         .iter()
         // Ready repeats what another condition says.
         .filter(|c| c.type_ != ConditionType::Ready.as_str())
         .filter(changed)
-        .map(|c| Event { warning: c.status == "False", reason: c.reason.clone(), note: c.message.clone() })
+        .map(|c| Event { warning: is_trouble(c), reason: c.reason.clone(), note: c.message.clone() })
         .collect()
 }
 
@@ -124,10 +126,11 @@ mod tests {
         let mut conditions = Conditions::new(&[], None, at(0));
         conditions.no(ConditionType::GatesPassed, Reason::GateFailed, "leak");
         conditions.yes(ConditionType::Evaluated, Reason::Evaluated, "");
-        conditions.unknown(ConditionType::Promoted, Reason::RollingOut, "");
+        conditions.no(ConditionType::Promoted, Reason::Pilot, "as asked");
+        conditions.unknown(ConditionType::Serving, Reason::RollingOut, "");
         let list = conditions.into_list();
         let events = transitions(&[], &list);
-        assert_eq!(events.iter().map(|e| e.warning).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(events.iter().map(|e| e.warning).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(transitions(&list, &list), []);
     }
 

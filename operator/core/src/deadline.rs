@@ -1,6 +1,6 @@
 //! Legal terms.
 
-use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use jiff::{Span, Timestamp, ToSpan, tz::TimeZone};
 use lethe_api::v1alpha1::{DataSubjectRequest, Regulation};
 
 /// When the legal term begins. Nothing is entered before it is received: where the stated time of receipt is later than the
@@ -10,16 +10,31 @@ pub fn begins_at(request: &DataSubjectRequest, created: Option<Timestamp>) -> Ti
     created.map_or(stated, |created| created.min(stated))
 }
 
-/// The end of the legal term, counted in UTC from [`begins_at`]. `None` beyond the calendar's end.
+/// The end of the first legal term, counted in UTC from [`begins_at`]. `None` beyond the calendar's end.
 ///
 /// GDPR: one calendar month (Article 12(3)); a day that the next month lacks becomes its last day.
 /// CCPA: 45 calendar days (11 CCR 7021).
 pub fn due_at(request: &DataSubjectRequest, created: Option<Timestamp>) -> Option<Timestamp> {
-    let received = begins_at(request, created).to_zoned(TimeZone::UTC);
     let term = match request.regulation {
         Regulation::Gdpr => 1.month(),
         Regulation::Ccpa => 45.days(),
     };
+    after(request, created, term)
+}
+
+/// The end of an extended term, counted from the same day.
+///
+/// GDPR: two further months. CCPA: 90 days in all.
+pub fn extended_due_at(request: &DataSubjectRequest, created: Option<Timestamp>) -> Option<Timestamp> {
+    let term = match request.regulation {
+        Regulation::Gdpr => 3.months(),
+        Regulation::Ccpa => 90.days(),
+    };
+    after(request, created, term)
+}
+
+fn after(request: &DataSubjectRequest, created: Option<Timestamp>, term: Span) -> Option<Timestamp> {
+    let received = begins_at(request, created).to_zoned(TimeZone::UTC);
     received.checked_add(term).ok().map(|due| due.timestamp())
 }
 
@@ -30,7 +45,7 @@ mod tests {
 
     fn request(received: &str, regulation: Regulation) -> DataSubjectRequest {
         let received_at = Time(received.parse().unwrap());
-        DataSubjectRequest { reference: "R".into(), received_at, regulation }
+        DataSubjectRequest { reference: "R".into(), received_at, regulation, extension: None }
     }
 
     fn due(received: &str, regulation: Regulation) -> String {
@@ -47,6 +62,15 @@ mod tests {
     #[test]
     fn a_ccpa_term_is_forty_five_days() {
         assert_eq!(due("2026-11-20T09:00:00Z", Regulation::Ccpa), "2027-01-04T09:00:00Z");
+    }
+
+    #[test]
+    fn an_extended_term_counts_from_the_same_day() {
+        let due = |regulation| {
+            extended_due_at(&request("2026-11-30T09:00:00Z", regulation), None).unwrap().to_string()
+        };
+        assert_eq!(due(Regulation::Gdpr), "2027-02-28T09:00:00Z");
+        assert_eq!(due(Regulation::Ccpa), "2027-02-28T09:00:00Z");
     }
 
     #[test]

@@ -1,18 +1,15 @@
 //! The part of a lineage's decision that is about runs: follow the active one, or start the next.
 
 use kube::{Resource, ResourceExt};
-use lethe_api::{
-    contract::Plan,
-    v1alpha1::{
-        ConditionType, LEDGER_CAPACITY, Reason, RequestRef, RolloutState, RunType, UnlearnPolicy,
-        UnlearnRequest, UnlearnRun, Verdict,
-    },
+use lethe_api::v1alpha1::{
+    ConditionType, LEDGER_CAPACITY, Mode, Reason, RequestRef, RolloutState, RunType, UnlearnPolicy,
+    UnlearnRequest, UnlearnRun, Verdict,
 };
 
 use crate::{
     Effect, POLL, accept,
     conditions::Conditions,
-    model::Lineage,
+    model::{Lineage, NextRun},
     plans, request,
     run::is_over,
     serving::{self, planned_targets},
@@ -47,6 +44,10 @@ fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) {
         lineage.status.active_run = None;
         return;
     };
+    if run.spec.mode == Mode::Pilot {
+        let message = format!("a pilot: {} passed every gate and is not rolled out", candidate.short());
+        return mark(lineage, run, false, Reason::Pilot, message);
+    }
     if lineage.status.ledger.iter().any(|entry| entry.run == run.name_any()) {
         let message = format!("{} is served and in the ledger", candidate.short());
         return mark(lineage, run, true, Reason::Promoted, message);
@@ -116,23 +117,35 @@ fn suspended(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Vec<String> {
     run.spec.requests.iter().filter(|r| is_suspended(&r.uid)).map(|r| r.name.clone()).collect()
 }
 
-/// Starts one run for every accepted request that can share it: many targets cost as much as one.
+/// Starts one run for every accepted request that can share it: many targets cost as much as one. A pilot runs by itself,
+/// so that its verdict is about its own targets, and only while nobody waits for the model in earnest.
 fn start_next(lineage: &mut Lineage<'_>) {
     lineage.status.active_run = None;
     // The requests say so if there is none.
     let Some(policy) = &lineage.observed.policy else { return };
-    let Some((plan, requests)) = next_plan(lineage, policy) else { return };
-    lineage.start_run(RunType::Forget, plan, requests, policy);
+    let (pilots, enforced): (Vec<_>, Vec<_>) =
+        waiting(lineage).into_iter().partition(|request| request.spec.mode == Mode::Pilot);
+    let pilot = || pilots.iter().find_map(|pilot| next_run(lineage, policy, &[pilot], Mode::Pilot));
+    let next = next_run(lineage, policy, &enforced, Mode::Enforce).or_else(pilot);
+    if let Some(next) = next {
+        lineage.start_run(next, policy);
+    }
 }
 
-fn next_plan(lineage: &Lineage<'_>, policy: &UnlearnPolicy) -> Option<(Plan, Vec<RequestRef>)> {
+/// The run for those of these requests that can share one.
+fn next_run(
+    lineage: &Lineage<'_>,
+    policy: &UnlearnPolicy,
+    waiting: &[&UnlearnRequest],
+    mode: Mode,
+) -> Option<NextRun> {
     let baseline = lineage.status.baseline.as_ref()?;
     let labels = &lineage.status.labels;
     let ledger = targets::ledger_targets(&lineage.status.ledger);
     let mut forgotten = ledger.clone();
     let mut members = Vec::new();
     let mut entries = lineage.status.ledger.len();
-    for request in waiting(lineage) {
+    for request in waiting {
         // One that contradicts the earlier ones waits for its turn, and gets its answer then.
         let Ok(union) = targets::add_request(&forgotten, &request.spec, labels) else { continue };
         let covered = request.spec.targets.iter().all(|target| ledger.contains_key(&target.label));
@@ -153,7 +166,7 @@ fn next_plan(lineage: &Lineage<'_>, policy: &UnlearnPolicy) -> Option<(Plan, Vec
     let planned = targets::resolve(&forgotten, labels).ok()?;
     let model = &lineage.observed.model;
     let plan = plans::forget(model, baseline, labels, planned, &members, &policy.spec, lineage.installation);
-    Some((plan, members))
+    Some(NextRun { type_: RunType::Forget, mode, plan, requests: members })
 }
 
 /// Accepted requests that no run works for, oldest first.

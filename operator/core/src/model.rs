@@ -9,8 +9,8 @@ use kube::{Resource, ResourceExt, core::ObjectMeta};
 use lethe_api::{
     contract::Plan,
     v1alpha1::{
-        ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, ModelPhase, Reason, RequestRef,
-        RolloutState, RunType, UnlearnPolicy, UnlearnRequest, UnlearnRun, UnlearnRunSpec, labels,
+        ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, Reason,
+        RequestRef, RolloutState, RunType, UnlearnPolicy, UnlearnRequest, UnlearnRun, UnlearnRunSpec, labels,
     },
 };
 
@@ -99,6 +99,15 @@ fn taken_by(holder: &DiffusionModel) -> String {
         holder.spec.serving.target.name,
         holder.name_any()
     )
+}
+
+/// A run that is to be started.
+pub(crate) struct NextRun {
+    pub(crate) type_: RunType,
+    pub(crate) mode: Mode,
+    /// Under the name that the run has if it is free.
+    pub(crate) plan: Plan,
+    pub(crate) requests: Vec<RequestRef>,
 }
 
 /// A decision about one lineage under construction.
@@ -257,7 +266,8 @@ impl<'a> Lineage<'a> {
         match prepare_runs.iter().find(|run| run.spec.policy == policy.spec) {
             Some(failed) => self.preparing_failed(failed),
             None => {
-                self.start_run(RunType::Prepare, plan, vec![], policy);
+                let (type_, mode, requests) = (RunType::Prepare, Mode::Enforce, vec![]);
+                self.start_run(NextRun { type_, mode, plan, requests }, policy);
                 self.conditions.unknown(
                     ConditionType::Prepared,
                     Reason::Preparing,
@@ -295,13 +305,8 @@ impl<'a> Lineage<'a> {
     }
 
     /// Says that there will be a run, then creates it.
-    pub(crate) fn start_run(
-        &mut self,
-        type_: RunType,
-        plan: Plan,
-        requests: Vec<RequestRef>,
-        policy: &UnlearnPolicy,
-    ) {
+    pub(crate) fn start_run(&mut self, next: NextRun, policy: &UnlearnPolicy) {
+        let NextRun { type_, mode, plan, requests } = next;
         let model = &self.observed.model;
         let taken: Vec<_> = self.own_runs().collect();
         let plan = Plan { run: free_name(&plan.run, &taken), ..plan };
@@ -312,6 +317,7 @@ impl<'a> Lineage<'a> {
             model: model.name_any(),
             type_,
             requests,
+            mode,
             policy: policy.spec.clone(),
             plan: plan.to_json(),
             plan_digest: plan.digest(),

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
-    ConditionType, DiffusionModel, DiffusionModelStatus, Reason, RequestPhase, RequestRun, Stage,
-    UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun, UnlearnRunStatus, Verdict,
+    ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, Mode, Reason, RequestPhase,
+    RequestRun, Stage, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun, UnlearnRunStatus,
+    Verdict,
 };
 
 use crate::{
@@ -46,6 +47,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
     let generation = request.meta().generation;
     let mut answer = Answer {
         request,
+        now,
         conditions: Conditions::new(&before.conditions, generation, now),
         status: UnlearnRequestStatus { observed_generation: generation, ..before.clone() },
         overruled: String::new(),
@@ -64,6 +66,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
 /// A status under construction.
 struct Answer<'a> {
     request: &'a UnlearnRequest,
+    now: Timestamp,
     conditions: Conditions,
     status: UnlearnRequestStatus,
     /// Appended to the answer where other requests decide what is yielded.
@@ -83,7 +86,38 @@ impl Answer<'_> {
             );
             self.events.push(Event { warning: true, reason: "ReceivedInFuture".into(), note });
         }
-        self.status.due_at = deadline::due_at(subject, created).map(Time);
+        let first = deadline::due_at(subject, created);
+        self.status.due_at = self.extended(subject, created, first).or(first).map(Time);
+    }
+
+    /// The end of the extended term, if there is an extension that counts: one that was there before the first term
+    /// ended.
+    fn extended(
+        &mut self,
+        subject: &DataSubjectRequest,
+        created: Option<Timestamp>,
+        first: Option<Timestamp>,
+    ) -> Option<Timestamp> {
+        let extension = subject.extension.as_ref()?;
+        let extended = deadline::extended_due_at(subject, created)?;
+        let before = self.status.due_at.as_ref().map(|due| due.0);
+        if before == Some(extended) {
+            return before;
+        }
+        // Said when it is first seen, not with every look.
+        let is_new = self.request.status.as_ref().and_then(|s| s.observed_generation)
+            != self.request.meta().generation;
+        let in_time = first.is_none_or(|first| self.now <= first);
+        if is_new {
+            let (reason, note) = match in_time {
+                true => ("TermExtended", format!("the term ends {extended}: {}", extension.reason)),
+                false => {
+                    ("ExtensionTooLate", "the first term was over before it was extended: it stands".into())
+                }
+            };
+            self.events.push(Event { warning: !in_time, reason: reason.into(), note });
+        }
+        in_time.then_some(extended)
     }
 
     fn find(&mut self, observed: &Observed) {
@@ -92,6 +126,9 @@ impl Answer<'_> {
             let message = format!("DiffusionModel {name:?} does not exist in this namespace; create it");
             return self.not_yet_accepted(Reason::ModelNotFound, message);
         };
+        if let Some(known) = &model.status {
+            self.status.at_risk = targets::at_risk(&self.request.spec, known);
+        }
         if let Some(run) = accept::run_of(self.request, own_runs(model, &observed.runs)) {
             return self.mirror(run);
         }
@@ -139,6 +176,10 @@ impl Answer<'_> {
     /// The request makes sense. That another override than its own holds for a label must not pass in silence.
     fn accept(&mut self, held: &Forgotten) {
         let mut message = "the request makes sense for its model".to_owned();
+        if !self.status.at_risk.is_empty() {
+            message +=
+                &format!("; kept labels most like what it forgets: {}", self.status.at_risk.join(", "));
+        }
         if let Some(overruled) = targets::overruled(&self.request.spec, held) {
             self.overruled = format!("; other than it asks, {overruled}: so another request decided");
             message += &self.overruled;
@@ -256,6 +297,7 @@ impl Answer<'_> {
                 let message = "not observed any more at the stated bounds under these probes, and served";
                 self.fulfil(Reason::Fulfilled, message);
             }
+            Some("False") if promoted.is_some_and(|c| c.reason == Reason::Pilot.to_string()) => self.tried(),
             Some("False") => {
                 let why = promoted.map(|c| c.message.clone()).unwrap_or_default();
                 self.end(RequestPhase::Failed, promoted, format!("not promoted: {why}"));
@@ -263,6 +305,7 @@ impl Answer<'_> {
             _ => {
                 self.status.phase = Some(RequestPhase::RollingOut);
                 let message = match self.request.spec.suspend {
+                    _ if self.request.spec.mode == Mode::Pilot => "every gate passed",
                     true => "every gate passed; spec.suspend holds the roll-out",
                     false => "every gate passed; the candidate is being rolled out",
                 };
@@ -278,6 +321,17 @@ impl Answer<'_> {
         let message = format!("{message}{}", self.overruled);
         self.conditions.yes(ConditionType::Fulfilled, reason, message.clone());
         self.conditions.yes(ConditionType::Ready, reason, message);
+    }
+
+    /// A pilot whose candidate passed. Nothing is fulfilled by it.
+    fn tried(&mut self) {
+        self.status.phase = Some(RequestPhase::Tried);
+        self.status.progress = None;
+        let message = format!(
+            "tried: every gate passed. A pilot is not rolled out; the same request with mode Enforce is{}",
+            self.overruled
+        );
+        self.conditions.yes(ConditionType::Ready, Reason::Pilot, message);
     }
 
     /// Ends a request without success, for the reason that a condition of its run gives.

@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lethe_api::{
     contract::{Override, PlannedTarget},
-    v1alpha1::{KnownLabel, LedgerEntry, OverrideSpec, Reason, Strategy, UnlearnRequestSpec},
+    v1alpha1::{
+        DiffusionModelStatus, KnownLabel, LedgerEntry, OverrideSpec, Reason, Strategy, Target,
+        UnlearnRequestSpec,
+    },
 };
 
 /// Most labels that a message names.
 const SHOWN: usize = 20;
+/// Most neighbours that are named: those further off are disturbed no more than any other label.
+const AT_RISK: usize = 5;
 
 /// Why a set of targets makes no sense, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +87,27 @@ pub fn add_request(
         return Err(TargetsError::NothingWouldRemain(names));
     }
     Ok(union)
+}
+
+/// The kept labels that the judge confuses most with a request's targets: of each target the nearest, then of each the
+/// next. Known before anything is trained.
+pub fn at_risk(request: &UnlearnRequestSpec, model: &DiffusionModelStatus) -> Vec<String> {
+    let forgotten = ledger_targets(&model.ledger);
+    let is_target = |label: &str| request.targets.iter().any(|target| target.label == label);
+    let nearest = |target: &Target| {
+        let known = model.labels.iter().find(|known| known.name == target.label);
+        let nearest = known.into_iter().flat_map(|known| &known.nearest);
+        nearest.filter(|name| !is_target(name) && !forgotten.contains_key(*name)).collect::<Vec<_>>()
+    };
+    let columns: Vec<_> = request.targets.iter().map(nearest).collect();
+    let ranks = columns.iter().map(Vec::len).max().unwrap_or_default();
+    let mut found: Vec<String> = Vec::new();
+    for name in (0..ranks).flat_map(|rank| columns.iter().filter_map(move |column| column.get(rank))) {
+        if !found.contains(name) && found.len() < AT_RISK {
+            found.push((*name).clone());
+        }
+    }
+    found
 }
 
 /// Where something else is held to than a request asks for: labels and what they yield, in words. `Nearest` leaves
@@ -164,7 +190,7 @@ fn some_names(labels: &[KnownLabel]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lethe_api::v1alpha1::{ModelRef, Target};
+    use lethe_api::v1alpha1::ModelRef;
 
     fn known(names: &[&str]) -> Vec<KnownLabel> {
         let nearest = |name: &str| names.iter().filter(|n| **n != name).map(|n| (*n).into()).collect();
@@ -176,6 +202,7 @@ mod tests {
             model_ref: ModelRef { name: "digits".into() },
             targets: targets.iter().map(|t| Target { label: (*t).into() }).collect(),
             replacement: OverrideSpec { strategy, label: label.map(Into::into) },
+            mode: Default::default(),
             data_subject_request: None,
             suspend: false,
         }
@@ -225,6 +252,32 @@ mod tests {
         assert!(chain.iter().all(|t| t.replacement == fixed("1")), "{chain:?}");
         let circle = resolve(&forget(&[("3", "8"), ("8", "3")]), &labels).unwrap();
         assert!(circle.iter().all(|t| t.replacement == fixed("1")), "{circle:?}");
+    }
+
+    #[test]
+    fn the_kept_labels_that_are_most_like_the_targets_are_at_risk_the_nearest_first() {
+        let nearest = |name: &str, nearest: &[&str]| KnownLabel {
+            name: name.into(),
+            nearest: nearest.iter().map(|name| (*name).into()).collect(),
+        };
+        let labels = vec![nearest("3", &["8", "9", "5", "2"]), nearest("7", &["3", "9", "1"])];
+        let ledger = vec![LedgerEntry {
+            targets: vec!["8".into()],
+            replacement: as_spec(&Override::Nearest),
+            request: lethe_api::v1alpha1::LedgerRequest { name: "r".into(), uid: "u".into() },
+            run: "run".into(),
+            digest: lethe_api::Digest::of(b""),
+            at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
+        }];
+        let model = DiffusionModelStatus { labels, ledger, ..Default::default() };
+        let found = |targets: &[&str]| at_risk(&request(targets, Strategy::Nearest, None), &model);
+        assert_eq!(found(&["3"]), ["9", "5", "2"], "8 is forgotten");
+        assert_eq!(
+            found(&["3", "7"]),
+            ["9", "5", "1", "2"],
+            "each target's nearest come first, and each once"
+        );
+        assert!(found(&["4"]).is_empty(), "of an unknown label nothing is known");
     }
 
     #[test]

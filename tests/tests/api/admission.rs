@@ -33,7 +33,7 @@ pub async fn every_example_is_accepted(world: &World) -> Result<()> {
 
 pub async fn a_request_that_contradicts_itself_is_refused(world: &World) -> Result<()> {
     let good = request("good", &["3"], "8");
-    let cases: [(&str, &str, Value, &str); 10] = [
+    let cases: [(&str, &str, Value, &str); 11] = [
         ("no targets", "/spec/targets", json!([]), "should have at least 1 items"),
         ("a target twice", "/spec/targets", json!([{"label": "3"}, {"label": "3"}]), "Duplicate value"),
         ("an empty label", "/spec/targets", json!([{"label": ""}]), "should be at least 1 chars long"),
@@ -59,8 +59,14 @@ pub async fn a_request_that_contradicts_itself_is_refused(world: &World) -> Resu
             json!({"reference": "jane@example.org", "receivedAt": "2026-11-20T09:00:00Z", "regulation": "GDPR"}),
             "should match",
         ),
+        ("no such mode", "/spec/mode", json!("Audit"), "Unsupported value"),
     ];
     check_refusals(world, &good, &cases).await?;
+    let term = json!({"reference": "DSR-1", "receivedAt": "2026-11-20T09:00:00Z", "regulation": "GDPR"});
+    let mut pilot = request("pilot", &["3"], "8");
+    pilot["spec"]["mode"] = json!("Pilot");
+    pilot["spec"]["dataSubjectRequest"] = term;
+    refused(world.apply(&pilot).await, "a Pilot answers nobody")?;
     world.apply(&good).await?;
     let strict =
         PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
@@ -71,7 +77,7 @@ pub async fn a_request_that_contradicts_itself_is_refused(world: &World) -> Resu
     )
 }
 
-pub async fn a_request_is_immutable_but_for_suspend(world: &World) -> Result<()> {
+pub async fn a_request_is_immutable_but_for_suspend_and_the_extension_of_its_term(world: &World) -> Result<()> {
     let mut manifest = examples::first("forget-three.yaml")?;
     world.apply(&manifest).await?;
     let edits = [
@@ -80,13 +86,21 @@ pub async fn a_request_is_immutable_but_for_suspend(world: &World) -> Result<()>
         json!({"targets": [{"label": "3"}, {"label": "4"}]}),
         json!({"override": {"label": "9"}}),
         json!({"override": {"strategy": "Random", "label": null}}),
-        json!({"dataSubjectRequest": {"receivedAt": "2026-11-24T09:00:00Z"}}),
+        json!({"mode": "Pilot", "dataSubjectRequest": null}),
         json!({"dataSubjectRequest": null}),
     ];
+    let edit = async |spec: Value| world.patch::<UnlearnRequest>("forget-three", json!({"spec": spec})).await;
     for spec in edits {
-        let edited = world.patch::<UnlearnRequest>("forget-three", json!({"spec": spec})).await;
-        refused(edited, "a request is immutable but for suspend").with_context(|| spec.to_string())?;
+        refused(edit(spec.clone()).await, "a request is immutable but for suspend")
+            .with_context(|| spec.to_string())?;
     }
+    let extension = |reason: &str| json!({"dataSubjectRequest": {"extension": {"reason": reason}}});
+    let earlier = json!({"dataSubjectRequest": {"receivedAt": "2026-11-24T09:00:00Z"}});
+    refused(edit(earlier).await, "only the extension can be added")?;
+    refused(edit(extension("late")).await, "should be at least 10 chars long")?;
+    edit(extension("the model is trained anew this month")).await?;
+    refused(edit(extension("it takes even longer than that")).await, "an extension stands")?;
+    refused(edit(json!({"dataSubjectRequest": {"extension": null}})).await, "an extension stands")?;
     manifest["spec"]["suspend"] = json!(true);
     world.apply(&manifest).await?;
     Ok(())

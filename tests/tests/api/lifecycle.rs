@@ -55,6 +55,26 @@ pub async fn a_model_is_made_to_forget(world: &World) -> Result<()> {
     Ok(())
 }
 
+pub async fn a_pilot_is_measured_and_never_rolled_out(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    let before = world.api::<Deployment>().get(MODEL).await?;
+    world.apply(&examples::first("pilot.yaml")?).await?;
+    world.forget(|_| {}).await?;
+    let pilot = world.request_until("try-three", RequestPhase::Tried).await?;
+    let status = pilot.status.unwrap_or_default();
+    ensure!(status.gate_summary.as_deref() == Some("5/5"), "{:?}", status.gate_summary);
+    ensure!(!status.at_risk.is_empty(), "nobody is at risk");
+    ensure!(world.ledger().await?.is_empty(), "a pilot is in the ledger");
+    world.assert_serves(&trainer::baseline()).await?;
+    let after = world.api::<Deployment>().get(MODEL).await?;
+    ensure!(after.spec == before.spec, "a pilot changed the Deployment");
+    // In earnest it is trained anew, and forgotten.
+    world.request("forget-three", "3", "8").await?;
+    let candidate = world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    world.assert_serves(&candidate).await
+}
+
 pub async fn gates_that_do_not_pass_change_nothing(world: &World) -> Result<()> {
     world.begin_ready().await?;
     let before = world.api::<Deployment>().get(MODEL).await?;

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         admission:
             every_example_is_accepted,
             a_request_that_contradicts_itself_is_refused,
-            a_request_is_immutable_but_for_suspend,
+            a_request_is_immutable_but_for_suspend_and_the_extension_of_its_term,
             a_policy_must_ask_for_every_gate_once,
             a_model_cannot_be_what_lethe_cannot_serve,
             a_ledger_only_grows,
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         lifecycle:
             a_model_is_made_to_forget,
             gates_that_do_not_pass_change_nothing,
+            a_pilot_is_measured_and_never_rolled_out,
             a_second_request_keeps_the_first_forgotten,
             a_leak_of_an_earlier_target_holds_the_second_request,
             requests_that_wait_share_a_run,

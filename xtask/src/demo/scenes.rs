@@ -22,7 +22,7 @@ use crate::progress;
 const MODELS: &str = "DiffusionModel";
 const REQUESTS: &str = "UnlearnRequest";
 /// The phases in which a request stays.
-const FINAL: [&str; 4] = ["Fulfilled", "Held", "Failed", "Denied"];
+const FINAL: [&str; 5] = ["Fulfilled", "Tried", "Held", "Failed", "Denied"];
 
 /// Everything from the base model to the roll-out that is blocked.
 ///

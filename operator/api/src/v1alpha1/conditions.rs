@@ -56,6 +56,7 @@ pub enum Reason {
     NothingForgotten,
     LedgerHonoured,
     AlreadyForgotten,
+    Pilot,
     NotServed,
     Ready,
     // A request or model that cannot be carried out as written.

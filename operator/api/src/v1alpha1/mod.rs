@@ -20,8 +20,8 @@ pub use model::{
 };
 pub use policy::{RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec};
 pub use request::{
-    DataSubjectRequest, ModelRef, OverrideSpec, Regulation, RequestPhase, RequestRun, Strategy, Target,
-    UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
+    DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, Regulation, RequestPhase, RequestRun,
+    Strategy, Target, UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
 };
 pub use run::{
     Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun, UnlearnRunSpec,

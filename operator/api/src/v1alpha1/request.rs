@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{GateResult, conditions_schema, run::RunProgress};
 use crate::Digest;
 
-/// What a model must forget. Immutable but for `suspend`.
+/// What a model must forget. Immutable but for `suspend` and `dataSubjectRequest.extension`.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "lethe.dev",
@@ -36,10 +36,12 @@ use crate::Digest;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("self.modelRef == oldSelf.modelRef && self.targets == oldSelf.targets && self.override == oldSelf.override && has(self.dataSubjectRequest) == has(oldSelf.dataSubjectRequest) && (!has(self.dataSubjectRequest) || self.dataSubjectRequest == oldSelf.dataSubjectRequest)")
-        .message("a request is immutable but for suspend: create another one"),
+    validation = Rule::new("self.modelRef == oldSelf.modelRef && self.targets == oldSelf.targets && self.override == oldSelf.override && self.mode == oldSelf.mode && has(self.dataSubjectRequest) == has(oldSelf.dataSubjectRequest)")
+        .message("a request is immutable but for suspend and dataSubjectRequest.extension: create another one"),
     validation = Rule::new("!has(self.override.label) || self.targets.all(t, t.label != self.override.label)")
-        .message("the override label is itself a target")
+        .message("the override label is itself a target"),
+    validation = Rule::new("self.mode == 'Enforce' || !has(self.dataSubjectRequest)")
+        .message("a Pilot answers nobody: the request that is to be fulfilled carries dataSubjectRequest, with mode Enforce")
 )]
 pub struct UnlearnRequestSpec {
     pub model_ref: ModelRef,
@@ -50,6 +52,9 @@ pub struct UnlearnRequestSpec {
     /// What the model yields instead.
     #[serde(rename = "override")]
     pub replacement: OverrideSpec,
+    /// What becomes of a candidate that passes every gate.
+    #[serde(default)]
+    pub mode: Mode,
     /// The legal side: an opaque reference and the date that starts the clock. No personal data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_subject_request: Option<DataSubjectRequest>,
@@ -97,8 +102,22 @@ pub enum Strategy {
     Random,
 }
 
+/// What becomes of a candidate that passes every gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// It is rolled out, and the ledger has it.
+    #[default]
+    Enforce,
+    /// Nothing: the target was tried, before anybody commits to it.
+    Pilot,
+}
+
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.reference == oldSelf.reference && self.receivedAt == oldSelf.receivedAt && self.regulation == oldSelf.regulation").message("of dataSubjectRequest only the extension can be added"),
+    validation = Rule::new("!has(oldSelf.extension) || (has(self.extension) && self.extension == oldSelf.extension)").message("an extension stands: the person was told of it")
+)]
 pub struct DataSubjectRequest {
     /// An opaque reference into the system that knows the person.
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"))]
@@ -107,6 +126,19 @@ pub struct DataSubjectRequest {
     /// before.
     pub received_at: Time,
     pub regulation: Regulation,
+    /// That the term was extended. Whoever extends it has to tell the person so, with the reasons, within the first term;
+    /// one that comes later is not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extension: Option<Extension>,
+}
+
+/// GDPR: two further months (Article 12(3)). CCPA: 45 further days (11 CCR 7021).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Extension {
+    /// Why it is necessary, as the person was told. No personal data.
+    #[schemars(length(min = 10, max = 512))]
+    pub reason: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -132,6 +164,10 @@ pub struct UnlearnRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 300))]
     pub targets: Option<String>,
+    /// The kept labels that the judge confuses most with the targets: forgetting may disturb them first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5), inner(length(max = 128)))]
+    pub at_risk: Vec<String>,
     /// End of the legal term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Time>,
@@ -162,7 +198,7 @@ pub struct RequestRun {
     pub name: String,
 }
 
-/// Where a request stands. Fulfilled, Held and Failed are final for this request.
+/// Where a request stands. Fulfilled, Tried, Held, Failed and Denied are final for this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum RequestPhase {
     /// Not accepted yet: the message says what it waits for.
@@ -173,6 +209,8 @@ pub enum RequestPhase {
     Evaluating,
     RollingOut,
     Fulfilled,
+    /// A pilot whose candidate passed every gate. Nothing was rolled out, and nothing counts as forgotten.
+    Tried,
     /// The gates did not pass. Nothing was rolled out.
     Held,
     /// It could not be carried out. Nothing was rolled out, or serving went back.
@@ -182,13 +220,14 @@ pub enum RequestPhase {
 }
 
 impl RequestPhase {
-    pub const ALL: [RequestPhase; 9] = [
+    pub const ALL: [RequestPhase; 10] = [
         RequestPhase::Pending,
         RequestPhase::Queued,
         RequestPhase::Training,
         RequestPhase::Evaluating,
         RequestPhase::RollingOut,
         RequestPhase::Fulfilled,
+        RequestPhase::Tried,
         RequestPhase::Held,
         RequestPhase::Failed,
         RequestPhase::Denied,

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, KnownLabel, UnlearnPolicySpec, conditions_schema};
+use super::{Baseline, KnownLabel, Mode, UnlearnPolicySpec, conditions_schema};
 use crate::{
     Digest,
     contract::{Device, Outcome},
@@ -48,6 +48,9 @@ pub struct UnlearnRunSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub requests: Vec<RequestRef>,
+    /// That of its requests: the candidate of a `Pilot` is never rolled out.
+    #[serde(default)]
+    pub mode: Mode,
     /// The policy as it was when the run was created.
     pub policy: UnlearnPolicySpec,
     /// The first pod's plan: the exact JSON text that is mounted. A string, since an object would be reordered.

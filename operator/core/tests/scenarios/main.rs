@@ -12,6 +12,7 @@ mod world;
 mod chaos;
 mod deletion;
 mod lifecycle;
+mod pilots;
 mod requests;
 mod serving;
 mod trainers;

@@ -9,9 +9,9 @@ use lethe_api::{
     Digest,
     contract::BaseArtifact,
     v1alpha1::{
-        ConditionType, DiffusionModel, DiffusionModelSpec, Gate, GateName, InitialServing, ModelRef,
-        OverrideSpec, PolicyRef, Reason, RequestPhase, Serving, ServingTarget, Stage, Strategy, Target,
-        UnlearnPolicy, UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec, UnlearnRun,
+        ConditionType, DiffusionModel, DiffusionModelSpec, Extension, Gate, GateName, InitialServing, Mode,
+        ModelRef, OverrideSpec, PolicyRef, Reason, RequestPhase, Serving, ServingTarget, Stage, Strategy,
+        Target, UnlearnPolicy, UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec, UnlearnRun,
     },
 };
 use lethe_core::names;
@@ -69,6 +69,7 @@ pub fn request(name: &str, targets: &[&str], replacement: OverrideSpec) -> Unlea
         model_ref: ModelRef { name: MODEL.into() },
         targets: targets.iter().map(|label| Target { label: (*label).into() }).collect(),
         replacement,
+        mode: Mode::Enforce,
         data_subject_request: None,
         suspend: false,
     };
@@ -127,6 +128,13 @@ impl World {
         self.apply_request(request(name, targets, replacement));
     }
 
+    /// Asks for a target to be tried.
+    pub fn try_out(&mut self, name: &str, targets: &[&str], replacement: OverrideSpec) {
+        let mut pilot = request(name, targets, replacement);
+        pilot.spec.mode = Mode::Pilot;
+        self.apply_request(pilot);
+    }
+
     pub fn apply_request(&mut self, mut request: UnlearnRequest) {
         self.now += SignedDuration::from_secs(1);
         self.admit(&mut request);
@@ -141,6 +149,17 @@ impl World {
                 request.metadata.resource_version = version;
                 *request.metadata.generation.get_or_insert(1) += 1;
             }
+        });
+    }
+
+    pub fn extend_term(&mut self, name: &str, reason: &str) {
+        let version = self.bump();
+        let extension = Some(Extension { reason: reason.into() });
+        self.change(|cluster| {
+            let request = cluster.requests.get_mut(name).expect("it was asked for");
+            request.spec.data_subject_request.as_mut().expect("it has a term").extension = extension;
+            request.metadata.resource_version = version;
+            *request.metadata.generation.get_or_insert(1) += 1;
         });
     }
 
