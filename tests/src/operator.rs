@@ -53,6 +53,7 @@ impl Operator {
             .env("RUST_LOG", "info,lethe_operator=debug")
             .arg(format!("--store={}", launch.store))
             .arg(r#"--store-volume={"persistentVolumeClaim":{"claimName":"lethe-store"}}"#)
+            .arg("--approvals-are-protected")
             .args(launch.watch.iter().map(|namespace| format!("--watch-namespaces={namespace}")))
             .arg(format!("--lease-namespace={}", launch.home))
             .arg("--lease-name=lethe")

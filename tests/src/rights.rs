@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     rbac::v1::{ClusterRole, PolicyRule, Role},
 };
 use kube::{
-    Api,
+    Api, Client,
     api::{ListParams, PostParams},
     config::Kubeconfig,
 };
@@ -96,6 +96,32 @@ pub async fn kubeconfig(server: &Server, namespace: &str) -> Result<Kubeconfig> 
     let authority = authority.context("the administrator's kubeconfig names no certificate authority")?;
     let cluster = json!({"server": server.api.url(), "certificate-authority-data": authority});
     named(cluster, json!({"token": token}))
+}
+
+/// Applies the chart's admission policies.
+///
+/// # Errors
+/// If the chart cannot be rendered, or the API server refuses what it rendered.
+pub async fn admit(server: &Server, home: &str) -> Result<()> {
+    for manifest in render(server, home, Reach::Cluster)? {
+        if manifest["kind"].as_str().is_some_and(|kind| kind.starts_with("ValidatingAdmission")) {
+            apply(&server.client, None, &manifest).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A client for a person who may do everything, as whom the administrator speaks.
+///
+/// # Errors
+/// If the administrator's kubeconfig cannot be read.
+pub async fn speak_as(server: &Server, name: &str) -> Result<Client> {
+    let mut kubeconfig = Kubeconfig::read_from(server.api.kubeconfig_path())?;
+    let user = kubeconfig.auth_infos.first_mut().and_then(|named| named.auth_info.as_mut());
+    let user = user.context("the administrator's kubeconfig has no user")?;
+    user.impersonate = Some(name.into());
+    user.impersonate_groups = Some(vec!["system:masters".into()]);
+    crate::server::client(kubeconfig).await
 }
 
 /// A kubeconfig for a server that asks for nothing.

@@ -3,10 +3,14 @@ What the operator may do in a namespace that it watches. Every verb is one that 
 nothing here reads a Secret.
 */}}
 {{- define "lethe.rules" -}}
-# Read the four kinds.
+# Read the kinds that people and the operator write.
 - apiGroups: [lethe.dev]
   resources: [diffusionmodels, unlearnpolicies, unlearnrequests, unlearnruns]
   verbs: [get, list, watch]
+# What people said to requests. Never looked up by name.
+- apiGroups: [lethe.dev]
+  resources: [unlearnapprovals]
+  verbs: [list, watch]
 # Add and remove the finalizer that keeps a model until its ledger is archived.
 - apiGroups: [lethe.dev]
   resources: [diffusionmodels]

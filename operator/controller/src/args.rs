@@ -50,6 +50,11 @@ pub struct Args {
     #[arg(long, env = "LETHE_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 
+    /// Say that the API server lets nobody create an UnlearnApproval or an UnlearnRequest in another's name, as the
+    /// chart's admission policies do. Without it no approval counts.
+    #[arg(long, env = "LETHE_APPROVALS_ARE_PROTECTED")]
+    pub approvals_are_protected: bool,
+
     #[arg(long, env = "LETHE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
 }

@@ -19,6 +19,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub recorder: Recorder,
     pub installation: Arc<Installation>,
+    /// Whether the API server checks who creates an approval.
+    pub approvals_are_protected: bool,
     pub inquiry: Arc<Inquiry>,
     pub progress: Arc<ProgressReader>,
     pub journal: Arc<Journal>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::{Client, Resource};
-use lethe_api::v1alpha1::{DiffusionModel, UnlearnPolicy, UnlearnRequest, UnlearnRun};
+use lethe_api::v1alpha1::{DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun};
 use tokio::sync::watch;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Returns once the API server knows all four kinds. Until then, says in `unready` what is missing.
+/// Returns once the API server knows all kinds. Until then, says in `unready` what is missing.
 pub async fn wait(client: &Client, unready: &watch::Sender<String>) {
     loop {
         let reason = match missing(client).await {
@@ -42,6 +42,7 @@ async fn missing(client: &Client) -> Result<Vec<String>> {
         DiffusionModel::plural(&()),
         UnlearnPolicy::plural(&()),
         UnlearnRequest::plural(&()),
+        UnlearnApproval::plural(&()),
         UnlearnRun::plural(&()),
     ];
     Ok(wanted.into_iter().map(String::from).filter(|name| !served.contains(name)).collect())

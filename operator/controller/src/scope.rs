@@ -50,6 +50,10 @@ impl Scope {
             with.watch(None).reflect(with.api(namespace), writers.requests, move |c| t.on_request(&s, c)),
         );
         let (s, t) = (stores.clone(), triggers.clone());
+        tasks.spawn(
+            with.watch(None).reflect(with.api(namespace), writers.approvals, move |c| t.on_approval(&s, c)),
+        );
+        let (s, t) = (stores.clone(), triggers.clone());
         tasks.spawn(with.watch(None).reflect(with.api(namespace), writers.runs, move |c| t.on_run(&s, c)));
         let (s, t) = (stores.clone(), triggers.clone());
         let jobs = with.watch(Some(&managed));

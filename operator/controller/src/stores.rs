@@ -9,7 +9,9 @@ use kube::{
     core::{NamespaceResourceScope, PartialObjectMeta},
 };
 use kube_runtime::reflector::{self, ObjectRef, Store, store::Writer};
-use lethe_api::v1alpha1::{DiffusionModel, UnlearnPolicy, UnlearnRequest, UnlearnRun, labels};
+use lethe_api::v1alpha1::{
+    DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun, labels,
+};
 use serde::de::DeserializeOwned;
 
 use crate::{calls, error::Result, streams::Change};
@@ -21,6 +23,7 @@ pub struct Stores {
     pub models: Store<DiffusionModel>,
     pub policies: Store<UnlearnPolicy>,
     pub requests: Store<UnlearnRequest>,
+    pub approvals: Store<UnlearnApproval>,
     pub runs: Store<UnlearnRun>,
     pub jobs: Store<Job>,
     pub pods: Store<Pod>,
@@ -31,6 +34,7 @@ pub struct Writers {
     pub models: Writer<DiffusionModel>,
     pub policies: Writer<UnlearnPolicy>,
     pub requests: Writer<UnlearnRequest>,
+    pub approvals: Writer<UnlearnApproval>,
     pub runs: Writer<UnlearnRun>,
     pub jobs: Writer<Job>,
     pub pods: Writer<Pod>,
@@ -41,6 +45,7 @@ impl Stores {
         let (models, write_models) = reflector::store();
         let (policies, write_policies) = reflector::store();
         let (requests, write_requests) = reflector::store();
+        let (approvals, write_approvals) = reflector::store();
         let (runs, write_runs) = reflector::store();
         let (jobs, write_jobs) = reflector::store();
         let (pods, write_pods) = reflector::store();
@@ -48,11 +53,12 @@ impl Stores {
             models: write_models,
             policies: write_policies,
             requests: write_requests,
+            approvals: write_approvals,
             runs: write_runs,
             jobs: write_jobs,
             pods: write_pods,
         };
-        (Self { client, models, policies, requests, runs, jobs, pods }, writers)
+        (Self { client, models, policies, requests, approvals, runs, jobs, pods }, writers)
     }
 
     /// Waits until every cache was filled once.
@@ -60,6 +66,7 @@ impl Stores {
         self.models.wait_until_ready().await?;
         self.policies.wait_until_ready().await?;
         self.requests.wait_until_ready().await?;
+        self.approvals.wait_until_ready().await?;
         self.runs.wait_until_ready().await?;
         self.jobs.wait_until_ready().await?;
         self.pods.wait_until_ready().await
@@ -110,6 +117,11 @@ impl Stores {
     /// The requests that name a model.
     pub fn requests_of(&self, namespace: &str, model: &str) -> Vec<Arc<UnlearnRequest>> {
         self.requests.state_filter(|r| in_namespace(r, namespace) && r.spec.model_ref.name == model)
+    }
+
+    /// What people said to a request of this name.
+    pub fn approvals_of(&self, namespace: &str, request: &str) -> Vec<Arc<UnlearnApproval>> {
+        self.approvals.state_filter(|a| in_namespace(a, namespace) && a.spec.request_ref.name == request)
     }
 }
 
@@ -202,6 +214,15 @@ impl Triggers {
         for run in stores.runs_of(&namespace, &request.spec.model_ref.name) {
             if run.spec.requests.iter().any(|r| r.name == name) {
                 self.run(&namespace, &run.name_any());
+            }
+        }
+    }
+
+    pub fn on_approval(&self, stores: &Stores, change: Change<'_, UnlearnApproval>) {
+        match change {
+            Change::Listed => self.everything(stores),
+            Change::Applied(approval) | Change::Deleted(approval) => {
+                self.request(&namespace(approval), &approval.spec.request_ref.name);
             }
         }
     }

@@ -102,6 +102,7 @@ fn start_controllers(
             metrics: watching.metrics.clone(),
             recorder: recorder.clone(),
             installation: installation.clone(),
+            approvals_are_protected: args.approvals_are_protected,
             inquiry: inquiry.clone(),
             progress: progress.clone(),
             journal: journal.clone(),

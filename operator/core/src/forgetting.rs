@@ -7,7 +7,7 @@ use lethe_api::v1alpha1::{
 };
 
 use crate::{
-    Effect, POLL, accept,
+    Effect, POLL, accept, approval,
     conditions::Conditions,
     model::{Lineage, NextRun},
     plans, request,
@@ -123,8 +123,9 @@ fn start_next(lineage: &mut Lineage<'_>) {
     lineage.status.active_run = None;
     // The requests say so if there is none.
     let Some(policy) = &lineage.observed.policy else { return };
+    let may_start = waiting(lineage).into_iter().filter(|request| approval::is_given(request, &policy.spec));
     let (pilots, enforced): (Vec<_>, Vec<_>) =
-        waiting(lineage).into_iter().partition(|request| request.spec.mode == Mode::Pilot);
+        may_start.partition(|request| request.spec.mode == Mode::Pilot);
     let pilot = || pilots.iter().find_map(|pilot| next_run(lineage, policy, &[pilot], Mode::Pilot));
     let next = next_run(lineage, policy, &enforced, Mode::Enforce).or_else(pilot);
     if let Some(next) = next {
@@ -158,6 +159,7 @@ fn next_run(
             name: request.name_any(),
             uid: request.uid()?,
             targets: request.spec.targets.iter().map(|target| target.label.clone()).collect(),
+            approved_by: request.status.as_ref().map(|status| status.approved_by.clone()).unwrap_or_default(),
         });
     }
     if members.is_empty() {

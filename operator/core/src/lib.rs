@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accept;
+pub mod approval;
 pub mod conditions;
 pub mod deadline;
 pub mod findings;

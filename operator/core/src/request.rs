@@ -5,13 +5,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
     ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, Mode, Reason, RequestPhase,
-    RequestRun, Stage, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun, UnlearnRunStatus,
-    Verdict,
+    RequestRun, Stage, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
+    UnlearnRunStatus, Verdict,
 };
 
 use crate::{
     Decision, Event,
     accept::{self, Acceptance},
+    approval::{self, Standing},
     conditions::{Conditions, transitions},
     deadline,
     model::own_runs,
@@ -29,6 +30,8 @@ pub struct Observed {
     pub policy: Option<UnlearnPolicy>,
     /// Every run of that model.
     pub runs: Vec<UnlearnRun>,
+    /// What people said to it; none if nothing checks who they are.
+    pub approvals: Option<Vec<UnlearnApproval>>,
 }
 
 /// Whether a request has got its answer. It keeps it: a finished run's objects may vanish.
@@ -137,15 +140,18 @@ impl Answer<'_> {
             let message = format!("DiffusionModel {name:?} is not prepared yet: see its conditions");
             return self.not_yet_accepted(Reason::WaitingForModel, message);
         };
-        if observed.policy.is_none() {
+        let Some(policy) = &observed.policy else {
             let policy = &model.spec.policy_ref.name;
             let message = format!("UnlearnPolicy {policy:?} of model {name:?} does not exist; create it");
             return self.not_yet_accepted(Reason::PolicyNotFound, message);
-        }
+        };
         match accept::check(self.request, known) {
             Acceptance::Denied(reason, message) => self.deny(reason, message),
             Acceptance::AlreadyForgotten => self.already_forgotten(known),
-            Acceptance::Accepted => self.queue(known),
+            Acceptance::Accepted => {
+                let approvals = observed.approvals.as_deref();
+                self.ask(known, approval::standing(self.request, &policy.spec, approvals));
+            }
         }
     }
 
@@ -200,6 +206,62 @@ impl Answer<'_> {
         self.status.phase = Some(RequestPhase::Denied);
         self.conditions.no(ConditionType::Accepted, reason, message.clone());
         self.conditions.no(ConditionType::Ready, reason, message);
+    }
+
+    /// It makes sense. Whether it may begin is for other people to say, if the policy asks them.
+    fn ask(&mut self, model: &DiffusionModelStatus, said: Standing) {
+        use ConditionType::{Approved, Ready};
+        self.status.approved_by.clear();
+        let (reason, message) = match said {
+            Standing::NotAsked => {
+                self.conditions.remove(Approved);
+                return self.queue(model);
+            }
+            Standing::Approved(by) => {
+                self.conditions.yes(Approved, Reason::Approved, format!("by {}", by.join(", ")));
+                self.status.approved_by = by;
+                return self.queue(model);
+            }
+            Standing::Denied { by, reason } => {
+                let message = format!("{by} said no: {reason}");
+                self.conditions.no(Approved, Reason::ApprovalDenied, message.clone());
+                self.conditions.no(Ready, Reason::ApprovalDenied, message);
+                (self.status.phase, self.status.approved_by) = (Some(RequestPhase::Denied), vec![]);
+                return self.wait_outside(model);
+            }
+            Standing::Waits { by, required } => {
+                let message = format!(
+                    "{} of {required} approvals: somebody other than the requester has to create an UnlearnApproval \
+                     for uid {}",
+                    by.len(),
+                    self.request.uid().unwrap_or_default()
+                );
+                self.status.approved_by = by;
+                (Reason::WaitingForApproval, message)
+            }
+            Standing::RequesterUnknown => (
+                Reason::RequesterUnknown,
+                "the policy asks for approvals, and this request does not say who asks: create it anew with \
+                 spec.requestedBy"
+                    .into(),
+            ),
+            Standing::NotProtected => (
+                Reason::ApprovalsNotProtected,
+                "the policy asks for approvals, and nothing here checks who creates them: install the chart with \
+                 admission.enabled"
+                    .into(),
+            ),
+        };
+        self.conditions.unknown(Approved, reason, message.clone());
+        self.conditions.unknown(Ready, reason, message);
+        self.status.phase = Some(RequestPhase::AwaitingApproval);
+        self.wait_outside(model);
+    }
+
+    /// Accepted, and in no queue.
+    fn wait_outside(&mut self, model: &DiffusionModelStatus) {
+        self.leave_queue();
+        self.accept(&targets::ledger_targets(&model.ledger));
     }
 
     /// Nothing to do: what is served has forgotten all of it, if what is served is compliant.

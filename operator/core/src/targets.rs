@@ -203,6 +203,7 @@ mod tests {
             targets: targets.iter().map(|t| Target { label: (*t).into() }).collect(),
             replacement: OverrideSpec { strategy, label: label.map(Into::into) },
             mode: Default::default(),
+            requested_by: None,
             data_subject_request: None,
             suspend: false,
         }

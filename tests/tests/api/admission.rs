@@ -77,7 +77,9 @@ pub async fn a_request_that_contradicts_itself_is_refused(world: &World) -> Resu
     )
 }
 
-pub async fn a_request_is_immutable_but_for_suspend_and_the_extension_of_its_term(world: &World) -> Result<()> {
+pub async fn a_request_is_immutable_but_for_suspend_and_the_extension_of_its_term(
+    world: &World,
+) -> Result<()> {
     let mut manifest = examples::first("forget-three.yaml")?;
     world.apply(&manifest).await?;
     let edits = [

@@ -94,6 +94,7 @@ fn main() -> ExitCode {
             an_idle_operator_writes_nothing,
             every_right_is_used_and_none_is_missing,
             an_operator_of_all_namespaces_has_exactly_the_same_rights,
+            nobody_asks_approves_or_decides_in_anothers_name,
             the_chart_reads_no_secrets_and_has_no_wildcards;
         metrics:
             series_come_with_their_object_and_go_with_it,

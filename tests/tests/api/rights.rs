@@ -5,15 +5,19 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::ResourceExt;
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
 use lethe_api::v1alpha1::{
-    BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest,
+    BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnApproval,
+    UnlearnRequest,
 };
 use lethe_tests::{
     Server, Tier, World,
     audit::{self, Use},
     examples,
-    place::{HasConditions, MODEL, bundle},
+    place::{self, HasConditions, MODEL, bundle, refused, request},
     rights, wait,
     world::policy,
 };
@@ -165,4 +169,77 @@ async fn granted(world: &World) -> Result<BTreeSet<Use>> {
         }
     }
     Ok(granted)
+}
+
+pub async fn nobody_asks_approves_or_decides_in_anothers_name(_: &World) -> Result<()> {
+    // The policies are the whole cluster's: they would refuse what other scenarios do.
+    let server = Arc::new(tokio::task::block_in_place(Server::start)?);
+    let world = World::of_all_namespaces(server).await?;
+    rights::admit(&world.server, &world.home).await?;
+    let namespace = &world.namespace;
+    let (alice, bob) =
+        (rights::speak_as(&world.server, "alice").await?, rights::speak_as(&world.server, "bob").await?);
+    let asked_by = |name: &str| {
+        let mut asked = request("forget-three", &["3"], "8");
+        asked["spec"]["requestedBy"] = json!(name);
+        asked
+    };
+    // A policy takes a moment to come into force.
+    let requests: Api<UnlearnRequest> = Api::namespaced(alice.clone(), namespace);
+    let forged = serde_json::from_value(asked_by("bob"))?;
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    wait::until_answer(
+        "alice cannot ask as bob",
+        async || Ok(requests.create(&dry_run, &forged).await.err().map(|error| error.to_string())),
+        |refused| refused.as_ref().is_some_and(|words| words.contains("spec.requestedBy must be alice")),
+    )
+    .await?;
+    place::apply(&alice, &**namespace, &asked_by("alice")).await?;
+    let asked = requests.get("forget-three").await?;
+
+    let approval = |name: &str, approver: &str| {
+        json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnApproval", "metadata": {"name": name},
+            "spec": {
+                "requestRef": {"name": "forget-three", "uid": asked.metadata.uid}, "decision": "Approve",
+                "approver": approver, "reason": "it is lawful",
+            },
+        })
+    };
+    refused(
+        place::apply(&alice, &**namespace, &approval("forged", "bob")).await,
+        "spec.approver must be alice",
+    )?;
+    place::apply(&bob, &**namespace, &approval("good", "bob")).await?;
+    let edit = Patch::Merge(json!({"spec": {"decision": "Deny"}}));
+    let approvals: Api<UnlearnApproval> = Api::namespaced(bob, namespace);
+    let edited = approvals.patch("good", &PatchParams::default(), &edit).await;
+    refused(edited, "an approval is immutable")?;
+
+    let forged = Patch::Merge(json!({"status": {"phase": "Fulfilled"}}));
+    wait::until_answer(
+        "alice cannot write a status",
+        async || {
+            let written = requests.patch_status("forget-three", &PatchParams::default(), &forged).await;
+            Ok(written.err().map(|error| error.to_string()).unwrap_or_default())
+        },
+        |error: &String| error.contains("only the operator writes what it decided"),
+    )
+    .await?;
+
+    // The operator itself may, and what bob said counts.
+    world.await_service_account().await?;
+    rights::grant(&world.server, &world.home, world.reach).await?;
+    world.start_operator().await?;
+    let mut policy = policy()?;
+    policy["spec"]["approvals"] = json!({"required": 1});
+    for manifest in [policy, examples::first("serving.yaml")?, world.model()?] {
+        world.apply(&manifest).await?;
+    }
+    world.prepare().await?;
+    world.forget(|_| {}).await?;
+    let fulfilled = world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    let by = fulfilled.status.unwrap_or_default().approved_by;
+    ensure!(by == ["bob"], "{by:?}");
+    world.take_operator().await?.stop().await.map(|_| ())
 }

@@ -49,6 +49,7 @@ fn generated() -> BTreeMap<PathBuf, String> {
         v1alpha1::UnlearnPolicy::crd(),
         v1alpha1::UnlearnRequest::crd(),
         v1alpha1::UnlearnRun::crd(),
+        v1alpha1::UnlearnApproval::crd(),
     ];
     for crd in &crds {
         let name = format!("{}.yaml", crd.spec.names.plural);

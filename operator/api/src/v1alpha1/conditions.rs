@@ -15,6 +15,8 @@ pub enum ConditionType {
     Compliant,
     /// Request: it makes sense for its model and policy.
     Accepted,
+    /// Request: as many people as the policy asks for agreed.
+    Approved,
     /// Request: a run works for it.
     Scheduled,
     /// Request, run: a candidate exists.
@@ -38,6 +40,7 @@ pub enum Reason {
     WaitingForModel,
     WaitingForRun,
     WaitingForServing,
+    WaitingForApproval,
     Suspended,
     Preparing,
     Training,
@@ -45,6 +48,7 @@ pub enum Reason {
     RollingOut,
     // Success.
     Accepted,
+    Approved,
     Prepared,
     Scheduled,
     Trained,
@@ -66,6 +70,9 @@ pub enum Reason {
     OverrideIsTarget,
     OverrideUnavailable,
     LedgerFull,
+    ApprovalDenied,
+    RequesterUnknown,
+    ApprovalsNotProtected,
     ModelNotFound,
     PolicyNotFound,
     // A run that failed.
@@ -109,6 +116,7 @@ impl ConditionType {
             ConditionType::Serving => "Serving",
             ConditionType::Compliant => "Compliant",
             ConditionType::Accepted => "Accepted",
+            ConditionType::Approved => "Approved",
             ConditionType::Scheduled => "Scheduled",
             ConditionType::Trained => "Trained",
             ConditionType::Evaluated => "Evaluated",

@@ -5,6 +5,7 @@
 // Printer columns repeat their type, which is not a mistake.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod approval;
 pub mod conditions;
 pub mod model;
 pub mod policy;
@@ -12,13 +13,16 @@ pub mod request;
 pub mod run;
 
 pub use crate::gate::{BaselineQuality, Gate, GateName, GateResult, Verdict};
+pub use approval::{ApprovalDecision, ApprovedRequest, UnlearnApproval, UnlearnApprovalSpec};
 pub use conditions::{ConditionType, Reason, conditions_schema};
 pub use model::{
     Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing, KnownLabel,
     LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState, Served,
     Serving, ServingTarget,
 };
-pub use policy::{RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec};
+pub use policy::{
+    ApprovalPolicy, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
+};
 pub use request::{
     DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, Regulation, RequestPhase, RequestRun,
     Strategy, Target, UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,

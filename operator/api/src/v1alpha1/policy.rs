@@ -39,6 +39,24 @@ pub struct UnlearnPolicySpec {
     pub gates: Vec<Gate>,
     #[serde(default)]
     pub rollout: RolloutPolicy,
+    #[serde(default, skip_serializing_if = "ApprovalPolicy::asks_nobody")]
+    pub approvals: ApprovalPolicy,
+}
+
+/// Who has to agree before anything is trained.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApprovalPolicy {
+    /// How many people other than the requester, each by an `UnlearnApproval`. A pilot needs none.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 10))]
+    pub required: u8,
+}
+
+impl ApprovalPolicy {
+    fn asks_nobody(&self) -> bool {
+        self.required == 0
+    }
 }
 
 /// The pods that train and measure.

@@ -36,7 +36,7 @@ use crate::Digest;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = Rule::new("self.modelRef == oldSelf.modelRef && self.targets == oldSelf.targets && self.override == oldSelf.override && self.mode == oldSelf.mode && has(self.dataSubjectRequest) == has(oldSelf.dataSubjectRequest)")
+    validation = Rule::new("self.modelRef == oldSelf.modelRef && self.targets == oldSelf.targets && self.override == oldSelf.override && self.mode == oldSelf.mode && has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy) && has(self.dataSubjectRequest) == has(oldSelf.dataSubjectRequest)")
         .message("a request is immutable but for suspend and dataSubjectRequest.extension: create another one"),
     validation = Rule::new("!has(self.override.label) || self.targets.all(t, t.label != self.override.label)")
         .message("the override label is itself a target"),
@@ -55,6 +55,10 @@ pub struct UnlearnRequestSpec {
     /// What becomes of a candidate that passes every gate.
     #[serde(default)]
     pub mode: Mode,
+    /// The API user who creates this. Needed where the policy asks for approvals: nobody approves of their own request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub requested_by: Option<String>,
     /// The legal side: an opaque reference and the date that starts the clock. No personal data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_subject_request: Option<DataSubjectRequest>,
@@ -151,7 +155,7 @@ pub enum Regulation {
     Ccpa,
 }
 
-/// Conditions: Accepted, Scheduled, Trained, Evaluated, GatesPassed, Promoted, Fulfilled, Ready.
+/// Conditions: Accepted, Approved (if the policy asks for it), Scheduled, Trained, Evaluated, GatesPassed, Promoted, Fulfilled, Ready.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct UnlearnRequestStatus {
@@ -164,6 +168,10 @@ pub struct UnlearnRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 300))]
     pub targets: Option<String>,
+    /// Who approved of it, if the policy asks for approvals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub approved_by: Vec<String>,
     /// The kept labels that the judge confuses most with the targets: forgetting may disturb them first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5), inner(length(max = 128)))]
@@ -203,6 +211,8 @@ pub struct RequestRun {
 pub enum RequestPhase {
     /// Not accepted yet: the message says what it waits for.
     Pending,
+    /// Accepted; people other than the requester have to agree.
+    AwaitingApproval,
     /// Accepted, waiting for the model to be free.
     Queued,
     Training,
@@ -215,13 +225,14 @@ pub enum RequestPhase {
     Held,
     /// It could not be carried out. Nothing was rolled out, or serving went back.
     Failed,
-    /// Refused: it makes no sense for its model. Nothing was started.
+    /// Refused: it makes no sense for its model, or somebody said no. Nothing was started.
     Denied,
 }
 
 impl RequestPhase {
-    pub const ALL: [RequestPhase; 10] = [
+    pub const ALL: [RequestPhase; 11] = [
         RequestPhase::Pending,
+        RequestPhase::AwaitingApproval,
         RequestPhase::Queued,
         RequestPhase::Training,
         RequestPhase::Evaluating,

@@ -85,6 +85,10 @@ pub struct RequestRef {
     /// Its targets, so that the ledger can be written even if the request is gone by then.
     #[schemars(length(min = 1, max = 64), inner(length(max = 128)))]
     pub targets: Vec<String>,
+    /// Who approved of it, when the run was created.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub approved_by: Vec<String>,
 }
 
 /// Conditions: Trained, Evaluated, GatesPassed, Ready (written with the rest), and

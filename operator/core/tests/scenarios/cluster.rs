@@ -19,7 +19,9 @@ use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
     contract::{Plan, exit},
-    v1alpha1::{BUNDLE_ANNOTATION, DiffusionModel, UnlearnPolicy, UnlearnRequest, UnlearnRun},
+    v1alpha1::{
+        BUNDLE_ANNOTATION, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
+    },
 };
 use lethe_core::{job::CONTAINER, rollout};
 
@@ -33,6 +35,7 @@ pub struct Cluster {
     pub models: Named<DiffusionModel>,
     pub policies: Named<UnlearnPolicy>,
     pub requests: Named<UnlearnRequest>,
+    pub approvals: Vec<UnlearnApproval>,
     pub runs: Named<UnlearnRun>,
     pub config_maps: Named<ConfigMap>,
     pub jobs: Named<Work>,

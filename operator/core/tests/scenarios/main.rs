@@ -9,6 +9,7 @@ mod server;
 mod trainer;
 mod world;
 
+mod approvals;
 mod chaos;
 mod deletion;
 mod lifecycle;

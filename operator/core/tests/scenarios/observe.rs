@@ -3,7 +3,7 @@
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
-    v1alpha1::{DiffusionModel, RequestRef, UnlearnRequest, UnlearnRun},
+    v1alpha1::{DiffusionModel, RequestRef, UnlearnApproval, UnlearnRequest, UnlearnRun},
 };
 use lethe_core::{
     model, names, request,
@@ -67,7 +67,16 @@ impl World {
         let policy = model.as_ref().map(|model| &model.spec.policy_ref.name);
         let policy = policy.and_then(|name| self.find(Cache::Policies, |c| c.policies.get(name)));
         let runs = self.cached(Cache::Runs).runs.values().filter(|run| run.spec.model == *name);
-        request::Observed { request: object.clone(), model, policy, runs: runs.cloned().collect() }
+        let of = |approval: &&UnlearnApproval| approval.spec.request_ref.name == object.name_any();
+        request::Observed {
+            request: object.clone(),
+            model,
+            policy,
+            runs: runs.cloned().collect(),
+            approvals: self
+                .protects_approvals
+                .then(|| self.cluster.approvals.iter().filter(of).cloned().collect()),
+        }
     }
 
     pub fn observe_run(&self, object: &UnlearnRun) -> run::Observed {

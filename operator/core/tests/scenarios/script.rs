@@ -9,9 +9,10 @@ use lethe_api::{
     Digest,
     contract::BaseArtifact,
     v1alpha1::{
-        ConditionType, DiffusionModel, DiffusionModelSpec, Extension, Gate, GateName, InitialServing, Mode,
-        ModelRef, OverrideSpec, PolicyRef, Reason, RequestPhase, Serving, ServingTarget, Stage, Strategy,
-        Target, UnlearnPolicy, UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec, UnlearnRun,
+        ApprovalDecision, ApprovedRequest, ConditionType, DiffusionModel, DiffusionModelSpec, Extension,
+        Gate, GateName, InitialServing, Mode, ModelRef, OverrideSpec, PolicyRef, Reason, RequestPhase,
+        Serving, ServingTarget, Stage, Strategy, Target, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicy,
+        UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec, UnlearnRun,
     },
 };
 use lethe_core::names;
@@ -70,6 +71,7 @@ pub fn request(name: &str, targets: &[&str], replacement: OverrideSpec) -> Unlea
         targets: targets.iter().map(|label| Target { label: (*label).into() }).collect(),
         replacement,
         mode: Mode::Enforce,
+        requested_by: None,
         data_subject_request: None,
         suspend: false,
     };
@@ -161,6 +163,16 @@ impl World {
             request.metadata.resource_version = version;
             *request.metadata.generation.get_or_insert(1) += 1;
         });
+    }
+
+    /// Says yes or no to a request that is there.
+    pub fn says(&mut self, approver: &str, decision: ApprovalDecision, request: &str) {
+        let uid = self.cluster.requests[request].uid().expect("it was admitted");
+        let request_ref = ApprovedRequest { name: request.into(), uid };
+        let (approver, reason) = (approver.to_owned(), "looked at it".to_owned());
+        let spec = UnlearnApprovalSpec { request_ref, decision, approver: approver.clone(), reason };
+        let approval = UnlearnApproval::new(&format!("{approver}-{request}"), spec);
+        self.change(|cluster| cluster.approvals.push(approval));
     }
 
     pub fn delete_request(&mut self, name: &str) {

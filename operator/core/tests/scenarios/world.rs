@@ -86,6 +86,8 @@ pub struct World {
     /// What a pod says it serves, if it does not say the truth.
     pub lie: Option<Result<Digest, String>>,
     pub patches: Patches,
+    /// Whether the API server checks who creates an approval.
+    pub protects_approvals: bool,
     pub store: BTreeMap<Digest, Vec<u8>>,
     /// What every read of the store answers instead.
     pub store_problem: Option<RecordProblem>,
@@ -121,6 +123,7 @@ impl World {
             comes_up: Box::new(|_| true),
             lie: None,
             patches: Patches::Kept,
+            protects_approvals: true,
             store: BTreeMap::new(),
             store_problem: None,
             audit: Audit::default(),
