@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use lethe_api::{
     Digest,
-    contract::{EvaluateTask, ForgetTask, Plan, PlannedTarget, PrepareTask, Samples, Task},
+    contract::{EvaluateTask, ForgetTask, Plan, PlannedTarget, PrepareTask, ProbeTask, Samples, Task},
     v1alpha1::{
         Baseline, DiffusionModel, Gate, GateName, KnownLabel, RequestRef, UnlearnPolicySpec, UnlearnRunSpec,
     },
@@ -63,7 +63,11 @@ pub fn evaluate(run: &str, spec: &UnlearnRunSpec, candidate: &Digest) -> Option<
         targets: forget.targets,
         kept: forget.kept,
         samples: samples(&spec.policy.gates),
-        probes: None,
+        probes: spec.policy.probes.map(|probes| ProbeTask {
+            level: probes.into(),
+            teacher: forget.teacher,
+            never_saw: None,
+        }),
     };
     Some(Plan {
         run: run.to_owned(),

@@ -21,7 +21,7 @@ pub use model::{
     Serving, ServingTarget,
 };
 pub use policy::{
-    ApprovalPolicy, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
+    ApprovalPolicy, Probes, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
 };
 pub use request::{
     DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, Regulation, RequestPhase, RequestRun,

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    contract::{Device, Precision, Robustness},
+    contract::{Device, Precision, ProbeLevel, Robustness},
     gate::Gate,
 };
 
@@ -37,10 +38,35 @@ pub struct UnlearnPolicySpec {
             .message("gates must list direct-leak, override-conformity, retain-accuracy, retain-quality and hygiene once each")
     )]
     pub gates: Vec<Gate>,
+    /// Also try, in every evaluation, to bring back what was forgotten. What is found is in the record and on its page;
+    /// no gate reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
     #[serde(default)]
     pub rollout: RolloutPolicy,
     #[serde(default, skip_serializing_if = "ApprovalPolicy::asks_nobody")]
     pub approvals: ApprovalPolicy,
+}
+
+/// How far to go. Each level includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Probes {
+    /// What a plain user meets. Seconds.
+    Fast,
+    /// What somebody meets who samples in other ways.
+    Full,
+    /// What somebody finds who holds the weights. Minutes.
+    Attack,
+}
+
+impl From<Probes> for ProbeLevel {
+    fn from(probes: Probes) -> Self {
+        match probes {
+            Probes::Fast => Self::Fast,
+            Probes::Full => Self::Full,
+            Probes::Attack => Self::Attack,
+        }
+    }
 }
 
 /// Who has to agree before anything is trained.

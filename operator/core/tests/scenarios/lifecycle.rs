@@ -153,3 +153,24 @@ fn a_failed_preparation_is_not_tried_again_by_itself() {
     assert!(message.contains("not prepared"), "{message}");
     assert!(world.job_for("forget-three", Stage::Forget).is_none());
 }
+
+#[test]
+fn a_policy_that_asks_for_probes_has_the_candidate_attacked_with_the_teacher_at_hand() {
+    let mut world = World::new();
+    let mut policy = crate::script::policy();
+    policy.spec.probes = Some(lethe_api::v1alpha1::Probes::Attack);
+    world.ready();
+    world.apply_policy(policy);
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.until("it is evaluated", |world| world.is_running("forget-three", Stage::Evaluate));
+    let run = world.run_for("forget-three").unwrap();
+    let candidate = run.status.as_ref().unwrap().candidate.clone().unwrap();
+    let plan =
+        lethe_core::plans::evaluate(&run.metadata.name.clone().unwrap(), &run.spec, &candidate).unwrap();
+    let lethe_api::contract::Task::Evaluate(task) = plan.task else { panic!("{plan:?}") };
+    let probes = task.probes.expect("the policy asks for them");
+    assert_eq!(probes.level, lethe_api::contract::ProbeLevel::Attack);
+    assert_eq!(probes.teacher, crate::trainer::digest("teacher"));
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+}
