@@ -4,16 +4,17 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use super::{count::Counts, dependencies, links, tidy};
+use super::{count::Counts, dependencies, links, named, tidy};
 use crate::cargo::{self, Build};
 use crate::{cache, cmd, codegen, progress, setup};
 
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 10] = [
+const CHECKS: [Check; 11] = [
     ("format", format),
     ("tidy", tidy::run),
     ("links between documents", links::run),
+    ("tests that documents name", named::run),
     ("licences", dependencies::licences),
     ("duplicate versions", dependencies::duplicates),
     ("lints of the operator", lints),

@@ -35,7 +35,7 @@ fn targets(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The lines that are not between fences.
-fn prose(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut code = false;
     text.lines().filter(move |line| {
         let fence = line.trim_start().starts_with("```");

@@ -5,6 +5,7 @@ mod count;
 mod dependencies;
 mod fuzz;
 mod links;
+mod named;
 mod tidy;
 
 use std::process::{Command, ExitCode};
@@ -20,7 +21,7 @@ use crate::{host, image, progress, setup};
 ///
 /// Installs or builds what is missing first. A tier that this machine cannot run is skipped with the reason;
 /// with CI=true in the environment a skip is a failure. Tiers:
-///   checks   format, lints, licences, links, generated files, charts
+///   checks   format, lints, licences, links, named tests, generated files, charts
 ///   unit     pure decisions and libraries, and a minute of fuzzing what reads others' bytes
 ///   trainer  the science and the trainer's program, on libtorch
 ///   api      the operator against a real API server
