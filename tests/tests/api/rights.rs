@@ -212,7 +212,7 @@ pub async fn nobody_asks_approves_or_decides_in_anothers_name(_: &World) -> Resu
     )?;
     place::apply(&bob, &**namespace, &approval("good", "bob")).await?;
     let edit = Patch::Merge(json!({"spec": {"decision": "Deny"}}));
-    let approvals: Api<UnlearnApproval> = Api::namespaced(bob, namespace);
+    let approvals: Api<UnlearnApproval> = Api::namespaced(bob.clone(), namespace);
     let edited = approvals.patch("good", &PatchParams::default(), &edit).await;
     refused(edited, "an approval is immutable")?;
 
@@ -226,6 +226,15 @@ pub async fn nobody_asks_approves_or_decides_in_anothers_name(_: &World) -> Resu
         |error: &String| error.contains("only the operator writes what it decided"),
     )
     .await?;
+
+    let run = json!({
+        "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun", "metadata": {"name": "digits-1"},
+        "spec": {
+            "model": MODEL, "type": "Prepare", "policy": policy()?["spec"], "plan": "{}",
+            "planDigest": format!("sha256:{}", "0".repeat(64)),
+        },
+    });
+    refused(place::apply(&bob, &**namespace, &run).await, "only the operator writes what it decided")?;
 
     // The operator itself may, and what bob said counts.
     world.await_service_account().await?;

@@ -34,7 +34,7 @@ pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Ef
     let namespace = current.namespace().unwrap_or_default();
     for effect in effects {
         match effect {
-            Effect::CreateRun(run) => create(context, &namespace, &**run, same_plan).await?,
+            Effect::CreateRun(run) => create(context, &namespace, &**run, same_run).await?,
             Effect::CreateConfigMap(map) => {
                 create(context, &namespace, &**map, |a, b| a.data == b.data).await?
             }
@@ -105,9 +105,10 @@ fn owners(object: &impl Resource) -> BTreeSet<&str> {
     object.meta().owner_references.iter().flatten().map(|owner| owner.uid.as_str()).collect()
 }
 
-/// A run is named by a few digits of its plan's digest: the whole digest must agree.
-fn same_plan(a: &UnlearnRun, b: &UnlearnRun) -> bool {
-    a.spec.plan_digest == b.spec.plan_digest
+/// A run is named by a few digits of its plan's digest, and judged by the policy in it: one that somebody else made under that
+/// name, or that was made before the policy was edited, is another one.
+fn same_run(a: &UnlearnRun, b: &UnlearnRun) -> bool {
+    a.spec == b.spec
 }
 
 /// Deletes the Job of this name if it belongs to `run`, and only that very Job: anybody else's stays.
