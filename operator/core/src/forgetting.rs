@@ -26,6 +26,24 @@ pub(crate) fn step(lineage: &mut Lineage<'_>) {
         // There is none, or it was announced and never created, or it was deleted by somebody.
         None => start_next(lineage),
     }
+    give_up_strays(lineage);
+}
+
+/// An operator that dies may leave the creation of a run on its way. If its successor has planned another one by the
+/// time that it arrives, two would work for one lineage: only the one that the status names does.
+fn give_up_strays(lineage: &mut Lineage<'_>) {
+    let active = lineage.status.active_run.clone();
+    let is_stray = |run: &&UnlearnRun| {
+        let status = run.status.clone().unwrap_or_default();
+        run.spec.type_ == RunType::Forget
+            && Some(run.name_any()) != active
+            && (!is_over(run) || status.verdict == Some(Verdict::Pass))
+            && !ConditionType::Promoted.is_decided(&status.conditions)
+    };
+    for run in lineage.own_runs().filter(is_stray).collect::<Vec<_>>() {
+        let message = "another run was planned for the model";
+        mark(lineage, run, false, Reason::Superseded, message.into());
+    }
 }
 
 /// What the active run's end means for serving.

@@ -96,7 +96,12 @@ pub fn decide(
     let mut step = Step::new(run, stage, now);
     let withdrawn = accept::withdrawn(run, &observed.requests);
     if !withdrawn.is_empty() {
-        step.withdraw(&withdrawn.join(", "), observed.job.is_some());
+        step.withdraw(&format!("{} was deleted", withdrawn.join(", ")), observed.job.is_some());
+        return step.done();
+    }
+    if let Some(given_up) = step.conditions.find(ConditionType::Promoted).filter(|c| c.status == "False") {
+        let why = given_up.message.clone();
+        step.withdraw(&why, observed.job.is_some());
         return step.done();
     }
     let Some((plan, plan_digest)) = stage_plan(run, stage) else {
@@ -261,13 +266,12 @@ impl<'a> Step<'a> {
     }
 
     /// Nobody asks for this run any more. Its Job goes first: a run that is over is not looked at again.
-    fn withdraw(&mut self, gone: &str, has_job: bool) {
+    fn withdraw(&mut self, why: &str, has_job: bool) {
         self.effects.push(Effect::DeleteJob { name: names::job(&self.run.name_any(), self.stage) });
         if has_job {
-            return self.wait(Reason::Superseded, format!("withdrawn: {gone} was deleted; stopping its Job"));
+            return self.wait(Reason::Superseded, format!("withdrawn: {why}; stopping its Job"));
         }
-        let message = format!("withdrawn: {gone} was deleted before anything was rolled out");
-        self.fail(Reason::Superseded, message);
+        self.fail(Reason::Superseded, format!("withdrawn: {why} before anything was rolled out"));
     }
 
     /// The pods of a Job that ran out of time are gone. What kept them from starting was said before.

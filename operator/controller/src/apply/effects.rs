@@ -129,8 +129,9 @@ async fn delete_job(context: &Context, run: &impl Resource, name: &str) -> Resul
     }
 }
 
-/// Changes the bundle annotation of a Deployment's pod template, and nothing else. The patch names the uid of
-/// the Deployment that was read, so that it never creates one.
+/// Changes the bundle annotation of a Deployment's pod template, and nothing else. The patch names the uid and the
+/// version of the Deployment that was read: it never creates one, and one that was sent by an operator that has died
+/// since undoes nothing that its successor did.
 async fn patch_serving(
     context: &Context,
     namespace: &str,
@@ -146,7 +147,11 @@ async fn patch_serving(
     let patch = json!({
         "apiVersion": Deployment::api_version(&()),
         "kind": Deployment::kind(&()),
-        "metadata": {"name": name, "uid": target.metadata.uid},
+        "metadata": {
+            "name": name,
+            "uid": target.metadata.uid,
+            "resourceVersion": target.metadata.resource_version,
+        },
         "spec": {"template": {"metadata": {"annotations": annotations}}},
     });
     let (parameters, patch) = match bundle {
@@ -158,7 +163,8 @@ async fn patch_serving(
         ),
     };
     let call = deployments.patch(name, &parameters, &patch);
-    write(context, format!("patch Deployment {namespace}/{name}"), call).await?;
+    let what = format!("Deployment {namespace}/{name}");
+    write(context, format!("patch {what}"), call).await.map_err(|error| stale(error, what))?;
     tracing::info!(
         namespace,
         deployment = name,
