@@ -5,6 +5,7 @@ mod count;
 mod dependencies;
 mod fuzz;
 mod links;
+mod mutants;
 mod named;
 mod tidy;
 
@@ -32,6 +33,9 @@ pub struct Args {
     /// Only this tier; may be given several times
     #[arg(long = "tier", value_enum)]
     tiers: Vec<Tier>,
+    /// Instead of tests: make known mistakes in a copy of the code that decides; the model checker must find each
+    #[arg(long, conflicts_with = "tiers")]
+    mutants_of_the_gate: bool,
     /// Only tests whose name contains this (not for `checks`)
     filter: Option<String>,
 }
@@ -61,6 +65,11 @@ struct Report {
 /// If the machine cannot be set up at all. Failed tests are in the exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
     setup::build_packages()?;
+    if args.mutants_of_the_gate {
+        let Counts { passed, failed } = mutants::run(args.filter.as_deref())?;
+        println!("{passed} mistakes found, {failed} not found");
+        return Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     setup::golang::check()?;
     let chosen = ALL.into_iter().filter(|tier| args.tiers.is_empty() || args.tiers.contains(tier));
     let reports: Vec<Report> = chosen.map(|tier| run_tier(tier, args.filter.as_deref())).collect();

@@ -21,6 +21,8 @@ pub struct Audit {
     /// Each with the uid of the run that it is of.
     pub jobs_created: Vec<String>,
     pub runs_created: Vec<String>,
+    /// Runs whose creation was still on its way when another one was planned.
+    pub arrived_late: Vec<String>,
     /// What the serving target was changed to, in order.
     pub served: Vec<Option<Digest>>,
     /// Evaluations that pods really made: of which candidate, for which labels, with which record.
@@ -123,7 +125,7 @@ fn one_active_run_per_model(world: &World) {
             .runs
             .values()
             .filter(is_own)
-            .filter(|run| !run::is_over(run))
+            .filter(|run| !run::is_over(run) && !world.audit.arrived_late.contains(&run.name_any()))
             .map(|run| run.name_any())
             .collect();
         assert!(active.len() <= 1, "{} has two runs at work: {active:?}", model.name_any());

@@ -1,13 +1,13 @@
 //! The whole operator without a cluster: the three decisions, applied to a model of an API server, through
 //! crashes, late caches and everything that people and trainers can do.
 
-mod cluster;
 mod invariants;
 mod observe;
 mod script;
 mod server;
-mod trainer;
 mod world;
+
+use lethe_model::{cluster, trainer};
 
 mod approvals;
 mod chaos;

@@ -4,11 +4,11 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use lethe_api::contract::{Plan, Task};
 use lethe_api::v1alpha1::{ConditionType, DataSubjectRequest, Reason, Regulation, RequestPhase, Stage};
-use lethe_core::request;
+use lethe_core::{Effect, model, request};
 
 use crate::{
     script::{self, crashes, everywhere, fixed, nearest, play},
-    world::World,
+    world::{Key, World},
 };
 
 fn forget_three_then(world: &mut World, then: impl Fn(&mut World)) {
@@ -368,4 +368,30 @@ fn a_term_is_extended_before_it_ends_and_not_after() {
     let (events, days) = extended_after(46);
     assert!(events.iter().any(|e| e.warning && e.reason == "ExtensionTooLate"), "{events:?}");
     assert_eq!(days, 45);
+}
+
+/// What an operator had sent before it died, and its successor plans otherwise.
+#[test]
+fn a_run_that_arrives_late_gives_way_to_the_one_that_was_planned_since() {
+    let mut world = World::new();
+    world.ready();
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.until("it is accepted", |world| world.phase("forget-three") == Some(RequestPhase::Queued));
+    let sent = model::decide(&world.observe_model(world.model()), &world.installation, world.now).effects;
+    world.suspend("forget-three", true);
+    world.ask("forget-five", &["5"], fixed("8"));
+    world.until("another run is at work", |world| world.is_running("forget-five", Stage::Forget));
+    world.suspend("forget-three", false);
+    for effect in sent {
+        let Effect::CreateRun(run) = &effect else { panic!("a run was to be created, not {effect:?}") };
+        world.audit.arrived_late.extend(run.metadata.name.clone());
+        assert!(world.carry_out(&Key::Model("digits".into()), effect));
+    }
+    world.settle();
+    let late = &world.cluster.runs[&world.audit.arrived_late[0]];
+    assert!(lethe_core::run::is_over(late), "{}", world.summary());
+    assert_eq!(world.ledger(), ["5->8", "3->8"]);
+    for name in ["forget-three", "forget-five"] {
+        assert_eq!(world.phase(name), Some(RequestPhase::Fulfilled), "{name}\n{}", world.summary());
+    }
 }

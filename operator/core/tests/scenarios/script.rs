@@ -7,16 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use lethe_api::{
     Digest,
-    contract::BaseArtifact,
     v1alpha1::{
-        ApprovalDecision, ApprovedRequest, ConditionType, DiffusionModel, DiffusionModelSpec, Extension,
-        Gate, GateName, InitialServing, Mode, ModelRef, OverrideSpec, PolicyRef, Reason, RequestPhase,
-        Serving, ServingTarget, Stage, Strategy, Target, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicy,
-        UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec, UnlearnRun,
+        ApprovalDecision, ApprovedRequest, ConditionType, DiffusionModel, Extension, InitialServing, Mode,
+        OverrideSpec, Reason, RequestPhase, Stage, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicy,
+        UnlearnPolicySpec, UnlearnRequest, UnlearnRun,
     },
 };
 use lethe_core::names;
-use serde_json::json;
+pub use lethe_model::objects::{MODEL, fixed, model, nearest, policy, request};
 
 use crate::{
     cluster::{Cluster, Work, annotate, deployment},
@@ -24,67 +22,8 @@ use crate::{
     world::{Chance, Tape, World, repeated},
 };
 
-pub const MODEL: &str = "digits";
 /// Seconds without any API call after which nothing more is expected.
 const CALM: i64 = 450;
-
-pub fn model(initial: InitialServing) -> DiffusionModel {
-    let target =
-        ServingTarget { api_version: "apps/v1".into(), kind: "Deployment".into(), name: MODEL.into() };
-    let spec = DiffusionModelSpec {
-        base: BaseArtifact { uri: "file:///base".into(), digest: digest("teacher") },
-        policy_ref: PolicyRef { name: "standard".into() },
-        serving: Serving { target, container: "server".into(), port: 8080, initial },
-    };
-    DiffusionModel::new(MODEL, spec)
-}
-
-pub fn policy() -> UnlearnPolicy {
-    let gate = |name| Gate {
-        name,
-        max_bound: None,
-        confidence: None,
-        min: None,
-        max_drop: None,
-        max_ratio: None,
-        min_samples: None,
-    };
-    let gates = vec![
-        Gate { max_bound: Some("0.005".into()), min_samples: Some(3000), ..gate(GateName::DirectLeak) },
-        Gate { min: Some("0.95".into()), min_samples: Some(3000), ..gate(GateName::OverrideConformity) },
-        Gate { max_drop: Some("0.015".into()), min_samples: Some(200), ..gate(GateName::RetainAccuracy) },
-        Gate { max_ratio: Some("1.5".into()), min_samples: Some(3600), ..gate(GateName::RetainQuality) },
-        gate(GateName::Hygiene),
-    ];
-    let spec = json!({
-        "trainer": {"image": "lethe/trainer:test", "activeDeadlineSeconds": 300, "backoffLimit": 2},
-        "gates": gates,
-        "rollout": {"progressDeadlineSeconds": 120},
-    });
-    let spec: UnlearnPolicySpec = serde_json::from_value(spec).expect("a policy as a person would write it");
-    UnlearnPolicy::new("standard", spec)
-}
-
-pub fn request(name: &str, targets: &[&str], replacement: OverrideSpec) -> UnlearnRequest {
-    let spec = UnlearnRequestSpec {
-        model_ref: ModelRef { name: MODEL.into() },
-        targets: targets.iter().map(|label| Target { label: (*label).into() }).collect(),
-        replacement,
-        mode: Mode::Enforce,
-        requested_by: None,
-        data_subject_request: None,
-        suspend: false,
-    };
-    UnlearnRequest::new(name, spec)
-}
-
-pub fn fixed(label: &str) -> OverrideSpec {
-    OverrideSpec { strategy: Strategy::Fixed, label: Some(label.into()) }
-}
-
-pub fn nearest() -> OverrideSpec {
-    OverrideSpec { strategy: Strategy::Nearest, label: None }
-}
 
 impl World {
     /// Policy, Deployment and model are there; nothing was done yet.

@@ -101,7 +101,7 @@ pub struct World {
     pub tape: Tape,
     /// Waits that the scenario has come to.
     waits: usize,
-    installation: Installation,
+    pub installation: Installation,
     pending: BTreeMap<Key, VecDeque<Call>>,
     history: Vec<Rc<Cluster>>,
     seen: [usize; CACHES.len()],

@@ -24,6 +24,7 @@ use lethe_api::{
     },
 };
 use lethe_core::{job::CONTAINER, rollout};
+use serde::Serialize;
 
 use crate::trainer::Fate;
 
@@ -45,7 +46,7 @@ pub struct Cluster {
 }
 
 /// A Job and its pods.
-#[derive(Clone)]
+#[derive(Clone, Serialize)]
 pub struct Work {
     pub job: Job,
     pub pods: Vec<Pod>,
@@ -275,7 +276,7 @@ pub fn deployment(name: &str, container: &str) -> Deployment {
     }
 }
 
-fn settled(generation: i64) -> DeploymentStatus {
+pub fn settled(generation: i64) -> DeploymentStatus {
     DeploymentStatus {
         observed_generation: Some(generation),
         replicas: Some(2),

@@ -1,0 +1,66 @@
+//! What a decision about one object reads of others. The rest of them only makes more observations of what is the same.
+
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::ConfigMap},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use lethe_api::{
+    Digest,
+    v1alpha1::{ConditionType, DiffusionModel, LedgerEntry, UnlearnPolicy, UnlearnRequest, UnlearnRun},
+};
+use lethe_core::{request, run};
+use serde::Serialize;
+
+use crate::{
+    audit::Passed,
+    cluster::Work,
+    shared::{Facts, hash_of},
+};
+
+impl Facts for UnlearnPolicy {}
+impl Facts for ConfigMap {}
+impl Facts for Deployment {}
+impl Facts for Work {}
+impl Facts for Digest {}
+impl Facts for Passed {}
+impl Facts for Vec<LedgerEntry> {}
+
+/// Of a request: whether it is accepted and approved, and whether it has its answer.
+impl Facts for UnlearnRequest {
+    fn facts(&self, _: u64) -> u64 {
+        let conditions = self.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        let stands = (ConditionType::Accepted.is_true(conditions), request::is_over(self));
+        let approved = self.status.as_ref().map(|status| json(&status.approved_by));
+        let approval = json(&ConditionType::Approved.find(conditions));
+        hash_of(&(json(&self.metadata), json(&self.spec), stands, approved, approval))
+    }
+}
+
+/// Of a run, for its model: what came of it, and not how.
+impl Facts for UnlearnRun {
+    fn facts(&self, _: u64) -> u64 {
+        let status = self.status.clone().unwrap_or_default();
+        let promoted: Option<&Condition> = ConditionType::Promoted.find(&status.conditions);
+        // A preparation that failed says why.
+        let ended = ConditionType::Ready.find(&status.conditions).filter(|_| run::is_over(self));
+        let came = (json(&status.verdict), json(&status.candidate), json(&status.prepared));
+        hash_of(&(json(&self.metadata), json(&self.spec), came, json(&promoted), json(&ended)))
+    }
+}
+
+/// Of a model, for its requests: what it knows, has forgotten and is busy with.
+impl Facts for DiffusionModel {
+    fn facts(&self, _: u64) -> u64 {
+        let Some(status) = &self.status else { return hash_of(&json(&(&self.metadata, &self.spec))) };
+        let conditions = (
+            ConditionType::Compliant.is_true(&status.conditions),
+            json(&ConditionType::Serving.find(&status.conditions).filter(|c| c.status == "False")),
+        );
+        let knows = (json(&status.labels), json(&status.ledger), status.baseline.is_some());
+        hash_of(&(json(&(&self.metadata, &self.spec)), knows, &status.active_run, conditions))
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("objects have string keys")
+}

@@ -1,0 +1,94 @@
+//! Every state that the operator can get into, within limits, keeps the invariants and comes to a good end.
+//!
+//! Not captured: the figures are part of the result.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lethe_model::{
+    checker::Settings,
+    report::{Report, check},
+    server::Guards,
+};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+const TRUE_GUARDS: Guards = Guards { overwrites: false };
+/// All that happens within the other limits.
+const ALL: Option<usize> = None;
+/// The first steps of it: so many transitions, breadth first.
+const SOME: Option<usize> = Some(1_500_000);
+
+const fn settings(requests: usize, disturbances: u8, from_scratch: bool, enough: Option<usize>) -> Settings {
+    Settings { requests, disturbances, from_scratch, guards: TRUE_GUARDS, enough }
+}
+
+/// Each with the least number of states, below which not everything was seen.
+const CHECKS: [(&str, Settings, usize); 5] = [
+    ("two_requests_undisturbed", settings(2, 0, false, ALL), 70_000),
+    ("the_first_steps_of_one_request_and_two_disturbances", settings(1, 2, false, SOME), 350_000),
+    ("the_first_steps_of_two_requests_and_one_disturbance", settings(2, 1, false, SOME), 350_000),
+    (
+        "the_first_steps_from_scratch_with_one_request_and_two_disturbances",
+        settings(1, 2, true, SOME),
+        350_000,
+    ),
+    ("one_request_and_one_disturbance", settings(1, 1, false, ALL), 800_000),
+];
+
+/// Another violation would be the same one, later.
+static VIOLATED: AtomicBool = AtomicBool::new(false);
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Each uses both cores.
+    arguments.test_threads = Some(1);
+    let checks =
+        CHECKS.map(|(name, settings, least)| Trial::test(name, move || holds(name, settings, least)));
+    let noticed = Trial::test("a_server_that_takes_outdated_writes_is_noticed", notices_overwriting);
+    libtest_mimic::run(&arguments, checks.into_iter().chain([noticed]).collect()).exit();
+}
+
+fn holds(name: &str, settings: Settings, least: usize) -> Result<(), Failed> {
+    if VIOLATED.load(Ordering::Relaxed) {
+        return Err("not checked: an invariant is violated already".into());
+    }
+    let report = check(settings);
+    show(name, &report);
+    if let Some(violation) = report.violation {
+        VIOLATED.store(true, Ordering::Relaxed);
+        return Err(violation.into());
+    }
+    if !report.unseen.is_empty() {
+        return Err(format!("never reached: {:?}", report.unseen).into());
+    }
+    if report.unique < least {
+        return Err(format!("{} states are less than {least}", report.unique).into());
+    }
+    Ok(())
+}
+
+/// The checker sees what resource versions are for.
+fn notices_overwriting() -> Result<(), Failed> {
+    if VIOLATED.load(Ordering::Relaxed) {
+        return Err("not checked: an invariant is violated already".into());
+    }
+    let report = check(Settings { guards: Guards { overwrites: true }, ..settings(1, 2, false, SOME) });
+    show("outdated writes", &report);
+    match report.violation {
+        Some(violation) => {
+            println!("{}", violation.lines().next().unwrap_or_default());
+            Ok(())
+        }
+        None => Err("nothing was violated".into()),
+    }
+}
+
+fn show(name: &str, report: &Report) {
+    println!(
+        "{name}: {} states, {} transitions, {} steps deep, {} decisions, {:.1} s",
+        report.unique,
+        report.transitions,
+        report.depth,
+        report.decisions,
+        report.time.as_secs_f64()
+    );
+}
