@@ -10,7 +10,7 @@ use crate::{
     cluster::deployment,
     decisions::Mind,
     objects::{self, MODEL},
-    rest::End,
+    rest::{End, MOST_STEPS},
     server::Guards,
     shared::{Memo, Shared},
     state::{Births, Objects, State},
@@ -23,11 +23,21 @@ pub struct Settings {
     pub requests: usize,
     /// How many disturbances there are at most, each at any time.
     pub disturbances: u8,
-    /// From an empty cluster, or from a model that is prepared and served.
-    pub from_scratch: bool,
+    pub start: Start,
     pub guards: Guards,
     /// Enough transitions, where going through all of them takes too long.
     pub enough: Option<usize>,
+}
+
+/// Where it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was done for the model yet.
+    Scratch,
+    /// It is prepared, and its baseline is served.
+    Ready,
+    /// A first request is fulfilled.
+    Fulfilled,
 }
 
 pub struct Checker {
@@ -66,12 +76,26 @@ impl Checker {
         state
     }
 
-    fn ready(&self) -> State {
-        let mut state = self.scratch();
-        while let Some(next) = self.moves(&state) {
-            state = next;
+    /// Where it comes to rest from there; or not, which is then found from the state that it is left in.
+    fn rested(&self, mut state: State) -> State {
+        for _ in 0..MOST_STEPS {
+            match self.moves(&state) {
+                Some(next) => state = next,
+                None => break,
+            }
         }
         state
+    }
+
+    fn first(&self) -> State {
+        match self.settings.start {
+            Start::Scratch => self.scratch(),
+            Start::Ready => self.rested(self.scratch()),
+            Start::Fulfilled => {
+                let ready = self.rested(self.scratch());
+                self.rested(self.after(&ready, &Act::Asks(0)))
+            }
+        }
     }
 
     /// What is broken in a state, at once or in the end.
@@ -103,7 +127,7 @@ impl Model for Checker {
     type Action = Act;
 
     fn init_states(&self) -> Vec<State> {
-        vec![if self.settings.from_scratch { self.scratch() } else { self.ready() }]
+        vec![self.first()]
     }
 
     fn actions(&self, state: &State, acts: &mut Vec<Act>) {

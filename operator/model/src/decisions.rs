@@ -310,13 +310,8 @@ impl RequestView<'_> {
         let uid = self.request.metadata.uid.as_deref();
         let works = |run: &&Shared<UnlearnRun>| run.spec.requests.iter().any(|r| Some(&*r.uid) == uid);
         let own: Vec<_> = self.runs.iter().filter(works).collect();
-        let read = match request::is_over(self.request) {
-            true => hash_of(&("answered", self.request)),
-            false => {
-                let model = self.model.map(Shared::facts);
-                hash_of(&("request", self.request, model, self.policy, own))
-            }
-        };
+        let model = self.model.map(Shared::facts);
+        let read = hash_of(&("request", self.request, model, self.policy, own));
         Keys { read, all: hash_of(&("all", self.request, self.model, self.policy, self.runs)) }
     }
 

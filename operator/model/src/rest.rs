@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// More steps than any orderly end takes.
-const MOST_STEPS: usize = 2_000;
+pub const MOST_STEPS: usize = 2_000;
 
 /// Steps to the end that are shown.
 const SHOWN: usize = 100;

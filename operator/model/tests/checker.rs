@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lethe_model::{
-    checker::Settings,
+    checker::{Settings, Start},
     report::{Report, check},
     server::Guards,
 };
@@ -17,21 +17,18 @@ const ALL: Option<usize> = None;
 /// The first steps of it: so many transitions, breadth first.
 const SOME: Option<usize> = Some(1_500_000);
 
-const fn settings(requests: usize, disturbances: u8, from_scratch: bool, enough: Option<usize>) -> Settings {
-    Settings { requests, disturbances, from_scratch, guards: TRUE_GUARDS, enough }
+const fn settings(requests: usize, disturbances: u8, start: Start, enough: Option<usize>) -> Settings {
+    Settings { requests, disturbances, start, guards: TRUE_GUARDS, enough }
 }
 
 /// Each with the least number of states, below which not everything was seen.
-const CHECKS: [(&str, Settings, usize); 5] = [
-    ("two_requests_undisturbed", settings(2, 0, false, ALL), 70_000),
-    ("the_first_steps_of_one_request_and_two_disturbances", settings(1, 2, false, SOME), 350_000),
-    ("the_first_steps_of_two_requests_and_one_disturbance", settings(2, 1, false, SOME), 350_000),
-    (
-        "the_first_steps_from_scratch_with_one_request_and_two_disturbances",
-        settings(1, 2, true, SOME),
-        350_000,
-    ),
-    ("one_request_and_one_disturbance", settings(1, 1, false, ALL), 800_000),
+const CHECKS: [(&str, Settings, usize); 6] = [
+    ("two_requests_undisturbed", settings(2, 0, Start::Ready, ALL), 70_000),
+    ("the_first_steps_after_a_first_request", settings(2, 1, Start::Fulfilled, SOME), 350_000),
+    ("the_first_steps_of_one_request_and_two_disturbances", settings(1, 2, Start::Ready, SOME), 350_000),
+    ("the_first_steps_of_two_requests_and_one_disturbance", settings(2, 1, Start::Ready, SOME), 350_000),
+    ("the_first_steps_from_scratch", settings(1, 2, Start::Scratch, SOME), 350_000),
+    ("one_request_and_one_disturbance", settings(1, 1, Start::Ready, ALL), 800_000),
 ];
 
 /// Another violation would be the same one, later.
@@ -71,7 +68,8 @@ fn notices_overwriting() -> Result<(), Failed> {
     if VIOLATED.load(Ordering::Relaxed) {
         return Err("not checked: an invariant is violated already".into());
     }
-    let report = check(Settings { guards: Guards { overwrites: true }, ..settings(1, 2, false, SOME) });
+    let report =
+        check(Settings { guards: Guards { overwrites: true }, ..settings(1, 2, Start::Ready, SOME) });
     show("outdated writes", &report);
     match report.violation {
         Some(violation) => {

@@ -117,7 +117,19 @@ impl Mutant {
 /// Whether the checker is content with the copy, and what it said.
 fn check(copy: &Path) -> Result<(bool, String)> {
     let mut command: Command = cargo::command(&Build::default())?;
-    command.current_dir(copy).args(["test", "--locked", "--quiet", "-p", "lethe-model", "--test", "checker"]);
+    // Cargo calls a crate by where it lies in its workspace: in the directory of the true code, a mistake would be taken for it.
+    let target =
+        command.get_envs().find(|(name, _)| *name == "CARGO_TARGET_DIR").and_then(|(_, value)| value);
+    let target = Path::new(target.context("cargo has a target directory")?).join("mutants");
+    command.env("CARGO_TARGET_DIR", target).current_dir(copy).args([
+        "test",
+        "--locked",
+        "--quiet",
+        "-p",
+        "lethe-model",
+        "--test",
+        "checker",
+    ]);
     let output = command
         .stdin(Stdio::null())
         .output()
