@@ -123,18 +123,22 @@ impl Default for ForgetSettings {
 }
 
 impl ForgetSettings {
-    /// The defaults of a level. More that is new takes more steps, and faster ones.
+    /// The defaults of a level. More that is new takes more steps, and faster ones, with more of what is kept in them; and
+    /// an average over more of them, since they are faster to the end.
     pub fn of(robustness: Robustness) -> Self {
         let from_fresh = |fresh_weights, steps| Self {
             steps,
             fresh_weights,
-            fake_score_learning_rate: 9e-4,
-            generator_learning_rate: 6e-4,
+            remain_batch: 128,
+            forget_batch: 64,
+            fake_score_learning_rate: 1.5e-3,
+            generator_learning_rate: 1e-3,
+            optimiser: SfdOptimiser { decay: 0.4, ema_decay: 0.998, ..SfdOptimiser::default() },
             ..Self::default()
         };
         match robustness {
             Robustness::Suppress => Self::default(),
-            Robustness::Harden => from_fresh(0.7, 2_000),
+            Robustness::Harden => from_fresh(0.85, 2_000),
             Robustness::Scrub => from_fresh(1.0, 4_000),
         }
     }
