@@ -42,7 +42,9 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     };
     let archived = archived(context, &namespace, &name).await?;
     let runs = runs(context, &namespace, object).await?;
+    let approvals = || stores.approvals_in(&namespace).iter().map(|a| a.as_ref().clone()).collect();
     Ok(model::Observed {
+        approvals: context.approvals_are_protected.then(approvals),
         model: object.clone(),
         policy: policy.map(|policy| policy.as_ref().clone()),
         requests: requests(context, &namespace, object, &runs).await?,

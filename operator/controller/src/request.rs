@@ -32,11 +32,10 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
         Some(model) => stores.find(&stores.policies, &namespace, &model.spec.policy_ref.name).await?,
         None => None,
     };
-    let approvals = stores.approvals_of(&namespace, &request.name_any());
-    let approvals = approvals.iter().map(|approval| approval.as_ref().clone()).collect();
+    let approvals = || stores.approvals_in(&namespace).iter().map(|a| a.as_ref().clone()).collect();
     Ok(request::Observed {
         request: request.clone(),
-        approvals: context.approvals_are_protected.then_some(approvals),
+        approvals: context.approvals_are_protected.then(approvals),
         model: model.map(|model| model.as_ref().clone()),
         policy: policy.map(|policy| policy.as_ref().clone()),
         runs: stores.runs_of(&namespace, name).iter().map(|run| run.as_ref().clone()).collect(),

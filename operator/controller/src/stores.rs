@@ -119,9 +119,9 @@ impl Stores {
         self.requests.state_filter(|r| in_namespace(r, namespace) && r.spec.model_ref.name == model)
     }
 
-    /// What people said to a request of this name.
-    pub fn approvals_of(&self, namespace: &str, request: &str) -> Vec<Arc<UnlearnApproval>> {
-        self.approvals.state_filter(|a| in_namespace(a, namespace) && a.spec.request_ref.name == request)
+    /// What people said to requests.
+    pub fn approvals_in(&self, namespace: &str) -> Vec<Arc<UnlearnApproval>> {
+        self.approvals.state_filter(|approval| in_namespace(approval, namespace))
     }
 }
 
@@ -222,7 +222,11 @@ impl Triggers {
         match change {
             Change::Listed => self.everything(stores),
             Change::Applied(approval) | Change::Deleted(approval) => {
-                self.request(&namespace(approval), &approval.spec.request_ref.name);
+                let (namespace, name) = (namespace(approval), &approval.spec.request_ref.name);
+                self.request(&namespace, name);
+                if let Some(request) = stores.requests.get(&ObjectRef::new(name).within(&namespace)) {
+                    self.model(&namespace, &request.spec.model_ref.name);
+                }
             }
         }
     }

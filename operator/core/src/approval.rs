@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use kube::ResourceExt;
-use lethe_api::v1alpha1::{
-    ApprovalDecision, ConditionType, Mode, UnlearnApproval, UnlearnPolicySpec, UnlearnRequest,
-};
+use lethe_api::v1alpha1::{ApprovalDecision, Mode, UnlearnApproval, UnlearnPolicySpec, UnlearnRequest};
 
 /// Most approvers that a status names.
 const MOST: usize = 64;
@@ -37,37 +35,44 @@ pub fn standing(
     policy: &UnlearnPolicySpec,
     approvals: Option<&[UnlearnApproval]>,
 ) -> Standing {
-    let required = required(request, policy);
+    let requester = &request.spec.requested_by;
+    let uid = request.uid().unwrap_or_default();
+    let others = || {
+        // Whoever asked may take it back by deleting the request, and has no other word.
+        let is_others = |approval: &&UnlearnApproval| {
+            approval.spec.request_ref.uid == uid && Some(&approval.spec.approver) != requester.as_ref()
+        };
+        approvals.into_iter().flatten().filter(is_others).map(|approval| &approval.spec)
+    };
+    // A no counts even where nobody was asked.
+    if let Some(no) = others().find(|spec| spec.decision == ApprovalDecision::Deny) {
+        return Standing::Denied { by: no.approver.clone(), reason: no.reason.clone() };
+    }
+    let required = match request.spec.mode {
+        Mode::Enforce => usize::from(policy.approvals.required),
+        Mode::Pilot => 0,
+    };
     if required == 0 {
         return Standing::NotAsked;
     }
-    let Some(approvals) = approvals else { return Standing::NotProtected };
-    let Some(requester) = &request.spec.requested_by else { return Standing::RequesterUnknown };
-    let uid = request.uid().unwrap_or_default();
-    let is_of = |approval: &&UnlearnApproval| approval.spec.request_ref.uid == uid;
-    let of: Vec<_> = approvals.iter().filter(is_of).map(|approval| &approval.spec).collect();
-    // Whoever asked may take it back by deleting the request, and has no other word.
-    let others = || of.iter().filter(|spec| spec.approver != *requester);
-    if let Some(no) = others().find(|spec| spec.decision == ApprovalDecision::Deny) {
-        return Standing::Denied { by: no.approver.clone(), reason: no.reason.clone() };
+    if approvals.is_none() {
+        return Standing::NotProtected;
+    }
+    if requester.is_none() {
+        return Standing::RequesterUnknown;
     }
     let by: BTreeSet<String> = others().map(|spec| spec.approver.clone()).collect();
     let (count, by) = (by.len(), by.into_iter().take(MOST).collect());
     if count >= required { Standing::Approved(by) } else { Standing::Waits { by, required } }
 }
 
-/// Whether a run may be started for a request, by what its status says.
-pub fn is_given(request: &UnlearnRequest, policy: &UnlearnPolicySpec) -> bool {
-    let required = required(request, policy);
-    let given = request.status.as_ref().is_some_and(|status| {
-        ConditionType::Approved.is_true(&status.conditions) && status.approved_by.len() >= required
-    });
-    required == 0 || given
-}
-
-fn required(request: &UnlearnRequest, policy: &UnlearnPolicySpec) -> usize {
-    match request.spec.mode {
-        Mode::Enforce => policy.approvals.required.into(),
-        Mode::Pilot => 0,
+impl Standing {
+    /// Who approved, if a run may be started.
+    pub fn may_start(self) -> Option<Vec<String>> {
+        match self {
+            Self::NotAsked => Some(vec![]),
+            Self::Approved(by) => Some(by),
+            Self::Waits { .. } | Self::Denied { .. } | Self::RequesterUnknown | Self::NotProtected => None,
+        }
     }
 }

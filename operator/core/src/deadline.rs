@@ -10,27 +10,20 @@ pub fn begins_at(request: &DataSubjectRequest, created: Option<Timestamp>) -> Ti
     created.map_or(stated, |created| created.min(stated))
 }
 
-/// The end of the first legal term, counted in UTC from [`begins_at`]. `None` beyond the calendar's end.
+/// The end of the legal term, counted in UTC from [`begins_at`]. `None` beyond the calendar's end.
 ///
-/// GDPR: one calendar month (Article 12(3)); a day that the next month lacks becomes its last day.
-/// CCPA: 45 calendar days (11 CCR 7021).
+/// GDPR: one calendar month, three if it is extended (Article 12(3)); a day that the last month lacks becomes its last day.
+/// CCPA: 45 calendar days, 90 if it is extended (11 CCR 7021).
 pub fn due_at(request: &DataSubjectRequest, created: Option<Timestamp>) -> Option<Timestamp> {
-    let term = match request.regulation {
-        Regulation::Gdpr => 1.month(),
-        Regulation::Ccpa => 45.days(),
+    let (first, extended) = match request.regulation {
+        Regulation::Gdpr => (1.month(), 3.months()),
+        Regulation::Ccpa => (45.days(), 90.days()),
     };
-    after(request, created, term)
-}
-
-/// The end of an extended term, counted from the same day.
-///
-/// GDPR: two further months. CCPA: 90 days in all.
-pub fn extended_due_at(request: &DataSubjectRequest, created: Option<Timestamp>) -> Option<Timestamp> {
-    let term = match request.regulation {
-        Regulation::Gdpr => 3.months(),
-        Regulation::Ccpa => 90.days(),
-    };
-    after(request, created, term)
+    let first = after(request, created, first)?;
+    match &request.extension {
+        Some(extension) if extension.informed_at.0 <= first => after(request, created, extended),
+        _ => Some(first),
+    }
 }
 
 fn after(request: &DataSubjectRequest, created: Option<Timestamp>, term: Span) -> Option<Timestamp> {
@@ -42,6 +35,7 @@ fn after(request: &DataSubjectRequest, created: Option<Timestamp>, term: Span) -
 mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use lethe_api::v1alpha1::Extension;
 
     fn request(received: &str, regulation: Regulation) -> DataSubjectRequest {
         let received_at = Time(received.parse().unwrap());
@@ -65,12 +59,17 @@ mod tests {
     }
 
     #[test]
-    fn an_extended_term_counts_from_the_same_day() {
-        let due = |regulation| {
-            extended_due_at(&request("2026-11-30T09:00:00Z", regulation), None).unwrap().to_string()
+    fn an_extended_term_counts_from_the_same_day_if_the_person_was_told_in_the_first() {
+        let due = |regulation, informed: &str| {
+            let informed_at = Time(informed.parse().unwrap());
+            let extension = Some(Extension { informed_at, reason: "the model is trained anew".into() });
+            let request = DataSubjectRequest { extension, ..request("2026-11-30T09:00:00Z", regulation) };
+            due_at(&request, None).unwrap().to_string()
         };
-        assert_eq!(due(Regulation::Gdpr), "2027-02-28T09:00:00Z");
-        assert_eq!(due(Regulation::Ccpa), "2027-02-28T09:00:00Z");
+        assert_eq!(due(Regulation::Gdpr, "2026-12-30T09:00:00Z"), "2027-02-28T09:00:00Z");
+        assert_eq!(due(Regulation::Gdpr, "2026-12-30T09:00:01Z"), "2026-12-30T09:00:00Z");
+        assert_eq!(due(Regulation::Ccpa, "2027-01-14T09:00:00Z"), "2027-02-28T09:00:00Z");
+        assert_eq!(due(Regulation::Ccpa, "2027-01-15T09:00:00Z"), "2027-01-14T09:00:00Z");
     }
 
     #[test]

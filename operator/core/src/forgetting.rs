@@ -96,8 +96,11 @@ fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe
         return mark(lineage, run, false, Reason::LedgerMoved, message.into());
     }
     let suspended = suspended(run, &lineage.observed.requests);
-    // The candidate is kept for a request that is resumed, as long as nobody else waits for the model.
-    if suspended.len() == run.spec.requests.len() && waiting(lineage).is_empty() {
+    // The candidate is kept for a request that is resumed, as long as nobody else could use the model in earnest.
+    let policy = lineage.observed.policy.as_ref();
+    let others = policy.map(|policy| ready(lineage, policy)).unwrap_or_default();
+    let is_wanted = others.iter().any(|ready| ready.request.spec.mode == Mode::Enforce);
+    if suspended.len() == run.spec.requests.len() && !is_wanted {
         return;
     }
     if !suspended.is_empty() {
@@ -141,21 +144,38 @@ fn start_next(lineage: &mut Lineage<'_>) {
     lineage.status.active_run = None;
     // The requests say so if there is none.
     let Some(policy) = &lineage.observed.policy else { return };
-    let may_start = waiting(lineage).into_iter().filter(|request| approval::is_given(request, &policy.spec));
     let (pilots, enforced): (Vec<_>, Vec<_>) =
-        may_start.partition(|request| request.spec.mode == Mode::Pilot);
-    let pilot = || pilots.iter().find_map(|pilot| next_run(lineage, policy, &[pilot], Mode::Pilot));
+        ready(lineage, policy).into_iter().partition(|ready| ready.request.spec.mode == Mode::Pilot);
+    let pilot = || pilots.iter().find_map(|pilot| next_run(lineage, policy, &[pilot.clone()], Mode::Pilot));
     let next = next_run(lineage, policy, &enforced, Mode::Enforce).or_else(pilot);
     if let Some(next) = next {
         lineage.start_run(next, policy);
     }
 }
 
+/// A request that may be begun, and who approved of it.
+#[derive(Clone)]
+struct Ready<'a> {
+    request: &'a UnlearnRequest,
+    approved_by: Vec<String>,
+}
+
+/// The waiting requests to which as many people agreed as the policy asks for: by what they say now, not by what a status
+/// says that they said.
+fn ready<'a>(lineage: &Lineage<'a>, policy: &UnlearnPolicy) -> Vec<Ready<'a>> {
+    let approvals = lineage.observed.approvals.as_deref();
+    let ready = |request: &'a UnlearnRequest| {
+        let approved_by = approval::standing(request, &policy.spec, approvals).may_start()?;
+        Some(Ready { request, approved_by })
+    };
+    waiting(lineage).into_iter().filter_map(ready).collect()
+}
+
 /// The run for those of these requests that can share one.
 fn next_run(
     lineage: &Lineage<'_>,
     policy: &UnlearnPolicy,
-    waiting: &[&UnlearnRequest],
+    waiting: &[Ready<'_>],
     mode: Mode,
 ) -> Option<NextRun> {
     let baseline = lineage.status.baseline.as_ref()?;
@@ -164,7 +184,7 @@ fn next_run(
     let mut forgotten = ledger.clone();
     let mut members = Vec::new();
     let mut entries = lineage.status.ledger.len();
-    for request in waiting {
+    for Ready { request, approved_by } in waiting {
         // One that contradicts the earlier ones waits for its turn, and gets its answer then.
         let Ok(union) = targets::add_request(&forgotten, &request.spec, labels) else { continue };
         let covered = request.spec.targets.iter().all(|target| ledger.contains_key(&target.label));
@@ -177,7 +197,7 @@ fn next_run(
             name: request.name_any(),
             uid: request.uid()?,
             targets: request.spec.targets.iter().map(|target| target.label.clone()).collect(),
-            approved_by: request.status.as_ref().map(|status| status.approved_by.clone()).unwrap_or_default(),
+            approved_by: approved_by.clone(),
         });
     }
     if members.is_empty() {

@@ -10,7 +10,8 @@ use lethe_api::{
     contract::Plan,
     v1alpha1::{
         ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, Reason,
-        RequestRef, RolloutState, RunType, UnlearnPolicy, UnlearnRequest, UnlearnRun, UnlearnRunSpec, labels,
+        RequestRef, RolloutState, RunType, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
+        UnlearnRunSpec, labels,
     },
 };
 
@@ -32,6 +33,8 @@ pub struct Observed {
     /// Every request that names this model. Those that the active run works for must not be missing only because
     /// a cache lags behind: the run would be taken for withdrawn.
     pub requests: Vec<UnlearnRequest>,
+    /// What people said to them; none if nothing checks who they are.
+    pub approvals: Option<Vec<UnlearnApproval>>,
     /// Every run of this model. The one that `status.activeRun` names must not be missing only because a
     /// cache lags behind: another one would be started beside it.
     pub runs: Vec<UnlearnRun>,

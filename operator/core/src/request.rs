@@ -50,7 +50,6 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
     let generation = request.meta().generation;
     let mut answer = Answer {
         request,
-        now,
         conditions: Conditions::new(&before.conditions, generation, now),
         status: UnlearnRequestStatus { observed_generation: generation, ..before.clone() },
         overruled: String::new(),
@@ -69,7 +68,6 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
 /// A status under construction.
 struct Answer<'a> {
     request: &'a UnlearnRequest,
-    now: Timestamp,
     conditions: Conditions,
     status: UnlearnRequestStatus,
     /// Appended to the answer where other requests decide what is yielded.
@@ -89,38 +87,18 @@ impl Answer<'_> {
             );
             self.events.push(Event { warning: true, reason: "ReceivedInFuture".into(), note });
         }
-        let first = deadline::due_at(subject, created);
-        self.status.due_at = self.extended(subject, created, first).or(first).map(Time);
-    }
-
-    /// The end of the extended term, if there is an extension that counts: one that was there before the first term
-    /// ended.
-    fn extended(
-        &mut self,
-        subject: &DataSubjectRequest,
-        created: Option<Timestamp>,
-        first: Option<Timestamp>,
-    ) -> Option<Timestamp> {
-        let extension = subject.extension.as_ref()?;
-        let extended = deadline::extended_due_at(subject, created)?;
-        let before = self.status.due_at.as_ref().map(|due| due.0);
-        if before == Some(extended) {
-            return before;
-        }
+        self.status.due_at = deadline::due_at(subject, created).map(Time);
         // Said when it is first seen, not with every look.
-        let is_new = self.request.status.as_ref().and_then(|s| s.observed_generation)
-            != self.request.meta().generation;
-        let in_time = first.is_none_or(|first| self.now <= first);
-        if is_new {
-            let (reason, note) = match in_time {
-                true => ("TermExtended", format!("the term ends {extended}: {}", extension.reason)),
-                false => {
-                    ("ExtensionTooLate", "the first term was over before it was extended: it stands".into())
-                }
+        let before = self.request.status.as_ref().and_then(|status| status.observed_generation);
+        if let (Some(extension), true) = (&subject.extension, before != self.request.meta().generation) {
+            let first = deadline::due_at(&DataSubjectRequest { extension: None, ..subject.clone() }, created);
+            let counts = self.status.due_at != first.map(Time);
+            let (reason, note) = match counts {
+                true => ("TermExtended", extension.reason.clone()),
+                false => ("ExtensionTooLate", "the person was told after the first term: it stands".into()),
             };
-            self.events.push(Event { warning: !in_time, reason: reason.into(), note });
+            self.events.push(Event { warning: !counts, reason: reason.into(), note });
         }
-        in_time.then_some(extended)
     }
 
     fn find(&mut self, observed: &Observed) {
@@ -129,10 +107,12 @@ impl Answer<'_> {
             let message = format!("DiffusionModel {name:?} does not exist in this namespace; create it");
             return self.not_yet_accepted(Reason::ModelNotFound, message);
         };
+        let run = accept::run_of(self.request, own_runs(model, &observed.runs));
         if let Some(known) = &model.status {
-            self.status.at_risk = targets::at_risk(&self.request.spec, known);
+            let planned = run.map(planned_targets).unwrap_or_default();
+            self.status.at_risk = targets::at_risk(&self.request.spec, known, &planned);
         }
-        if let Some(run) = accept::run_of(self.request, own_runs(model, &observed.runs)) {
+        if let Some(run) = run {
             return self.mirror(run);
         }
         let known = model.status.as_ref().filter(|status| status.baseline.is_some());
@@ -172,7 +152,14 @@ impl Answer<'_> {
         self.conditions.remove(ConditionType::Scheduled);
     }
 
+    /// What other people say decides nothing here.
+    fn ask_nobody(&mut self) {
+        self.conditions.remove(ConditionType::Approved);
+        self.status.approved_by.clear();
+    }
+
     fn not_yet_accepted(&mut self, reason: Reason, message: String) {
+        self.ask_nobody();
         self.leave_queue();
         self.status.phase = Some(RequestPhase::Pending);
         self.conditions.unknown(ConditionType::Accepted, reason, message.clone());
@@ -189,7 +176,8 @@ impl Answer<'_> {
         if let Some(overruled) = targets::overruled(&self.request.spec, held) {
             self.overruled = format!("; other than it asks, {overruled}: so another request decided");
             message += &self.overruled;
-            let said = self.conditions.find(ConditionType::Accepted).is_some_and(|c| c.message == message);
+            let accepted = self.conditions.find(ConditionType::Accepted);
+            let said = accepted.is_some_and(|c| c.message.ends_with(&self.overruled));
             if !said {
                 self.events.push(Event {
                     warning: true,
@@ -202,6 +190,7 @@ impl Answer<'_> {
     }
 
     fn deny(&mut self, reason: Reason, message: String) {
+        self.ask_nobody();
         self.leave_queue();
         self.status.phase = Some(RequestPhase::Denied);
         self.conditions.no(ConditionType::Accepted, reason, message.clone());
@@ -214,7 +203,7 @@ impl Answer<'_> {
         self.status.approved_by.clear();
         let (reason, message) = match said {
             Standing::NotAsked => {
-                self.conditions.remove(Approved);
+                self.ask_nobody();
                 return self.queue(model);
             }
             Standing::Approved(by) => {
@@ -266,6 +255,7 @@ impl Answer<'_> {
 
     /// Nothing to do: what is served has forgotten all of it, if what is served is compliant.
     fn already_forgotten(&mut self, model: &DiffusionModelStatus) {
+        self.ask_nobody();
         self.leave_queue();
         self.accept(&targets::ledger_targets(&model.ledger));
         if !ConditionType::Compliant.is_true(&model.conditions) {
@@ -274,7 +264,10 @@ impl Answer<'_> {
             return self.conditions.unknown(ConditionType::Ready, Reason::WaitingForModel, message);
         }
         let message = "every target was forgotten by earlier requests, and what is served honours them";
-        self.fulfil(Reason::AlreadyForgotten, message);
+        match self.request.spec.mode {
+            Mode::Enforce => self.fulfil(Reason::AlreadyForgotten, message),
+            Mode::Pilot => self.tried(Reason::AlreadyForgotten, message),
+        }
     }
 
     fn queue(&mut self, model: &DiffusionModelStatus) {
@@ -359,15 +352,23 @@ impl Answer<'_> {
                 let message = "not observed any more at the stated bounds under these probes, and served";
                 self.fulfil(Reason::Fulfilled, message);
             }
-            Some("False") if promoted.is_some_and(|c| c.reason == Reason::Pilot.to_string()) => self.tried(),
+            Some("False") if promoted.is_some_and(|c| c.reason == Reason::Pilot.to_string()) => {
+                let message =
+                    "every gate passed. A pilot is not rolled out; the same request with mode Enforce is";
+                self.tried(Reason::Pilot, message);
+            }
             Some("False") => {
                 let why = promoted.map(|c| c.message.clone()).unwrap_or_default();
                 self.end(RequestPhase::Failed, promoted, format!("not promoted: {why}"));
             }
+            _ if self.request.spec.mode == Mode::Pilot => {
+                self.status.phase = Some(RequestPhase::Evaluating);
+                let message = "every gate passed; the pilot is about to end";
+                self.conditions.unknown(ConditionType::Ready, Reason::Evaluating, message);
+            }
             _ => {
                 self.status.phase = Some(RequestPhase::RollingOut);
                 let message = match self.request.spec.suspend {
-                    _ if self.request.spec.mode == Mode::Pilot => "every gate passed",
                     true => "every gate passed; spec.suspend holds the roll-out",
                     false => "every gate passed; the candidate is being rolled out",
                 };
@@ -385,15 +386,11 @@ impl Answer<'_> {
         self.conditions.yes(ConditionType::Ready, reason, message);
     }
 
-    /// A pilot whose candidate passed. Nothing is fulfilled by it.
-    fn tried(&mut self) {
+    /// The end of a pilot. Nothing is fulfilled by it.
+    fn tried(&mut self, reason: Reason, message: &str) {
         self.status.phase = Some(RequestPhase::Tried);
         self.status.progress = None;
-        let message = format!(
-            "tried: every gate passed. A pilot is not rolled out; the same request with mode Enforce is{}",
-            self.overruled
-        );
-        self.conditions.yes(ConditionType::Ready, Reason::Pilot, message);
+        self.conditions.yes(ConditionType::Ready, reason, format!("{message}{}", self.overruled));
     }
 
     /// Ends a request without success, for the reason that a condition of its run gives.

@@ -90,10 +90,17 @@ pub fn add_request(
 }
 
 /// The kept labels that the judge confuses most with a request's targets: of each target the nearest, then of each the
-/// next. Known before anything is trained.
-pub fn at_risk(request: &UnlearnRequestSpec, model: &DiffusionModelStatus) -> Vec<String> {
+/// next. Known before anything is trained; what the run for it is `planned` to forget is not kept either.
+pub fn at_risk(
+    request: &UnlearnRequestSpec,
+    model: &DiffusionModelStatus,
+    planned: &[PlannedTarget],
+) -> Vec<String> {
     let forgotten = ledger_targets(&model.ledger);
-    let is_target = |label: &str| request.targets.iter().any(|target| target.label == label);
+    let is_target = |label: &str| {
+        request.targets.iter().any(|target| target.label == label)
+            || planned.iter().any(|target| target.label == label)
+    };
     let nearest = |target: &Target| {
         let known = model.labels.iter().find(|known| known.name == target.label);
         let nearest = known.into_iter().flat_map(|known| &known.nearest);
@@ -271,13 +278,16 @@ mod tests {
             at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
         }];
         let model = DiffusionModelStatus { labels, ledger, ..Default::default() };
-        let found = |targets: &[&str]| at_risk(&request(targets, Strategy::Nearest, None), &model);
+        let found = |targets: &[&str]| at_risk(&request(targets, Strategy::Nearest, None), &model, &[]);
         assert_eq!(found(&["3"]), ["9", "5", "2"], "8 is forgotten");
         assert_eq!(
             found(&["3", "7"]),
             ["9", "5", "1", "2"],
             "each target's nearest come first, and each once"
         );
+        let planned = [PlannedTarget { label: "9".into(), replacement: Override::Nearest }];
+        let shared = at_risk(&request(&["3"], Strategy::Nearest, None), &model, &planned);
+        assert_eq!(shared, ["5", "2"], "9 is forgotten by the same run");
         assert!(found(&["4"]).is_empty(), "of an unknown label nothing is known");
     }
 

@@ -296,6 +296,8 @@ impl ModelView<'_> {
             model: (**self.model).clone(),
             policy: Some((**self.policy).clone()),
             requests: self.requests.iter().map(|request| (***request).clone()).collect(),
+            // No policy of this model asks for any.
+            approvals: None,
             runs: self.runs.iter().map(|run| (***run).clone()).collect(),
             rivals: vec![],
             deployment: Some((**self.deployment).clone()),

@@ -96,7 +96,10 @@ pub async fn a_request_is_immutable_but_for_suspend_and_the_extension_of_its_ter
         refused(edit(spec.clone()).await, "a request is immutable but for suspend")
             .with_context(|| spec.to_string())?;
     }
-    let extension = |reason: &str| json!({"dataSubjectRequest": {"extension": {"reason": reason}}});
+    let extension = |reason: &str| {
+        let extension = json!({"informedAt": "2026-12-01T09:00:00Z", "reason": reason});
+        json!({"dataSubjectRequest": {"extension": extension}})
+    };
     let earlier = json!({"dataSubjectRequest": {"receivedAt": "2026-11-24T09:00:00Z"}});
     refused(edit(earlier).await, "only the extension can be added")?;
     refused(edit(extension("late")).await, "should be at least 10 chars long")?;

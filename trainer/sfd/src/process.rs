@@ -14,7 +14,8 @@ const MARK: &str = "LETHE_ENVIRONMENT";
 const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "2000");
 /// A step touches hundreds of megabytes of tensors that are made anew every time. On pages of 4 KiB the processor keeps
 /// looking up where they lie: on a virtual machine a third of the time was spent on that. And memory that is given back to
-/// the kernel has to be zeroed before it is used again, a fifth of a U-Net's time: it is kept, but for a quarter of a GiB.
+/// the kernel has to be zeroed before it is used again, a fifth of a U-Net's time: large blocks too come from the heap, and up to
+/// a quarter of a GiB of it is kept free.
 const MEMORY: (&str, &str) = (
     "GLIBC_TUNABLES",
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=268435456",

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason", priority = "1")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("self == oldSelf").message("an approval is immutable: delete it and create another one"))]
+#[x_kube(validation = Rule::new("self == oldSelf").message("an approval is immutable"))]
 pub struct UnlearnApprovalSpec {
     pub request_ref: ApprovedRequest,
     pub decision: ApprovalDecision,

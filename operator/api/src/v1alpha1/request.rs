@@ -130,16 +130,17 @@ pub struct DataSubjectRequest {
     /// before.
     pub received_at: Time,
     pub regulation: Regulation,
-    /// That the term was extended. Whoever extends it has to tell the person so, with the reasons, within the first term;
-    /// one that comes later is not counted.
+    /// That the term was extended. It counts if the person was told so, with the reasons, within the first term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension: Option<Extension>,
 }
 
 /// GDPR: two further months (Article 12(3)). CCPA: 45 further days (11 CCR 7021).
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Extension {
+    /// When the person was told.
+    pub informed_at: Time,
     /// Why it is necessary, as the person was told. No personal data.
     #[schemars(length(min = 10, max = 512))]
     pub reason: String,

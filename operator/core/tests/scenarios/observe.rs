@@ -53,6 +53,7 @@ impl World {
             model: object.clone(),
             policy: self.find(Cache::Policies, |c| c.policies.get(&object.spec.policy_ref.name)),
             requests,
+            approvals: self.approvals(),
             runs,
             rivals: rivals.filter(is_rival).cloned().collect(),
             deployment,
@@ -67,16 +68,17 @@ impl World {
         let policy = model.as_ref().map(|model| &model.spec.policy_ref.name);
         let policy = policy.and_then(|name| self.find(Cache::Policies, |c| c.policies.get(name)));
         let runs = self.cached(Cache::Runs).runs.values().filter(|run| run.spec.model == *name);
-        let of = |approval: &&UnlearnApproval| approval.spec.request_ref.name == object.name_any();
         request::Observed {
             request: object.clone(),
             model,
             policy,
             runs: runs.cloned().collect(),
-            approvals: self
-                .protects_approvals
-                .then(|| self.cluster.approvals.iter().filter(of).cloned().collect()),
+            approvals: self.approvals(),
         }
+    }
+
+    fn approvals(&self) -> Option<Vec<UnlearnApproval>> {
+        self.protects_approvals.then(|| self.cached(Cache::Approvals).approvals.clone())
     }
 
     pub fn observe_run(&self, object: &UnlearnRun) -> run::Observed {

@@ -80,3 +80,16 @@ fn a_request_says_which_kept_labels_are_most_like_what_it_forgets() {
     let (_, _, message) = world.condition("forget-three", ConditionType::Accepted);
     assert!(message.contains(&status.at_risk.join(", ")), "{message}");
 }
+
+#[test]
+fn a_pilot_of_what_is_forgotten_already_fulfils_nothing() {
+    let mut world = World::new();
+    world.ready();
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.settle();
+    world.try_out("try-three", &["3"], fixed("8"));
+    world.settle();
+    world.ended("try-three", RequestPhase::Tried, Reason::AlreadyForgotten, "earlier requests");
+    let conditions = &world.cluster.requests["try-three"].status.as_ref().unwrap().conditions;
+    assert!(ConditionType::Fulfilled.find(conditions).is_none());
+}

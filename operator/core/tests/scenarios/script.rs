@@ -93,9 +93,10 @@ impl World {
         });
     }
 
+    /// Extends its term now.
     pub fn extend_term(&mut self, name: &str, reason: &str) {
         let version = self.bump();
-        let extension = Some(Extension { reason: reason.into() });
+        let extension = Some(Extension { informed_at: Time(self.now), reason: reason.into() });
         self.change(|cluster| {
             let request = cluster.requests.get_mut(name).expect("it was asked for");
             request.spec.data_subject_request.as_mut().expect("it has a term").extension = extension;

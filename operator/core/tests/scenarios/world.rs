@@ -47,11 +47,13 @@ pub enum Cache {
     Models,
     Policies,
     Requests,
+    Approvals,
     Runs,
     Jobs,
 }
 
-const CACHES: [Cache; 5] = [Cache::Models, Cache::Policies, Cache::Requests, Cache::Runs, Cache::Jobs];
+const CACHES: [Cache; 6] =
+    [Cache::Models, Cache::Policies, Cache::Requests, Cache::Approvals, Cache::Runs, Cache::Jobs];
 
 /// Where a world was after each wait of its scenario. A play of the same scenario that is disturbed later starts
 /// from there: until then, it is the same.
