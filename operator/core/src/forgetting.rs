@@ -146,7 +146,9 @@ fn start_next(lineage: &mut Lineage<'_>) {
     let Some(policy) = &lineage.observed.policy else { return };
     let (pilots, enforced): (Vec<_>, Vec<_>) =
         ready(lineage, policy).into_iter().partition(|ready| ready.request.spec.mode == Mode::Pilot);
-    let pilot = || pilots.iter().find_map(|pilot| next_run(lineage, policy, &[pilot.clone()], Mode::Pilot));
+    let pilot = || {
+        pilots.iter().find_map(|pilot| next_run(lineage, policy, std::slice::from_ref(pilot), Mode::Pilot))
+    };
     let next = next_run(lineage, policy, &enforced, Mode::Enforce).or_else(pilot);
     if let Some(next) = next {
         lineage.start_run(next, policy);
@@ -154,7 +156,6 @@ fn start_next(lineage: &mut Lineage<'_>) {
 }
 
 /// A request that may be begun, and who approved of it.
-#[derive(Clone)]
 struct Ready<'a> {
     request: &'a UnlearnRequest,
     approved_by: Vec<String>,
