@@ -1,5 +1,7 @@
 //! `DiffusionModel`: observe, and ask core what to prepare, start, serve and record.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::{Api, ResourceExt};
@@ -42,12 +44,14 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     };
     let archived = archived(context, &namespace, &name).await?;
     let runs = runs(context, &namespace, object).await?;
-    let approvals = || stores.approvals_in(&namespace).iter().map(|a| a.as_ref().clone()).collect();
+    let requests = requests(context, &namespace, object, &runs).await?;
+    let names: BTreeSet<String> = requests.iter().map(ResourceExt::name_any).collect();
+    let approvals = || stores.approvals_of(&namespace, |name| names.contains(name));
     Ok(model::Observed {
         approvals: context.approvals_are_protected.then(approvals),
         model: object.clone(),
         policy: policy.map(|policy| policy.as_ref().clone()),
-        requests: requests(context, &namespace, object, &runs).await?,
+        requests,
         runs,
         rivals: stores.rivals_of(object).iter().map(|rival| rival.as_ref().clone()).collect(),
         deployment,

@@ -32,7 +32,8 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
         Some(model) => stores.find(&stores.policies, &namespace, &model.spec.policy_ref.name).await?,
         None => None,
     };
-    let approvals = || stores.approvals_in(&namespace).iter().map(|a| a.as_ref().clone()).collect();
+    let own_name = request.name_any();
+    let approvals = || stores.approvals_of(&namespace, |name| *name == own_name);
     Ok(request::Observed {
         request: request.clone(),
         approvals: context.approvals_are_protected.then(approvals),

@@ -119,9 +119,10 @@ impl Stores {
         self.requests.state_filter(|r| in_namespace(r, namespace) && r.spec.model_ref.name == model)
     }
 
-    /// What people said to requests.
-    pub fn approvals_in(&self, namespace: &str) -> Vec<Arc<UnlearnApproval>> {
-        self.approvals.state_filter(|approval| in_namespace(approval, namespace))
+    /// What people said to requests of such names.
+    pub fn approvals_of(&self, namespace: &str, is_such: impl Fn(&String) -> bool) -> Vec<UnlearnApproval> {
+        let of = |a: &UnlearnApproval| in_namespace(a, namespace) && is_such(&a.spec.request_ref.name);
+        self.approvals.state_filter(of).iter().map(|approval| approval.as_ref().clone()).collect()
     }
 }
 

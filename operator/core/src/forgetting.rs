@@ -34,11 +34,12 @@ pub(crate) fn step(lineage: &mut Lineage<'_>) {
 fn give_up_strays(lineage: &mut Lineage<'_>) {
     let active = lineage.status.active_run.clone();
     let is_stray = |run: &&UnlearnRun| {
-        let status = run.status.clone().unwrap_or_default();
+        let verdict = run.status.as_ref().and_then(|status| status.verdict);
+        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
         run.spec.type_ == RunType::Forget
             && Some(run.name_any()) != active
-            && (!is_over(run) || status.verdict == Some(Verdict::Pass))
-            && !ConditionType::Promoted.is_decided(&status.conditions)
+            && (!is_over(run) || verdict == Some(Verdict::Pass))
+            && !ConditionType::Promoted.is_decided(conditions)
     };
     for run in lineage.own_runs().filter(is_stray).collect::<Vec<_>>() {
         let message = "another run was planned for the model";
@@ -97,10 +98,7 @@ fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe
     }
     let suspended = suspended(run, &lineage.observed.requests);
     // The candidate is kept for a request that is resumed, as long as nobody else could use the model in earnest.
-    let policy = lineage.observed.policy.as_ref();
-    let others = policy.map(|policy| ready(lineage, policy)).unwrap_or_default();
-    let is_wanted = others.iter().any(|ready| ready.request.spec.mode == Mode::Enforce);
-    if suspended.len() == run.spec.requests.len() && !is_wanted {
+    if suspended.len() == run.spec.requests.len() && !is_wanted(lineage) {
         return;
     }
     if !suspended.is_empty() {
@@ -170,6 +168,12 @@ fn ready<'a>(lineage: &Lineage<'a>, policy: &UnlearnPolicy) -> Vec<Ready<'a>> {
         Some(Ready { request, approved_by })
     };
     waiting(lineage).into_iter().filter_map(ready).collect()
+}
+
+/// Whether another request could use the model in earnest.
+fn is_wanted(lineage: &Lineage<'_>) -> bool {
+    let ready = lineage.observed.policy.as_ref().map(|policy| ready(lineage, policy));
+    ready.into_iter().flatten().any(|ready| ready.request.spec.mode == Mode::Enforce)
 }
 
 /// The run for those of these requests that can share one.

@@ -215,7 +215,7 @@ impl Answer<'_> {
                 let message = format!("{by} said no: {reason}");
                 self.conditions.no(Approved, Reason::ApprovalDenied, message.clone());
                 self.conditions.no(Ready, Reason::ApprovalDenied, message);
-                (self.status.phase, self.status.approved_by) = (Some(RequestPhase::Denied), vec![]);
+                self.status.phase = Some(RequestPhase::Denied);
                 return self.wait_outside(model);
             }
             Standing::Waits { by, required } => {

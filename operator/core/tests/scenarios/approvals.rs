@@ -7,18 +7,26 @@ use crate::{
     world::World,
 };
 
-fn by_alice(name: &str) -> UnlearnRequest {
-    let mut asked = script::request(name, &["3"], fixed("8"));
-    asked.spec.requested_by = Some("alice".into());
+fn asked_by(who: &str, name: &str, target: &str) -> UnlearnRequest {
+    let mut asked = script::request(name, &[target], fixed("8"));
+    asked.spec.requested_by = Some(who.into());
     asked
+}
+
+fn by_alice(name: &str) -> UnlearnRequest {
+    asked_by("alice", name, "3")
+}
+
+fn require(world: &mut World, required: u8) {
+    let mut policy = script::policy();
+    policy.spec.approvals.required = required;
+    world.apply_policy(policy);
 }
 
 /// A model whose policy asks for so many approvals.
 fn asks_for(world: &mut World, required: u8) {
     world.ready();
-    let mut policy = script::policy();
-    policy.spec.approvals.required = required;
-    world.apply_policy(policy);
+    require(world, required);
 }
 
 fn two_are_asked(world: &mut World) {
@@ -101,9 +109,7 @@ fn a_run_that_begins_again_asks_what_people_say_now() {
     let mut world = World::new();
     asks_for(&mut world, 1);
     for (name, target) in [("forget-three", "3"), ("forget-five", "5")] {
-        let mut asked = script::request(name, &[target], fixed("8"));
-        asked.spec.requested_by = Some("alice".into());
-        world.apply_request(asked);
+        world.apply_request(asked_by("alice", name, target));
         world.suspend(name, true);
         world.says("bob", ApprovalDecision::Approve, name);
     }
@@ -130,13 +136,9 @@ fn a_request_that_nobody_approved_and_a_pilot_do_not_cost_a_suspended_one_its_ca
     world.until("it is evaluated", |world| world.is_running("forget-three", Stage::Evaluate));
     world.suspend("forget-three", true);
     world.settle();
-    let mut policy = script::policy();
-    policy.spec.approvals.required = 1;
-    world.apply_policy(policy);
+    require(&mut world, 1);
     world.try_out("try-four", &["4"], fixed("8"));
-    let mut asked = script::request("forget-five", &["5"], fixed("8"));
-    asked.spec.requested_by = Some("mallory".into());
-    world.apply_request(asked);
+    world.apply_request(asked_by("mallory", "forget-five", "5"));
     world.settle();
     let before = world.run_for("forget-three").unwrap().metadata.uid.clone();
     world.suspend("forget-three", false);
@@ -199,9 +201,7 @@ fn a_policy_that_asks_for_more_than_were_asked_before_is_obeyed() {
     world.says("bob", ApprovalDecision::Approve, "forget-three");
     world.settle();
     assert_eq!(world.phase("forget-three"), Some(RequestPhase::Queued));
-    let mut policy = script::policy();
-    policy.spec.approvals.required = 2;
-    world.apply_policy(policy);
+    require(&mut world, 2);
     world.suspend("forget-three", false);
     world.settle();
     waits(&world, Reason::WaitingForApproval, "1 of 2");
