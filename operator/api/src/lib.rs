@@ -5,6 +5,7 @@
 
 pub mod contract;
 pub mod gate;
+pub mod printable;
 #[cfg(feature = "kubernetes")]
 pub mod v1alpha1;
 

@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use lethe_api::v1alpha1::{ConditionType, Reason};
+use lethe_api::{
+    printable::printable,
+    v1alpha1::{ConditionType, Reason},
+};
 
 use crate::Event;
 
@@ -40,7 +43,9 @@ impl Conditions {
         self.put(type_.as_str(), status, reason.to_string(), message);
     }
 
-    fn put(&mut self, type_: &str, status: &str, reason: String, mut message: String) {
+    /// Whoever wrote a part of the message, an image or a person: it is one line, and steers nobody's terminal.
+    fn put(&mut self, type_: &str, status: &str, reason: String, message: String) {
+        let mut message = printable(&message);
         if message.len() > MAX_MESSAGE {
             let cut = (0..=MAX_MESSAGE).rev().find(|&i| message.is_char_boundary(i)).unwrap_or(0);
             message.truncate(cut);
@@ -132,6 +137,15 @@ mod tests {
         let events = transitions(&[], &list);
         assert_eq!(events.iter().map(|e| e.warning).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(transitions(&list, &list), []);
+    }
+
+    #[test]
+    fn a_message_and_its_event_are_one_line_that_steers_nothing() {
+        let mut conditions = Conditions::new(&[], None, at(0));
+        conditions.no(ConditionType::Trained, Reason::BadRecord, "bad\u{1b}[2J\nReady: True");
+        let list = conditions.into_list();
+        assert_eq!(list[0].message, "bad [2J Ready: True");
+        assert_eq!(transitions(&[], &list)[0].note, list[0].message);
     }
 
     #[test]

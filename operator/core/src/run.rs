@@ -12,6 +12,7 @@ use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
     contract::{Device, Outcome, Plan, Progress, Record, RecordBody},
+    printable::printable,
     v1alpha1::{
         ConditionType, Reason, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRequest, UnlearnRun,
         UnlearnRunStatus, Verdict,
@@ -246,7 +247,7 @@ impl<'a> Step<'a> {
         self.job();
         if let Some(progress) = progress {
             self.status.progress = Some(RunProgress {
-                stage: progress.stage.chars().take(32).collect(),
+                stage: printable(&progress.stage).chars().take(32).collect(),
                 step: progress.step.min(MAX_NUMBER),
                 total: progress.total.min(MAX_NUMBER),
                 eta_seconds: progress.eta_seconds.map(|eta| eta.min(MAX_NUMBER)),

@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     core::v1::{Event, Pod},
 };
 use kube::ResourceExt;
-use lethe_api::v1alpha1::Reason;
+use lethe_api::{printable::printable, v1alpha1::Reason};
 
 use crate::job_state;
 
@@ -114,8 +114,7 @@ fn at(event: &Event) -> Option<Timestamp> {
 /// Anybody who may write events can write anything into them.
 fn words(event: &Event) -> String {
     let clean = |text: Option<&str>, max: usize| -> String {
-        let printable = |c: char| if c.is_control() { ' ' } else { c };
-        text.unwrap_or_default().chars().map(printable).take(max).collect::<String>().trim().to_owned()
+        printable(text.unwrap_or_default()).chars().take(max).collect::<String>().trim().to_owned()
     };
     let reason = clean(event.reason.as_deref(), MAX_REASON);
     format!("{reason}: {}", clean(event.message.as_deref(), MAX_MESSAGE))

@@ -13,6 +13,7 @@ use lethe_api::{
         Count, EvaluateRecord, EvaluateTask, HygieneCheck, LabelMeasurement, Override, TargetMeasurement,
     },
     gate::{BaselineQuality, Gate, GateName, GateResult, Verdict},
+    printable::printable,
 };
 
 /// Confidence of the leak bound where the policy names none.
@@ -400,9 +401,9 @@ fn error(name: GateName, target: Option<String>, why: String) -> GateResult {
     GateResult { target, message: Some(short(why)), ..blank(name) }
 }
 
-/// Cut to what the schema allows.
+/// One line, cut to what the schema allows.
 fn short(text: String) -> String {
-    text.chars().take(500).collect()
+    printable(&text).chars().take(500).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{NAME_PATTERN, PRINTABLE_PATTERN};
+
 /// One person's word on one request. It is created and never changed; who `approver` is, is checked when it is created.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[kube(
@@ -27,7 +29,7 @@ pub struct UnlearnApprovalSpec {
     pub request_ref: ApprovedRequest,
     pub decision: ApprovalDecision,
     /// The API user who creates this: `kubectl auth whoami` says who that is.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = PRINTABLE_PATTERN))]
     pub approver: String,
     /// Why. No personal data.
     #[schemars(length(min = 1, max = 512))]
@@ -39,7 +41,7 @@ pub struct UnlearnApprovalSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApprovedRequest {
     /// In the same namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
     pub name: String,
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,

@@ -48,6 +48,13 @@ pub mod labels {
     pub const STAGE: &str = "lethe.dev/stage";
 }
 
+/// What a reference to another object looks like. A reference becomes part of the path of a request to the API server: one that
+/// is no name could ask for something else.
+pub const NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+
+/// What people call things: no control characters, which would steer the terminal of whoever reads them.
+pub const PRINTABLE_PATTERN: &str = r"^\P{Cc}*$";
+
 /// Longest name of a model: its runs add a dash and 8 digits, their jobs a dash and a stage,
 /// and a Job's name is limited to 63 characters.
 pub const MAX_MODEL_NAME: usize = 40;

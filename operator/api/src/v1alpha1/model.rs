@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{OverrideSpec, conditions_schema};
+use super::{NAME_PATTERN, OverrideSpec, conditions_schema};
 use crate::{Digest, contract::BaseArtifact, gate::BaselineQuality};
 
 /// One lineage: a base model, everything it had to forget, and what is served of it.
@@ -44,7 +44,7 @@ pub struct DiffusionModelSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyRef {
     /// Name of an `UnlearnPolicy` in the same namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
     pub name: String,
 }
 
@@ -76,7 +76,7 @@ pub struct ServingTarget {
     #[schemars(length(max = 64))]
     pub kind: String,
     /// In the model's namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
     pub name: String,
 }
 

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GateResult, conditions_schema, run::RunProgress};
+use super::{GateResult, NAME_PATTERN, PRINTABLE_PATTERN, conditions_schema, run::RunProgress};
 use crate::Digest;
 
 /// What a model must forget. Immutable but for `suspend` and `dataSubjectRequest.extension`.
@@ -57,7 +57,7 @@ pub struct UnlearnRequestSpec {
     pub mode: Mode,
     /// The API user who creates this. Needed where the policy asks for approvals: nobody approves of their own request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = PRINTABLE_PATTERN))]
     pub requested_by: Option<String>,
     /// The legal side: an opaque reference and the date that starts the clock. No personal data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +71,7 @@ pub struct UnlearnRequestSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModelRef {
     /// Name of a `DiffusionModel` in the same namespace.
-    #[schemars(length(min = 1, max = 40))]
+    #[schemars(length(min = 1, max = 40), regex(pattern = NAME_PATTERN))]
     pub name: String,
 }
 
@@ -79,7 +79,7 @@ pub struct ModelRef {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
     /// A label that the model knows.
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = PRINTABLE_PATTERN))]
     pub label: String,
 }
 
@@ -92,7 +92,7 @@ pub struct OverrideSpec {
     pub strategy: Strategy,
     /// `Fixed`: a kept label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = PRINTABLE_PATTERN))]
     pub label: Option<String>,
 }
 

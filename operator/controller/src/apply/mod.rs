@@ -14,7 +14,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use kube_runtime::events::{Event, EventType};
-use lethe_api::Digest;
+use lethe_api::{Digest, printable::printable};
 use lethe_core::Decision;
 use serde_json::json;
 
@@ -145,7 +145,7 @@ async fn publish<K: Kind>(context: &Context, object: &K, event: &lethe_core::Eve
     let event = Event {
         type_: if event.warning { EventType::Warning } else { EventType::Normal },
         reason: event.reason.clone(),
-        note: Some(shortened(&event.note)),
+        note: Some(shortened(&printable(&event.note))),
         action: action_of(&event.note),
         secondary: None,
     };
