@@ -38,9 +38,20 @@ pub enum Reach {
 /// # Errors
 /// If Helm refuses the chart.
 pub fn render(server: &Server, home: &str, reach: Reach) -> Result<Vec<Value>> {
+    render_with(server, home, reach, &[])
+}
+
+/// The same with further values, as `--set` takes them.
+///
+/// # Errors
+/// If Helm refuses the chart.
+pub fn render_with(server: &Server, home: &str, reach: Reach, values: &[&str]) -> Result<Vec<Value>> {
     let chart = repository("charts/lethe");
     let mut helm = Command::new(&server.helm);
     helm.args(["template", "lethe"]).arg(chart).args(["--namespace", home]);
+    for value in values {
+        helm.args(["--set", value]);
+    }
     if reach == Reach::Namespace {
         helm.arg("--set").arg(format!("watchNamespaces={{{home}}}"));
     }
@@ -116,11 +127,46 @@ pub async fn admit(server: &Server, home: &str) -> Result<()> {
 /// # Errors
 /// If the administrator's kubeconfig cannot be read.
 pub async fn speak_as(server: &Server, name: &str) -> Result<Client> {
+    impersonate(server, name, Some("system:masters")).await
+}
+
+/// A client for a person who has, in one namespace, the chart's roles for people that are named (`request`, `approve`),
+/// and no other right.
+///
+/// # Errors
+/// If the chart has no such role, or the API server refuses it.
+pub async fn person(server: &Server, namespace: &str, name: &str, roles: &[&str]) -> Result<Client> {
+    let chart = render_with(server, namespace, Reach::Namespace, &["userRoles.create=true"])?;
+    let group = "rbac.authorization.k8s.io";
+    for role in roles {
+        let named = |object: &&Value| {
+            object["kind"] == "ClusterRole" && object["metadata"]["name"] == format!("lethe-{role}")
+        };
+        let rules = &chart.iter().find(named).with_context(|| format!("no role lethe-{role}"))?["rules"];
+        // As a binding to the ClusterRole in this namespace would, without anything that is the whole cluster's.
+        let metadata = json!({"name": format!("{name}-{role}")});
+        let (version, user) =
+            (format!("{group}/v1"), json!([{"apiGroup": group, "kind": "User", "name": name}]));
+        let role_ref = json!({"apiGroup": group, "kind": "Role", "name": metadata["name"]});
+        for manifest in [
+            json!({"apiVersion": version, "kind": "Role", "metadata": metadata, "rules": rules}),
+            json!({
+                "apiVersion": version, "kind": "RoleBinding", "metadata": metadata, "roleRef": role_ref,
+                "subjects": user,
+            }),
+        ] {
+            apply(&server.client, namespace, &manifest).await?;
+        }
+    }
+    impersonate(server, name, None).await
+}
+
+async fn impersonate(server: &Server, name: &str, group: Option<&str>) -> Result<Client> {
     let mut kubeconfig = Kubeconfig::read_from(server.api.kubeconfig_path())?;
     let user = kubeconfig.auth_infos.first_mut().and_then(|named| named.auth_info.as_mut());
     let user = user.context("the administrator's kubeconfig has no user")?;
     user.impersonate = Some(name.into());
-    user.impersonate_groups = Some(vec!["system:masters".into()]);
+    user.impersonate_groups = group.map(|group| vec![group.into()]);
     crate::server::client(kubeconfig).await
 }
 

@@ -159,6 +159,32 @@ pub async fn exit_codes_are_told_apart(world: &World) -> Result<()> {
     scene.assert_nothing_changed().await
 }
 
+pub async fn what_a_trainer_says_is_one_line_that_steers_no_terminal(world: &World) -> Result<()> {
+    let scene = Scene::set(world).await?;
+    let task = scene.next("steered").await?;
+    let words = "w.bin\u{1b}[2J\r\n\u{202e}desrever\u{9b}31m is bad";
+    let said = failure(&task, Failure::BadArtifact, "").to_message();
+    // `to_message` keeps the first line only; this trainer does not use it.
+    let mut said: serde_json::Value = serde_json::from_str(&said)?;
+    said["message"] = json!(words);
+    world.exit(&task, exit::BAD_ARTIFACT, &said.to_string()).await?;
+    let shown = "w.bin [2J   desrever 31m is bad";
+    let failed = scene.failed("steered", Reason::BadArtifact, shown).await?;
+    let run = failed.status.clone().and_then(|status| status.run).context("no run")?;
+    let run = world.api::<lethe_api::v1alpha1::UnlearnRun>().get(&run.name).await?;
+    // Events come last.
+    let events =
+        wait::until_answer("it is an event", async || Ok(world.events().await), |all| all.contains(shown))
+            .await?;
+    let steers = |text: &str| text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}');
+    ensure!(!steers(&events), "{events:?}");
+    for text in [serde_json::to_string(&failed.status)?, serde_json::to_string(&run.status)?] {
+        // JSON writes control characters as escapes.
+        ensure!(!text.contains("\\u00") && !text.contains("\\n") && !steers(&text), "{text}");
+    }
+    scene.assert_nothing_changed().await
+}
+
 pub async fn an_interrupted_trainer_is_tried_again(world: &World) -> Result<()> {
     let mut patient = policy()?;
     patient["spec"]["trainer"]["backoffLimit"] = json!(3);

@@ -11,8 +11,10 @@ mod deletion;
 mod lies;
 mod lifecycle;
 mod metrics;
+mod pods;
 mod rights;
 mod rollout;
+mod tenants;
 mod waiting;
 
 fn main() -> ExitCode {
@@ -47,7 +49,8 @@ fn main() -> ExitCode {
             an_interrupted_trainer_is_tried_again,
             a_trainer_that_never_ends_runs_into_its_deadline,
             a_preparation_that_fails_says_how_to_go_on,
-            a_judge_that_cannot_judge_is_refused;
+            a_judge_that_cannot_judge_is_refused,
+            what_a_trainer_says_is_one_line_that_steers_no_terminal;
         waiting:
             an_image_that_cannot_be_pulled_is_shown_and_waited_for,
             a_pod_that_a_quota_forbids_is_shown_and_waited_for,
@@ -96,6 +99,14 @@ fn main() -> ExitCode {
             an_operator_of_all_namespaces_has_exactly_the_same_rights,
             nobody_asks_approves_or_decides_in_anothers_name,
             the_chart_reads_no_secrets_and_has_no_wildcards;
+        tenants:
+            whoever_may_only_ask_can_do_nothing_else,
+            what_is_asked_for_is_no_path_and_steers_no_terminal,
+            what_is_asked_for_is_not_too_large;
+        pods:
+            a_namespace_that_enforces_restricted_takes_every_pod,
+            nothing_that_trains_measures_or_serves_has_a_token,
+            network_policies_choose_the_pods_that_they_are_for_and_no_others;
         metrics:
             series_come_with_their_object_and_go_with_it,
             a_gate_that_fails_is_counted;

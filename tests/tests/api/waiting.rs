@@ -159,14 +159,15 @@ pub async fn a_trainer_that_says_how_far_it_is_is_repeated(world: &World) -> Res
     let task = world.task(Stage::Forget).await?;
     let address = kubelet::next_address();
     let listener = tokio::net::TcpListener::bind((address, lethe_api::contract::Progress::PORT)).await?;
-    let progress = trainer::progress(&task.plan.run, 320, 500);
+    let mut progress = trainer::progress(&task.plan.run, 320, 500);
+    progress.stage = "forget\u{1b}[2J".into();
     let router = Router::new().route("/progress", get(move || async move { Json(progress) }));
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     kubelet::patch(&world.api(), &task.pod.name_any(), kubelet::running("trainer", address, true)).await?;
     let told = |r: &UnlearnRequest| {
         let progress = r.status.as_ref().and_then(|status| status.progress.clone());
         progress.is_some_and(|p| {
-            (p.stage.as_str(), p.step, p.total, p.eta_seconds) == ("forget", 320, 500, Some(7))
+            (p.stage.as_str(), p.step, p.total, p.eta_seconds) == ("forget [2J", 320, 500, Some(7))
         })
     };
     wait::until(&world.api::<UnlearnRequest>(), "slow", "it says 320 of 500", told).await?;
