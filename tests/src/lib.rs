@@ -15,6 +15,7 @@ mod deaths;
 mod diagnosis;
 pub mod examples;
 pub mod kubelet;
+pub mod load;
 pub mod node;
 pub mod operator;
 pub mod place;

@@ -29,6 +29,8 @@ pub struct Launch {
     /// Who it is in the lease.
     pub identity: String,
     pub store: String,
+    /// What it logs, as RUST_LOG says it.
+    pub verbosity: &'static str,
     /// Its log; several processes may write to it one after the other.
     pub log: PathBuf,
 }
@@ -50,7 +52,7 @@ impl Operator {
         let child = Command::new(&launch.binary)
             .env_clear()
             .env("KUBECONFIG", &launch.kubeconfig)
-            .env("RUST_LOG", "info,lethe_operator=debug")
+            .env("RUST_LOG", launch.verbosity)
             .arg(format!("--store={}", launch.store))
             .arg(r#"--store-volume={"persistentVolumeClaim":{"claimName":"lethe-store"}}"#)
             .arg("--approvals-are-protected")

@@ -51,24 +51,7 @@ impl Tier for Server {
     const PATIENCE: Duration = Duration::from_secs(90);
 
     fn start() -> Result<Self> {
-        let operator = operator_binary()?;
-        let helm = setup::helm::binary()?;
-        let files = tempfile::tempdir().context("cannot create a directory")?;
-        let policy = files.path().join("audit.yaml");
-        fs::write(&policy, AUDIT_POLICY).context("cannot write the audit policy")?;
-        let log = audit_log(files.path());
-        let api = ApiServer::start(&Options {
-            controller_manager: true,
-            apiserver_args: vec![
-                format!("--audit-policy-file={}", policy.display()),
-                format!("--audit-log-path={}", log.display()),
-            ],
-        })?;
-        let crds = repository("crds").display().to_string();
-        api.kubectl(&["apply", "--server-side", "-f", &crds])?;
-        api.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds])?;
-        let client = Handle::current().block_on(client(Kubeconfig::read_from(api.kubeconfig_path())?))?;
-        Ok(Self { api, client, operator, helm, files })
+        Self::start_with(Vec::new())
     }
 
     async fn world(self: &Arc<Self>, name: &str) -> Result<World> {
@@ -82,6 +65,32 @@ impl Tier for Server {
 }
 
 impl Server {
+    /// With further flags of the controller manager.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub fn start_with(manager_args: Vec<String>) -> Result<Self> {
+        let operator = operator_binary()?;
+        let helm = setup::helm::binary()?;
+        let files = tempfile::tempdir().context("cannot create a directory")?;
+        let policy = files.path().join("audit.yaml");
+        fs::write(&policy, AUDIT_POLICY).context("cannot write the audit policy")?;
+        let log = audit_log(files.path());
+        let api = ApiServer::start(&Options {
+            controller_manager: true,
+            apiserver_args: vec![
+                format!("--audit-policy-file={}", policy.display()),
+                format!("--audit-log-path={}", log.display()),
+            ],
+            manager_args,
+        })?;
+        let crds = repository("crds").display().to_string();
+        api.kubectl(&["apply", "--server-side", "-f", &crds])?;
+        api.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds])?;
+        let client = Handle::current().block_on(client(Kubeconfig::read_from(api.kubeconfig_path())?))?;
+        Ok(Self { api, client, operator, helm, files })
+    }
+
     pub fn audit_log(&self) -> PathBuf {
         audit_log(self.files.path())
     }

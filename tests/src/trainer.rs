@@ -58,6 +58,21 @@ impl World {
         let selector = format!("{}={}", labels::STAGE, stage.as_str());
         let what = "waits for its end";
         let pod = wait::until_any(&self.api::<Pod>(), &selector, what, |pod| !has_ended(pod)).await?;
+        let task = self.told(pod).await?;
+        let is_for = match stage {
+            Stage::Prepare => TaskKind::Prepare,
+            Stage::Forget => TaskKind::Forget,
+            Stage::Evaluate => TaskKind::Evaluate,
+        };
+        ensure!(task.plan.task.kind() == is_for, "the plan of the {} pod is {:?}", stage.as_str(), task.plan);
+        Ok(task)
+    }
+
+    /// What a trainer pod is told to do.
+    ///
+    /// # Errors
+    /// If it mounts no plan.
+    pub async fn told(&self, pod: Pod) -> Result<Task> {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
         let plan = volumes.into_iter().flatten().find(|volume| volume.name == "plan");
         let map = plan.and_then(|volume| volume.config_map.as_ref()).context("the pod mounts no plan")?;
@@ -65,12 +80,6 @@ impl World {
         let text =
             map.data.as_ref().and_then(|data| data.get("plan.json")).context("there is no plan.json")?;
         let plan = Plan::parse(text.as_bytes())?;
-        let is_for = match stage {
-            Stage::Prepare => TaskKind::Prepare,
-            Stage::Forget => TaskKind::Forget,
-            Stage::Evaluate => TaskKind::Evaluate,
-        };
-        ensure!(plan.task.kind() == is_for, "the plan of the {} pod is {plan:?}", stage.as_str());
         Ok(Task { pod, digest: Digest::of(text), plan })
     }
 
@@ -322,7 +331,8 @@ fn container(state: Value) -> Value {
     })
 }
 
-fn has_ended(pod: &Pod) -> bool {
+/// Whether a trainer pod has said its last word, or is not to say one.
+pub fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
 }

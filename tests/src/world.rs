@@ -105,6 +105,7 @@ impl World {
             watch: (self.reach == Reach::Namespace).then(|| self.namespace.clone()),
             identity: "operator-0".into(),
             store: self.store.uri().into(),
+            verbosity: "info,lethe_operator=debug",
             log: self.operator_log(),
         })
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask bench NAME`: what this machine makes of the trainer. The benches are in the crate `lethe-bench`; their
-//! list is here.
+//! `cargo xtask bench NAME`: what this machine makes of the trainer and of the operator. The benches of the trainer are in
+//! the crate `lethe-bench`, that of the operator, which needs no libtorch, is in `lethe-tests`; their list is here.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -7,9 +7,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use crate::cargo::{self, Build};
-use crate::{cache, progress, setup};
+use crate::{cache, image, progress, setup};
 
-/// Measure the trainer on this machine
+/// Measure the trainer, or the operator, on this machine
 ///
 /// Prints a table and leaves target/bench/NAME.json and target/bench/NAME.svg. Nothing else should run meanwhile.
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,9 @@ enum Name {
     Device,
     /// Each digit of MNIST forgotten alone (fetches MNIST once): minutes with `-- --cuda`, hours without
     Mnist,
+    /// The operator with 10,000 requests for 100 models (more numbers with `-- --requests 1000,3000,10000`): half an hour,
+    /// ten minutes of it idle
+    Operator,
     /// Forgetting under attack: what each robustness leaves behind, beside a model that never saw the label: a quarter of
     /// an hour
     Probes,
@@ -40,6 +43,7 @@ impl Name {
     fn word(self) -> &'static str {
         match self {
             Name::Device => "device",
+            Name::Operator => "operator",
             Name::Probes => "probes",
             Name::Results | Name::Mnist => "results",
             Name::Sfd => "sfd",
@@ -55,6 +59,9 @@ impl Name {
 /// # Errors
 /// If the bench cannot be built or started. What it finds wrong is in its exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if matches!(args.name, Name::Operator) {
+        return operator(args);
+    }
     let program = build("lethe-bench")?;
     let mut bench = Command::new(program);
     bench.arg("--out").arg(cache::workspace().join("target/bench")).arg(args.name.word());
@@ -67,6 +74,22 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         bench.arg("--trainer").arg(build("lethe-trainer")?);
     }
     let status = bench.args(&args.arguments).status().context("cannot start lethe-bench")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The operator as it is released, in the hands of a program that plays everybody else.
+fn operator(args: &Args) -> Result<ExitCode> {
+    setup::golang::check()?;
+    let operator = image::operator_program()?;
+    let built = progress::step("build lethe-load", || {
+        let args = &["--locked", "--package", "lethe-tests", "--bin", "lethe-load"];
+        cargo::build(&Build { args, ..Build::default() })
+    })?;
+    let program = built.into_iter().find(|(built, _)| built == "lethe-load");
+    let (_, program) = program.context("cargo built no lethe-load")?;
+    let mut bench = Command::new(program);
+    bench.env("LETHE_OPERATOR_BIN", operator).arg("--out").arg(cache::workspace().join("target/bench"));
+    let status = bench.args(&args.arguments).status().context("cannot start lethe-load")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

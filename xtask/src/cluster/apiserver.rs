@@ -29,6 +29,8 @@ pub struct Options {
     pub controller_manager: bool,
     /// Further flags of the API server, after the usual ones: audit log, feature gates, watch timeouts.
     pub apiserver_args: Vec<String>,
+    /// Further flags of the controller manager.
+    pub manager_args: Vec<String>,
 }
 
 /// A running API server. Ended, with its files, when this is dropped or when the process ends in any way.
@@ -70,7 +72,9 @@ impl ApiServer {
         server.spawn("kube-apiserver", &args)?;
         server.wait_until_ready()?;
         if options.controller_manager {
-            server.spawn("kube-controller-manager", &server.manager_args()?)?;
+            let mut args = server.manager_args()?;
+            args.extend(options.manager_args.iter().cloned());
+            server.spawn("kube-controller-manager", &args)?;
         }
         Ok(server)
     }

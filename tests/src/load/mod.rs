@@ -1,0 +1,74 @@
+//! How much the operator needs, and how fast it is, with many requests: a real API server, the operator as it is
+//! released, and its whole life, in which this program plays the kubelet and the trainer. Every status in it is one that
+//! the operator decided.
+
+mod figure;
+mod life;
+mod measure;
+mod play;
+mod report;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::wait;
+
+/// A busy machine is slow, and ten thousand of anything take their time.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// Measures the operator with N requests over some models.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "cargo xtask bench operator --")]
+pub struct Args {
+    /// Directory for operator.json and operator.svg
+    #[arg(long, hide = true)]
+    out: PathBuf,
+    /// How many requests; several numbers (1000,3000,10000,30000) show how it grows
+    #[arg(long, value_delimiter = ',', default_value = "10000")]
+    requests: Vec<usize>,
+    #[arg(long, default_value_t = 100)]
+    models: usize,
+    /// How many of the requests come at once, while nothing else happens
+    #[arg(long, default_value_t = 1000)]
+    burst: usize,
+    /// For how many minutes nothing happens, while it is watched
+    #[arg(long, default_value_t = 10.0)]
+    idle: f64,
+}
+
+/// What was measured of one number of requests.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Row {
+    pub name: &'static str,
+    /// Requests.
+    pub n: usize,
+    pub value: f64,
+    /// What it should not exceed, where it is promised.
+    pub limit: Option<f64>,
+    pub unit: &'static str,
+}
+
+impl Row {
+    fn is_within(&self) -> bool {
+        self.limit.is_none_or(|limit| self.value <= limit)
+    }
+}
+
+/// # Errors
+/// If something could not be measured. What exceeds its limit is in the exit code.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    ensure!(args.models > 0 && !args.requests.is_empty(), "there is nothing to measure");
+    wait::set_patience(PATIENCE);
+    let runtime = tokio::runtime::Runtime::new()?;
+    let _guard = runtime.enter();
+    let mut rows = Vec::new();
+    for &n in &args.requests {
+        rows.extend(life::measure(&runtime, args, n)?);
+        // A later number may take long, or fail.
+        report::write(&args.out, &rows)?;
+    }
+    report::print(&rows);
+    let within = rows.iter().all(Row::is_within);
+    Ok(if within { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,59 @@
+//! Plays the trainer for every pod that comes.
+
+use std::{collections::HashSet, sync::Arc};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    ResourceExt,
+    runtime::watcher::{self, watcher},
+};
+use lethe_api::v1alpha1::labels;
+use tokio::{
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::{World, trainer};
+
+/// As many pods as end at once.
+const AT_ONCE: usize = 16;
+
+/// The stand-in. Ends when it is dropped.
+pub struct Player(JoinHandle<()>);
+
+impl Player {
+    /// Every trainer pod ends as soon as it is there, as one that did its work well.
+    pub fn start(world: Arc<World>) -> Self {
+        Self(tokio::spawn(play(world)))
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn play(world: Arc<World>) {
+    let mut pods = watcher(world.api::<Pod>(), watcher::Config::default().labels(labels::STAGE)).boxed();
+    let mut seen = HashSet::new();
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let mut ends = JoinSet::new();
+    while let Some(event) = pods.next().await {
+        let Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event else { continue };
+        if trainer::has_ended(&pod) || !seen.insert(pod.uid()) {
+            continue;
+        }
+        let (world, slots) = (world.clone(), slots.clone());
+        ends.spawn(async move {
+            let _slot = slots.acquire().await;
+            let name = pod.name_any();
+            let ended = async { world.succeed(&world.told(pod).await?).await };
+            if let Err(error) = ended.await {
+                eprintln!("pod {name} cannot be ended: {error:#}");
+            }
+        });
+        while ends.try_join_next().is_some() {}
+    }
+}
