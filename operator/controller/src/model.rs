@@ -75,7 +75,7 @@ async fn runs(context: &Context, namespace: &str, object: &DiffusionModel) -> Re
 }
 
 /// The requests for the model. Those of the active run are there even if the cache does not have them yet: they
-/// must not be taken for withdrawn.
+/// must not be taken for withdrawn. Before a roll-out they are asked for anew: it must not begin for one that was aborted.
 async fn requests(
     context: &Context,
     namespace: &str,
@@ -88,6 +88,9 @@ async fn requests(
     let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
     let active = runs.iter().find(|run| Some(&run.name_any()) == active);
     for reference in active.iter().flat_map(|run| &run.spec.requests) {
+        if active.is_some_and(|run| model::may_roll_out(object, run)) {
+            requests.retain(|request| request.name_any() != reference.name);
+        }
         if requests.iter().all(|request| request.uid().as_ref() != Some(&reference.uid)) {
             requests.extend(stores.confirm(&stores.requests, namespace, &reference.name).await?);
         }

@@ -1,9 +1,11 @@
 //! `UnlearnRequest`: observe, and ask core where it stands.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use kube::ResourceExt;
-use lethe_api::v1alpha1::{UnlearnRequest, UnlearnRequestStatus};
-use lethe_core::{Decision, request};
+use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRequestStatus, UnlearnRun};
+use lethe_core::{Decision, asked, request};
 
 use crate::{context::Context, controller::Kind, error::Result};
 
@@ -27,7 +29,17 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
     let stores = &context.stores;
     let namespace = request.namespace().unwrap_or_default();
     let name = &request.spec.model_ref.name;
-    let model = stores.find(&stores.models, &namespace, name).await?;
+    let is_to_be_aborted = asked::abort(request).is_some() && !request::is_over(request);
+    let model = match is_to_be_aborted {
+        true => stores.confirm(&stores.models, &namespace, name).await?.map(Arc::new),
+        false => stores.find(&stores.models, &namespace, name).await?,
+    };
+    let mut runs: Vec<UnlearnRun> =
+        stores.runs_of(&namespace, name).iter().map(|run| run.as_ref().clone()).collect();
+    if let Some(active) = active_run(model.as_deref()).filter(|_| is_to_be_aborted) {
+        runs.retain(|run| run.name_any() != *active);
+        runs.extend(stores.confirm(&stores.runs, &namespace, active).await?);
+    }
     let policy = match &model {
         Some(model) => stores.find(&stores.policies, &namespace, &model.spec.policy_ref.name).await?,
         None => None,
@@ -39,6 +51,10 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
         approvals: context.approvals_are_protected.then(approvals),
         model: model.map(|model| model.as_ref().clone()),
         policy: policy.map(|policy| policy.as_ref().clone()),
-        runs: stores.runs_of(&namespace, name).iter().map(|run| run.as_ref().clone()).collect(),
+        runs,
     })
+}
+
+fn active_run(model: Option<&DiffusionModel>) -> Option<&String> {
+    model?.status.as_ref()?.active_run.as_ref()
 }

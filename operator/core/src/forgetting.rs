@@ -1,5 +1,8 @@
 //! The part of a lineage's decision that is about runs: follow the active one, or start the next.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
     ConditionType, LEDGER_CAPACITY, Mode, Reason, RequestRef, RolloutState, RunType, UnlearnPolicy,
@@ -7,13 +10,13 @@ use lethe_api::v1alpha1::{
 };
 
 use crate::{
-    Effect, POLL, accept, approval,
+    Effect, POLL, accept, approval, asked, attempts,
     conditions::Conditions,
     model::{Lineage, NextRun},
     plans, request,
     run::is_over,
     serving::{self, planned_targets},
-    targets,
+    targets, window,
 };
 
 pub(crate) fn step(lineage: &mut Lineage<'_>) {
@@ -84,9 +87,8 @@ fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) {
 
 /// The candidate passed every gate. It is rolled out if that still is what everybody wants.
 fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe_api::Digest) {
-    let withdrawn = accept::withdrawn(run, &lineage.observed.requests);
-    if !withdrawn.is_empty() {
-        let message = format!("withdrawn: {} was deleted before the roll-out", withdrawn.join(", "));
+    if let Some(withdrawn) = accept::withdrawn(run, &lineage.observed.requests) {
+        let message = format!("withdrawn: {withdrawn} before the roll-out");
         return mark(lineage, run, false, Reason::Superseded, message);
     }
     let planned = planned_targets(run);
@@ -142,8 +144,12 @@ fn start_next(lineage: &mut Lineage<'_>) {
     lineage.status.active_run = None;
     // The requests say so if there is none.
     let Some(policy) = &lineage.observed.policy else { return };
+    look_again_for_waiting(lineage);
     let (pilots, enforced): (Vec<_>, Vec<_>) =
         ready(lineage, policy).into_iter().partition(|ready| ready.request.spec.mode == Mode::Pilot);
+    if !enforced.is_empty() && wait_for_others(lineage, policy, &enforced) {
+        return;
+    }
     let pilot = || {
         pilots.iter().find_map(|pilot| next_run(lineage, policy, std::slice::from_ref(pilot), Mode::Pilot))
     };
@@ -153,10 +159,37 @@ fn start_next(lineage: &mut Lineage<'_>) {
     }
 }
 
-/// A request that may be begun, and who approved of it.
+/// Whether nobody of those who may begin has waited as long as the policy lets them wait for others.
+fn wait_for_others(lineage: &mut Lineage<'_>, policy: &UnlearnPolicy, ready: &[Ready<'_>]) -> bool {
+    let ends_at = |ready: &Ready<'_>| {
+        let status = ready.request.status.as_ref();
+        window::ends_at(status.map(|status| &status.conditions[..]).unwrap_or_default(), &policy.spec)
+    };
+    let Some(first) = ready.iter().filter_map(ends_at).min().filter(|ends| *ends > lineage.now) else {
+        return false;
+    };
+    lineage.look_again_in(Duration::try_from(first.duration_since(lineage.now)).unwrap_or(POLL));
+    true
+}
+
+/// The next attempts have a time, which comes without any change.
+fn look_again_for_waiting(lineage: &mut Lineage<'_>) {
+    let times = waiting(lineage).into_iter().filter_map(|request| not_before(lineage, request));
+    if let Some(next) = times.filter(|time| *time > lineage.now).min() {
+        lineage.look_again_in(Duration::try_from(next.duration_since(lineage.now)).unwrap_or(POLL));
+    }
+}
+
+/// When the next attempt at a request may begin, if an earlier one failed.
+fn not_before(lineage: &Lineage<'_>, request: &UnlearnRequest) -> Option<Timestamp> {
+    attempts::failed(request, lineage.own_runs()).map(|(_, next_at)| next_at)
+}
+
+/// A request that may be begun, who approved of it, and which attempt it would be.
 struct Ready<'a> {
     request: &'a UnlearnRequest,
     approved_by: Vec<String>,
+    attempt: u32,
 }
 
 /// The waiting requests to which as many people agreed as the policy asks for: by what they say now, not by what a status
@@ -165,7 +198,9 @@ fn ready<'a>(lineage: &Lineage<'a>, policy: &UnlearnPolicy) -> Vec<Ready<'a>> {
     let approvals = lineage.observed.approvals.as_deref();
     let ready = |request: &'a UnlearnRequest| {
         let approved_by = approval::standing(request, &policy.spec, approvals).may_start()?;
-        Some(Ready { request, approved_by })
+        let is_due = not_before(lineage, request).is_none_or(|time| time <= lineage.now);
+        let attempt = attempts::next(request, lineage.own_runs());
+        is_due.then_some(Ready { request, approved_by, attempt })
     };
     waiting(lineage).into_iter().filter_map(ready).collect()
 }
@@ -189,7 +224,7 @@ fn next_run(
     let mut forgotten = ledger.clone();
     let mut members = Vec::new();
     let mut entries = lineage.status.ledger.len();
-    for Ready { request, approved_by } in waiting {
+    for Ready { request, approved_by, attempt } in waiting {
         // One that contradicts the earlier ones waits for its turn, and gets its answer then.
         let Ok(union) = targets::add_request(&forgotten, &request.spec, labels) else { continue };
         let covered = request.spec.targets.iter().all(|target| ledger.contains_key(&target.label));
@@ -203,6 +238,7 @@ fn next_run(
             uid: request.uid()?,
             targets: request.spec.targets.iter().map(|target| target.label.clone()).collect(),
             approved_by: approved_by.clone(),
+            attempt: *attempt,
         });
     }
     if members.is_empty() {
@@ -221,7 +257,7 @@ fn waiting<'a>(lineage: &Lineage<'a>) -> Vec<&'a UnlearnRequest> {
         ConditionType::Accepted.is_true(conditions)
             && !request::is_over(request)
             && !request.spec.suspend
-            && request.meta().deletion_timestamp.is_none()
+            && !asked::is_withdrawn(request)
             && accept::run_of(request, lineage.own_runs()).is_none()
     };
     let mut waiting: Vec<_> = lineage.observed.requests.iter().filter(accepted).collect();

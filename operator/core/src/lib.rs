@@ -18,6 +18,8 @@
 
 pub mod accept;
 pub mod approval;
+pub mod asked;
+pub mod attempts;
 pub mod conditions;
 pub mod deadline;
 pub mod findings;
@@ -33,6 +35,7 @@ pub mod run;
 pub mod serving;
 pub mod stall;
 pub mod targets;
+pub mod window;
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use lethe_api::{
     v1alpha1::{
         ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, Reason,
         RequestRef, RolloutState, RunType, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
-        UnlearnRunSpec, labels,
+        UnlearnRunSpec, Verdict, labels,
     },
 };
 
@@ -31,7 +31,7 @@ pub struct Observed {
     /// The policy that the model names.
     pub policy: Option<UnlearnPolicy>,
     /// Every request that names this model. Those that the active run works for must not be missing only because
-    /// a cache lags behind: the run would be taken for withdrawn.
+    /// a cache lags behind: the run would be taken for withdrawn. If it [`may_roll_out`], they are not from a cache.
     pub requests: Vec<UnlearnRequest>,
     /// What people said to them; none if nothing checks who they are.
     pub approvals: Option<Vec<UnlearnApproval>>,
@@ -53,6 +53,15 @@ pub struct Observed {
 pub fn wants_reports(model: &DiffusionModel) -> bool {
     let is_served = |status: &DiffusionModelStatus| status.rollout.is_some() || !status.ledger.is_empty();
     model.status.as_ref().is_some_and(is_served)
+}
+
+/// Whether a roll-out may begin for this run: then the requests that it works for must not come from a cache, or one that
+/// says that it was aborted would be rolled out all the same.
+pub fn may_roll_out(model: &DiffusionModel, run: &UnlearnRun) -> bool {
+    let verdict = run.status.as_ref().and_then(|status| status.verdict);
+    let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
+    let has_begun = rollout.is_some_and(|rollout| rollout.run == Some(run.name_any()));
+    verdict == Some(Verdict::Pass) && !has_begun
 }
 
 pub fn decide(
@@ -432,7 +441,7 @@ impl<'a> Lineage<'a> {
 pub fn own_runs<'a>(
     model: &DiffusionModel,
     runs: &'a [UnlearnRun],
-) -> impl Iterator<Item = &'a UnlearnRun> + use<'a> {
+) -> impl Iterator<Item = &'a UnlearnRun> + Clone + use<'a> {
     let uid = model.uid();
     runs.iter().filter(move |run| {
         let owners = run.meta().owner_references.iter().flatten();

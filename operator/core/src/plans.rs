@@ -30,8 +30,8 @@ pub fn forget(
     installation: &Installation,
 ) -> Plan {
     let uid = model.uid().unwrap_or_default();
-    let requests = requests.iter().map(|request| request.uid.as_str());
-    let seed = seed(["forget", uid.as_str()].into_iter().chain(requests));
+    let requests: Vec<String> = requests.iter().map(attempt).collect();
+    let seed = seed(["forget", uid.as_str()].into_iter().chain(requests.iter().map(String::as_str)));
     let is_target = |name: &str| targets.iter().any(|target| target.label == name);
     let kept = labels.iter().map(|label| label.name.clone()).filter(|name| !is_target(name)).collect();
     let task = ForgetTask {
@@ -46,6 +46,14 @@ pub fn forget(
         reference: policy.training.early_stop.then(|| baseline.reference.clone()),
     };
     named(model, seed, policy, installation, Task::Forget(task))
+}
+
+/// What a seed follows from: the request, and which attempt at it this is.
+fn attempt(request: &RequestRef) -> String {
+    match request.attempt {
+        1 => request.uid.clone(),
+        attempt => format!("{}#{attempt}", request.uid),
+    }
 }
 
 /// The Evaluate plan for the candidate of a Forget run; none for another kind of run.

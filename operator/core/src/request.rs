@@ -1,40 +1,56 @@
 //! Where a request stands: acceptance, then a mirror of the run that works for it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
     ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, Mode, Reason, RequestPhase,
     RequestRun, Stage, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
-    UnlearnRunStatus, Verdict,
+    UnlearnRunStatus, Verdict, annotations,
 };
 
 use crate::{
-    Decision, Event,
+    Decision, Event, POLL,
     accept::{self, Acceptance},
     approval::{self, Standing},
+    asked, attempts,
     conditions::{Conditions, transitions},
     deadline,
     model::own_runs,
     serving::planned_targets,
     targets::{self, Forgotten},
+    window,
 };
 
 /// What the controller saw.
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub request: UnlearnRequest,
-    /// The model that it names.
+    /// The model that it names. Not from a cache while the request is to be aborted ([`asked::abort`]): whether it is
+    /// too late is in the model's status.
     pub model: Option<DiffusionModel>,
     /// The policy that the model names.
     pub policy: Option<UnlearnPolicy>,
-    /// Every run of that model.
+    /// Every run of that model. While the request is to be aborted, the active one must not be missing or old.
     pub runs: Vec<UnlearnRun>,
     /// What people said to it; none if nothing checks who they are.
     pub approvals: Option<Vec<UnlearnApproval>>,
 }
 
-/// Whether a request has got its answer. It keeps it: a finished run's objects may vanish.
+/// What a request in the queue may wait for.
+struct Queue<'a> {
+    model: &'a DiffusionModelStatus,
+    policy: &'a UnlearnPolicy,
+    /// An attempt that failed, and when the next may begin.
+    failed: Option<(&'a UnlearnRun, Timestamp)>,
+    /// A run that failed for other requests only.
+    split_from: Option<&'a UnlearnRun>,
+}
+
+/// Whether a request has got its answer. It keeps it, unless people ask for another attempt: a finished run's objects may
+/// vanish.
 pub fn is_over(request: &UnlearnRequest) -> bool {
     request.status.as_ref().is_some_and(|status| ConditionType::Ready.is_decided(&status.conditions))
 }
@@ -42,40 +58,54 @@ pub fn is_over(request: &UnlearnRequest) -> bool {
 pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestStatus> {
     let request = &observed.request;
     let before = request.status.clone().unwrap_or_default();
-    if is_over(request) {
-        // The answer stands; that `suspend` was changed afterwards is seen, and means nothing any more.
-        let status = UnlearnRequestStatus { observed_generation: request.meta().generation, ..before };
-        return Decision { status, effects: vec![], events: vec![], recheck: None };
-    }
     let generation = request.meta().generation;
     let mut answer = Answer {
         request,
+        now,
         conditions: Conditions::new(&before.conditions, generation, now),
         status: UnlearnRequestStatus { observed_generation: generation, ..before.clone() },
         overruled: String::new(),
         events: vec![],
+        recheck: None,
     };
-    answer.term();
-    answer.status.targets = summary(request);
-    answer.find(observed);
+    answer.answer(observed);
     let mut status = answer.status;
     status.conditions = answer.conditions.into_list();
     let mut events = answer.events;
     events.extend(transitions(&before.conditions, &status.conditions));
-    Decision { status, effects: vec![], events, recheck: None }
+    Decision { status, effects: vec![], events, recheck: answer.recheck }
 }
 
 /// A status under construction.
-struct Answer<'a> {
-    request: &'a UnlearnRequest,
-    conditions: Conditions,
-    status: UnlearnRequestStatus,
+pub(crate) struct Answer<'a> {
+    pub(crate) request: &'a UnlearnRequest,
+    pub(crate) now: Timestamp,
+    pub(crate) conditions: Conditions,
+    pub(crate) status: UnlearnRequestStatus,
     /// Appended to the answer where other requests decide what is yielded.
     overruled: String,
-    events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
+    recheck: Option<Duration>,
 }
 
 impl Answer<'_> {
+    fn answer(&mut self, observed: &Observed) {
+        let is_over = is_over(self.request);
+        let (abort, retry) = (asked::abort(self.request), asked::retry(self.request));
+        match (abort, retry) {
+            // Both were asked for: first the one, then, with the next look, the other.
+            (Some(token), _) if is_over => return self.abort_after_the_end(token),
+            (Some(token), _) if self.abort(&token, observed.model.as_ref(), &observed.runs) => return,
+            (None, Some(token)) => return self.retry(token, is_over),
+            // The answer stands; that `suspend` was changed afterwards is seen, and means nothing any more.
+            _ if is_over => return,
+            _ => {}
+        }
+        self.term();
+        self.status.targets = summary(self.request);
+        self.find(observed);
+    }
+
     /// When the legal term ends. A time of receipt that cannot be right is said once.
     fn term(&mut self) {
         let Some(subject) = &self.request.spec.data_subject_request else { return };
@@ -130,7 +160,8 @@ impl Answer<'_> {
             Acceptance::AlreadyForgotten => self.already_forgotten(known),
             Acceptance::Accepted => {
                 let approvals = observed.approvals.as_deref();
-                self.ask(known, approval::standing(self.request, &policy.spec, approvals));
+                let queue = self.queue_of(known, policy, own_runs(model, &observed.runs));
+                self.ask(&queue, approval::standing(self.request, &policy.spec, approvals));
             }
         }
     }
@@ -143,11 +174,12 @@ impl Answer<'_> {
         }
         let status = &mut self.status;
         (status.run, status.progress, status.gate_summary, status.record) = (None, None, None, None);
+        status.attempts = None;
         status.gates.clear();
     }
 
     /// It does not wait for a run either.
-    fn leave_queue(&mut self) {
+    pub(crate) fn leave_queue(&mut self) {
         self.forget_run();
         self.conditions.remove(ConditionType::Scheduled);
     }
@@ -198,25 +230,25 @@ impl Answer<'_> {
     }
 
     /// It makes sense. Whether it may begin is for other people to say, if the policy asks them.
-    fn ask(&mut self, model: &DiffusionModelStatus, said: Standing) {
+    fn ask(&mut self, queue: &Queue<'_>, said: Standing) {
         use ConditionType::{Approved, Ready};
         self.status.approved_by.clear();
         let (reason, message) = match said {
             Standing::NotAsked => {
                 self.ask_nobody();
-                return self.queue(model);
+                return self.queue(queue);
             }
             Standing::Approved(by) => {
                 self.conditions.yes(Approved, Reason::Approved, format!("by {}", by.join(", ")));
                 self.status.approved_by = by;
-                return self.queue(model);
+                return self.queue(queue);
             }
             Standing::Denied { by, reason } => {
                 let message = format!("{by} said no: {reason}");
                 self.conditions.no(Approved, Reason::ApprovalDenied, message.clone());
                 self.conditions.no(Ready, Reason::ApprovalDenied, message);
                 self.status.phase = Some(RequestPhase::Denied);
-                return self.wait_outside(model);
+                return self.wait_outside(queue.model);
             }
             Standing::Waits { by, required } => {
                 let message = format!(
@@ -244,7 +276,7 @@ impl Answer<'_> {
         self.conditions.unknown(Approved, reason, message.clone());
         self.conditions.unknown(Ready, reason, message);
         self.status.phase = Some(RequestPhase::AwaitingApproval);
-        self.wait_outside(model);
+        self.wait_outside(queue.model);
     }
 
     /// Accepted, and in no queue.
@@ -270,28 +302,99 @@ impl Answer<'_> {
         }
     }
 
-    fn queue(&mut self, model: &DiffusionModelStatus) {
-        self.accept(&targets::ledger_targets(&model.ledger));
-        self.forget_run();
+    fn queue_of<'a>(
+        &self,
+        model: &'a DiffusionModelStatus,
+        policy: &'a UnlearnPolicy,
+        runs: impl Iterator<Item = &'a UnlearnRun> + Clone,
+    ) -> Queue<'a> {
+        let uid = self.request.uid().unwrap_or_default();
+        let split_off =
+            |run: &&UnlearnRun| attempts::number(run, &uid).is_some() && accept::is_blameless(run, &uid);
+        Queue {
+            model,
+            policy,
+            failed: attempts::failed(self.request, runs.clone()),
+            split_from: runs.filter(split_off).max_by_key(|run| run.creation_timestamp().map(|at| at.0)),
+        }
+    }
+
+    fn queue(&mut self, queue: &Queue<'_>) {
+        self.accept(&targets::ledger_targets(&queue.model.ledger));
+        match queue.failed {
+            // Shown as long as the next attempt has not begun.
+            Some((run, _)) => self.show(run),
+            None => self.forget_run(),
+        }
         self.status.phase = Some(RequestPhase::Queued);
-        let (reason, message) = if self.request.spec.suspend {
-            (Reason::Suspended, "spec.suspend is true; set it to false to go on".into())
-        } else if let Some(taken) = without_target(model) {
-            (Reason::WaitingForModel, format!("the model cannot serve: {taken}"))
-        } else if let Some(run) = &model.active_run {
-            (Reason::WaitingForRun, format!("the model is busy with run {run}"))
-        } else {
-            (Reason::WaitingForRun, "a run is being planned".into())
-        };
+        let (reason, message) = self.waits_for(queue);
         self.conditions.unknown(ConditionType::Scheduled, reason, message.clone());
         self.conditions.unknown(ConditionType::Ready, reason, message);
+    }
+
+    /// What keeps a request in the queue.
+    fn waits_for(&mut self, queue: &Queue<'_>) -> (Reason, String) {
+        let Queue { model, policy, failed, split_from } = queue;
+        if self.request.spec.suspend {
+            return (Reason::Suspended, "spec.suspend is true; set it to false to go on".into());
+        }
+        if let Some(taken) = without_target(model) {
+            return (Reason::WaitingForModel, format!("the model cannot serve: {taken}"));
+        }
+        if let Some((run, next_at)) = failed.filter(|(_, next_at)| *next_at > self.now) {
+            self.look_again_at(next_at);
+            return (Reason::WaitingForAttempt, self.waits_for_attempt(run, next_at));
+        }
+        let again = split_from.map_or(String::new(), |run| {
+            format!("; it is worked for again: run {} failed for another request only", run.name_any())
+        });
+        if let Some(run) = &model.active_run {
+            return (Reason::WaitingForRun, format!("the model is busy with run {run}{again}"));
+        }
+        let ends_at = window::ends_at(&self.conditions.clone().into_list(), &policy.spec);
+        if let Some(ends_at) = ends_at.filter(|ends_at| *ends_at > self.now) {
+            self.look_again_at(ends_at);
+            let message = format!(
+                "waits until {ends_at} for other requests to share its run (coalesce.windowSeconds of the policy), or until \
+                 one that came earlier has waited as long"
+            );
+            return (Reason::WaitingForOthers, message);
+        }
+        (Reason::WaitingForRun, format!("a run is being planned{again}"))
+    }
+
+    /// The last attempt failed, and another one follows.
+    fn waits_for_attempt(&self, run: &UnlearnRun, next_at: Timestamp) -> String {
+        let attempts = attempts::of_request(run, &self.request.uid().unwrap_or_default());
+        let (used, allowed) = attempts.map(|attempts| (attempts.used, attempts.allowed)).unwrap_or_default();
+        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        let gates = ConditionType::GatesPassed.find(conditions).map(|gates| gates.message.as_str());
+        format!(
+            "attempt {used} of {allowed} failed: {}. The next, with another seed, begins after {next_at}; annotate it with \
+             {} to wait no longer, or with {} to give up",
+            gates.unwrap_or("see the run"),
+            annotations::RETRY,
+            annotations::ABORT
+        )
+    }
+
+    fn look_again_at(&mut self, then: Timestamp) {
+        let after = Duration::try_from(then.duration_since(self.now)).unwrap_or(POLL);
+        self.recheck = Some(self.recheck.map_or(after, |sooner| sooner.min(after)));
     }
 
     fn mirror(&mut self, run: &UnlearnRun) {
         let name = run.name_any();
         self.accept(&planned_targets(run).into_iter().map(|t| (t.label, t.replacement)).collect());
         self.conditions.yes(ConditionType::Scheduled, Reason::Scheduled, format!("run {name} works for it"));
-        self.status.run = Some(RequestRun { name: name.clone() });
+        self.show(run);
+        self.stand(&name, &run.status.clone().unwrap_or_default());
+    }
+
+    /// What a run found.
+    fn show(&mut self, run: &UnlearnRun) {
+        self.status.run = Some(RequestRun { name: run.name_any() });
+        self.status.attempts = attempts::of_request(run, &self.request.uid().unwrap_or_default());
         let found = run.status.clone().unwrap_or_default();
         use ConditionType::{Evaluated, GatesPassed, Promoted, Trained};
         for type_ in [Trained, Evaluated, GatesPassed, Promoted] {
@@ -307,7 +410,6 @@ impl Answer<'_> {
             self.status.gate_summary = Some(format!("{passed}/{}", found.gates.len()));
             self.status.gates = found.gates.clone();
         }
-        self.stand(&name, &found);
     }
 
     /// Phase and Ready, from how far the run has come.

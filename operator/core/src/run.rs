@@ -1,6 +1,6 @@
 //! One run: create the Job of each stage, read what it left, judge the measurements.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         batch::v1::Job,
@@ -15,12 +15,12 @@ use lethe_api::{
     printable::printable,
     v1alpha1::{
         ConditionType, Reason, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRequest, UnlearnRun,
-        UnlearnRunStatus, Verdict,
+        UnlearnRunStatus, Verdict, annotations,
     },
 };
 
 use crate::{
-    Decision, Effect, Event, Installation, POLL, accept,
+    Decision, Effect, Event, Installation, POLL, accept, attempts,
     conditions::{Conditions, transitions},
     findings, job,
     job_state::{self, JobState},
@@ -95,9 +95,8 @@ pub fn decide(
     let run = &observed.run;
     let Some(stage) = stage(run) else { return unchanged(run) };
     let mut step = Step::new(run, stage, now);
-    let withdrawn = accept::withdrawn(run, &observed.requests);
-    if !withdrawn.is_empty() {
-        step.withdraw(&format!("{} was deleted", withdrawn.join(", ")), observed.job.is_some());
+    if let Some(withdrawn) = accept::withdrawn(run, &observed.requests) {
+        step.withdraw(&withdrawn, observed.job.is_some());
         return step.done();
     }
     if let Some(given_up) = step.conditions.find(ConditionType::Promoted).filter(|c| c.status == "False") {
@@ -116,6 +115,14 @@ pub fn decide(
     step.note_times(&observed.pods);
     let job = observed.job.as_ref();
     match job_state::state(job, &observed.pods, &observed.events, &plan_digest, now) {
+        JobState::Absent if step.may_have_been_cleaned_up() => step.fail(
+            Reason::NoOutcome,
+            format!(
+                "its Job is gone: it may have ended and been cleaned up (ttlSecondsAfterFinished) while nobody looked. It is \
+                 not made again by itself; annotate the request with {} to try again",
+                annotations::RETRY
+            ),
+        ),
         JobState::Absent => step.start(&plan, installation),
         JobState::Waiting { reason, message } => step.wait(reason, message),
         JobState::Running => step.work(observed.progress.as_ref()),
@@ -169,6 +176,7 @@ impl<'a> Step<'a> {
     fn new(run: &'a UnlearnRun, stage: Stage, now: Timestamp) -> Self {
         let mut status = run.status.clone().unwrap_or_default();
         status.observed_generation = run.meta().generation;
+        status.attempts = attempts::of_run(run, None, now);
         let conditions = Conditions::new(&status.conditions, run.meta().generation, now);
         Step {
             run,
@@ -224,6 +232,15 @@ impl<'a> Step<'a> {
         if let Some(at) = job_state::started_at(pods) {
             self.job().started_at.get_or_insert(Time(at));
         }
+    }
+
+    /// Whether a Job that is not there may have been there, done its work, and outlived its time.
+    fn may_have_been_cleaned_up(&self) -> bool {
+        let (_, _, condition) = self.at_work();
+        let announced = self.status.jobs.iter().any(|job| job.stage == self.stage);
+        let since = self.conditions.find(condition).map(|condition| condition.last_transition_time.0);
+        let kept = SignedDuration::from_secs(self.run.spec.policy.trainer.ttl_seconds_after_finished.into());
+        announced && since.is_some_and(|since| self.now.duration_since(since) > kept)
     }
 
     /// No Job yet: say that there will be one, then create it.
@@ -397,6 +414,7 @@ impl<'a> Step<'a> {
         self.conditions.yes(ConditionType::Ready, Reason::Evaluated, message);
         self.status.phase = Some(RunPhase::Complete);
         self.status.verdict = Some(verdict);
+        self.status.attempts = attempts::of_run(self.run, Some(verdict), self.now);
         self.status.gates = results;
     }
 }

@@ -15,7 +15,7 @@ use lethe_api::{
     },
 };
 use lethe_core::{
-    Decision, Effect, Installation, model, names, request,
+    Decision, Effect, Installation, asked, model, names, request,
     rollout::PodReport,
     run::{self, RecordProblem},
     stall,
@@ -165,6 +165,10 @@ impl Mind {
         // So is that of the requests that it works for.
         let active = runs.iter().find(|run| run.metadata.name.as_deref() == active);
         for reference in active.iter().flat_map(|run| &run.spec.requests) {
+            // Before a roll-out they are asked for anew.
+            if active.is_some_and(|run| model::may_roll_out(object, run)) {
+                requests.retain(|request| request.metadata.uid.as_ref() != Some(&reference.uid));
+            }
             if requests.iter().all(|request| request.metadata.uid.as_ref() != Some(&reference.uid)) {
                 requests.extend(confirmed(state, &reference.name, &reference.uid));
             }
@@ -265,7 +269,7 @@ impl RunView<'_> {
     fn keys(&self) -> Keys {
         let facts = |all: Vec<_>| hash_of(&("run", self.run, self.job, self.pods, self.when, all));
         let is_there = |request: &&Shared<UnlearnRequest>| {
-            (hash_of(&request.metadata.uid), request.metadata.deletion_timestamp.is_some())
+            (hash_of(&request.metadata.uid), asked::is_withdrawn(request))
         };
         let read = facts(self.requests.iter().map(is_there).collect());
         let all = facts(self.requests.iter().map(|request| (request.content(), false)).collect());

@@ -8,7 +8,7 @@ use lethe_api::{
     Digest,
     v1alpha1::{ConditionType, DiffusionModel, LedgerEntry, UnlearnPolicy, UnlearnRequest, UnlearnRun},
 };
-use lethe_core::{request, run};
+use lethe_core::{asked, attempts, request, run};
 use serde::Serialize;
 
 use crate::{
@@ -25,14 +25,15 @@ impl Facts for Digest {}
 impl Facts for Passed {}
 impl Facts for Vec<LedgerEntry> {}
 
-/// Of a request: whether it is accepted and approved, and whether it has its answer.
+/// Of a request: whether it is accepted and approved, whether it has its answer, and what people ask of it once.
 impl Facts for UnlearnRequest {
     fn facts(&self, _: u64) -> u64 {
         let conditions = self.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
         let stands = (ConditionType::Accepted.is_true(conditions), request::is_over(self));
+        let asked = (asked::is_withdrawn(self), attempts::put_aside(self));
         let approved = self.status.as_ref().map(|status| json(&status.approved_by));
         let approval = json(&ConditionType::Approved.find(conditions));
-        hash_of(&(json(&self.metadata), json(&self.spec), stands, approved, approval))
+        hash_of(&(json(&self.metadata), json(&self.spec), stands, asked, approved, approval))
     }
 }
 
@@ -44,7 +45,8 @@ impl Facts for UnlearnRun {
         // A preparation that failed says why.
         let ended = ConditionType::Ready.find(&status.conditions).filter(|_| run::is_over(self));
         let came = (json(&status.verdict), json(&status.candidate), json(&status.prepared));
-        hash_of(&(json(&self.metadata), json(&self.spec), came, json(&promoted), json(&ended)))
+        let failed = (json(&status.attempts), json(&status.gates));
+        hash_of(&(json(&self.metadata), json(&self.spec), came, failed, json(&promoted), json(&ended)))
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use lethe_tests::{Server, scenarios};
 
 mod admission;
+mod attempts;
 mod charts;
 mod crash;
 mod deletion;
@@ -39,6 +40,10 @@ fn main() -> ExitCode {
             nearest_is_resolved_before_the_trainer_sees_it,
             a_request_that_makes_no_sense_for_its_model_is_denied,
             nothing_is_served_before_the_first_request_if_the_model_says_so;
+        attempts:
+            a_candidate_that_fails_is_tried_again_after_a_while,
+            a_word_in_an_annotation_acts_once,
+            requests_come_together_and_one_that_fails_leaves;
         lies:
             last_words_that_are_no_outcome_fail_the_run,
             records_that_cannot_be_trusted_fail_the_run,

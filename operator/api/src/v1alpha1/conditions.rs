@@ -39,6 +39,9 @@ pub enum Reason {
     // Waiting and working.
     WaitingForModel,
     WaitingForRun,
+    WaitingForAttempt,
+    WaitingForOthers,
+    Aborting,
     WaitingForServing,
     WaitingForApproval,
     Suspended,
@@ -71,6 +74,7 @@ pub enum Reason {
     OverrideUnavailable,
     LedgerFull,
     ApprovalDenied,
+    Aborted,
     RequesterUnknown,
     ApprovalsNotProtected,
     ModelNotFound,

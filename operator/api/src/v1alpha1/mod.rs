@@ -21,15 +21,16 @@ pub use model::{
     Serving, ServingTarget,
 };
 pub use policy::{
-    ApprovalPolicy, Probes, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
+    ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, Probes, RolloutPolicy,
+    TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
 };
 pub use request::{
-    DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, Regulation, RequestPhase, RequestRun,
-    Strategy, Target, UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
+    Acknowledged, DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, Regulation, RequestPhase,
+    RequestRun, Strategy, Target, UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
 };
 pub use run::{
-    Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun, UnlearnRunSpec,
-    UnlearnRunStatus,
+    Attempts, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun,
+    UnlearnRunSpec, UnlearnRunStatus,
 };
 
 /// The API group of every kind.
@@ -38,6 +39,17 @@ pub const GROUP: &str = "lethe.dev";
 /// The annotation on the serving pod template that names the bundle to serve. It is the only thing that
 /// Lethe changes on a serving target; the server reads it through the downward API.
 pub const BUNDLE_ANNOTATION: &str = "lethe.dev/bundle";
+
+/// Annotations by which people ask something of the operator once. The value is a word of their choice, a time for example:
+/// the same word never acts twice, and the status says which one was acted upon.
+pub mod annotations {
+    /// On a request: try again what was held, failed or aborted, or do not wait for the next attempt.
+    pub const RETRY: &str = "lethe.dev/retry";
+    /// On a request: give it up, unless its roll-out has begun.
+    pub const ABORT: &str = "lethe.dev/abort";
+    /// So many characters of a value count.
+    pub const LENGTH: usize = 64;
+}
 
 /// Labels that Lethe puts on everything it creates.
 pub mod labels {

@@ -46,6 +46,77 @@ pub struct UnlearnPolicySpec {
     pub rollout: RolloutPolicy,
     #[serde(default, skip_serializing_if = "ApprovalPolicy::asks_nobody")]
     pub approvals: ApprovalPolicy,
+    /// What becomes of a request whose candidate fails a gate.
+    #[serde(default, skip_serializing_if = "GateFailurePolicy::holds")]
+    pub on_gate_failure: GateFailurePolicy,
+    /// Whether requests wait for others: many that are forgotten together cost as much as one.
+    #[serde(default, skip_serializing_if = "CoalescePolicy::waits_for_nobody")]
+    pub coalesce: CoalescePolicy,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CoalescePolicy {
+    /// How long a request that may begin waits for others to share its run. Those that come while the model is busy share one
+    /// in any case.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub window_seconds: u32,
+}
+
+impl CoalescePolicy {
+    fn waits_for_nobody(&self) -> bool {
+        self.window_seconds == 0
+    }
+}
+
+/// What follows a candidate that was measured and failed. A measurement that proves nothing (too few samples, a judge that
+/// sees nothing) is held in any case: another seed mends neither.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.attempts) == (self.action == 'Retry')").message("attempts is required for action Retry and belongs to no other"),
+    validation = Rule::new("!has(self.waitSeconds) || self.action == 'Retry'").message("waitSeconds belongs to action Retry only")
+)]
+pub struct GateFailurePolicy {
+    #[serde(default)]
+    pub action: GateFailureAction,
+    /// `Retry`: how often to try in all, the first time included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 10))]
+    pub attempts: Option<u32>,
+    /// `Retry`: how long to wait in between, 60 seconds if absent. Whoever else waits for the model goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub wait_seconds: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GateFailureAction {
+    /// The request is held: a person has to look at it.
+    #[default]
+    Hold,
+    /// It is tried again with another seed.
+    Retry,
+}
+
+impl GateFailurePolicy {
+    fn holds(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How often to try in all.
+    pub fn allowed(&self) -> u32 {
+        match self.action {
+            GateFailureAction::Hold => 1,
+            GateFailureAction::Retry => self.attempts.unwrap_or(1),
+        }
+    }
+
+    /// Seconds from one attempt's verdict to the next attempt.
+    pub fn wait(&self) -> u32 {
+        self.wait_seconds.unwrap_or(60)
+    }
 }
 
 /// How far to go. Each level includes those before it.

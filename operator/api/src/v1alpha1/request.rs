@@ -5,7 +5,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GateResult, NAME_PATTERN, PRINTABLE_PATTERN, conditions_schema, run::RunProgress};
+use super::{
+    GateResult, NAME_PATTERN, PRINTABLE_PATTERN, conditions_schema,
+    run::{Attempts, RunProgress},
+};
 use crate::Digest;
 
 /// What a model must forget. Immutable but for `suspend` and `dataSubjectRequest.extension`.
@@ -183,6 +186,15 @@ pub struct UnlearnRequestStatus {
     /// The run that works for this request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RequestRun>,
+    /// How often it was tried, and when the next attempt may begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Attempts>,
+    /// The last value of `lethe.dev/retry` that was acted upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Acknowledged>,
+    /// The last value of `lethe.dev/abort` that was acted upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<Acknowledged>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<RunProgress>,
     /// Passed and required gates, for example `5/5`.
@@ -207,7 +219,24 @@ pub struct RequestRun {
     pub name: String,
 }
 
-/// Where a request stands. Fulfilled, Tried, Held, Failed and Denied are final for this request.
+/// What was asked for by an annotation, and what came of it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Acknowledged {
+    /// The annotation's value, up to 64 characters of it.
+    #[schemars(length(max = 64))]
+    pub token: String,
+    pub at: Time,
+    /// What was done, or why nothing was.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// `lethe.dev/retry`: what came of attempts up to this one counts no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_attempt: Option<u32>,
+}
+
+/// Where a request stands. Fulfilled, Tried and Denied are final for this request; what is Held, Failed or
+/// Aborted can be tried again by the annotation `lethe.dev/retry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum RequestPhase {
     /// Not accepted yet: the message says what it waits for.
@@ -228,10 +257,12 @@ pub enum RequestPhase {
     Failed,
     /// Refused: it makes no sense for its model, or somebody said no. Nothing was started.
     Denied,
+    /// Given up because somebody asked for that, before anything was rolled out.
+    Aborted,
 }
 
 impl RequestPhase {
-    pub const ALL: [RequestPhase; 11] = [
+    pub const ALL: [RequestPhase; 12] = [
         RequestPhase::Pending,
         RequestPhase::AwaitingApproval,
         RequestPhase::Queued,
@@ -243,5 +274,6 @@ impl RequestPhase {
         RequestPhase::Held,
         RequestPhase::Failed,
         RequestPhase::Denied,
+        RequestPhase::Aborted,
     ];
 }

@@ -89,6 +89,10 @@ pub struct RequestRef {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 253)))]
     pub approved_by: Vec<String>,
+    /// The how manyeth attempt at it this run is. Each has a seed of its own.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
 }
 
 /// Conditions: Trained, Evaluated, GatesPassed, Ready (written with the rest), and
@@ -106,6 +110,9 @@ pub struct UnlearnRunStatus {
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["stage".into()]))]
     pub jobs: Vec<RunJob>,
+    /// `Forget`: the how manyeth attempt this is, and whether there will be another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Attempts>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<RunProgress>,
     /// What a `Prepare` run made, copied from its record.
@@ -165,6 +172,19 @@ pub struct RunJob {
     pub record: Option<Digest>,
 }
 
+/// How often a request was tried.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempts {
+    /// The one at work, or the last one, included.
+    pub used: u32,
+    /// By the policy; as many as were used, if people asked for more.
+    pub allowed: u32,
+    /// The last one failed its gates: when the next may begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<Time>,
+}
+
 /// The result of a `Prepare` run.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -206,3 +226,12 @@ impl UnlearnRunStatus {
 const _: () = assert!(crate::contract::Plan::MAX_BYTES <= 524_288);
 // A termination message is read from the pod, never stored whole in a status.
 const _: () = assert!(Outcome::MAX_BYTES <= 4096);
+
+fn first() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_first(attempt: &u32) -> bool {
+    *attempt == first()
+}

@@ -1,7 +1,8 @@
 //! Anything, at any time, in any order. The invariants hold after every step, and it always comes to rest.
 
 use jiff::SignedDuration;
-use lethe_api::v1alpha1::{InitialServing, RequestPhase};
+use lethe_api::v1alpha1::{GateFailureAction, GateFailurePolicy, InitialServing, RequestPhase, annotations};
+use lethe_core::asked;
 use proptest::{
     prelude::*,
     test_runner::{Config, FileFailurePersistence},
@@ -30,6 +31,8 @@ enum Act {
     Trainer(u8),
     PodsComeUp(bool),
     EditPolicy(u32),
+    Retries(u32),
+    Annotate { which: usize, abort: bool, word: u8 },
     DeleteModel,
     ApplyModel,
     DeleteRun(usize),
@@ -50,6 +53,9 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (0u8..10).prop_map(Act::Trainer),
         1 => any::<bool>().prop_map(Act::PodsComeUp),
         1 => (1u32..4).prop_map(Act::EditPolicy),
+        1 => (1u32..4).prop_map(Act::Retries),
+        1 => (0usize..8, any::<bool>(), 0u8..3)
+            .prop_map(|(which, abort, word)| Act::Annotate { which, abort, word }),
         1 => Just(Act::DeleteModel),
         2 => Just(Act::ApplyModel),
         1 => (0usize..4).prop_map(Act::DeleteRun),
@@ -104,6 +110,21 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
         }
         Act::PodsComeUp(yes) => world.comes_up = Box::new(move |_| yes),
         Act::EditPolicy(steps) => world.edit_policy(|policy| policy.training.forget_steps = Some(steps)),
+        Act::Retries(attempts) => world.edit_policy(|policy| {
+            let is_on = attempts > 1;
+            policy.on_gate_failure = GateFailurePolicy {
+                action: if is_on { GateFailureAction::Retry } else { GateFailureAction::Hold },
+                attempts: is_on.then_some(attempts),
+                wait_seconds: None,
+            };
+            policy.coalesce.window_seconds = attempts * 20;
+        }),
+        Act::Annotate { which, abort, word } => {
+            let annotation = if abort { annotations::ABORT } else { annotations::RETRY };
+            if let Some(name) = names.get(which) {
+                world.annotate(name, annotation, &word.to_string());
+            }
+        }
         Act::DeleteModel => world.delete_model(),
         Act::ApplyModel if world.cluster.models.is_empty() => {
             world.apply_model(model(InitialServing::Baseline));
@@ -151,12 +172,17 @@ proptest! {
         world.edit_policy(|policy| policy.training.prepare_steps = Some(77));
         world.settle();
         for name in world.cluster.requests.keys() {
-            use RequestPhase::{Denied, Failed, Fulfilled, Held};
+            use RequestPhase::{Aborted, Denied, Failed, Fulfilled, Held};
             let phase = world.phase(name);
             prop_assert!(
-                [Fulfilled, Denied, Held, Failed].map(Some).contains(&phase),
+                [Fulfilled, Denied, Held, Failed, Aborted].map(Some).contains(&phase),
                 "{name} is never answered\n{}", world.summary()
             );
+        }
+        for request in world.cluster.requests.values().filter(|request| asked::is_aborted(request)) {
+            let uid = request.metadata.uid.as_deref().unwrap_or_default();
+            let recorded = world.audit.ledgers.values().flatten().any(|entry| entry.request.uid == uid);
+            prop_assert!(!recorded, "an aborted request was rolled out\n{}", world.summary());
         }
         let ledger = &world.model().status.as_ref().unwrap().ledger;
         let wanted = ledger.last().map_or(world.baseline(), |last| last.digest.clone());

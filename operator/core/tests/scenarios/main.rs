@@ -10,10 +10,13 @@ mod world;
 use lethe_model::{cluster, trainer};
 
 mod approvals;
+mod asked;
+mod attempts;
 mod chaos;
 mod deletion;
 mod lifecycle;
 mod pilots;
 mod requests;
 mod serving;
+mod sharing;
 mod trainers;

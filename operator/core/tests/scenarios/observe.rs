@@ -6,7 +6,7 @@ use lethe_api::{
     v1alpha1::{DiffusionModel, RequestRef, UnlearnApproval, UnlearnRequest, UnlearnRun},
 };
 use lethe_core::{
-    model, names, request,
+    asked, model, names, request,
     rollout::PodReport,
     run::{self, RecordProblem},
     stall,
@@ -32,6 +32,13 @@ impl World {
         // So is that of the requests that it works for.
         let active = runs.iter().find(|run| Some(&run.name_any()) == active);
         for reference in active.iter().flat_map(|run| &run.spec.requests) {
+            // Before a roll-out they are asked for anew.
+            if active.is_some_and(|run| model::may_roll_out(object, run)) {
+                requests.retain(|request| request.name_any() != reference.name);
+                let live = self.cluster.requests.get(&reference.name);
+                requests.extend(live.filter(|live| live.uid().as_ref() == Some(&reference.uid)).cloned());
+                continue;
+            }
             if requests.iter().all(|request| request.uid().as_ref() != Some(&reference.uid)) {
                 requests.extend(self.find_request(reference));
             }
@@ -64,17 +71,21 @@ impl World {
 
     pub fn observe_request(&self, object: &UnlearnRequest) -> request::Observed {
         let name = &object.spec.model_ref.name;
-        let model = self.find(Cache::Models, |c| c.models.get(name));
+        let aborts = asked::abort(object).is_some() && !request::is_over(object);
+        let model = match aborts {
+            true => self.cluster.models.get(name).cloned(),
+            false => self.find(Cache::Models, |c| c.models.get(name)),
+        };
         let policy = model.as_ref().map(|model| &model.spec.policy_ref.name);
         let policy = policy.and_then(|name| self.find(Cache::Policies, |c| c.policies.get(name)));
         let runs = self.cached(Cache::Runs).runs.values().filter(|run| run.spec.model == *name);
-        request::Observed {
-            request: object.clone(),
-            model,
-            policy,
-            runs: runs.cloned().collect(),
-            approvals: self.approvals(),
+        let mut runs: Vec<_> = runs.cloned().collect();
+        let active = model.as_ref().and_then(|model| model.status.as_ref()?.active_run.clone());
+        if let Some(active) = active.filter(|_| aborts) {
+            runs.retain(|run| run.name_any() != active);
+            runs.extend(self.cluster.runs.get(&active).cloned());
         }
+        request::Observed { request: object.clone(), model, policy, runs, approvals: self.approvals() }
     }
 
     fn approvals(&self) -> Option<Vec<UnlearnApproval>> {

@@ -10,7 +10,7 @@ use lethe_api::{
     v1alpha1::{
         ApprovalDecision, ApprovedRequest, ConditionType, DiffusionModel, Extension, InitialServing, Mode,
         OverrideSpec, Reason, RequestPhase, Stage, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicy,
-        UnlearnPolicySpec, UnlearnRequest, UnlearnRun,
+        UnlearnPolicySpec, UnlearnRequest, UnlearnRun, annotations,
     },
 };
 use lethe_core::names;
@@ -91,6 +91,33 @@ impl World {
                 *request.metadata.generation.get_or_insert(1) += 1;
             }
         });
+    }
+
+    /// `kubectl annotate --overwrite`.
+    pub fn annotate(&mut self, name: &str, annotation: &str, value: &str) {
+        let version = self.bump();
+        self.change(|cluster| {
+            if let Some(request) = cluster.requests.get_mut(name) {
+                request.annotations_mut().insert(annotation.into(), value.into());
+                request.metadata.resource_version = version;
+            }
+        });
+    }
+
+    /// What came of the last word in an annotation.
+    pub fn acknowledged(&self, name: &str, annotation: &str) -> Option<(String, String)> {
+        let status = self.cluster.requests[name].status.as_ref()?;
+        let known = match annotation {
+            annotations::RETRY => status.retry.as_ref(),
+            _ => status.abort.as_ref(),
+        };
+        known.map(|known| (known.token.clone(), known.message.clone()))
+    }
+
+    /// How often a request was tried, and how often it may be.
+    pub fn attempts(&self, request: &str) -> Option<(u32, u32)> {
+        let attempts = self.cluster.requests[request].status.as_ref()?.attempts.as_ref()?;
+        Some((attempts.used, attempts.allowed))
     }
 
     /// Extends its term now.

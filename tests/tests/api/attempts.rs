@@ -1,0 +1,99 @@
+//! Requests that are tried again, given up, or worked for without those that failed.
+
+use anyhow::{Context, Result, ensure};
+use lethe_api::{
+    contract::EvaluateRecord,
+    v1alpha1::{Reason, RequestPhase, RunType, Stage, UnlearnRequest, annotations},
+};
+use lethe_tests::{World, world::policy};
+use serde_json::{Value, json};
+
+/// The model is ready, under a policy with these fields as well.
+async fn begin_under(world: &World, fields: Value) -> Result<()> {
+    let mut policy = policy()?;
+    for (name, value) in fields.as_object().context("fields are an object")? {
+        policy["spec"][name] = value.clone();
+    }
+    world.begin_with(policy, world.model()?).await?;
+    world.prepare().await
+}
+
+fn the_three_leaks(record: &mut EvaluateRecord) {
+    for target in record.targets.iter_mut().filter(|target| target.label == "3") {
+        target.leak.hits = 300;
+    }
+}
+
+async fn annotate(world: &World, request: &str, annotation: &str, word: &str) -> Result<()> {
+    let patch = json!({"metadata": {"annotations": {annotation: word}}});
+    world.patch::<UnlearnRequest>(request, patch).await?;
+    Ok(())
+}
+
+async fn forget_runs(world: &World) -> Result<usize> {
+    Ok(world.runs().await?.iter().filter(|run| run.spec.type_ == RunType::Forget).count())
+}
+
+pub async fn a_candidate_that_fails_is_tried_again_after_a_while(world: &World) -> Result<()> {
+    let retry = json!({"action": "Retry", "attempts": 2, "waitSeconds": 4});
+    begin_under(world, json!({"onGateFailure": retry})).await?;
+    world.request("forget-three", "3", "8").await?;
+    let first = world.task(Stage::Forget).await?;
+    world.succeed(&first).await?;
+    world.evaluate(the_three_leaks).await?;
+    let waits = world.request_waits("forget-three", Reason::WaitingForAttempt, "attempt 1 of 2").await?;
+    let attempts = waits.status.and_then(|status| status.attempts).context("no attempts")?;
+    ensure!(attempts.used == 1 && attempts.allowed == 2 && attempts.next_at.is_some(), "{attempts:?}");
+    // Its successor knows of the time from the run's status.
+    world.crash_operator().await?;
+    let second = world.task(Stage::Forget).await?;
+    ensure!(second.plan.seed != first.plan.seed && second.plan.task == first.plan.task, "{:?}", second.plan);
+    world.succeed(&second).await?;
+    world.evaluate(|_| {}).await?;
+    let done = world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    let attempts = done.status.and_then(|status| status.attempts).context("no attempts")?;
+    ensure!(attempts.used == 2 && attempts.next_at.is_none(), "{attempts:?}");
+    ensure!(forget_runs(world).await? == 2, "another attempt was made");
+    Ok(())
+}
+
+pub async fn a_word_in_an_annotation_acts_once(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("forget-three", "3", "8").await?;
+    world.forget(the_three_leaks).await?;
+    world.request_until("forget-three", RequestPhase::Held).await?;
+    annotate(world, "forget-three", annotations::RETRY, "monday").await?;
+    let second = world.task(Stage::Forget).await?;
+    annotate(world, "forget-three", annotations::ABORT, "stop").await?;
+    let aborted = world.request_until("forget-three", RequestPhase::Aborted).await?;
+    let status = aborted.status.context("no status")?;
+    let (retry, abort) = (status.retry.context("no retry")?, status.abort.context("no abort")?);
+    ensure!(retry.token == "monday" && retry.message.contains("attempt 2"), "{retry:?}");
+    ensure!(abort.token == "stop" && abort.message.contains("Nothing was rolled out"), "{abort:?}");
+    let stopped = second.pod.metadata.name.unwrap_or_default();
+    ensure!(!world.jobs().await?.iter().any(|job| stopped.starts_with(job)), "{stopped} goes on");
+    // The words are still there, for an operator that starts anew as well.
+    world.crash_operator().await?;
+    annotate(world, "forget-three", annotations::RETRY, "tuesday").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    ensure!(forget_runs(world).await? == 3, "a word acted twice");
+    Ok(())
+}
+
+pub async fn requests_come_together_and_one_that_fails_leaves(world: &World) -> Result<()> {
+    begin_under(world, json!({"coalesce": {"windowSeconds": 8}})).await?;
+    world.request("forget-three", "3", "8").await?;
+    world.request_waits("forget-three", Reason::WaitingForOthers, "waits until").await?;
+    world.request("forget-five", "5", "8").await?;
+    world.crash_operator().await?;
+    world.forget(the_three_leaks).await?;
+    world.request_until("forget-three", RequestPhase::Held).await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-five", RequestPhase::Fulfilled).await?;
+    let runs = world.runs().await?;
+    let shared = runs.iter().filter(|run| run.spec.requests.len() == 2).count();
+    ensure!(shared == 1 && forget_runs(world).await? == 2, "{shared} runs were shared");
+    world.request_until("forget-three", RequestPhase::Held).await?;
+    Ok(())
+}
