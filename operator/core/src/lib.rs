@@ -29,6 +29,7 @@ pub mod job_state;
 pub mod model;
 pub mod names;
 pub mod plans;
+pub mod queue;
 pub mod request;
 pub mod rollout;
 pub mod run;

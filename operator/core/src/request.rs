@@ -8,20 +8,20 @@ use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
     ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, Mode, Reason, RequestPhase,
     RequestRun, Stage, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
-    UnlearnRunStatus, Verdict, annotations,
+    UnlearnRunStatus, Verdict,
 };
 
 use crate::{
-    Decision, Event, POLL,
+    Decision, Event,
     accept::{self, Acceptance},
     approval::{self, Standing},
     asked, attempts,
     conditions::{Conditions, transitions},
     deadline,
     model::own_runs,
+    queue::Queue,
     serving::planned_targets,
     targets::{self, Forgotten},
-    window,
 };
 
 /// What the controller saw.
@@ -37,16 +37,6 @@ pub struct Observed {
     pub runs: Vec<UnlearnRun>,
     /// What people said to it; none if nothing checks who they are.
     pub approvals: Option<Vec<UnlearnApproval>>,
-}
-
-/// What a request in the queue may wait for.
-struct Queue<'a> {
-    model: &'a DiffusionModelStatus,
-    policy: &'a UnlearnPolicy,
-    /// An attempt that failed, and when the next may begin.
-    failed: Option<(&'a UnlearnRun, Timestamp)>,
-    /// A run that failed for other requests only.
-    split_from: Option<&'a UnlearnRun>,
 }
 
 /// Whether a request has got its answer. It keeps it, unless people ask for another attempt: a finished run's objects may
@@ -85,7 +75,7 @@ pub(crate) struct Answer<'a> {
     /// Appended to the answer where other requests decide what is yielded.
     overruled: String,
     pub(crate) events: Vec<Event>,
-    recheck: Option<Duration>,
+    pub(crate) recheck: Option<Duration>,
 }
 
 impl Answer<'_> {
@@ -167,7 +157,7 @@ impl Answer<'_> {
     }
 
     /// No run works for the request, or none any more: what an earlier one found says nothing now.
-    fn forget_run(&mut self) {
+    pub(crate) fn forget_run(&mut self) {
         use ConditionType::{Evaluated, GatesPassed, Promoted, Trained};
         for type_ in [Trained, Evaluated, GatesPassed, Promoted] {
             self.conditions.remove(type_);
@@ -199,7 +189,7 @@ impl Answer<'_> {
     }
 
     /// The request makes sense. That another override than its own holds for a label must not pass in silence.
-    fn accept(&mut self, held: &Forgotten) {
+    pub(crate) fn accept(&mut self, held: &Forgotten) {
         let mut message = "the request makes sense for its model".to_owned();
         if !self.status.at_risk.is_empty() {
             message +=
@@ -302,87 +292,6 @@ impl Answer<'_> {
         }
     }
 
-    fn queue_of<'a>(
-        &self,
-        model: &'a DiffusionModelStatus,
-        policy: &'a UnlearnPolicy,
-        runs: impl Iterator<Item = &'a UnlearnRun> + Clone,
-    ) -> Queue<'a> {
-        let uid = self.request.uid().unwrap_or_default();
-        let split_off =
-            |run: &&UnlearnRun| attempts::number(run, &uid).is_some() && accept::is_blameless(run, &uid);
-        Queue {
-            model,
-            policy,
-            failed: attempts::failed(self.request, runs.clone()),
-            split_from: runs.filter(split_off).max_by_key(|run| run.creation_timestamp().map(|at| at.0)),
-        }
-    }
-
-    fn queue(&mut self, queue: &Queue<'_>) {
-        self.accept(&targets::ledger_targets(&queue.model.ledger));
-        match queue.failed {
-            // Shown as long as the next attempt has not begun.
-            Some((run, _)) => self.show(run),
-            None => self.forget_run(),
-        }
-        self.status.phase = Some(RequestPhase::Queued);
-        let (reason, message) = self.waits_for(queue);
-        self.conditions.unknown(ConditionType::Scheduled, reason, message.clone());
-        self.conditions.unknown(ConditionType::Ready, reason, message);
-    }
-
-    /// What keeps a request in the queue.
-    fn waits_for(&mut self, queue: &Queue<'_>) -> (Reason, String) {
-        let Queue { model, policy, failed, split_from } = queue;
-        if self.request.spec.suspend {
-            return (Reason::Suspended, "spec.suspend is true; set it to false to go on".into());
-        }
-        if let Some(taken) = without_target(model) {
-            return (Reason::WaitingForModel, format!("the model cannot serve: {taken}"));
-        }
-        if let Some((run, next_at)) = failed.filter(|(_, next_at)| *next_at > self.now) {
-            self.look_again_at(next_at);
-            return (Reason::WaitingForAttempt, self.waits_for_attempt(run, next_at));
-        }
-        let again = split_from.map_or(String::new(), |run| {
-            format!("; it is worked for again: run {} failed for another request only", run.name_any())
-        });
-        if let Some(run) = &model.active_run {
-            return (Reason::WaitingForRun, format!("the model is busy with run {run}{again}"));
-        }
-        let ends_at = window::ends_at(&self.conditions.clone().into_list(), &policy.spec);
-        if let Some(ends_at) = ends_at.filter(|ends_at| *ends_at > self.now) {
-            self.look_again_at(ends_at);
-            let message = format!(
-                "waits until {ends_at} for other requests to share its run (coalesce.windowSeconds of the policy), or until \
-                 one that came earlier has waited as long"
-            );
-            return (Reason::WaitingForOthers, message);
-        }
-        (Reason::WaitingForRun, format!("a run is being planned{again}"))
-    }
-
-    /// The last attempt failed, and another one follows.
-    fn waits_for_attempt(&self, run: &UnlearnRun, next_at: Timestamp) -> String {
-        let attempts = attempts::of_request(run, &self.request.uid().unwrap_or_default());
-        let (used, allowed) = attempts.map(|attempts| (attempts.used, attempts.allowed)).unwrap_or_default();
-        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
-        let gates = ConditionType::GatesPassed.find(conditions).map(|gates| gates.message.as_str());
-        format!(
-            "attempt {used} of {allowed} failed: {}. The next, with another seed, begins after {next_at}; annotate it with \
-             {} to wait no longer, or with {} to give up",
-            gates.unwrap_or("see the run"),
-            annotations::RETRY,
-            annotations::ABORT
-        )
-    }
-
-    fn look_again_at(&mut self, then: Timestamp) {
-        let after = Duration::try_from(then.duration_since(self.now)).unwrap_or(POLL);
-        self.recheck = Some(self.recheck.map_or(after, |sooner| sooner.min(after)));
-    }
-
     fn mirror(&mut self, run: &UnlearnRun) {
         let name = run.name_any();
         self.accept(&planned_targets(run).into_iter().map(|t| (t.label, t.replacement)).collect());
@@ -392,7 +301,7 @@ impl Answer<'_> {
     }
 
     /// What a run found.
-    fn show(&mut self, run: &UnlearnRun) {
+    pub(crate) fn show(&mut self, run: &UnlearnRun) {
         self.status.run = Some(RequestRun { name: run.name_any() });
         self.status.attempts = attempts::of_request(run, &self.request.uid().unwrap_or_default());
         let found = run.status.clone().unwrap_or_default();
@@ -521,12 +430,6 @@ fn summary(request: &UnlearnRequest) -> Option<String> {
         [one, two] => Some(format!("{one}, {two}")),
         [first, ref others @ ..] => Some(format!("{first} and {} more", others.len())),
     }
-}
-
-/// Why nothing is begun for a model whose serving target is another model's.
-fn without_target(model: &DiffusionModelStatus) -> Option<&str> {
-    let serving = ConditionType::Serving.find(&model.conditions)?;
-    (serving.reason == Reason::TargetTaken.to_string()).then_some(&serving.message)
 }
 
 fn unexplained(message: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {

@@ -1,0 +1,110 @@
+//! Requests that make sense and that no run works for: what keeps each of them, and until when.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use lethe_api::v1alpha1::{
+    ConditionType, DiffusionModelStatus, Reason, RequestPhase, UnlearnPolicy, UnlearnRun, annotations,
+};
+
+use crate::{POLL, accept, attempts, request::Answer, targets, window};
+
+/// What a request in the queue may wait for.
+pub(crate) struct Queue<'a> {
+    pub(crate) model: &'a DiffusionModelStatus,
+    pub(crate) policy: &'a UnlearnPolicy,
+    /// An attempt that failed, and when the next may begin.
+    pub(crate) failed: Option<(&'a UnlearnRun, Timestamp)>,
+    /// A run that failed for other requests only.
+    pub(crate) split_from: Option<&'a UnlearnRun>,
+}
+
+impl Answer<'_> {
+    pub(crate) fn queue_of<'a>(
+        &self,
+        model: &'a DiffusionModelStatus,
+        policy: &'a UnlearnPolicy,
+        runs: impl Iterator<Item = &'a UnlearnRun> + Clone,
+    ) -> Queue<'a> {
+        let uid = self.request.uid().unwrap_or_default();
+        let split_off =
+            |run: &&UnlearnRun| attempts::number(run, &uid).is_some() && accept::is_blameless(run, &uid);
+        Queue {
+            model,
+            policy,
+            failed: attempts::failed(self.request, runs.clone()),
+            split_from: runs.filter(split_off).max_by_key(|run| run.creation_timestamp().map(|at| at.0)),
+        }
+    }
+
+    pub(crate) fn queue(&mut self, queue: &Queue<'_>) {
+        self.accept(&targets::ledger_targets(&queue.model.ledger));
+        match queue.failed {
+            // Shown as long as the next attempt has not begun.
+            Some((run, _)) => self.show(run),
+            None => self.forget_run(),
+        }
+        self.status.phase = Some(RequestPhase::Queued);
+        let (reason, message) = self.waits_for(queue);
+        self.conditions.unknown(ConditionType::Scheduled, reason, message.clone());
+        self.conditions.unknown(ConditionType::Ready, reason, message);
+    }
+
+    /// What keeps a request in the queue.
+    fn waits_for(&mut self, queue: &Queue<'_>) -> (Reason, String) {
+        let Queue { model, policy, failed, split_from } = queue;
+        if self.request.spec.suspend {
+            return (Reason::Suspended, "spec.suspend is true; set it to false to go on".into());
+        }
+        if let Some(taken) = without_target(model) {
+            return (Reason::WaitingForModel, format!("the model cannot serve: {taken}"));
+        }
+        if let Some((run, next_at)) = failed.filter(|(_, next_at)| *next_at > self.now) {
+            self.look_again_at(next_at);
+            return (Reason::WaitingForAttempt, self.waits_for_attempt(run, next_at));
+        }
+        let again = split_from.map_or(String::new(), |run| {
+            format!("; it is worked for again: run {} failed for another request only", run.name_any())
+        });
+        if let Some(run) = &model.active_run {
+            return (Reason::WaitingForRun, format!("the model is busy with run {run}{again}"));
+        }
+        let ends_at = window::ends_at(&self.conditions.clone().into_list(), &policy.spec);
+        if let Some(ends_at) = ends_at.filter(|ends_at| *ends_at > self.now) {
+            self.look_again_at(ends_at);
+            let message = format!(
+                "waits until {ends_at} for other requests to share its run (coalesce.windowSeconds of the policy), or until \
+                 one that came earlier has waited as long"
+            );
+            return (Reason::WaitingForOthers, message);
+        }
+        (Reason::WaitingForRun, format!("a run is being planned{again}"))
+    }
+
+    /// The last attempt failed, and another one follows.
+    fn waits_for_attempt(&self, run: &UnlearnRun, next_at: Timestamp) -> String {
+        let attempts = attempts::of_request(run, &self.request.uid().unwrap_or_default());
+        let (used, allowed) = attempts.map(|attempts| (attempts.used, attempts.allowed)).unwrap_or_default();
+        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        let gates = ConditionType::GatesPassed.find(conditions).map(|gates| gates.message.as_str());
+        format!(
+            "attempt {used} of {allowed} failed: {}. The next, with another seed, begins after {next_at}; annotate it with \
+             {} to wait no longer, or with {} to give up",
+            gates.unwrap_or("see the run"),
+            annotations::RETRY,
+            annotations::ABORT
+        )
+    }
+
+    fn look_again_at(&mut self, then: Timestamp) {
+        let after = Duration::try_from(then.duration_since(self.now)).unwrap_or(POLL);
+        self.recheck = Some(self.recheck.map_or(after, |sooner| sooner.min(after)));
+    }
+}
+
+/// Why nothing is begun for a model whose serving target is another model's.
+fn without_target(model: &DiffusionModelStatus) -> Option<&str> {
+    let serving = ConditionType::Serving.find(&model.conditions)?;
+    (serving.reason == Reason::TargetTaken.to_string()).then_some(&serving.message)
+}
