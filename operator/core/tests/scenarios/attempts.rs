@@ -10,8 +10,8 @@ use lethe_api::{
 
 use crate::{
     script::{everywhere, fixed},
-    trainer::{Fate, honest, measures},
-    world::World,
+    trainer::{honest, measures},
+    world::{Trainer, World},
 };
 
 fn leaks(record: &mut EvaluateRecord) {
@@ -19,7 +19,7 @@ fn leaks(record: &mut EvaluateRecord) {
 }
 
 /// What pods do if the first runs that are evaluated fail.
-pub fn fails_at_first(times: usize, how: fn(&mut EvaluateRecord)) -> Box<dyn Fn(&Plan, usize) -> Fate> {
+pub fn fails_at_first(times: usize, how: fn(&mut EvaluateRecord)) -> Trainer {
     let seen = RefCell::new(Vec::<String>::new());
     Box::new(move |plan, _| {
         if !matches!(plan.task, Task::Evaluate(_)) {

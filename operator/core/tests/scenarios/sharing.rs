@@ -2,18 +2,18 @@
 
 use jiff::SignedDuration;
 use lethe_api::{
-    contract::{EvaluateRecord, Plan},
+    contract::EvaluateRecord,
     v1alpha1::{ConditionType, GateFailureAction, GateFailurePolicy, Reason, RequestPhase},
 };
 
 use crate::{
     script::{crashes, everywhere, fixed},
-    trainer::{Fate, measures},
-    world::World,
+    trainer::measures,
+    world::{Trainer, World},
 };
 
 /// Pods that find that the five still comes, wherever it is among the targets.
-fn the_five_leaks() -> Box<dyn Fn(&Plan, usize) -> Fate> {
+fn the_five_leaks() -> Trainer {
     fn leaks(record: &mut EvaluateRecord) {
         for target in record.targets.iter_mut().filter(|target| target.label == "5") {
             target.leak.hits = 40;

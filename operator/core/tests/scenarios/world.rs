@@ -75,7 +75,7 @@ pub enum Patches {
     SetBack,
 }
 
-type Trainer = Box<dyn Fn(&Plan, usize) -> Fate>;
+pub type Trainer = Box<dyn Fn(&Plan, usize) -> Fate>;
 type ComesUp = Box<dyn Fn(Option<&Digest>) -> bool>;
 
 pub struct World {
