@@ -23,7 +23,8 @@ pub fn abort(request: &UnlearnRequest) -> Option<String> {
 }
 
 fn unanswered(request: &UnlearnRequest, annotation: &str, known: Option<&Acknowledged>) -> Option<String> {
-    let word: String = request.annotations().get(annotation)?.chars().take(annotations::LENGTH).collect();
+    let word = request.annotations().get(annotation)?.chars().filter(|sign| !sign.is_control());
+    let word: String = word.take(annotations::LENGTH).collect();
     (!word.is_empty() && known.is_none_or(|known| known.token != word)).then_some(word)
 }
 
