@@ -28,6 +28,7 @@ pub mod server;
 pub mod studio;
 pub mod trainer;
 pub mod wait;
+pub mod weather;
 pub mod world;
 
 pub use place::Place;

@@ -31,6 +31,8 @@ pub struct Launch {
     pub store: String,
     /// What it logs, as RUST_LOG says it.
     pub verbosity: &'static str,
+    /// Further flags.
+    pub flags: Vec<String>,
     /// Its log; several processes may write to it one after the other.
     pub log: PathBuf,
 }
@@ -62,6 +64,7 @@ impl Operator {
             .arg(format!("--identity={}", launch.identity))
             .arg(format!("--metrics-bind=127.0.0.1:{port}"))
             .arg("--log-format=text")
+            .args(&launch.flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -1,5 +1,5 @@
 //! A plain HTTP proxy between an operator and the API server, to which every write of the operator is known,
-//! and which can end the operator after any of them.
+//! which can end the operator after any of them, and which has its own weather.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +18,10 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use crate::operator::signal_process;
+use crate::{
+    operator::signal_process,
+    weather::{Stumble, Weather, is_watch},
+};
 
 /// No request of the operator is larger.
 const MAX_BODY: usize = 4 << 20;
@@ -33,6 +36,7 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct Shared {
+    weather: Weather,
     /// Whether requests are taken and not answered.
     hangs: watch::Sender<bool>,
     writes: Mutex<Vec<String>>,
@@ -71,6 +75,10 @@ impl Proxy {
         receiver
     }
 
+    pub fn weather(&self) -> &Weather {
+        &self.shared.weather
+    }
+
     /// From now on, requests are taken and neither passed on nor answered, or no longer so. What waits then is passed
     /// on late, if somebody still waits for it.
     pub fn hang(&self, hangs: bool) {
@@ -98,6 +106,11 @@ async fn forward(State(route): State<Route>, request: Request) -> Response {
 
 async fn pass_on(route: Route, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
+    let is_watch = is_watch(&parts.uri);
+    let stumble = if is_watch { None } else { route.shared.weather.next(&parts.method) };
+    if let Some(refused @ Stumble::Refused(_)) = stumble {
+        return Ok(refused.into_response());
+    }
     let is_write = parts.method != Method::GET && !parts.uri.path().contains("/leases");
     let write = format!("{} {}", parts.method, parts.uri.path());
     // These are about this connection, not about the next.
@@ -118,6 +131,10 @@ async fn pass_on(route: Route, request: Request) -> Result<Response> {
         }
     }
     let (mut parts, body) = answer.into_parts();
+    if let Some(lost) = stumble {
+        return Ok(lost.into_response());
+    }
     parts.headers.remove(header::TRANSFER_ENCODING);
-    Ok(Response::from_parts(parts, Body::new(body)))
+    let body = Body::new(body);
+    Ok(Response::from_parts(parts, if is_watch { route.shared.weather.over(body) } else { body }))
 }

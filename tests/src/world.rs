@@ -106,6 +106,7 @@ impl World {
             identity: "operator-0".into(),
             store: self.store.uri().into(),
             verbosity: "info,lethe_operator=debug",
+            flags: Vec::new(),
             log: self.operator_log(),
         })
     }

@@ -50,6 +50,12 @@ pub struct Args {
     #[arg(long, env = "LETHE_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 
+    /// After how many seconds the API server ends every watch, which is then opened again. Shorter than the time after
+    /// which a load balancer drops an idle connection without a word. A watch of which nothing was heard three times
+    /// as long is dead, and /healthz says so.
+    #[arg(long, env = "LETHE_WATCH_SECONDS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(5..=3_600))]
+    pub watch_seconds: u32,
+
     /// Say that the API server lets nobody create an UnlearnApproval or an UnlearnRequest in another's name, as the
     /// chart's admission policies do. Without it no approval counts.
     #[arg(long, env = "LETHE_APPROVALS_ARE_PROTECTED")]

@@ -181,7 +181,7 @@ mod tests {
     async fn series_are_gone_with_their_object() {
         let (stores, mut writers) = stores();
         let metrics = Metrics::new().unwrap();
-        metrics.register(ObjectCollector::new(vec![stores], Arc::default()).unwrap()).unwrap();
+        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
         let bound = "lethe_gate_bound{gate=\"direct-leak\",model=\"digits\",namespace=\"studio\",\
             request=\"forget-three\",target=\"3\"} 0.0021\n";
         let due = "lethe_request_due_timestamp_seconds{model=\"digits\"";

@@ -59,7 +59,7 @@ pub async fn run_with(
 ) -> Result<(), OperatorError> {
     check_store(&args)?;
     let metrics = Arc::new(Metrics::new()?);
-    let watchdog = Arc::new(Watchdog::default());
+    let watchdog = Arc::new(Watchdog::new(args.watch_seconds));
     let client = client::connect(config, watchdog.clone()).map_err(|e| OperatorError::Client(Box::new(e)))?;
     let (unready, unready_reader) = watch::channel("starting".to_owned());
     let health = Health { metrics: metrics.clone(), watchdog: watchdog.clone(), unready: unready_reader };

@@ -11,10 +11,7 @@ use kube_runtime::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{
-    metrics::Metrics,
-    watchdog::{WATCH_SECONDS, Watchdog},
-};
+use crate::{metrics::Metrics, watchdog::Watchdog};
 
 /// What a watch told.
 pub enum Change<'a, K> {
@@ -27,7 +24,7 @@ pub enum Change<'a, K> {
 
 /// How to watch objects, optionally with a label selector.
 pub fn config(labels: Option<&str>) -> watcher::Config {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let config = watcher::Config::default();
     match labels {
         Some(labels) => config.labels(labels),
         None => config,
@@ -57,7 +54,9 @@ impl Watch {
     {
         let store = writer.as_reader();
         let path = api.resource_url().to_owned();
-        let mut events = watcher(api, self.config.clone()).default_backoff().boxed();
+        let mut events = watcher(api, self.config.clone().timeout(self.watchdog.watch_seconds()))
+            .default_backoff()
+            .boxed();
         while let Some(event) = events.next().await {
             let Some(event) = self.heard(&path, event) else { continue };
             let Some(event) = self.well_formed(&store, event) else { continue };
@@ -77,7 +76,9 @@ impl Watch {
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let path = api.resource_url().to_owned();
-        let mut events = watcher(api, self.config.clone()).default_backoff().boxed();
+        let mut events = watcher(api, self.config.clone().timeout(self.watchdog.watch_seconds()))
+            .default_backoff()
+            .boxed();
         while let Some(event) = events.next().await {
             match self.heard(&path, event) {
                 Some(Event::Apply(object)) => observe(Change::Applied(&object)),
@@ -152,7 +153,11 @@ mod tests {
     use super::*;
 
     fn watch() -> Watch {
-        Watch { config: config(None), watchdog: Arc::default(), metrics: Arc::new(Metrics::new().unwrap()) }
+        Watch {
+            config: config(None),
+            watchdog: Arc::new(Watchdog::new(200)),
+            metrics: Arc::new(Metrics::new().unwrap()),
+        }
     }
 
     fn policy(image: serde_json::Value) -> DeserializeGuard<UnlearnPolicy> {

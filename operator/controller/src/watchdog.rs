@@ -6,20 +6,36 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The API server ends every watch after this many seconds. Shorter than the 240 s after which some load
-/// balancers drop an idle connection without a word.
-pub const WATCH_SECONDS: u32 = 200;
-
-/// After this long without a sign of life a watch is dead: three that were due did not come.
-const STALE: Duration = Duration::from_secs(3 * WATCH_SECONDS as u64);
+/// A watch is dead when so many signs of life that were due did not come.
+const MISSED: u32 = 3;
 
 /// Signs of life by the path that is watched.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Watchdog {
+    watch_seconds: u32,
     last: Mutex<BTreeMap<String, SystemTime>>,
 }
 
 impl Watchdog {
+    /// For watches that the API server ends after `watch_seconds`.
+    pub fn new(watch_seconds: u32) -> Self {
+        Self { watch_seconds, last: Mutex::default() }
+    }
+
+    /// The API server is asked to end every watch after this many seconds.
+    pub fn watch_seconds(&self) -> u32 {
+        self.watch_seconds
+    }
+
+    /// The watch at `path` was opened: it is silent from now on, unless it was so before.
+    pub fn expect(&self, path: &str) {
+        if let Ok(mut last) = self.last.lock()
+            && !last.contains_key(path)
+        {
+            last.insert(path.to_owned(), SystemTime::now());
+        }
+    }
+
     /// Something was heard from the watch at `path`.
     pub fn beat(&self, path: &str) {
         self.beat_at(path, SystemTime::now());
@@ -56,7 +72,8 @@ impl Watchdog {
 
     fn stale_at(&self, now: SystemTime) -> Vec<String> {
         let Ok(last) = self.last.lock() else { return Vec::new() };
-        let silent = |time: SystemTime| now.duration_since(time).is_ok_and(|silence| silence > STALE);
+        let most = Duration::from_secs(self.watch_seconds.into()) * MISSED;
+        let silent = |time: SystemTime| now.duration_since(time).is_ok_and(|silence| silence > most);
         last.iter().filter(|&(_, &time)| silent(time)).map(|(path, _)| path.clone()).collect()
     }
 }
@@ -65,9 +82,11 @@ impl Watchdog {
 mod tests {
     use super::*;
 
+    const STALE: Duration = Duration::from_secs(600);
+
     #[test]
     fn a_watch_that_was_not_reopened_is_stale_and_named() {
-        let dog = Watchdog::default();
+        let dog = Watchdog::new(200);
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         dog.beat_at("/apis/batch/v1/jobs", start);
         dog.beat_at("/api/v1/pods", start);
@@ -79,7 +98,7 @@ mod tests {
 
     #[test]
     fn of_several_namespaces_the_quietest_counts() {
-        let dog = Watchdog::default();
+        let dog = Watchdog::new(200);
         let start = SystemTime::UNIX_EPOCH;
         dog.beat_at("/api/v1/namespaces/a/pods", start + STALE);
         dog.beat_at("/api/v1/namespaces/b/pods", start);

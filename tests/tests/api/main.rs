@@ -8,6 +8,7 @@ mod admission;
 mod attempts;
 mod charts;
 mod crash;
+mod deaths;
 mod deletion;
 mod lies;
 mod lifecycle;
@@ -17,6 +18,7 @@ mod rights;
 mod rollout;
 mod tenants;
 mod waiting;
+mod weather;
 
 fn main() -> ExitCode {
     lethe_tests::scenario::main::<Server>(scenarios![
@@ -94,6 +96,15 @@ fn main() -> ExitCode {
             of_two_replicas_one_acts_and_hands_over_when_it_is_stopped,
             a_leader_that_was_frozen_does_not_write_when_it_wakes,
             an_api_server_that_never_answers_costs_the_leader_its_lease_and_nothing_else;
+        weather:
+            an_api_server_that_stumbles_costs_time_and_nothing_else,
+            watches_that_end_with_410_again_and_again_lose_nothing,
+            an_operator_whose_watches_fall_silent_says_so_and_goes_on_when_started_again;
+        deaths:
+            dying_all_the_time_it_holds_what_leaks,
+            dying_all_the_time_it_turns_back_a_roll_out_that_stalls,
+            dying_all_the_time_it_lets_two_requests_share_a_run,
+            dying_all_the_time_it_lets_go_of_what_is_deleted;
         charts:
             the_api_server_takes_what_the_charts_render,
             values_that_no_operator_could_work_with_are_refused,

@@ -1,0 +1,139 @@
+//! What goes wrong between the operator and the API server.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use futures::{StreamExt, stream};
+use serde_json::json;
+use tokio::sync::watch;
+
+/// Clear, until somebody says otherwise.
+#[derive(Debug, Default)]
+pub struct Weather {
+    /// Of so many calls that are no watches, one goes wrong; none if it is 0.
+    every: AtomicU32,
+    calls: AtomicU32,
+    stumbled: AtomicU32,
+    /// How often all watches were ended so far.
+    expiries: watch::Sender<u32>,
+    silent: watch::Sender<bool>,
+}
+
+/// How a call goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stumble {
+    /// It is refused with this code, and not carried out.
+    Refused(StatusCode),
+    /// It is carried out, and the connection breaks in the answer.
+    AnswerLost,
+}
+
+const STUMBLES: [Stumble; 6] = [
+    Stumble::Refused(StatusCode::TOO_MANY_REQUESTS),
+    Stumble::AnswerLost,
+    Stumble::Refused(StatusCode::INTERNAL_SERVER_ERROR),
+    Stumble::Refused(StatusCode::CONFLICT),
+    Stumble::Refused(StatusCode::SERVICE_UNAVAILABLE),
+    Stumble::Refused(StatusCode::GATEWAY_TIMEOUT),
+];
+
+impl Weather {
+    /// From now on, of `every` calls that are no watches one goes wrong, each time in another way.
+    pub fn stumble(&self, every: u32) {
+        self.every.store(every, Ordering::Relaxed);
+    }
+
+    /// How many calls went wrong.
+    pub fn stumbled(&self) -> u32 {
+        self.stumbled.load(Ordering::Relaxed)
+    }
+
+    /// Ends every watch that is open with a 410.
+    pub fn expire_watches(&self) {
+        self.expiries.send_modify(|expiries| *expiries += 1);
+    }
+
+    /// From now on, watches stay open and nothing comes of them, or no longer so.
+    pub fn silence_watches(&self, silent: bool) {
+        self.silent.send_replace(silent);
+    }
+
+    /// Whether this call goes wrong, and how. Only a write can be in conflict.
+    pub(crate) fn next(&self, method: &Method) -> Option<Stumble> {
+        let every = self.every.load(Ordering::Relaxed);
+        if every == 0 || !(self.calls.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(every) {
+            return None;
+        }
+        let stumble = STUMBLES[self.stumbled.fetch_add(1, Ordering::Relaxed) as usize % STUMBLES.len()];
+        match stumble {
+            Stumble::Refused(StatusCode::CONFLICT) if *method == Method::GET => Some(Stumble::AnswerLost),
+            _ => Some(stumble),
+        }
+    }
+
+    /// The answer of a watch, as this weather lets it through.
+    pub(crate) fn over(&self, body: Body) -> Body {
+        let (mut expiries, silent) = (self.expiries.subscribe(), self.silent.subscribe());
+        let now = expiries.clone();
+        let expired = async move {
+            // Ends with the proxy as well.
+            let _ = expiries.changed().await;
+        };
+        let events = body.into_data_stream().map(|chunk| chunk.map_err(io::Error::other));
+        let last = stream::once(async move {
+            let gone = json!({"type": "ERROR", "object": status(StatusCode::GONE)});
+            let expired = now.has_changed().unwrap_or(false);
+            Ok(Bytes::from(if expired { format!("{gone}\n") } else { String::new() }))
+        });
+        // The end of a watch is silent too.
+        Body::from_stream(events.take_until(expired).chain(last).then(move |chunk| {
+            let mut silent = silent.clone();
+            async move {
+                let _ = silent.wait_for(|silent| !silent).await;
+                chunk
+            }
+        }))
+    }
+}
+
+pub(crate) fn is_watch(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
+}
+
+impl IntoResponse for Stumble {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Refused(code) => {
+                let kind = (header::CONTENT_TYPE, "application/json");
+                (code, [kind, (header::RETRY_AFTER, "1")], status(code).to_string()).into_response()
+            }
+            Self::AnswerLost => {
+                let broken = stream::iter([Err::<Bytes, _>(io::Error::other("the connection broke"))]);
+                Body::from_stream(broken).into_response()
+            }
+        }
+    }
+}
+
+/// As the API server says it.
+fn status(code: StatusCode) -> serde_json::Value {
+    let reason = match code {
+        StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+        StatusCode::CONFLICT => "Conflict",
+        StatusCode::GONE => "Expired",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+        StatusCode::GATEWAY_TIMEOUT => "Timeout",
+        _ => "InternalError",
+    };
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("bad weather: {reason}"), "reason": reason, "code": code.as_u16(),
+    })
+}

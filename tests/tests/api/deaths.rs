@@ -1,0 +1,141 @@
+//! An operator that dies after every single write, in the scenarios that do not end well. The one that does is in `crash.rs`.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{ResourceExt, api::ListParams};
+use lethe_api::v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest};
+use lethe_tests::{World, examples, kubelet::Conduct, place::condition, trainer, wait, world::policy};
+use serde_json::json;
+
+pub async fn dying_all_the_time_it_holds_what_leaks(world: &World) -> Result<()> {
+    begin(world, 300).await?;
+    let life = async {
+        prepare(world).await?;
+        world.request("leaks", "3", "8").await?;
+        world.forget(|measured| measured.targets[0].leak.hits = 30).await?;
+        world.request_until("leaks", RequestPhase::Held).await?;
+        rests(world).await
+    };
+    let ((), deaths) = world.dying(life).await?;
+    ensure!(deaths.len() > 12, "it died only {} times: {deaths:#?}", deaths.len());
+    world.assert_serves(&trainer::baseline()).await?;
+    ensure!(world.ledger().await?.is_empty(), "the ledger was written");
+    every_job_was_made_once(world, &["prepare", "forget", "evaluate"]).await
+}
+
+pub async fn dying_all_the_time_it_turns_back_a_roll_out_that_stalls(world: &World) -> Result<()> {
+    begin(world, 5).await?;
+    let life = async {
+        prepare(world).await?;
+        world.kubelet.set(Conduct::Stuck);
+        world.request("stuck", "3", "8").await?;
+        world.forget(|_| {}).await?;
+        world.request_says("stuck", Reason::RolloutTimedOut, "").await?;
+        world.kubelet.set(Conduct::Honest);
+        world.request_until("stuck", RequestPhase::Failed).await?;
+        rests(world).await
+    };
+    let ((), deaths) = world.dying(life).await?;
+    ensure!(deaths.len() > 12, "it died only {} times: {deaths:#?}", deaths.len());
+    world.assert_serves(&trainer::baseline()).await?;
+    ensure!(world.ledger().await?.is_empty(), "the ledger was written");
+    every_job_was_made_once(world, &["prepare", "forget", "evaluate"]).await
+}
+
+pub async fn dying_all_the_time_it_lets_two_requests_share_a_run(world: &World) -> Result<()> {
+    begin(world, 300).await?;
+    let life = async {
+        prepare(world).await?;
+        world.request("first", "3", "8").await?;
+        let task = world.task(Stage::Forget).await?;
+        for (name, target) in [("second", "5"), ("third", "7")] {
+            world.request(name, target, "1").await?;
+            world.request_until(name, RequestPhase::Queued).await?;
+        }
+        world.succeed(&task).await?;
+        world.evaluate(|_| {}).await?;
+        world.request_until("first", RequestPhase::Fulfilled).await?;
+        let candidate = world.forget(|_| {}).await?;
+        for name in ["second", "third"] {
+            world.request_until(name, RequestPhase::Fulfilled).await?;
+        }
+        rests(world).await?;
+        Ok(candidate)
+    };
+    let (candidate, _) = world.dying(life).await?;
+    world.assert_serves(&candidate).await?;
+    let ledger = world.ledger().await?;
+    let forgotten: Vec<_> = ledger.iter().map(|entry| entry.targets.join(",")).collect();
+    ensure!(forgotten == ["3", "5", "7"], "{ledger:?}");
+    ensure!(ledger[1].digest == candidate && ledger[2].digest == candidate, "{ledger:?}");
+    every_job_was_made_once(world, &["prepare", "forget", "evaluate", "forget", "evaluate"]).await
+}
+
+pub async fn dying_all_the_time_it_lets_go_of_what_is_deleted(world: &World) -> Result<()> {
+    begin(world, 300).await?;
+    let life = async {
+        prepare(world).await?;
+        world.request("stays", "3", "8").await?;
+        let candidate = world.forget(|_| {}).await?;
+        world.request_until("stays", RequestPhase::Fulfilled).await?;
+        world.request("withdrawn", "7", "1").await?;
+        world.task(Stage::Forget).await?;
+        world.delete::<UnlearnRequest>("withdrawn").await?;
+        wait::until_gone(&world.api::<UnlearnRequest>(), "withdrawn", None).await?;
+        rests(world).await?;
+        // The model goes, and comes back under its name: what it had to forget is not forgotten.
+        let before = world.ledger().await?;
+        let name = lethe_tests::place::MODEL;
+        world.delete::<DiffusionModel>(name).await?;
+        wait::until_gone(&world.api::<DiffusionModel>(), name, None).await?;
+        world.apply(&world.model()?).await?;
+        let is_back =
+            |model: &DiffusionModel| model.status.as_ref().is_some_and(|status| status.ledger == before);
+        world.model_until("its ledger is back", is_back).await?;
+        Ok(candidate)
+    };
+    let (candidate, _) = world.dying(life).await?;
+    let ledger = world.ledger().await?;
+    ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
+    Ok(())
+}
+
+/// Everything but the operator.
+async fn begin(world: &World, patience: u32) -> Result<()> {
+    world.await_service_account().await?;
+    let mut policy = policy()?;
+    policy["spec"]["rollout"]["progressDeadlineSeconds"] = json!(patience);
+    world.apply(&policy).await?;
+    world.apply(&examples::first("serving.yaml")?).await?;
+    world.apply(&world.model()?).await?;
+    Ok(())
+}
+
+async fn prepare(world: &World) -> Result<()> {
+    let task = world.task(Stage::Prepare).await?;
+    world.succeed(&task).await?;
+    world.model_until("it is Ready", |model| condition(model, ConditionType::Ready, "True")).await?;
+    Ok(())
+}
+
+/// Nothing is at work for the model any more.
+async fn rests(world: &World) -> Result<()> {
+    let rests =
+        |model: &DiffusionModel| model.status.as_ref().is_some_and(|status| status.active_run.is_none());
+    world.model_until("its run is over", rests).await?;
+    Ok(())
+}
+
+async fn every_job_was_made_once(world: &World, stages: &[&str]) -> Result<()> {
+    let jobs = world.jobs().await?;
+    let mut made: Vec<_> = jobs.iter().filter_map(|job| job.rsplit('-').next()).collect();
+    let mut stages = stages.to_vec();
+    made.sort_unstable();
+    stages.sort_unstable();
+    ensure!(made == stages, "{jobs:?}");
+    let selector = ListParams::default().labels("app.kubernetes.io/name=lethe-trainer");
+    let pods = world.api::<Pod>().list(&selector).await?.items;
+    let names = pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+    ensure!(pods.len() == stages.len(), "{names:?}");
+    pods.first().context("no pod was made").map(drop)
+}

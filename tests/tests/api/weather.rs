@@ -1,0 +1,98 @@
+//! An API server that stumbles, and watches that break, or say nothing.
+
+use anyhow::{Context, Result, ensure};
+use lethe_api::v1alpha1::{RequestPhase, Stage};
+use lethe_tests::{
+    World, examples, operator::Operator, proxy::Proxy, rights, server, trainer, wait, world::policy,
+};
+
+pub async fn an_api_server_that_stumbles_costs_time_and_nothing_else(world: &World) -> Result<()> {
+    let (proxy, operator) = behind_a_proxy(world, &[]).await?;
+    proxy.weather().stumble(4);
+    world.prepare().await?;
+    let candidate = forget_three(world).await?;
+    let stumbled = proxy.weather().stumbled();
+    ensure!(stumbled >= 12, "only {stumbled} calls went wrong: not all ways were seen twice");
+    let metrics = operator.get("/metrics").await?.1;
+    let counted =
+        |category: &str| metrics.contains(&format!("lethe_reconcile_errors_total{{category=\"{category}\""));
+    ensure!(counted("unavailable"), "it does not say that the API server stumbled:\n{metrics}");
+    proxy.weather().stumble(0);
+    ended_well(world, &candidate).await
+}
+
+pub async fn watches_that_end_with_410_again_and_again_lose_nothing(world: &World) -> Result<()> {
+    let (proxy, operator) = behind_a_proxy(world, &[]).await?;
+    let task = world.task(Stage::Prepare).await?;
+    proxy.weather().expire_watches();
+    // Nobody hears of it but by a new list.
+    world.succeed(&task).await?;
+    world.request("forget-three", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    proxy.weather().expire_watches();
+    world.succeed(&task).await?;
+    let task = world.task(Stage::Evaluate).await?;
+    proxy.weather().expire_watches();
+    world.succeed(&task).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    let broke = |text: &str| {
+        text.lines().any(|line| line.starts_with("lethe_watch_errors_total") && !line.ends_with(" 0"))
+    };
+    operator.metrics_until("it counts watches that broke", broke).await?;
+    let candidate = world.ledger().await?.first().context("the ledger is empty")?.digest.clone();
+    ended_well(world, &candidate).await
+}
+
+pub async fn an_operator_whose_watches_fall_silent_says_so_and_goes_on_when_started_again(
+    world: &World,
+) -> Result<()> {
+    let (proxy, operator) = behind_a_proxy(world, &["--watch-seconds=5"]).await?;
+    world.prepare().await?;
+    ensure!(operator.get("/healthz").await?.0 == 200, "it is not healthy from the start");
+    proxy.weather().silence_watches(true);
+    world.request("forget-three", "3", "8").await?;
+    // Everything else is as ever: it has the lease, and gets answers.
+    let dead = |(status, why): &(u16, String)| *status == 503 && why.contains("unlearnrequests");
+    wait::until_answer("it says that it is deaf", || operator.get("/healthz"), dead).await?;
+    ensure!(world.runs().await?.len() == 1, "it heard of the request");
+    proxy.weather().silence_watches(false);
+    operator.kill().await?;
+    let launch = world.through(&world.launch().await?, &proxy.url, "operator-0")?;
+    let operator = Operator::start(&launch)?;
+    let candidate = world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    drop(operator);
+    ended_well(world, &candidate).await
+}
+
+async fn forget_three(world: &World) -> Result<lethe_api::Digest> {
+    world.request("forget-three", "3", "8").await?;
+    let candidate = world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    Ok(candidate)
+}
+
+/// One run of each kind, one Job for each stage, one entry in the ledger.
+async fn ended_well(world: &World, candidate: &lethe_api::Digest) -> Result<()> {
+    world.assert_serves(candidate).await?;
+    let ledger = world.ledger().await?;
+    ensure!(ledger.len() == 1 && ledger[0].digest == *candidate, "{ledger:?}");
+    ensure!(*candidate != trainer::baseline(), "the baseline was served");
+    let (jobs, runs) = (world.jobs().await?, world.runs().await?.len());
+    ensure!(jobs.len() == 3 && runs == 2, "{jobs:?} of {runs} runs");
+    Ok(())
+}
+
+/// An operator that reaches the API server only through a proxy; and the policy, the Deployment and the model.
+async fn behind_a_proxy(world: &World, flags: &[&str]) -> Result<(Proxy, Operator)> {
+    world.await_service_account().await?;
+    let mut launch = world.launch().await?;
+    launch.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    let upstream = server::client(rights::kubeconfig(&world.server, &world.home).await?).await?;
+    let proxy = Proxy::start(upstream).await?;
+    let operator = Operator::start(&world.through(&launch, &proxy.url, "operator-0")?)?;
+    world.apply(&policy()?).await?;
+    world.apply(&examples::first("serving.yaml")?).await?;
+    world.apply(&world.model()?).await?;
+    Ok((proxy, operator))
+}
