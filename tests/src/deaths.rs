@@ -6,7 +6,6 @@ use tokio::sync::oneshot;
 use crate::{
     operator::{Launch, Operator},
     proxy::Proxy,
-    rights, server,
     world::World,
 };
 
@@ -21,8 +20,7 @@ impl World {
     /// Those of `life`, and if the operator writes without end.
     pub async fn dying<T>(&self, life: impl Future<Output = Result<T>>) -> Result<(T, Vec<String>)> {
         let launch = self.launch().await?;
-        let upstream = server::client(rights::kubeconfig(&self.server, &self.home).await?).await?;
-        let proxy = Proxy::start(upstream).await?;
+        let proxy = self.proxy().await?;
         let launch = self.through(&launch, &proxy.url, "operator-0")?;
         let (done, over) = oneshot::channel();
         let life = async {

@@ -16,8 +16,9 @@ use crate::{
     kubelet::Kubelet,
     operator::{Launch, Operator},
     place::{MODEL, Place, condition},
+    proxy::Proxy,
     rights::{self, Reach},
-    trainer,
+    server, trainer,
 };
 
 /// The policy of `examples/`.
@@ -111,6 +112,15 @@ impl World {
         })
     }
 
+    /// A proxy to the API server that has the operator's rights.
+    ///
+    /// # Errors
+    /// If these cannot be given, or there is no free port.
+    pub async fn proxy(&self) -> Result<Proxy> {
+        let kubeconfig = rights::kubeconfig(&self.server, &self.home).await?;
+        Proxy::start(server::client(kubeconfig).await?).await
+    }
+
     /// The same, but every request passes through a proxy at `url`.
     ///
     /// # Errors
@@ -175,8 +185,16 @@ impl World {
     /// # Errors
     /// If one of them is refused.
     pub async fn begin_with(&self, policy: Value, model: Value) -> Result<()> {
-        self.await_service_account().await?;
         self.start_operator().await?;
+        self.lay_out(policy, model).await
+    }
+
+    /// Everything but the operator, which may run already or come later.
+    ///
+    /// # Errors
+    /// If one of the objects is refused.
+    pub async fn lay_out(&self, policy: Value, model: Value) -> Result<()> {
+        self.await_service_account().await?;
         self.apply(&policy).await?;
         self.apply(&examples::first("serving.yaml")?).await?;
         self.apply(&model).await?;

@@ -87,8 +87,9 @@ async fn requests(
     let mut requests: Vec<_> = known.iter().map(|request| request.as_ref().clone()).collect();
     let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
     let active = runs.iter().find(|run| Some(&run.name_any()) == active);
+    let anew = active.is_some_and(|run| model::may_roll_out(object, run));
     for reference in active.iter().flat_map(|run| &run.spec.requests) {
-        if active.is_some_and(|run| model::may_roll_out(object, run)) {
+        if anew {
             requests.retain(|request| request.name_any() != reference.name);
         }
         if requests.iter().all(|request| request.uid().as_ref() != Some(&reference.uid)) {

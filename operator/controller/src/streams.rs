@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, hash::Hash, sync::Arc};
 
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use kube::{Api, Resource, ResourceExt, core::DeserializeGuard};
 use kube_runtime::{
     WatchStreamExt,
@@ -54,9 +54,7 @@ impl Watch {
     {
         let store = writer.as_reader();
         let path = api.resource_url().to_owned();
-        let mut events = watcher(api, self.config.clone().timeout(self.watchdog.watch_seconds()))
-            .default_backoff()
-            .boxed();
+        let mut events = self.open(api);
         while let Some(event) = events.next().await {
             let Some(event) = self.heard(&path, event) else { continue };
             let Some(event) = self.well_formed(&store, event) else { continue };
@@ -76,9 +74,7 @@ impl Watch {
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let path = api.resource_url().to_owned();
-        let mut events = watcher(api, self.config.clone().timeout(self.watchdog.watch_seconds()))
-            .default_backoff()
-            .boxed();
+        let mut events = self.open(api);
         while let Some(event) = events.next().await {
             match self.heard(&path, event) {
                 Some(Event::Apply(object)) => observe(Change::Applied(&object)),
@@ -87,6 +83,15 @@ impl Watch {
                 Some(Event::Init | Event::InitApply(_)) | None => {}
             }
         }
+    }
+
+    /// What happens, for as long as somebody asks. A watch that breaks is opened again.
+    fn open<K>(&self, api: Api<K>) -> BoxStream<'static, watcher::Result<Event<K>>>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let config = self.config.clone().timeout(self.watchdog.watch_seconds());
+        watcher(api, config).default_backoff().boxed()
     }
 
     fn heard<K>(&self, path: &str, event: watcher::Result<Event<K>>) -> Option<Event<K>> {

@@ -29,10 +29,8 @@ impl Watchdog {
 
     /// The watch at `path` was opened: it is silent from now on, unless it was so before.
     pub fn expect(&self, path: &str) {
-        if let Ok(mut last) = self.last.lock()
-            && !last.contains_key(path)
-        {
-            last.insert(path.to_owned(), SystemTime::now());
+        if let Ok(mut last) = self.last.lock() {
+            last.entry(path.to_owned()).or_insert_with(SystemTime::now);
         }
     }
 

@@ -82,6 +82,10 @@ impl Conditions {
         type_.find(&self.list)
     }
 
+    pub fn list(&self) -> &[Condition] {
+        &self.list
+    }
+
     pub fn into_list(mut self) -> Vec<Condition> {
         self.list.sort_by(|a, b| a.type_.cmp(&b.type_));
         self.list

@@ -1,7 +1,5 @@
 //! The part of a lineage's decision that is about runs: follow the active one, or start the next.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
@@ -168,7 +166,7 @@ fn wait_for_others(lineage: &mut Lineage<'_>, policy: &UnlearnPolicy, ready: &[R
     let Some(first) = ready.iter().filter_map(ends_at).min().filter(|ends| *ends > lineage.now) else {
         return false;
     };
-    lineage.look_again_in(Duration::try_from(first.duration_since(lineage.now)).unwrap_or(POLL));
+    lineage.look_again_at(first);
     true
 }
 
@@ -176,7 +174,7 @@ fn wait_for_others(lineage: &mut Lineage<'_>, policy: &UnlearnPolicy, ready: &[R
 fn look_again_for_waiting(lineage: &mut Lineage<'_>) {
     let times = waiting(lineage).into_iter().filter_map(|request| not_before(lineage, request));
     if let Some(next) = times.filter(|time| *time > lineage.now).min() {
-        lineage.look_again_in(Duration::try_from(next.duration_since(lineage.now)).unwrap_or(POLL));
+        lineage.look_again_at(next);
     }
 }
 

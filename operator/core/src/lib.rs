@@ -40,6 +40,7 @@ pub mod window;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         batch::v1::Job,
@@ -117,6 +118,12 @@ pub const FINALIZER: &str = "lethe.dev/ledger";
 
 /// How often a controller looks at something that sends no events (a pod's progress, a server's digest).
 pub const POLL: Duration = Duration::from_secs(2);
+
+/// The sooner of a look that is due in any case, if one is, and one at `then`.
+pub(crate) fn look_at(then: Timestamp, now: Timestamp, recheck: Option<Duration>) -> Duration {
+    let after = Duration::try_from(then.duration_since(now)).unwrap_or(POLL);
+    recheck.map_or(after, |sooner| sooner.min(after))
+}
 
 /// A ledger beside its model, as kept in the archive ConfigMap.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -18,7 +18,7 @@ use lethe_api::{
 use crate::{
     ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL,
     conditions::{Conditions, transitions},
-    forgetting, job, names, plans,
+    forgetting, job, look_at, names, plans,
     rollout::{self, PodReport},
     run::is_over,
     serving, targets,
@@ -154,6 +154,10 @@ impl<'a> Lineage<'a> {
 
     pub(crate) fn look_again_in(&mut self, after: Duration) {
         self.recheck = Some(self.recheck.map_or(after, |sooner| sooner.min(after)));
+    }
+
+    pub(crate) fn look_again_at(&mut self, then: Timestamp) {
+        self.recheck = Some(look_at(then, self.now, self.recheck));
     }
 
     fn done(mut self) -> Decision<DiffusionModelStatus> {

@@ -1,14 +1,12 @@
 //! Requests that make sense and that no run works for: what keeps each of them, and until when.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{
     ConditionType, DiffusionModelStatus, Reason, RequestPhase, UnlearnPolicy, UnlearnRun, annotations,
 };
 
-use crate::{POLL, accept, attempts, request::Answer, targets, window};
+use crate::{accept, attempts, look_at, request::Answer, targets, window};
 
 /// What a request in the queue may wait for.
 pub(crate) struct Queue<'a> {
@@ -70,7 +68,7 @@ impl Answer<'_> {
         if let Some(run) = &model.active_run {
             return (Reason::WaitingForRun, format!("the model is busy with run {run}{again}"));
         }
-        let ends_at = window::ends_at(&self.conditions.clone().into_list(), &policy.spec);
+        let ends_at = window::ends_at(self.conditions.list(), &policy.spec);
         if let Some(ends_at) = ends_at.filter(|ends_at| *ends_at > self.now) {
             self.look_again_at(ends_at);
             let message = format!(
@@ -98,8 +96,7 @@ impl Answer<'_> {
     }
 
     fn look_again_at(&mut self, then: Timestamp) {
-        let after = Duration::try_from(then.duration_since(self.now)).unwrap_or(POLL);
-        self.recheck = Some(self.recheck.map_or(after, |sooner| sooner.min(after)));
+        self.recheck = Some(look_at(then, self.now, self.recheck));
     }
 }
 

@@ -164,9 +164,10 @@ impl Mind {
         let mut requests: Vec<_> = state.requests().iter().collect();
         // So is that of the requests that it works for.
         let active = runs.iter().find(|run| run.metadata.name.as_deref() == active);
+        // Before a roll-out they are asked for anew.
+        let anew = active.is_some_and(|run| model::may_roll_out(object, run));
         for reference in active.iter().flat_map(|run| &run.spec.requests) {
-            // Before a roll-out they are asked for anew.
-            if active.is_some_and(|run| model::may_roll_out(object, run)) {
+            if anew {
                 requests.retain(|request| request.metadata.uid.as_ref() != Some(&reference.uid));
             }
             if requests.iter().all(|request| request.metadata.uid.as_ref() != Some(&reference.uid)) {

@@ -4,20 +4,13 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{ResourceExt, api::ListParams};
 use lethe_api::v1alpha1::{RequestPhase, Stage};
-use lethe_tests::{
-    World, examples, operator::Operator, place::MODEL, proxy::Proxy, rights, server, trainer, wait,
-    world::policy,
-};
+use lethe_tests::{World, operator::Operator, place::MODEL, proxy::Proxy, trainer, wait, world::policy};
 use rustix::process::Signal;
 
 pub async fn an_operator_that_dies_after_every_write_comes_to_the_same_end(world: &World) -> Result<()> {
-    world.await_service_account().await?;
-    world.apply(&policy()?).await?;
-    world.apply(&examples::first("serving.yaml")?).await?;
-    world.apply(&world.model()?).await?;
+    world.lay_out(policy()?, world.model()?).await?;
     let life = async {
-        let task = world.task(Stage::Prepare).await?;
-        world.succeed(&task).await?;
+        world.prepare().await?;
         world.request("forget-three", "3", "8").await?;
         let candidate = world.forget(|_| {}).await?;
         world.request_until("forget-three", RequestPhase::Fulfilled).await?;
@@ -159,27 +152,33 @@ impl Pair {
     async fn start(world: &World) -> Result<Self> {
         world.await_service_account().await?;
         let launch = world.launch().await?;
-        let upstream = server::client(rights::kubeconfig(&world.server, &world.home).await?).await?;
-        let (first, second) = (Proxy::start(upstream.clone()).await?, Proxy::start(upstream).await?);
+        let (first, second) = (world.proxy().await?, world.proxy().await?);
         let leader = Operator::start(&world.through(&launch, &first.url, "operator-a")?)?;
         leader.metrics_until("it leads", |text| text.contains("lethe_leader 1\n")).await?;
         let other = Operator::start(&world.through(&launch, &second.url, "operator-b")?)?;
         other.ready().await?;
-        world.apply(&policy()?).await?;
-        world.apply(&examples::first("serving.yaml")?).await?;
-        world.apply(&world.model()?).await?;
+        world.lay_out(policy()?, world.model()?).await?;
         Ok(Self { first, second, operators: (leader, other) })
     }
 }
 
 /// Every Job and every pod of it was made once.
 async fn one_job_per_stage(world: &World) -> Result<()> {
+    every_job_was_made_once(world, &["prepare", "forget", "evaluate"]).await
+}
+
+/// There is one Job, with one pod, for each time that a stage is named, and no other.
+pub async fn every_job_was_made_once(world: &World, stages: &[&str]) -> Result<()> {
     let jobs = world.jobs().await?;
-    let stages = ["evaluate", "forget", "prepare"]
-        .map(|stage| jobs.iter().filter(|job| job.starts_with(MODEL) && job.ends_with(stage)).count());
-    ensure!(stages == [1, 1, 1], "{jobs:?}");
+    ensure!(jobs.iter().all(|job| job.starts_with(MODEL)), "{jobs:?}");
+    let mut made: Vec<_> = jobs.iter().filter_map(|job| job.rsplit('-').next()).collect();
+    let mut stages = stages.to_vec();
+    made.sort_unstable();
+    stages.sort_unstable();
+    ensure!(made == stages, "{jobs:?}");
     let selector = ListParams::default().labels("app.kubernetes.io/name=lethe-trainer");
     let pods = world.api::<Pod>().list(&selector).await?.items;
-    ensure!(pods.len() == 3, "{:?}", pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
+    let names = pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+    ensure!(pods.len() == stages.len(), "{names:?}");
     Ok(())
 }

@@ -1,32 +1,29 @@
 //! An operator that dies after every single write, in the scenarios that do not end well. The one that does is in `crash.rs`.
 
-use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, api::ListParams};
-use lethe_api::v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest};
-use lethe_tests::{World, examples, kubelet::Conduct, place::condition, trainer, wait, world::policy};
+use anyhow::{Result, ensure};
+use lethe_api::v1alpha1::{DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest};
+use lethe_tests::{World, kubelet::Conduct, trainer, wait, world::policy};
 use serde_json::json;
+
+use crate::crash::every_job_was_made_once;
 
 pub async fn dying_all_the_time_it_holds_what_leaks(world: &World) -> Result<()> {
     begin(world, 300).await?;
     let life = async {
-        prepare(world).await?;
+        world.prepare().await?;
         world.request("leaks", "3", "8").await?;
         world.forget(|measured| measured.targets[0].leak.hits = 30).await?;
         world.request_until("leaks", RequestPhase::Held).await?;
         rests(world).await
     };
     let ((), deaths) = world.dying(life).await?;
-    ensure!(deaths.len() > 12, "it died only {} times: {deaths:#?}", deaths.len());
-    world.assert_serves(&trainer::baseline()).await?;
-    ensure!(world.ledger().await?.is_empty(), "the ledger was written");
-    every_job_was_made_once(world, &["prepare", "forget", "evaluate"]).await
+    nothing_changed(world, &deaths).await
 }
 
 pub async fn dying_all_the_time_it_turns_back_a_roll_out_that_stalls(world: &World) -> Result<()> {
     begin(world, 5).await?;
     let life = async {
-        prepare(world).await?;
+        world.prepare().await?;
         world.kubelet.set(Conduct::Stuck);
         world.request("stuck", "3", "8").await?;
         world.forget(|_| {}).await?;
@@ -36,16 +33,13 @@ pub async fn dying_all_the_time_it_turns_back_a_roll_out_that_stalls(world: &Wor
         rests(world).await
     };
     let ((), deaths) = world.dying(life).await?;
-    ensure!(deaths.len() > 12, "it died only {} times: {deaths:#?}", deaths.len());
-    world.assert_serves(&trainer::baseline()).await?;
-    ensure!(world.ledger().await?.is_empty(), "the ledger was written");
-    every_job_was_made_once(world, &["prepare", "forget", "evaluate"]).await
+    nothing_changed(world, &deaths).await
 }
 
 pub async fn dying_all_the_time_it_lets_two_requests_share_a_run(world: &World) -> Result<()> {
     begin(world, 300).await?;
     let life = async {
-        prepare(world).await?;
+        world.prepare().await?;
         world.request("first", "3", "8").await?;
         let task = world.task(Stage::Forget).await?;
         for (name, target) in [("second", "5"), ("third", "7")] {
@@ -74,7 +68,7 @@ pub async fn dying_all_the_time_it_lets_two_requests_share_a_run(world: &World) 
 pub async fn dying_all_the_time_it_lets_go_of_what_is_deleted(world: &World) -> Result<()> {
     begin(world, 300).await?;
     let life = async {
-        prepare(world).await?;
+        world.prepare().await?;
         world.request("stays", "3", "8").await?;
         let candidate = world.forget(|_| {}).await?;
         world.request_until("stays", RequestPhase::Fulfilled).await?;
@@ -100,22 +94,11 @@ pub async fn dying_all_the_time_it_lets_go_of_what_is_deleted(world: &World) -> 
     Ok(())
 }
 
-/// Everything but the operator.
+/// Everything but the operator. `patience` is how many seconds a roll-out may take.
 async fn begin(world: &World, patience: u32) -> Result<()> {
-    world.await_service_account().await?;
     let mut policy = policy()?;
     policy["spec"]["rollout"]["progressDeadlineSeconds"] = json!(patience);
-    world.apply(&policy).await?;
-    world.apply(&examples::first("serving.yaml")?).await?;
-    world.apply(&world.model()?).await?;
-    Ok(())
-}
-
-async fn prepare(world: &World) -> Result<()> {
-    let task = world.task(Stage::Prepare).await?;
-    world.succeed(&task).await?;
-    world.model_until("it is Ready", |model| condition(model, ConditionType::Ready, "True")).await?;
-    Ok(())
+    world.lay_out(policy, world.model()?).await
 }
 
 /// Nothing is at work for the model any more.
@@ -126,16 +109,10 @@ async fn rests(world: &World) -> Result<()> {
     Ok(())
 }
 
-async fn every_job_was_made_once(world: &World, stages: &[&str]) -> Result<()> {
-    let jobs = world.jobs().await?;
-    let mut made: Vec<_> = jobs.iter().filter_map(|job| job.rsplit('-').next()).collect();
-    let mut stages = stages.to_vec();
-    made.sort_unstable();
-    stages.sort_unstable();
-    ensure!(made == stages, "{jobs:?}");
-    let selector = ListParams::default().labels("app.kubernetes.io/name=lethe-trainer");
-    let pods = world.api::<Pod>().list(&selector).await?.items;
-    let names = pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
-    ensure!(pods.len() == stages.len(), "{names:?}");
-    pods.first().context("no pod was made").map(drop)
+/// It died often enough, and the baseline is served as if nobody had asked for anything.
+async fn nothing_changed(world: &World, deaths: &[String]) -> Result<()> {
+    ensure!(deaths.len() > 12, "it died only {} times: {deaths:#?}", deaths.len());
+    world.assert_serves(&trainer::baseline()).await?;
+    ensure!(world.ledger().await?.is_empty(), "the ledger was written");
+    every_job_was_made_once(world, &["prepare", "forget", "evaluate"]).await
 }

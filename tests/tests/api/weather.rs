@@ -2,9 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lethe_api::v1alpha1::{RequestPhase, Stage};
-use lethe_tests::{
-    World, examples, operator::Operator, proxy::Proxy, rights, server, trainer, wait, world::policy,
-};
+use lethe_tests::{World, operator::Operator, proxy::Proxy, trainer, wait, world::policy};
 
 pub async fn an_api_server_that_stumbles_costs_time_and_nothing_else(world: &World) -> Result<()> {
     let (proxy, operator) = behind_a_proxy(world, &[]).await?;
@@ -85,14 +83,10 @@ async fn ended_well(world: &World, candidate: &lethe_api::Digest) -> Result<()> 
 
 /// An operator that reaches the API server only through a proxy; and the policy, the Deployment and the model.
 async fn behind_a_proxy(world: &World, flags: &[&str]) -> Result<(Proxy, Operator)> {
-    world.await_service_account().await?;
+    world.lay_out(policy()?, world.model()?).await?;
     let mut launch = world.launch().await?;
     launch.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-    let upstream = server::client(rights::kubeconfig(&world.server, &world.home).await?).await?;
-    let proxy = Proxy::start(upstream).await?;
+    let proxy = world.proxy().await?;
     let operator = Operator::start(&world.through(&launch, &proxy.url, "operator-0")?)?;
-    world.apply(&policy()?).await?;
-    world.apply(&examples::first("serving.yaml")?).await?;
-    world.apply(&world.model()?).await?;
     Ok((proxy, operator))
 }

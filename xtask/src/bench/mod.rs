@@ -24,7 +24,7 @@ pub struct Args {
 enum Name {
     /// A CUDA device beside the CPU: the same results, speed and memory; on the CPU alone where there is none: minutes
     Device,
-    /// Each digit of MNIST forgotten alone (fetches MNIST once): minutes with `-- --cuda`, hours without
+    /// Each digit of MNIST forgotten alone (fetches MNIST once): an hour or more on two cores for each of three seeds
     Mnist,
     /// The operator with 10,000 requests for 100 models (more numbers with `-- --requests 1000,3000,10000`): half an hour,
     /// ten minutes of it idle
@@ -73,23 +73,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         bench.arg("--peer").arg(cache::workspace().join("bench/peer"));
         bench.arg("--trainer").arg(build("lethe-trainer")?);
     }
-    let status = bench.args(&args.arguments).status().context("cannot start lethe-bench")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    measure(bench, args)
 }
 
 /// The operator as it is released, in the hands of a program that plays everybody else.
 fn operator(args: &Args) -> Result<ExitCode> {
     setup::golang::check()?;
     let operator = image::operator_program()?;
-    let built = progress::step("build lethe-load", || {
-        let args = &["--locked", "--package", "lethe-tests", "--bin", "lethe-load"];
-        cargo::build(&Build { args, ..Build::default() })
-    })?;
-    let program = built.into_iter().find(|(built, _)| built == "lethe-load");
-    let (_, program) = program.context("cargo built no lethe-load")?;
-    let mut bench = Command::new(program);
+    let args_of_cargo = ["--locked", "--package", "lethe-tests", "--bin", "lethe-load"];
+    let mut bench = Command::new(program("lethe-load", &Build { args: &args_of_cargo, ..Build::default() })?);
     bench.env("LETHE_OPERATOR_BIN", operator).arg("--out").arg(cache::workspace().join("target/bench"));
-    let status = bench.args(&args.arguments).status().context("cannot start lethe-load")?;
+    measure(bench, args)
+}
+
+/// Runs a program to its end, with the arguments that it was given here.
+fn measure(mut bench: Command, args: &Args) -> Result<ExitCode> {
+    let status = bench.args(&args.arguments).status();
+    let status = status.with_context(|| format!("cannot start {}", bench.get_program().display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -97,13 +97,13 @@ fn operator(args: &Args) -> Result<ExitCode> {
 fn build(name: &str) -> Result<PathBuf> {
     setup::build_packages()?;
     let libtorch = setup::libtorch::directory()?;
-    let built = progress::step(&format!("build {name}"), || {
-        cargo::build(&Build {
-            args: &["--release", "--locked", "--package", name, "--bin", name],
-            rustflags: None,
-            libtorch: Some(&libtorch),
-        })
-    })?;
+    let args = ["--release", "--locked", "--package", name, "--bin", name];
+    program(name, &Build { args: &args, rustflags: None, libtorch: Some(&libtorch) })
+}
+
+/// What cargo builds under this name.
+fn program(name: &str, build: &Build<'_>) -> Result<PathBuf> {
+    let built = progress::step(&format!("build {name}"), || cargo::build(build))?;
     let found = built.into_iter().find(|(built, _)| built == name);
     found.map(|(_, path)| path).with_context(|| format!("cargo built no {name}"))
 }
