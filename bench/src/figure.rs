@@ -1,9 +1,9 @@
-//! Figures as SVG text, readable on a light and on a dark page, alone or embedded.
+//! Bars, as a figure.
 
 use std::fmt::Write;
 
-const WIDTH: f64 = 760.0;
-const MARGIN: f64 = 16.0;
+use lethe_report::figure::{self, MARGIN, SERIES, WIDTH, document, escape};
+
 /// Where bars begin at least, and at most: what is left of it names them.
 const AXIS: (f64, f64) = (120.0, 400.0);
 /// Room for a value beside the longest bar.
@@ -11,26 +11,6 @@ const VALUE: f64 = 150.0;
 const BAR: f64 = 18.0;
 const GAP: f64 = 14.0;
 const HEADER: f64 = 84.0;
-
-/// Colours of the series, in order; distinguishable without colour vision, on light and dark.
-const SERIES: [&str; 4] = ["--a", "--b", "--c", "--d"];
-const STYLE: &str = "\
-svg{--bg:#ffffff;--fg:#1b1f24;--mute:#59636e;--line:#d1d9e0;--a:#0b6bcb;--b:#c2620c;--c:#5a7d1f;--d:#8250df;\
-font:13px system-ui,sans-serif}\
-@media(prefers-color-scheme:dark){svg{--bg:#0d1117;--fg:#e6edf3;--mute:#9198a1;--line:#3d444d;--a:#4da3ff;\
---b:#ffa657;--c:#9ccc65;--d:#c297ff}}\
-.bg{fill:var(--bg)}text{fill:var(--fg)}.mute{fill:var(--mute)}.line{stroke:var(--line)}.title{font-size:16px;\
-font-weight:600}";
-
-/// A complete document around `body`, which may use the style's classes and variables.
-pub fn document(title: &str, height: f64, body: &str) -> String {
-    let title = escape(title);
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" \
-         aria-label=\"{title}\">\n<style>{STYLE}</style>\n<rect class=\"bg\" width=\"100%\" height=\"100%\" rx=\"6\"/>\n\
-         <text class=\"title\" x=\"{MARGIN}\" y=\"30\">{title}</text>\n{body}</svg>\n"
-    )
-}
 
 /// One thing that was measured for every series.
 #[derive(Debug)]
@@ -47,7 +27,7 @@ pub struct Group {
 /// Horizontal bars, in groups; every group has a scale of its own, because their units differ. Limits lie below each
 /// other.
 pub fn bars(title: &str, subtitle: &str, series: &[&str], groups: &[Group]) -> String {
-    let mut body = format!("<text class=\"mute\" x=\"{MARGIN}\" y=\"50\">{}</text>\n", escape(subtitle));
+    let mut body = figure::subtitle(subtitle);
     legend(&mut body, series);
     let widest = |group: &Group| text_width(&group.name, 13.0).max(text_width(&group.note, 11.0));
     let axis = MARGIN + 14.0 + groups.iter().map(widest).fold(0.0, f64::max);
@@ -122,11 +102,6 @@ fn draw(body: &mut String, group: &Group, (axis, scale): (f64, f64), y: f64) -> 
         );
     }
     at.max(top + 2.0 * BAR) + GAP / 2.0
-}
-
-/// Text as it may stand in a document.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

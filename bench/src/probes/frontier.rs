@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
+use lethe_report::figure::document;
+
 use super::row::Row;
 use super::summary::{NEVER_SAW, Summary};
-use crate::figure::document;
 
 const LEFT: f64 = 56.0;
 const TOP: f64 = 84.0;

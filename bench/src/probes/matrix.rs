@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use lethe_report::figure::{document, escape};
+
 use super::summary::Summary;
-use crate::figure::{document, escape, text_width};
+use crate::figure::text_width;
 
 const LEFT: f64 = 16.0;
 /// Where headings begin, and how high one line of them is.

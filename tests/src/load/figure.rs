@@ -1,24 +1,18 @@
-//! Memory and seconds against the number of requests, as SVG that is readable on a light and on a dark page.
+//! Memory and seconds against the number of requests, as a figure.
 
 use std::fmt::Write;
 
+use lethe_report::figure::{SERIES, document, subtitle};
+
 use super::Row;
 
-const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 360.0;
 /// Of one of the two panels: its left edge, and the room for its lines.
 const LEFT: [f64; 2] = [64.0, 444.0];
 const ROOM: (f64, f64) = (290.0, 190.0);
 const TOP: f64 = 84.0;
-const STYLE: &str = "\
-svg{--bg:#ffffff;--fg:#1b1f24;--mute:#59636e;--line:#d1d9e0;--a:#0b6bcb;--b:#c2620c;--c:#5a7d1f;--d:#8250df;\
-font:13px system-ui,sans-serif}\
-@media(prefers-color-scheme:dark){svg{--bg:#0d1117;--fg:#e6edf3;--mute:#9198a1;--line:#3d444d;--a:#4da3ff;\
---b:#ffa657;--c:#9ccc65;--d:#c297ff}}\
-.bg{fill:var(--bg)}text{fill:var(--fg)}.mute{fill:var(--mute)}.line{stroke:var(--line)}.title{font-size:16px;\
-font-weight:600}";
-/// Colours and dashes of the lines, in order: they are told apart without colour vision as well.
-const LINES: [(&str, &str); 4] = [("--a", ""), ("--b", "6 3"), ("--c", "2 3"), ("--d", "9 3 2 3")];
+/// Dashes of the lines, in order.
+const DASHES: [&str; 4] = ["", "6 3", "2 3", "9 3 2 3"];
 
 /// The rows of these names, in these words.
 const MEMORY: [(&str, &str); 2] = [("rss-settled", "settled"), ("rss-peak", "peak")];
@@ -29,17 +23,10 @@ const SECONDS: [(&str, &str); 3] = [
 ];
 
 pub fn draw(rows: &[Row]) -> String {
-    let mut body = String::new();
+    let mut body = subtitle("requests along the bottom, by their logarithm");
     panel(&mut body, 0, "MiB", &MEMORY, rows);
     panel(&mut body, 1, "seconds", &SECONDS, rows);
-    let title = "The operator against the number of requests";
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
-         aria-label=\"{title}\">\n<style>{STYLE}</style>\n\
-         <rect class=\"bg\" width=\"100%\" height=\"100%\" rx=\"6\"/>\n\
-         <text class=\"title\" x=\"16\" y=\"30\">{title}</text>\n\
-         <text class=\"mute\" x=\"16\" y=\"50\">requests along the bottom, by their logarithm</text>\n{body}</svg>\n"
-    )
+    document("The operator against the number of requests", HEIGHT, &body)
 }
 
 fn panel(body: &mut String, index: usize, unit: &str, lines: &[(&str, &str)], rows: &[Row]) {
@@ -82,7 +69,7 @@ fn panel(body: &mut String, index: usize, unit: &str, lines: &[(&str, &str)], ro
             "<text class=\"mute\" x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{n}</text>"
         );
     }
-    for (index, ((name, words), (colour, dash))) in lines.iter().zip(LINES).enumerate() {
+    for (index, (((name, words), colour), dash)) in lines.iter().zip(SERIES).zip(DASHES).enumerate() {
         let pen =
             format!("stroke=\"var({colour})\" stroke-width=\"2\" stroke-dasharray=\"{dash}\" fill=\"none\"");
         let points = points(name);

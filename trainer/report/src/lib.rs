@@ -2,13 +2,15 @@
 //! phone, in the dark, on paper and by ear.
 //!
 //! Whatever comes from an artifact is text: `maud` escapes it. [`page`], [`table`], [`chart`], [`bars`] and
-//! [`picture`] are the parts; [`evaluation`] is the page about one measurement record.
+//! [`picture`] are the parts; [`evaluation`] is the page about one measurement record. A
+//! [`figure`] stands outside of pages.
 
 #![forbid(unsafe_code)]
 
 pub mod bars;
 pub mod chart;
 pub mod evaluation;
+pub mod figure;
 pub mod gates;
 pub mod number;
 pub mod page;
