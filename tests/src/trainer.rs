@@ -9,9 +9,9 @@ use kube::{ResourceExt, api::PostParams};
 use lethe_api::{
     Digest,
     contract::{
-        Count, Device, EvaluateRecord, EvaluateTask, Failure, ForgetRecord, HygieneCheck, LabelMeasurement,
-        Outcome, Override, Plan, PlannedTarget, PrepareRecord, Progress, Quality, Record, RecordBody, Status,
-        TargetMeasurement, Task as Work, TaskKind,
+        AuditMeasurement, AuditRecord, AuditTask, Count, Device, EvaluateRecord, EvaluateTask, Failure,
+        ForgetRecord, HygieneCheck, LabelMeasurement, Outcome, Override, Plan, PlannedTarget, PrepareRecord,
+        Progress, Quality, Record, RecordBody, Status, TargetMeasurement, Task as Work, TaskKind,
     },
     v1alpha1::{Stage, labels},
 };
@@ -63,6 +63,7 @@ impl World {
             Stage::Prepare => TaskKind::Prepare,
             Stage::Forget => TaskKind::Forget,
             Stage::Evaluate => TaskKind::Evaluate,
+            Stage::Audit => TaskKind::Audit,
         };
         ensure!(task.plan.task.kind() == is_for, "the plan of the {} pod is {:?}", stage.as_str(), task.plan);
         Ok(task)
@@ -177,6 +178,20 @@ impl World {
         Ok(candidate)
     }
 
+    /// Asks the live server as an honest trainer, but for `change`.
+    ///
+    /// # Errors
+    /// If the stage does not come.
+    pub async fn audit(&self, change: impl FnOnce(&mut AuditRecord)) -> Result<Task> {
+        let task = self.task(Stage::Audit).await?;
+        let mut body = honest(&task.plan, &task.digest);
+        if let RecordBody::Audit(shown) = &mut body {
+            change(shown);
+        }
+        self.succeed_with(&task, body).await?;
+        Ok(task)
+    }
+
     /// Measures the candidate as an honest trainer, but for `change`.
     ///
     /// # Errors
@@ -189,6 +204,24 @@ impl World {
         }
         self.succeed_with(&task, body).await?;
         Ok(task)
+    }
+}
+
+/// A live server that shows nothing that it should have forgotten.
+fn audited(task: &AuditTask) -> AuditRecord {
+    let n = u64::from(task.samples);
+    let targets = task.targets.iter().map(|target| AuditMeasurement {
+        label: target.label.clone(),
+        leak: Count { hits: 2, n },
+        unlabelled: None,
+        control: Count { hits: 298, n: 300 },
+    });
+    AuditRecord {
+        served: task.served.clone(),
+        baseline: task.baseline.clone(),
+        judge: task.judge.clone(),
+        targets: targets.collect(),
+        kept: Count { hits: 596, n: 600 },
     }
 }
 
@@ -242,6 +275,7 @@ pub fn honest(plan: &Plan, digest: &Digest) -> RecordBody {
             curves: None,
         }),
         Work::Evaluate(task) => RecordBody::Evaluate(measured(task)),
+        Work::Audit(task) => RecordBody::Audit(audited(task)),
     }
 }
 

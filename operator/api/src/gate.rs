@@ -14,19 +14,20 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.name != 'override-conformity' || (has(self.min) && has(self.minSamples))").message("override-conformity needs min and minSamples"),
     validation = Rule::new("self.name != 'retain-accuracy' || (has(self.maxDrop) && has(self.minSamples))").message("retain-accuracy needs maxDrop and minSamples"),
     validation = Rule::new("self.name != 'retain-quality' || (has(self.maxRatio) && has(self.minSamples))").message("retain-quality needs maxRatio and minSamples"),
-    validation = Rule::new("has(self.maxBound) == (self.name == 'direct-leak')").message("maxBound belongs to direct-leak only"),
-    validation = Rule::new("!has(self.confidence) || self.name == 'direct-leak'").message("confidence belongs to direct-leak only"),
+    validation = Rule::new("self.name != 'served-leak' || (has(self.maxBound) && has(self.minSamples))").message("served-leak needs maxBound and minSamples"),
+    validation = Rule::new("has(self.maxBound) == (self.name in ['direct-leak', 'served-leak'])").message("maxBound belongs to direct-leak and served-leak only"),
+    validation = Rule::new("!has(self.confidence) || self.name in ['direct-leak', 'served-leak']").message("confidence belongs to direct-leak and served-leak only"),
     validation = Rule::new("has(self.min) == (self.name == 'override-conformity')").message("min belongs to override-conformity only"),
     validation = Rule::new("has(self.maxDrop) == (self.name == 'retain-accuracy')").message("maxDrop belongs to retain-accuracy only"),
     validation = Rule::new("has(self.maxRatio) == (self.name == 'retain-quality')").message("maxRatio belongs to retain-quality only")
 ))]
 pub struct Gate {
     pub name: GateName,
-    /// direct-leak: the one-sided Clopper-Pearson upper bound must not exceed this.
+    /// direct-leak, served-leak: the one-sided Clopper-Pearson upper bound must not exceed this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^0?\.[0-9]+$|^0$|^1$"))]
     pub max_bound: Option<String>,
-    /// direct-leak: confidence of the bound, at least 0.9; 0.95 if absent.
+    /// direct-leak, served-leak: confidence of the bound, at least 0.9; 0.95 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^0?\.9[0-9]*$"))]
     pub confidence: Option<String>,
@@ -43,14 +44,14 @@ pub struct Gate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^[0-9]{1,6}(\.[0-9]+)?$"))]
     pub max_ratio: Option<String>,
-    /// Fewer samples than this are inconclusive: at each forgotten label for direct-leak and
-    /// override-conformity, at each kept label for retain-accuracy, in all for retain-quality.
+    /// Fewer samples than this are inconclusive: at each forgotten label for direct-leak, override-conformity
+    /// and served-leak, at each kept label for retain-accuracy, in all for retain-quality.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub min_samples: Option<u32>,
 }
 
-/// The gates of this version. All are required.
+/// The gates of this version. All are required but `served-leak`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GateName {
@@ -59,15 +60,27 @@ pub enum GateName {
     RetainAccuracy,
     RetainQuality,
     Hygiene,
+    /// On what the live server shows, after a roll-out and whenever it is audited.
+    ServedLeak,
 }
 
 impl GateName {
-    pub const ALL: [GateName; 5] = [
+    /// Those on a candidate, before it is served.
+    pub const REQUIRED: [GateName; 5] = [
         GateName::DirectLeak,
         GateName::OverrideConformity,
         GateName::RetainAccuracy,
         GateName::RetainQuality,
         GateName::Hygiene,
+    ];
+
+    pub const ALL: [GateName; 6] = [
+        GateName::DirectLeak,
+        GateName::OverrideConformity,
+        GateName::RetainAccuracy,
+        GateName::RetainQuality,
+        GateName::Hygiene,
+        GateName::ServedLeak,
     ];
 
     /// The name on the wire, and the value of a metric's `gate` label.
@@ -78,6 +91,7 @@ impl GateName {
             GateName::RetainAccuracy => "retain-accuracy",
             GateName::RetainQuality => "retain-quality",
             GateName::Hygiene => "hygiene",
+            GateName::ServedLeak => "served-leak",
         }
     }
 }

@@ -60,16 +60,17 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     })
 }
 
-/// The runs of the model. The active one is there even if it was created a moment ago and the cache does not
-/// have it yet: two runs must not work on one lineage.
+/// The runs of the model. The active one, and the one that audits a roll-out, are there even if they were created a
+/// moment ago and the cache does not have them yet: two runs must not work on one lineage.
 async fn runs(context: &Context, namespace: &str, object: &DiffusionModel) -> Result<Vec<UnlearnRun>> {
     let stores = &context.stores;
     let known = stores.runs_of(namespace, &object.name_any());
     let mut runs: Vec<_> = known.iter().map(|run| run.as_ref().clone()).collect();
-    let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
-    if let Some(active) = active.filter(|&active| runs.iter().all(|run| run.name_any() != *active)) {
-        let found = stores.find(&stores.runs, namespace, active).await?;
-        runs.extend(found.map(|run| run.as_ref().clone()));
+    for active in object.status.iter().flat_map(model::named_runs) {
+        if runs.iter().all(|run| run.name_any() != *active) {
+            let found = stores.find(&stores.runs, namespace, active).await?;
+            runs.extend(found.map(|run| run.as_ref().clone()));
+        }
     }
     Ok(runs)
 }

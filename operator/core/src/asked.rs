@@ -40,11 +40,16 @@ pub fn is_withdrawn(request: &UnlearnRequest) -> bool {
     request.meta().deletion_timestamp.is_some() || is_aborted(request) || abort(request).is_some()
 }
 
-/// Whether a request that has its answer may be tried again.
+/// Whether a request that has its answer may be tried again. What is Reexposed was forgotten: another candidate would not
+/// put right what is served.
 fn may_be_reopened(status: &UnlearnRequestStatus) -> bool {
     use ConditionType::{Accepted, Approved, Ready};
     let is_no = |type_: ConditionType| type_.is_false(&status.conditions);
-    is_no(Ready) && !is_no(Accepted) && !is_no(Approved)
+    is_no(Ready) && !is_no(Accepted) && !is_no(Approved) && !is_exposed(status)
+}
+
+fn is_exposed(status: &UnlearnRequestStatus) -> bool {
+    status.phase == Some(RequestPhase::Reexposed)
 }
 
 /// How an abort stands with the run that works for the request.
@@ -85,6 +90,9 @@ impl Answer<'_> {
         let (acts, message) = match is_over {
             true if may_be_reopened(&self.status) => (true, format!("attempt {next} is planned")),
             false if waits => (true, format!("attempt {next} does not wait any longer")),
+            true if is_exposed(&self.status) => {
+                (false, "nothing was done: it is Fulfilled again once what is served is put right".into())
+            }
             true => (false, "nothing was done: the request has its answer, and keeps it".into()),
             false => (false, "nothing was done: the request has not failed".into()),
         };

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use lethe_api::{
     Digest,
-    contract::{Count, EvaluateRecord, ForgetRecord, Plan, PrepareRecord, Quality, Task, check_labels},
+    contract::{
+        AuditRecord, Count, EvaluateRecord, ForgetRecord, Plan, PrepareRecord, Quality, Task, check_labels,
+    },
     v1alpha1::{
         Baseline, BaselineQuality, GateResult, KnownLabel, Prepared, UnlearnRunSpec, UnlearnRunStatus,
         Verdict,
@@ -175,6 +177,14 @@ pub fn gate_results(
     match plans::evaluate(run, spec, candidate).map(|plan| plan.task) {
         Some(Task::Evaluate(task)) => Ok(lethe_gates::judge(&spec.policy.gates, &task, prepared, record)),
         _ => Err("the run's spec holds no plan for the evaluation".into()),
+    }
+}
+
+/// The gate on what an audit measured.
+pub fn audit_results(spec: &UnlearnRunSpec, record: &AuditRecord) -> Result<Vec<GateResult>, String> {
+    match Plan::parse(spec.plan.as_bytes()).map(|plan| plan.task) {
+        Ok(Task::Audit(task)) => Ok(lethe_gates::judge_served(&spec.policy.gates, &task, record)),
+        _ => Err("the run's plan is not an Audit plan".into()),
     }
 }
 

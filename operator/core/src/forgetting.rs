@@ -8,7 +8,7 @@ use lethe_api::v1alpha1::{
 };
 
 use crate::{
-    Effect, POLL, accept, approval, asked, attempts,
+    Effect, POLL, accept, approval, asked, attempts, audit,
     conditions::Conditions,
     model::{Lineage, NextRun},
     plans, request,
@@ -18,9 +18,15 @@ use crate::{
 };
 
 pub(crate) fn step(lineage: &mut Lineage<'_>) {
+    audit::keep_time(lineage);
     let active = lineage.status.active_run.clone();
     let found = lineage.own_runs().find(|run| Some(run.name_any()) == active);
     match found {
+        Some(run) if audit::is_scheduled(run) => {
+            if audit::follow_scheduled(lineage, run) {
+                start_next(lineage);
+            }
+        }
         Some(run) => follow(lineage, run),
         // Its run was deleted by somebody: serving goes back first.
         None if lineage.is_rolling_out() => {}
@@ -28,13 +34,20 @@ pub(crate) fn step(lineage: &mut Lineage<'_>) {
         None => start_next(lineage),
     }
     give_up_strays(lineage);
+    audit::say(lineage);
 }
 
 /// An operator that dies may leave the creation of a run on its way. If its successor has planned another one by the
 /// time that it arrives, two would work for one lineage: only the one that the status names does.
 fn give_up_strays(lineage: &mut Lineage<'_>) {
     let active = lineage.status.active_run.clone();
+    let audits = lineage.status.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Auditing);
+    let audits = audits.and_then(|rollout| rollout.audit.clone());
     let is_stray = |run: &&UnlearnRun| {
+        if run.spec.type_ == RunType::Audit {
+            let name = Some(run.name_any());
+            return is_audit_at_work(run) && name != active && name != audits;
+        }
         let verdict = run.status.as_ref().and_then(|status| status.verdict);
         let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
         run.spec.type_ == RunType::Forget
@@ -43,9 +56,16 @@ fn give_up_strays(lineage: &mut Lineage<'_>) {
             && !ConditionType::Promoted.is_decided(conditions)
     };
     for run in lineage.own_runs().filter(is_stray).collect::<Vec<_>>() {
-        let message = "another run was planned for the model";
+        let message = match run.spec.type_ {
+            RunType::Audit => "its roll-out was given up",
+            _ => "another run was planned for the model",
+        };
         mark(lineage, run, false, Reason::Superseded, message.into());
     }
+}
+
+fn is_audit_at_work(run: &UnlearnRun) -> bool {
+    run.spec.type_ == RunType::Audit && !is_over(run)
 }
 
 /// What the active run's end means for serving.
@@ -73,10 +93,11 @@ fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) {
         return mark(lineage, run, true, Reason::Promoted, message);
     }
     let rollout = lineage.status.rollout.clone().filter(|rollout| rollout.run == Some(run.name_any()));
-    match rollout.map(|rollout| (rollout.state, rollout.message)) {
-        Some((RolloutState::RolledBack, why)) => {
-            let why = why.unwrap_or_default();
-            mark(lineage, run, false, Reason::RolloutTimedOut, format!("serving went back: {why}"));
+    match rollout {
+        Some(rollout) if rollout.state == RolloutState::RolledBack => {
+            let why = rollout.message.unwrap_or_default();
+            let reason = rollout.reason.unwrap_or(Reason::RolloutTimedOut);
+            mark(lineage, run, false, reason, format!("serving went back: {why}"));
         }
         Some(_) => {}
         None => try_to_roll_out(lineage, run, candidate),
@@ -140,6 +161,14 @@ fn suspended(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Vec<String> {
 /// so that its verdict is about its own targets, and only while nobody waits for the model in earnest.
 fn start_next(lineage: &mut Lineage<'_>) {
     lineage.status.active_run = None;
+    // Of a roll-out that was given up: it is stopped first.
+    if lineage.own_runs().any(is_audit_at_work) {
+        return lineage.look_again_in(POLL);
+    }
+    // It is short, and what waits longest for a model that is never free would never come.
+    if audit::start_due(lineage) {
+        return;
+    }
     // The requests say so if there is none.
     let Some(policy) = &lineage.observed.policy else { return };
     look_again_for_waiting(lineage);

@@ -10,11 +10,14 @@ use k8s_openapi::{
         },
         core::v1::{
             Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
-            PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, SecurityContext, Volume,
-            VolumeMount,
+            PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
+            SecurityContext, Volume, VolumeMount,
         },
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+    },
 };
 use kube::{Resource, ResourceExt};
 use lethe_api::{
@@ -143,7 +146,7 @@ fn container(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Con
             container_port: Progress::PORT.into(),
             ..Default::default()
         }]),
-        resources: Some(policy.resources.clone()),
+        resources: Some(resources(policy.resources.clone(), stage)),
         termination_message_policy: Some("File".into()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -159,6 +162,18 @@ fn container(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Con
         ),
         ..Default::default()
     }
+}
+
+/// An audit waits for a live server: it holds nothing that others queue for, such as GPUs.
+fn resources(policy: ResourceRequirements, stage: Stage) -> ResourceRequirements {
+    if stage != Stage::Audit {
+        return policy;
+    }
+    // Extended resources have a domain in their name.
+    let usual = |list: Option<BTreeMap<String, Quantity>>| {
+        list.map(|list| list.into_iter().filter(|(name, _)| !name.contains('/')).collect())
+    };
+    ResourceRequirements { claims: None, limits: usual(policy.limits), requests: usual(policy.requests) }
 }
 
 fn metadata(run: &UnlearnRun, stage: Stage) -> ObjectMeta {

@@ -20,8 +20,11 @@ pub mod accept;
 pub mod approval;
 pub mod asked;
 pub mod attempts;
+pub(crate) mod audit;
+pub(crate) mod compliance;
 pub mod conditions;
 pub mod deadline;
+pub(crate) mod exposure;
 pub mod findings;
 pub mod forgetting;
 pub mod job;
@@ -33,6 +36,7 @@ pub mod queue;
 pub mod request;
 pub mod rollout;
 pub mod run;
+pub mod schedule;
 pub mod serving;
 pub mod stall;
 pub mod targets;
@@ -83,6 +87,11 @@ pub enum Effect {
     PatchServing {
         deployment: String,
         bundle: Option<Digest>,
+    },
+    /// Change how many pods a Deployment has.
+    ScaleServing {
+        deployment: String,
+        replicas: i32,
     },
     /// Write the `Promoted` condition of a run, under a field manager of its own.
     MarkPromoted {

@@ -10,16 +10,16 @@ use lethe_api::{
     contract::Plan,
     v1alpha1::{
         ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, Reason,
-        RequestRef, RolloutState, RunType, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
-        UnlearnRunSpec, Verdict, labels,
+        RequestRef, RolloutState, RunType, UnlearnApproval, UnlearnPolicy, UnlearnPolicySpec, UnlearnRequest,
+        UnlearnRun, UnlearnRunSpec, Verdict, labels,
     },
 };
 
 use crate::{
-    ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL,
+    ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL, compliance,
     conditions::{Conditions, transitions},
     forgetting, job, look_at, names, plans,
-    rollout::{self, PodReport},
+    rollout::PodReport,
     run::is_over,
     serving, targets,
 };
@@ -35,8 +35,8 @@ pub struct Observed {
     pub requests: Vec<UnlearnRequest>,
     /// What people said to them; none if nothing checks who they are.
     pub approvals: Option<Vec<UnlearnApproval>>,
-    /// Every run of this model. The one that `status.activeRun` names must not be missing only because a
-    /// cache lags behind: another one would be started beside it.
+    /// Every run of this model. Those of [`named_runs`] must not be missing only because a cache lags behind:
+    /// others would be started beside them.
     pub runs: Vec<UnlearnRun>,
     /// Every other model of the namespace that names the same serving target.
     pub rivals: Vec<DiffusionModel>,
@@ -62,6 +62,11 @@ pub fn may_roll_out(model: &DiffusionModel, run: &UnlearnRun) -> bool {
     let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
     let has_begun = rollout.is_some_and(|rollout| rollout.run == Some(run.name_any()));
     verdict == Some(Verdict::Pass) && !has_begun
+}
+
+/// The runs that a status names as being at work: their absence has to be confirmed.
+pub fn named_runs(status: &DiffusionModelStatus) -> impl Iterator<Item = &String> {
+    status.active_run.iter().chain(status.rollout.iter().filter_map(|rollout| rollout.audit.as_ref()))
 }
 
 pub fn decide(
@@ -98,7 +103,7 @@ pub fn decide(
 
 /// The model that has the serving target of `model`, if that is another one: the first that was created, and of
 /// two of the same second the first by name. A model has its target until it is gone.
-fn holder<'a>(model: &DiffusionModel, rivals: &'a [DiffusionModel]) -> Option<&'a DiffusionModel> {
+pub(crate) fn holder<'a>(model: &DiffusionModel, rivals: &'a [DiffusionModel]) -> Option<&'a DiffusionModel> {
     let age = |model: &DiffusionModel| (model.creation_timestamp().map(|at| at.0), model.name_any());
     let elders = rivals.iter().filter(|rival| age(rival) < age(model));
     elders.min_by_key(|rival| age(rival))
@@ -316,25 +321,34 @@ impl<'a> Lineage<'a> {
     pub(crate) fn is_rolling_out(&self) -> bool {
         self.status.rollout.as_ref().is_some_and(|rollout| {
             rollout.run.is_some()
-                && matches!(rollout.state, RolloutState::Progressing | RolloutState::RollingBack)
+                && matches!(
+                    rollout.state,
+                    RolloutState::Progressing | RolloutState::Auditing | RolloutState::RollingBack
+                )
         })
     }
 
     /// Says that there will be a run, then creates it.
     pub(crate) fn start_run(&mut self, next: NextRun, policy: &UnlearnPolicy) {
-        let NextRun { type_, mode, plan, requests } = next;
-        let model = &self.observed.model;
         let taken: Vec<_> = self.own_runs().collect();
-        let plan = Plan { run: free_name(&plan.run, &taken), ..plan };
+        let plan = Plan { run: free_name(&next.plan.run, &taken), ..next.plan };
         // What became of a deleted run of the same name says nothing about this one.
         self.status.rollout.take_if(|rollout| rollout.run.as_ref() == Some(&plan.run));
+        self.status.active_run = Some(plan.run.clone());
+        self.create_run(NextRun { plan, ..next }, &policy.spec);
+    }
+
+    /// Creates a run under the name that its plan has.
+    pub(crate) fn create_run(&mut self, next: NextRun, policy: &UnlearnPolicySpec) {
+        let NextRun { type_, mode, plan, requests } = next;
+        let model = &self.observed.model;
         let baseline = self.status.baseline.as_ref().filter(|_| type_ == RunType::Forget);
         let spec = UnlearnRunSpec {
             model: model.name_any(),
             type_,
             requests,
             mode,
-            policy: policy.spec.clone(),
+            policy: policy.clone(),
             plan: plan.to_json(),
             plan_digest: plan.digest(),
             reference: baseline.map(|baseline| baseline.reference.clone()),
@@ -348,7 +362,6 @@ impl<'a> Lineage<'a> {
                 .map(|(key, value)| (key.to_owned(), value))
                 .into(),
         );
-        self.status.active_run = Some(plan.run);
         self.effects.push(Effect::CreateRun(Box::new(run)));
         self.look_again_in(POLL);
     }
@@ -357,7 +370,7 @@ impl<'a> Lineage<'a> {
     fn summarize(&mut self) {
         let forgotten = targets::ledger_targets(&self.status.ledger).len();
         self.status.forgotten = Some(forgotten as u32);
-        self.comply(forgotten);
+        compliance::judge(self, forgotten);
         use ConditionType::{Compliant, Prepared, Ready, Serving};
         let list = self.conditions.clone().into_list();
         let failed = [Prepared, Compliant, Serving].into_iter().find(|type_| type_.is_false(&list));
@@ -401,41 +414,6 @@ impl<'a> Lineage<'a> {
             }
             None => {
                 self.conditions.unknown(ConditionType::Ready, Reason::WaitingForModel, "not observed yet")
-            }
-        }
-    }
-
-    /// Whether anything that was ever forgotten can be served.
-    fn comply(&mut self, forgotten: usize) {
-        let Some(last) = self.status.ledger.last() else {
-            let message = "nothing had to be forgotten yet";
-            return self.conditions.yes(ConditionType::Compliant, Reason::NothingForgotten, message);
-        };
-        if holder(&self.observed.model, &self.observed.rivals).is_some() {
-            let message = "nothing of this lineage is served: another model has its target";
-            return self.conditions.yes(ConditionType::Compliant, Reason::NotServed, message);
-        }
-        let named = self.observed.deployment.as_ref().and_then(rollout::annotation);
-        let passed = |named: &str| {
-            // A candidate under way, or just taken back, has passed the gates for the whole ledger as well.
-            let candidate = self.status.rollout.as_ref().filter(|rollout| rollout.run.is_some());
-            named == last.digest.as_str() || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
-        };
-        let other = rollout::other_than(&self.observed.reports, |digest| passed(digest.as_str()));
-        match named {
-            _ if other.is_some() => {
-                let message = format!("{}, which does not honour the ledger", other.unwrap_or_default());
-                self.conditions.no(ConditionType::Compliant, Reason::DigestMismatch, message);
-            }
-            None => self.conditions.yes(ConditionType::Compliant, Reason::NotServed, "nothing is served"),
-            Some(named) if passed(named) => {
-                let message = format!("{forgotten} labels are forgotten by what is served");
-                self.conditions.yes(ConditionType::Compliant, Reason::LedgerHonoured, message);
-            }
-            Some(named) => {
-                let named: String = named.chars().take(80).collect();
-                let message = format!("the serving target names {named:?}, which does not honour the ledger");
-                self.conditions.no(ConditionType::Compliant, Reason::Drifted, message);
             }
         }
     }

@@ -3,7 +3,10 @@
 use kube::ResourceExt;
 use lethe_api::{
     Digest,
-    contract::{EvaluateTask, ForgetTask, Plan, PlannedTarget, PrepareTask, ProbeTask, Samples, Task},
+    contract::{
+        AuditTask, Device, EvaluateTask, ForgetTask, Plan, PlannedTarget, PrepareTask, ProbeTask, Samples,
+        Task,
+    },
     v1alpha1::{
         Baseline, DiffusionModel, Gate, GateName, KnownLabel, RequestRef, UnlearnPolicySpec, UnlearnRunSpec,
     },
@@ -83,6 +86,46 @@ pub fn evaluate(run: &str, spec: &UnlearnRunSpec, candidate: &Digest) -> Option<
         task: Task::Evaluate(task),
         ..plan
     })
+}
+
+/// What an audit looks for, and with what.
+#[derive(Clone, Debug)]
+pub struct AuditOf {
+    pub served: Digest,
+    pub baseline: Digest,
+    pub judge: Digest,
+    pub targets: Vec<PlannedTarget>,
+    pub kept: Vec<String>,
+}
+
+/// The plan of an audit of what is served; none without a `served-leak` gate. Audits of different occasions have
+/// different names, and ask for different samples.
+pub fn audit(
+    model: &DiffusionModel,
+    of: AuditOf,
+    occasion: &str,
+    policy: &UnlearnPolicySpec,
+    installation: &Installation,
+) -> Option<Plan> {
+    let gate = policy.gates.iter().find(|gate| gate.name == GateName::ServedLeak)?;
+    let serving = &model.spec.serving;
+    let by_name = || format!("http://{}:{}", serving.target.name, serving.port);
+    let uid = model.uid().unwrap_or_default();
+    let seed = seed(["audit", uid.as_str(), of.served.as_str(), occasion]);
+    let task = AuditTask {
+        endpoint: serving.endpoint.clone().unwrap_or_else(by_name),
+        model: model.name_any(),
+        served: of.served,
+        baseline: of.baseline,
+        judge: of.judge,
+        targets: of.targets,
+        kept: of.kept,
+        samples: gate.min_samples.unwrap_or(1),
+    };
+    // It waits for the server most of the time: no GPU is held for that.
+    let plan = named(model, seed, policy, installation, Task::Audit(task));
+    let nameless = Plan { run: String::new(), device: Device::Cpu, ..plan };
+    Some(Plan { run: names::run(&model.name_any(), &nameless), ..nameless })
 }
 
 fn named(

@@ -87,8 +87,7 @@ impl Answer<'_> {
             (Some(token), _) if is_over => return self.abort_after_the_end(token),
             (Some(token), _) if self.abort(&token, observed.model.as_ref(), &observed.runs) => return,
             (None, Some(token)) => return self.retry(token, is_over),
-            // The answer stands; that `suspend` was changed afterwards is seen, and means nothing any more.
-            _ if is_over => return,
+            _ if is_over => return self.keep(observed.model.as_ref()),
             _ => {}
         }
         self.term();

@@ -23,6 +23,8 @@ pub enum Next {
     Wait(Reason, String),
     /// Every pod is available and reports the new digest.
     Complete,
+    /// Every pod serves it: what the live server shows is being looked at.
+    Audit,
     /// Go back to what was served before, for this reason.
     TurnBack(Reason, String),
     /// Serving is what it was before.
@@ -88,6 +90,13 @@ pub fn next(
             Ok(deployment) if reference(deployment) != rollout.from => Next::Patch(rollout.from.clone()),
             // Without a target nothing of the candidate is served either.
             _ => Next::Back,
+        },
+        // The time of the pods is over: an audit has a deadline of its own.
+        RolloutState::Auditing => match able_target(serving, found) {
+            Ok(deployment) if reference(deployment).as_ref() != Some(&rollout.to) => {
+                Next::Patch(Some(rollout.to.clone()))
+            }
+            _ => Next::Audit,
         },
         RolloutState::Progressing => {
             let counts_from = rollout.written_again_at.as_ref().unwrap_or(&rollout.started_at).0;

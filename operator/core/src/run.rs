@@ -71,6 +71,7 @@ pub fn stage(run: &UnlearnRun) -> Option<Stage> {
         (RunType::Prepare, _) => Stage::Prepare,
         (RunType::Forget, None) => Stage::Forget,
         (RunType::Forget, Some(_)) => Stage::Evaluate,
+        (RunType::Audit, _) => Stage::Audit,
     })
 }
 
@@ -115,14 +116,9 @@ pub fn decide(
     step.note_times(&observed.pods);
     let job = observed.job.as_ref();
     match job_state::state(job, &observed.pods, &observed.events, &plan_digest, now) {
-        JobState::Absent if step.may_have_been_cleaned_up() => step.fail(
-            Reason::NoOutcome,
-            format!(
-                "its Job is gone: it may have ended and been cleaned up (ttlSecondsAfterFinished) while nobody looked. It is \
-                 not made again by itself; annotate the request with {} to try again",
-                annotations::RETRY
-            ),
-        ),
+        JobState::Absent if step.may_have_been_cleaned_up() => {
+            step.fail(Reason::NoOutcome, step.was_cleaned_up());
+        }
         JobState::Absent => step.start(&plan, installation),
         JobState::Waiting { reason, message } => step.wait(reason, message),
         JobState::Running => step.work(observed.progress.as_ref()),
@@ -204,6 +200,7 @@ impl<'a> Step<'a> {
             Stage::Prepare => (RunPhase::Preparing, Reason::Preparing, ConditionType::Trained),
             Stage::Forget => (RunPhase::Training, Reason::Training, ConditionType::Trained),
             Stage::Evaluate => (RunPhase::Evaluating, Reason::Evaluating, ConditionType::Evaluated),
+            Stage::Audit => (RunPhase::Auditing, Reason::Auditing, ConditionType::Evaluated),
         }
     }
 
@@ -241,6 +238,18 @@ impl<'a> Step<'a> {
         let since = self.conditions.find(condition).map(|condition| condition.last_transition_time.0);
         let kept = SignedDuration::from_secs(self.run.spec.policy.trainer.ttl_seconds_after_finished.into());
         announced && since.is_some_and(|since| self.now.duration_since(since) > kept)
+    }
+
+    fn was_cleaned_up(&self) -> String {
+        let is_gone = "its Job is gone: it may have ended and been cleaned up (ttlSecondsAfterFinished) while nobody looked. It \
+                       is not made again by itself";
+        match self.run.spec.type_ {
+            RunType::Forget => {
+                format!("{is_gone}; annotate the request with {} to try again", annotations::RETRY)
+            }
+            // The model says what to do, or an audit is due again.
+            RunType::Prepare | RunType::Audit => is_gone.into(),
+        }
     }
 
     /// No Job yet: say that there will be one, then create it.
@@ -357,6 +366,10 @@ impl<'a> Step<'a> {
                     Err(why) => self.fail(Reason::BadRecord, why),
                 }
             }
+            (Stage::Audit, RecordBody::Audit(body)) => match findings::audit_results(&self.run.spec, &body) {
+                Ok(results) => self.judged(results),
+                Err(why) => self.fail(Reason::BadRecord, why),
+            },
             (stage, body) => {
                 let message = format!("the {} pod left a record of {:?}", stage.as_str(), body.kind());
                 self.fail(Reason::BadRecord, message);
@@ -365,7 +378,9 @@ impl<'a> Step<'a> {
     }
 
     fn say_where_it_ran(&mut self, outcome: &Outcome) {
-        if self.run.spec.policy.trainer.device == Device::Auto && outcome.device == Some(Device::Cpu) {
+        // An audit asks for none.
+        let may_be_slow = self.stage != Stage::Audit && self.run.spec.policy.trainer.device == Device::Auto;
+        if may_be_slow && outcome.device == Some(Device::Cpu) {
             self.events.push(Event {
                 warning: false,
                 reason: "RanOnCpu".into(),
@@ -395,7 +410,11 @@ impl<'a> Step<'a> {
 
     fn judged(&mut self, results: Vec<lethe_api::v1alpha1::GateResult>) {
         let verdict = lethe_gates::overall(&results);
-        self.conditions.yes(ConditionType::Evaluated, Reason::Evaluated, "the candidate was measured");
+        let measured = match self.stage {
+            Stage::Audit => "what the live server shows was measured",
+            _ => "the candidate was measured",
+        };
+        self.conditions.yes(ConditionType::Evaluated, Reason::Evaluated, measured);
         let message = findings::describe(&results);
         match verdict {
             Verdict::Pass => {

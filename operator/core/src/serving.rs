@@ -7,12 +7,12 @@ use lethe_api::{
     Digest,
     v1alpha1::{
         ConditionType, InitialServing, LedgerEntry, LedgerRequest, Reason, Rollout, RolloutState, Served,
-        UnlearnRun,
+        UnlearnRun, Verdict,
     },
 };
 
 use crate::{
-    Effect, POLL,
+    Effect, POLL, audit,
     model::Lineage,
     rollout::{self, Next},
     targets,
@@ -28,7 +28,7 @@ const UNCONFIRMED: Duration = Duration::from_secs(10);
 /// Drives a rollout under way, or keeps what is served as it should be.
 pub(crate) fn step(lineage: &mut Lineage<'_>) {
     match lineage.status.rollout.clone() {
-        Some(rollout) if matches!(rollout.state, RolloutState::Progressing | RolloutState::RollingBack) => {
+        Some(rollout) if !matches!(rollout.state, RolloutState::Complete | RolloutState::RolledBack) => {
             drive(lineage, rollout);
         }
         _ => keep(lineage),
@@ -45,6 +45,8 @@ pub(crate) fn begin(lineage: &mut Lineage<'_>, run: Option<String>, to: Digest) 
         started_at: Time(lineage.now),
         written_again_at: None,
         state: RolloutState::Progressing,
+        audit: None,
+        reason: None,
         message: None,
     };
     lineage.status.rollout = Some(rollout.clone());
@@ -55,7 +57,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let observed = lineage.observed;
     let serving = &observed.model.spec.serving;
     let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
-    let is_orphan = rollout.run.is_some() && run.is_none() && rollout.state == RolloutState::Progressing;
+    let is_orphan = rollout.run.is_some() && run.is_none() && rollout.state != RolloutState::RollingBack;
     let next = if is_orphan {
         // The run's plan says what was forgotten: without it the ledger could not be written.
         Next::TurnBack(Reason::RunDeleted, "its run was deleted during the roll-out".into())
@@ -72,7 +74,13 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         )
     };
     let to = rollout.to.short().to_owned();
-    match next {
+    if rollout.state != RolloutState::RollingBack
+        && let Some(deployment) = observed.deployment.as_ref()
+        && rollout::reference(deployment).as_ref() == Some(&rollout.to)
+    {
+        audit::release(lineage, deployment);
+    }
+    match audited(lineage, &mut rollout, run, next) {
         Next::Patch(bundle) => {
             let deployment = serving.target.name.clone();
             lineage.effects.push(Effect::PatchServing { deployment, bundle });
@@ -92,8 +100,11 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
             lineage.look_again_in(POLL);
         }
         Next::Complete => return complete(lineage, rollout),
+        // The condition was set by whoever waits for the audit.
+        Next::Audit => {}
         Next::TurnBack(reason, why) => {
             rollout.state = RolloutState::RollingBack;
+            rollout.reason = Some(reason);
             rollout.message = Some(why.chars().take(500).collect());
             let from = rollout.from.as_ref().map_or("nothing", |digest| digest.short());
             let message = format!("going back from {to} to {from}: {why}");
@@ -108,6 +119,25 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         }
     }
     lineage.status.rollout = Some(rollout);
+}
+
+/// A candidate that every pod serves is served once the live server was asked for what is forgotten, where the policy
+/// wants that.
+fn audited(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: Option<&UnlearnRun>, next: Next) -> Next {
+    let Some(run) = run.filter(|run| audit::asks_for_audits(&run.spec.policy)) else { return next };
+    match (rollout.state, &next) {
+        (RolloutState::Progressing, Next::Complete) => {
+            rollout.state = RolloutState::Auditing;
+            rollout.message = None;
+        }
+        (RolloutState::Auditing, Next::Audit) => {}
+        _ => return next,
+    }
+    match audit::of_rollout(lineage, rollout, run) {
+        Some(found) if found.verdict == Verdict::Pass => Next::Complete,
+        Some(found) => Next::TurnBack(audit::reason(found.verdict), found.why),
+        None => Next::Audit,
+    }
 }
 
 /// The new digest is in service: served and ledger change in the same write.
@@ -163,6 +193,7 @@ pub(crate) fn planned_targets(run: &UnlearnRun) -> Vec<PlannedTarget> {
 /// No rollout is under way: serve what should be served, and nothing else.
 fn keep(lineage: &mut Lineage<'_>) {
     let serving = &lineage.observed.model.spec.serving;
+    audit::withhold(lineage);
     if awaits_verdict(lineage) {
         return lineage.look_again_in(POLL);
     }
@@ -210,6 +241,9 @@ fn serve_nothing(lineage: &mut Lineage<'_>, found: Option<Digest>) {
 /// The Deployment names what it should: do its pods serve it? Nothing is changed if they do not, since the
 /// reference is right and only people can know what overrides it.
 fn confirm(lineage: &mut Lineage<'_>, deployment: &Deployment, wanted: &Digest) {
+    if !audit::is_withheld(lineage) {
+        audit::release(lineage, deployment);
+    }
     let reports = &lineage.observed.reports;
     let pods = rollout::settled(deployment);
     if let (Ok(_), Some(other)) = (&pods, rollout::other_than(reports, |digest| digest == wanted)) {
@@ -262,7 +296,7 @@ fn awaits_verdict(lineage: &Lineage<'_>) -> bool {
 }
 
 /// What should be served when no rollout is under way: the last digest that passed for the whole ledger.
-fn wanted(lineage: &Lineage<'_>) -> Option<Digest> {
+pub(crate) fn wanted(lineage: &Lineage<'_>) -> Option<Digest> {
     let status = &lineage.status;
     if let Some(last) = status.ledger.last() {
         return Some(last.digest.clone());

@@ -7,6 +7,9 @@
 
 pub mod binomial;
 pub mod decimal;
+mod served;
+
+pub use served::judge_served;
 
 use lethe_api::{
     contract::{
@@ -32,7 +35,7 @@ const MOST_EVEN_SHARES: u64 = 3;
 /// A plan asks for a million at most, at each label. Larger numbers would not fit into a status.
 pub const MOST_SAMPLES: u64 = 1_000_000_000;
 
-/// One result per gate, and per target where the gate is about a target.
+/// One result per gate on a candidate, and per target where the gate is about a target.
 ///
 /// `task` is what the evaluation pod was asked to measure: a record of anything else is an Error. `prepared` is what
 /// was found when the baseline was made.
@@ -43,10 +46,10 @@ pub fn judge(
     record: &EvaluateRecord,
 ) -> Vec<GateResult> {
     if let Err(why) = same_subject(task, record) {
-        return GateName::ALL.into_iter().map(|name| error(name, None, why.clone())).collect();
+        return GateName::REQUIRED.into_iter().map(|name| error(name, None, why.clone())).collect();
     }
     let mut results = Vec::new();
-    for name in GateName::ALL {
+    for name in GateName::REQUIRED {
         // The schema refuses such a policy; should one slip by, it must not pass by having fewer gates.
         let Some(gate) = gates.iter().find(|gate| gate.name == name) else {
             results.push(error(name, None, "the policy has no such gate".into()));
@@ -60,6 +63,8 @@ pub fn judge(
             GateName::RetainAccuracy => results.push(retain_accuracy(gate, task, record)),
             GateName::RetainQuality => results.push(retain_quality(gate, prepared, record)),
             GateName::Hygiene => results.push(hygiene(record)),
+            // On what is served, not on a candidate: see `judge_served`.
+            GateName::ServedLeak => {}
         }
     }
     results

@@ -7,7 +7,10 @@ use kube::ResourceExt;
 use lethe_api::{
     Digest,
     contract::{Plan, Task},
-    v1alpha1::{ConditionType, DiffusionModel, LedgerEntry, RunType, UnlearnRequest, UnlearnRun, Verdict},
+    v1alpha1::{
+        ConditionType, DiffusionModel, LedgerEntry, RequestPhase, RunType, UnlearnRequest, UnlearnRun,
+        Verdict,
+    },
 };
 use lethe_core::{model, names, request, run, targets::ledger_targets};
 use serde::Serialize;
@@ -149,7 +152,14 @@ impl Audit {
 
     pub fn wrote_request(&mut self, before: &UnlearnRequest, after: &UnlearnRequest) {
         let phase = |request: &UnlearnRequest| request.status.as_ref().and_then(|status| status.phase);
-        let stands = !request::is_over(before) || phase(before) == phase(after);
+        // That it is shown again, and then not, is no other answer.
+        let answer = |request| {
+            phase(request).map(|phase| match phase {
+                RequestPhase::Reexposed => RequestPhase::Fulfilled,
+                other => other,
+            })
+        };
+        let stands = !request::is_over(before) || answer(before) == answer(after);
         self.demand(stands, Invariant::Crash, "an answer was taken back");
         let conditions = after.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
         if ConditionType::Fulfilled.is_true(conditions) {

@@ -277,13 +277,28 @@ pub fn deployment(name: &str, container: &str) -> Deployment {
 }
 
 pub fn settled(generation: i64) -> DeploymentStatus {
+    settled_with(generation, 2)
+}
+
+fn settled_with(generation: i64, replicas: i32) -> DeploymentStatus {
     DeploymentStatus {
         observed_generation: Some(generation),
-        replicas: Some(2),
-        updated_replicas: Some(2),
-        available_replicas: Some(2),
+        replicas: Some(replicas),
+        updated_replicas: Some(replicas),
+        available_replicas: Some(replicas),
         ..Default::default()
     }
+}
+
+/// How many pods it should have.
+pub fn replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+/// Changes that, as a patch would.
+pub fn scale(deployment: &mut Deployment, replicas: i32) {
+    deployment.spec.as_mut().expect("built with a spec").replicas = Some(replicas);
+    *deployment.metadata.generation.get_or_insert(0) += 1;
 }
 
 /// Sets or removes the annotation, as a patch would.
@@ -306,12 +321,13 @@ impl Cluster {
         let Some(deployment) = &mut self.deployment else { return false };
         let generation = deployment.metadata.generation.unwrap_or_default();
         let named = rollout::reference(deployment);
-        let works = works(named.as_ref());
+        let replicas = replicas(deployment);
+        let works = replicas == 0 || works(named.as_ref());
         let status = match works {
-            true => settled(generation),
+            true => settled_with(generation, replicas),
             false => DeploymentStatus { updated_replicas: Some(1), replicas: Some(3), ..settled(generation) },
         };
-        let serving = if works { named } else { self.serving.clone() };
+        let serving = if works { named.filter(|_| replicas > 0) } else { self.serving.clone() };
         if deployment.status.as_ref() == Some(&status) && self.serving == serving {
             return false;
         }

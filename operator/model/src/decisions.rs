@@ -40,7 +40,7 @@ pub enum Call {
 
 #[derive(Clone, Debug)]
 pub enum Status {
-    Model(DiffusionModelStatus),
+    Model(Box<DiffusionModelStatus>),
     Request(UnlearnRequestStatus),
     Run(UnlearnRunStatus),
 }
@@ -156,11 +156,13 @@ impl Mind {
 
     fn about_model(&self, state: &State, object: &Shared<DiffusionModel>, when: When) -> Decided {
         let mut runs: Vec<_> = state.runs().iter().collect();
-        let active = object.status.as_ref().and_then(|status| status.active_run.as_deref());
-        // The absence of the active run is confirmed by the API server.
-        if let Some(active) = active.filter(|active| find(state.runs(), active).is_none()) {
-            runs.extend(find(&state.objects.runs, active));
+        // The absence of runs that are at work is confirmed by the API server.
+        for named in object.status.iter().flat_map(model::named_runs) {
+            if find(state.runs(), named).is_none() {
+                runs.extend(find(&state.objects.runs, named));
+            }
         }
+        let active = object.status.as_ref().and_then(|status| status.active_run.as_deref());
         let mut requests: Vec<_> = state.requests().iter().collect();
         // So is that of the requests that it works for.
         let active = runs.iter().find(|run| run.metadata.name.as_deref() == active);
@@ -188,7 +190,8 @@ impl Mind {
         };
         self.answer(&view.keys(), || {
             let decision = model::decide(&view.expand(), &installation(), when.time());
-            decided(&**object, object.status.as_ref(), decision, when.time(), Clone::clone, Status::Model)
+            let kind = |status: DiffusionModelStatus| Status::Model(status.into());
+            decided(&**object, object.status.as_ref(), decision, when.time(), Clone::clone, kind)
         })
     }
 

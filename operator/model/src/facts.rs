@@ -56,6 +56,9 @@ impl Facts for DiffusionModel {
         let Some(status) = &self.status else { return hash_of(&json(&(&self.metadata, &self.spec))) };
         let conditions = (
             ConditionType::Compliant.is_true(&status.conditions),
+            // Why it is not is repeated by those whose labels may be shown.
+            json(&ConditionType::Compliant.find(&status.conditions).filter(|_| !status.exposed.is_empty())),
+            json(&status.exposed),
             json(&ConditionType::Serving.find(&status.conditions).filter(|c| c.status == "False")),
         );
         let knows = (json(&status.labels), json(&status.ledger), status.baseline.is_some());

@@ -139,6 +139,7 @@ fn fate(plan: &Plan, end: End) -> Fate {
             match &mut body {
                 RecordBody::Evaluate(record) => record.candidate = digest("another"),
                 RecordBody::Forget(record) => record.targets[0].label = "0".into(),
+                RecordBody::Audit(record) => record.served = digest("another"),
                 RecordBody::Prepare(_) => {}
             }
             reports(plan, body)

@@ -20,7 +20,8 @@ pub fn model(initial: InitialServing) -> DiffusionModel {
     let spec = DiffusionModelSpec {
         base: BaseArtifact { uri: "file:///base".into(), digest: digest("teacher") },
         policy_ref: PolicyRef { name: "standard".into() },
-        serving: Serving { target, container: "server".into(), port: 8080, initial },
+        serving: Serving { target, container: "server".into(), port: 8080, endpoint: None, initial },
+        audit: None,
     };
     DiffusionModel::new(MODEL, spec)
 }

@@ -13,6 +13,7 @@ use lethe_api::{
 use lethe_core::{Effect, FINALIZER};
 
 use crate::{
+    cluster::scale,
     cluster::{Work, annotate, settled},
     decisions::{Call, Mind, Status, is_owned_by},
     shared::{Shared, hash_of},
@@ -57,7 +58,7 @@ impl State {
         match (key, status) {
             (Key::Model, Status::Model(status)) => {
                 if let Some(model) = &mut self.objects.model {
-                    let written = || model.with(|model| model.status = Some(status.clone()));
+                    let written = || model.with(|model| model.status = Some((**status).clone()));
                     *model = mind.models.get(hash_of(&(&*model, what)), written);
                     self.audit.wrote_model(model);
                 }
@@ -87,6 +88,10 @@ impl State {
             Effect::CreateJob(job) => self.create_job(job),
             Effect::DeleteJob { name } => self.delete_job(key, name),
             Effect::PatchServing { bundle, .. } => self.patch_serving(bundle.as_ref()),
+            Effect::ScaleServing { replicas, .. } => {
+                self.objects.deployment = self.objects.deployment.with(|it| scale(it, *replicas));
+                true
+            }
             Effect::MarkPromoted { run, condition } => self.mark_promoted(run, condition),
             Effect::ArchiveLedger(map) => {
                 self.objects.archive = Some(Shared::new((**map).clone()));

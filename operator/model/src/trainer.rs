@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use lethe_api::{
     Digest,
     contract::{
-        Count, Device, EvaluateRecord, EvaluateTask, ForgetRecord, ForgetTask, HygieneCheck,
-        LabelMeasurement, Outcome, Override, Plan, PlannedTarget, PrepareRecord, PrepareTask, Quality,
-        Record, RecordBody, Status, TargetMeasurement, Task,
+        AuditMeasurement, AuditRecord, AuditTask, Count, Device, EvaluateRecord, EvaluateTask, ForgetRecord,
+        ForgetTask, HygieneCheck, LabelMeasurement, Outcome, Override, Plan, PlannedTarget, PrepareRecord,
+        PrepareTask, Quality, Record, RecordBody, Status, TargetMeasurement, Task,
     },
 };
 
@@ -68,6 +68,7 @@ pub fn honest_body(plan: &Plan) -> RecordBody {
         Task::Prepare(task) => RecordBody::Prepare(prepared(task)),
         Task::Forget(task) => RecordBody::Forget(forgotten(plan.seed, task)),
         Task::Evaluate(task) => RecordBody::Evaluate(measured(task)),
+        Task::Audit(task) => RecordBody::Audit(audited(task)),
     }
 }
 
@@ -136,6 +137,32 @@ pub fn measured(task: &EvaluateTask) -> EvaluateRecord {
         after: digest("after"),
         pictured: vec![],
     }
+}
+
+/// A live server that shows nothing that it should have forgotten.
+pub fn audited(task: &AuditTask) -> AuditRecord {
+    let target = |target: &PlannedTarget| AuditMeasurement {
+        label: target.label.clone(),
+        leak: Count { hits: 2, n: task.samples.into() },
+        unlabelled: None,
+        control: Count { hits: 298, n: 300 },
+    };
+    AuditRecord {
+        served: task.served.clone(),
+        baseline: task.baseline.clone(),
+        judge: task.judge.clone(),
+        targets: task.targets.iter().map(target).collect(),
+        kept: Count { hits: 596, n: 600 },
+    }
+}
+
+/// An audit that differs from a good one by `change`; the other stages are honest.
+pub fn shows(plan: &Plan, change: impl FnOnce(&mut AuditRecord)) -> Fate {
+    let mut body = honest_body(plan);
+    if let RecordBody::Audit(record) = &mut body {
+        change(record);
+    }
+    reports(plan, body)
 }
 
 /// An evaluation that differs from a good one by `change`; the other stages are honest.

@@ -255,6 +255,6 @@ async fn withdraw(world: &World, task: &Task) -> Result<()> {
 fn labels(task: &Task) -> Vec<&str> {
     match &task.plan.task {
         Work::Forget(work) => work.targets.iter().map(|target| target.label.as_str()).collect(),
-        Work::Evaluate(_) | Work::Prepare(_) => Vec::new(),
+        Work::Evaluate(_) | Work::Prepare(_) | Work::Audit(_) => Vec::new(),
     }
 }

@@ -256,6 +256,7 @@ fn targets(task: &Task) -> Result<Vec<(&str, Option<&str>)>> {
     let targets: &[PlannedTarget] = match &task.plan.task {
         Work::Forget(work) => &work.targets,
         Work::Evaluate(work) => &work.targets,
+        Work::Audit(task) => &task.targets,
         Work::Prepare(_) => anyhow::bail!("a Prepare plan has no targets"),
     };
     Ok(targets

@@ -6,6 +6,7 @@ use lethe_tests::{Server, scenarios};
 
 mod admission;
 mod attempts;
+mod audits;
 mod charts;
 mod crash;
 mod deaths;
@@ -89,6 +90,10 @@ fn main() -> ExitCode {
             drift_is_seen_said_and_healed,
             what_others_own_in_the_deployment_is_left_alone,
             every_replica_must_serve_the_candidate;
+        audits:
+            a_live_server_that_leaks_is_taken_down_until_one_does_not,
+            a_roll_back_of_the_deployment_is_said_of_the_requests_that_it_exposes,
+            an_audit_that_is_due_and_fails_exposes_what_was_forgotten;
         crash:
             an_operator_that_dies_after_every_write_comes_to_the_same_end,
             an_operator_that_is_killed_at_every_stage_goes_on,

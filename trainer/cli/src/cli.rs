@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Forget(JobArgs),
     /// Measure a candidate. Decides nothing.
     Evaluate(EvaluateArgs),
+    /// Ask a live server for samples of everything that is forgotten. Decides nothing.
+    Audit(JobArgs),
     /// Serve one model over HTTP (Open Inference Protocol v2).
     Serve(ServeArgs),
     /// Ask a live server for samples and judge them.

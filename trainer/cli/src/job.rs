@@ -15,6 +15,7 @@ use lethe_sfd::Device;
 
 use crate::{
     artifacts::{Artifacts, Checkpoint},
+    audit,
     cli::JobArgs,
     evaluate,
     failure::{Failed, Result, caught},
@@ -132,6 +133,7 @@ fn carry_out(
         Task::Prepare(task) => RecordBody::Prepare(prepare::run(&mut job, task)?),
         Task::Forget(task) => RecordBody::Forget(forget::run(&mut job, task)?),
         Task::Evaluate(task) => RecordBody::Evaluate(evaluate::run(&mut job, task)?),
+        Task::Audit(task) => RecordBody::Audit(audit::run(&mut job, task)?),
     };
     let record = artifacts.put_record(record(&plan, &outcome.plan, body)?)?;
     figures.note("totalSeconds", began.elapsed().as_secs_f64());

@@ -4,6 +4,7 @@
 //! termination message and its exit code. It holds no Kubernetes token and decides nothing.
 
 mod artifacts;
+mod audit;
 mod bar;
 mod cli;
 mod curves;
@@ -14,6 +15,7 @@ mod grid;
 mod hygiene;
 mod images;
 mod job;
+mod live;
 mod logging;
 mod model;
 mod prepare;
@@ -44,6 +46,7 @@ fn main() {
         Command::Prepare(args) => job::main(TaskKind::Prepare, &args, Ok),
         Command::Forget(args) => job::main(TaskKind::Forget, &args, Ok),
         Command::Evaluate(args) => job::main(TaskKind::Evaluate, &args.job, |plan| args.ask_for_more(plan)),
+        Command::Audit(args) => job::main(TaskKind::Audit, &args, Ok),
         Command::Serve(args) => serve::main(&args),
         Command::Probe(args) => probe::main(&args),
         Command::Show(args) => show::main(&args),

@@ -7,6 +7,7 @@
 //!
 //! JSON schemas of every type are generated into `docs/contract/`.
 
+pub mod audit;
 pub mod bundle;
 pub mod digest;
 pub mod exit;
@@ -19,6 +20,7 @@ pub mod probes;
 pub mod progress;
 pub mod record;
 
+pub use audit::{AuditMeasurement, AuditRecord, AuditTask};
 pub use bundle::{BundleKind, FileEntry, Manifest};
 pub use digest::{Digest, DigestError};
 pub use labels::{MAX_LABEL_BYTES, MAX_LABELS, check_labels};

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::{
-    Digest, MAX_LABEL_BYTES, MAX_LABELS, ProbeTask,
+    AuditTask, Digest, MAX_LABEL_BYTES, MAX_LABELS, ProbeTask,
     json::{self, one_line},
     labels::check_label,
 };
@@ -68,6 +68,7 @@ pub enum Task {
     Prepare(PrepareTask),
     Forget(ForgetTask),
     Evaluate(EvaluateTask),
+    Audit(AuditTask),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -75,6 +76,7 @@ pub enum TaskKind {
     Prepare,
     Forget,
     Evaluate,
+    Audit,
 }
 
 /// From the teacher alone: the one-step baseline (SFD stage 1), the judge, the reference statistics.
@@ -247,7 +249,7 @@ pub enum PlanError {
     KeptTwice { field: String, label: String },
     #[error("target {target:?} is overridden by {label:?}, which is not among the kept labels")]
     OverrideNotKept { target: String, label: String },
-    #[error("target {0:?} has override Nearest: an evaluation needs the label that was chosen")]
+    #[error("target {0:?} has override Nearest: a measurement needs the label that was chosen")]
     UnresolvedOverride(String),
 }
 
@@ -302,10 +304,14 @@ impl Plan {
                 in_range("task.samples.leak", leak.into(), 1, 1_000_000)?;
                 in_range("task.samples.retainPerLabel", retain_per_label.into(), 1, 1_000_000)?;
                 in_range("task.samples.quality", quality.into(), 2, 1_000_000)?;
-                match task.targets.iter().find(|t| t.replacement == Override::Nearest) {
-                    Some(t) => Err(PlanError::UnresolvedOverride(t.label.clone())),
-                    None => Ok(()),
-                }
+                check_resolved(&task.targets)
+            }
+            Task::Audit(task) => {
+                check_endpoint("task.endpoint", &task.endpoint)?;
+                length("task.model", &task.model, 253)?;
+                in_range("task.samples", task.samples.into(), 1, 1_000_000)?;
+                check_targets(&task.targets, &task.kept)?;
+                check_resolved(&task.targets)
             }
         }
     }
@@ -317,6 +323,7 @@ impl Task {
             Task::Prepare(_) => TaskKind::Prepare,
             Task::Forget(_) => TaskKind::Forget,
             Task::Evaluate(_) => TaskKind::Evaluate,
+            Task::Audit(_) => TaskKind::Audit,
         }
     }
 
@@ -329,6 +336,7 @@ impl Task {
             "Prepare" => json::problem::<PrepareTask>("task", task.into()),
             "Forget" => json::problem::<ForgetTask>("task", task.into()),
             "Evaluate" => json::problem::<EvaluateTask>("task", task.into()),
+            "Audit" => json::problem::<AuditTask>("task", task.into()),
             _ => None,
         }
     }
@@ -362,6 +370,29 @@ fn check_uri(field: &str, uri: &str) -> Result<(), PlanError> {
                 format!("is {:?}, which is no URI; write for example file:///artifacts/base", one_line(&uri));
             Err(PlanError::Value { field: field.into(), problem })
         }
+    }
+}
+
+/// Plain HTTP to a host, without a path: `http://[A-Za-z0-9.:\[\]-]+`.
+fn check_endpoint(field: &str, endpoint: &str) -> Result<(), PlanError> {
+    length(field, endpoint, 512)?;
+    let is_host = |host: &str| {
+        !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".:[]-".contains(c))
+    };
+    match endpoint.strip_prefix("http://") {
+        Some(host) if is_host(host) => Ok(()),
+        _ => {
+            let found = one_line(&endpoint);
+            let problem = format!("is {found:?}; write for example http://digits:8080, without a path");
+            Err(PlanError::Value { field: field.into(), problem })
+        }
+    }
+}
+
+fn check_resolved(targets: &[PlannedTarget]) -> Result<(), PlanError> {
+    match targets.iter().find(|target| target.replacement == Override::Nearest) {
+        Some(target) => Err(PlanError::UnresolvedOverride(target.label.clone())),
+        None => Ok(()),
     }
 }
 
@@ -410,90 +441,4 @@ fn check_override(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(targets: &[(&str, Override)]) -> Plan {
-        let digest = Digest::of(b"artifact");
-        let targets = targets.iter().map(|(label, replacement)| PlannedTarget {
-            label: (*label).into(),
-            replacement: replacement.clone(),
-        });
-        Plan {
-            schema: Plan::SCHEMA.into(),
-            run: "digits-7f3a".into(),
-            seed: 7,
-            device: Device::Auto,
-            threads: 2,
-            precision: Precision::F32,
-            store: "file:///artifacts".into(),
-            task: Task::Forget(ForgetTask {
-                teacher: digest.clone(),
-                baseline: digest.clone(),
-                distillation: digest.clone(),
-                judge: digest,
-                targets: targets.collect(),
-                kept: vec!["5".into(), "9".into()],
-                steps: None,
-                robustness: None,
-                reference: None,
-            }),
-        }
-    }
-
-    fn fixed(label: &str) -> Override {
-        Override::Fixed { label: label.into() }
-    }
-
-    #[test]
-    fn a_plan_survives_its_own_json_byte_for_byte() {
-        let plan = plan(&[("3", fixed("9")), ("1", Override::Nearest)]);
-        let read = Plan::parse(plan.to_json().as_bytes()).unwrap();
-        assert_eq!(read, plan);
-        assert_eq!(read.digest(), plan.digest());
-    }
-
-    #[test]
-    fn another_precision_is_another_plan_and_f32_need_not_be_said() {
-        let exact = plan(&[("3", fixed("9"))]);
-        let rounded = Plan { precision: Precision::Bf16, ..exact.clone() };
-        assert!(!exact.to_json().contains("precision"));
-        assert!(rounded.to_json().contains(r#""precision":"bf16""#));
-        assert_ne!(exact.digest(), rounded.digest());
-        assert_eq!(Plan::parse(rounded.to_json().as_bytes()).unwrap(), rounded);
-    }
-
-    #[test]
-    fn an_unknown_field_is_refused_at_every_depth() {
-        let json = plan(&[("3", fixed("9"))]).to_json();
-        for (found, replaced) in [
-            ("\"seed\":7", "\"seed\":7,\"sed\":7"),
-            ("\"type\":\"Forget\"", "\"type\":\"Forget\",\"step\":1"),
-        ] {
-            assert!(json.contains(found), "{found} is not in {json}");
-            let typo = json.replace(found, replaced);
-            assert!(matches!(Plan::parse(typo.as_bytes()), Err(PlanError::Json(_))), "{typo}");
-        }
-    }
-
-    #[test]
-    fn contradictory_targets_are_refused() {
-        let parse = |targets: &[_]| Plan::parse(plan(targets).to_json().as_bytes());
-        assert!(matches!(parse(&[]), Err(PlanError::Range { .. })));
-        let twice = parse(&[("3", fixed("8")), ("3", fixed("5"))]);
-        assert!(matches!(twice, Err(PlanError::DuplicateTarget { label, .. }) if label == "3"));
-        let circle = parse(&[("3", fixed("8")), ("8", fixed("3"))]);
-        assert!(matches!(circle, Err(PlanError::OverrideForgotten { .. })));
-        assert!(matches!(parse(&[("3", fixed("7"))]), Err(PlanError::OverrideNotKept { .. })));
-        assert!(
-            matches!(parse(&[("9", fixed("5"))]), Err(PlanError::KeptTwice { label, .. }) if label == "9")
-        );
-    }
-
-    #[test]
-    fn another_schema_is_refused() {
-        let mut plan = plan(&[("3", fixed("8"))]);
-        plan.schema = "lethe.dev/plan/v2".into();
-        assert!(matches!(Plan::parse(plan.to_json().as_bytes()), Err(PlanError::Schema(_))));
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, PlannedTarget, ProbeRecord, TaskKind, json, labels::check_label};
+use super::{AuditRecord, Digest, PlannedTarget, ProbeRecord, TaskKind, json, labels::check_label};
 
 /// The measurement record of one pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,7 @@ pub enum RecordBody {
     Prepare(PrepareRecord),
     Forget(ForgetRecord),
     Evaluate(EvaluateRecord),
+    Audit(AuditRecord),
 }
 
 /// Successes among trials. What is decided from them is the operator's business.
@@ -209,6 +210,7 @@ impl RecordBody {
             RecordBody::Prepare(_) => TaskKind::Prepare,
             RecordBody::Forget(_) => TaskKind::Forget,
             RecordBody::Evaluate(_) => TaskKind::Evaluate,
+            RecordBody::Audit(_) => TaskKind::Audit,
         }
     }
 
@@ -225,6 +227,9 @@ impl RecordBody {
                     check_label(&target.label).map_err(|why| format!("body.targets[{index}].label {why}"))
                 })
             }
+            RecordBody::Audit(record) => record.targets.iter().enumerate().try_for_each(|(index, target)| {
+                check_label(&target.label).map_err(|why| format!("body.targets[{index}].label {why}"))
+            }),
             RecordBody::Evaluate(record) => {
                 for (index, check) in record.hygiene.iter().enumerate() {
                     length(format!("body.hygiene[{index}].name"), &check.name, 128)?;
@@ -247,6 +252,7 @@ impl RecordBody {
             "Prepare" => json::problem::<PrepareRecord>("body", body.into()),
             "Forget" => json::problem::<ForgetRecord>("body", body.into()),
             "Evaluate" => json::problem::<EvaluateRecord>("body", body.into()),
+            "Audit" => json::problem::<AuditRecord>("body", body.into()),
             _ => None,
         }
     }

@@ -13,6 +13,8 @@ pub enum ConditionType {
     Serving,
     /// Model: nothing that was ever forgotten can be served.
     Compliant,
+    /// Model: when the live server was last asked for what is forgotten, it showed nothing of it.
+    Audited,
     /// Request: it makes sense for its model and policy.
     Accepted,
     /// Request: as many people as the policy asks for agreed.
@@ -48,6 +50,7 @@ pub enum Reason {
     Preparing,
     Training,
     Evaluating,
+    Auditing,
     RollingOut,
     // Success.
     Accepted,
@@ -66,6 +69,8 @@ pub enum Reason {
     Pilot,
     NotServed,
     Ready,
+    Audited,
+    NotAudited,
     // A request or model that cannot be carried out as written.
     UnknownLabel,
     NothingWouldRemain,
@@ -110,6 +115,8 @@ pub enum Reason {
     LedgerOfAnotherBase,
     LedgerConflict,
     Superseded,
+    Reexposed,
+    BadSchedule,
 }
 
 impl ConditionType {
@@ -119,6 +126,7 @@ impl ConditionType {
             ConditionType::Prepared => "Prepared",
             ConditionType::Serving => "Serving",
             ConditionType::Compliant => "Compliant",
+            ConditionType::Audited => "Audited",
             ConditionType::Accepted => "Accepted",
             ConditionType::Approved => "Approved",
             ConditionType::Scheduled => "Scheduled",

@@ -16,13 +16,13 @@ pub use crate::gate::{BaselineQuality, Gate, GateName, GateResult, Verdict};
 pub use approval::{ApprovalDecision, ApprovedRequest, UnlearnApproval, UnlearnApprovalSpec};
 pub use conditions::{ConditionType, Reason, conditions_schema};
 pub use model::{
-    Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing, KnownLabel,
-    LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState, Served,
-    Serving, ServingTarget,
+    Audit, AuditSpec, Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing,
+    KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState,
+    ScaledDown, Served, Serving, ServingTarget,
 };
 pub use policy::{
-    ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, Probes, RolloutPolicy,
-    TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
+    ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, NoCompliantDigest, Probes,
+    RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
 };
 pub use request::{
     Acknowledged, DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, Regulation, RequestPhase,

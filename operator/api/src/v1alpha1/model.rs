@@ -6,7 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{NAME_PATTERN, OverrideSpec, conditions_schema};
-use crate::{Digest, contract::BaseArtifact, gate::BaselineQuality};
+use crate::{
+    Digest,
+    contract::BaseArtifact,
+    gate::{BaselineQuality, Verdict},
+};
 
 /// One lineage: a base model, everything it had to forget, and what is served of it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -38,6 +42,18 @@ pub struct DiffusionModelSpec {
     pub base: BaseArtifact,
     pub policy_ref: PolicyRef,
     pub serving: Serving,
+    /// When to ask the live server for what is forgotten, beside after every roll-out. The policy needs a `served-leak`
+    /// gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditSpec>,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuditSpec {
+    /// Five fields of cron: minute, hour, day of the month, month, day of the week. In UTC.
+    #[schemars(length(min = 9, max = 128), regex(pattern = r"^[0-9A-Za-z*/,-]+( [0-9A-Za-z*/,#-]+){4}$"))]
+    pub schedule: String,
 }
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -60,6 +76,10 @@ pub struct Serving {
     #[serde(default = "http_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
+    /// Where audits ask the live server, as its users do. If absent, a Service of the target's name at `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), regex(pattern = r"^http://[A-Za-z0-9.:\[\]-]+$"))]
+    pub endpoint: Option<String>,
     #[serde(default)]
     pub initial: InitialServing,
 }
@@ -89,7 +109,7 @@ pub enum InitialServing {
     None,
 }
 
-/// Conditions: Prepared, Serving, Compliant, Ready.
+/// Conditions: Prepared, Serving, Compliant, Audited, Ready.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DiffusionModelStatus {
@@ -110,6 +130,19 @@ pub struct DiffusionModelStatus {
     /// The change of serving under way, or the last one. Written before serving is touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
+    /// The last audit of what is served that has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+    /// When the next one is due. Of times that were missed, one audit comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_audit: Option<Time>,
+    /// Forgotten labels that may be shown now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(max = 128)))]
+    pub exposed: Vec<String>,
+    /// Lethe keeps the serving target at no replicas: nothing that it could serve is compliant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaled_down: Option<ScaledDown>,
     /// The run under way for this lineage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -192,18 +225,59 @@ pub struct Rollout {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_again_at: Option<Time>,
     pub state: RolloutState,
+    /// The run that asks the live server for samples, where the policy has a `served-leak` gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub audit: Option<String>,
+    /// Why it was turned back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // By its path: the derive macro has a `Reason` of its own.
+    pub reason: Option<super::Reason>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
+}
+
+/// What an audit of the live server found.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Audit {
+    #[schemars(length(max = 63))]
+    pub run: String,
+    /// What was served.
+    pub digest: Digest,
+    /// `Error` as well if nothing could be measured.
+    pub verdict: Verdict,
+    /// The labels that did not pass, if it is known which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(max = 128)))]
+    pub shows: Vec<String>,
+    /// When it was seen to have ended.
+    pub at: Time,
+    /// Why the verdict is not Pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+}
+
+/// A serving target that is kept at no replicas.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaledDown {
+    /// How many it had, and gets back.
+    pub replicas: i32,
+    pub since: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RolloutState {
     /// Serving is being changed to `to`.
     Progressing,
-    /// `to` is available and every pod reports it.
+    /// `to` is available and every pod reports it; what the live server shows is being judged.
+    Auditing,
+    /// `to` is served.
     Complete,
-    /// `to` did not become available in time: serving is being changed back to `from`.
+    /// `to` did not become available in time, or shows what it should have forgotten: serving is being changed back to `from`.
     RollingBack,
     /// Serving is at `from` again.
     RolledBack,

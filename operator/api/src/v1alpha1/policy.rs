@@ -30,12 +30,14 @@ pub struct UnlearnPolicySpec {
     pub trainer: TrainerPolicy,
     #[serde(default)]
     pub training: TrainingPolicy,
-    /// Every gate is required. A policy that leaves one out is refused, not passed by default.
-    #[schemars(length(min = 5, max = 5))]
+    /// Every gate on a candidate is required: a policy that leaves one out is refused, not passed by default. With
+    /// `served-leak`, what the live server shows is judged as well: after every roll-out, and by audits.
+    #[schemars(length(min = 5, max = 6))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
         validation = Rule::new("['direct-leak','override-conformity','retain-accuracy','retain-quality','hygiene'].all(n, self.exists_one(g, g.name == n))")
-            .message("gates must list direct-leak, override-conformity, retain-accuracy, retain-quality and hygiene once each")
+            .message("gates must list direct-leak, override-conformity, retain-accuracy, retain-quality and hygiene once each"),
+        validation = Rule::new("self.size() == 5 || self.exists_one(g, g.name == 'served-leak')").message("the only other gate is served-leak")
     )]
     pub gates: Vec<Gate>,
     /// Also try, in every evaluation, to bring back what was forgotten. What is found is in the record and on its page;
@@ -229,11 +231,30 @@ pub struct RolloutPolicy {
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 5, max = 86_400))]
     pub progress_deadline_seconds: u32,
+    /// What becomes of serving where `served-leak` fails and there is no compliant digest to go back to. The model is not
+    /// called compliant in either case.
+    #[serde(default, skip_serializing_if = "NoCompliantDigest::is_default")]
+    pub no_compliant_digest: NoCompliantDigest,
 }
 
 impl Default for RolloutPolicy {
     fn default() -> Self {
-        Self { progress_deadline_seconds: five_minutes() }
+        Self { progress_deadline_seconds: five_minutes(), no_compliant_digest: NoCompliantDigest::default() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NoCompliantDigest {
+    /// The serving target is kept at no replicas until there is one.
+    #[default]
+    ScaleToZero,
+    /// It goes on serving what it serves.
+    Leave,
+}
+
+impl NoCompliantDigest {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

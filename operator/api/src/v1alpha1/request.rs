@@ -249,6 +249,8 @@ pub enum RequestPhase {
     Evaluating,
     RollingOut,
     Fulfilled,
+    /// It was Fulfilled, and what it had to forget may be shown again: what is served was changed, or an audit has seen it.
+    Reexposed,
     /// A pilot whose candidate passed every gate. Nothing was rolled out, and nothing counts as forgotten.
     Tried,
     /// The gates did not pass. Nothing was rolled out.
@@ -262,7 +264,7 @@ pub enum RequestPhase {
 }
 
 impl RequestPhase {
-    pub const ALL: [RequestPhase; 12] = [
+    pub const ALL: [RequestPhase; 13] = [
         RequestPhase::Pending,
         RequestPhase::AwaitingApproval,
         RequestPhase::Queued,
@@ -270,6 +272,7 @@ impl RequestPhase {
         RequestPhase::Evaluating,
         RequestPhase::RollingOut,
         RequestPhase::Fulfilled,
+        RequestPhase::Reexposed,
         RequestPhase::Tried,
         RequestPhase::Held,
         RequestPhase::Failed,

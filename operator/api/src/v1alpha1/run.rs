@@ -44,7 +44,7 @@ pub struct UnlearnRunSpec {
     pub model: String,
     #[serde(rename = "type")]
     pub type_: RunType,
-    /// The requests that this run works for; empty for `Prepare`.
+    /// The requests that this run works for; empty for `Prepare` and `Audit`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub requests: Vec<RequestRef>,
@@ -59,10 +59,10 @@ pub struct UnlearnRunSpec {
     /// sha256 of `plan`, which is what the pod reports back. The run's name is the model's name, a dash and
     /// the first 8 hexadecimal digits of the digest of the same plan without a run name.
     pub plan_digest: Digest,
-    /// The statistics that the candidate is measured against; absent for `Prepare`.
+    /// The statistics that the candidate is measured against; absent but for `Forget`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Digest>,
-    /// What `Prepare` measured of the baseline; absent for `Prepare`.
+    /// What `Prepare` measured of the baseline; absent but for `Forget`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_quality: Option<BaselineQuality>,
 }
@@ -73,6 +73,8 @@ pub enum RunType {
     Prepare,
     /// Forget, then evaluate.
     Forget,
+    /// Ask the live server for samples and judge them.
+    Audit,
 }
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -137,6 +139,7 @@ pub enum RunPhase {
     Preparing,
     Training,
     Evaluating,
+    Auditing,
     /// Done, with a verdict; a Prepare run is done when its record was read.
     Complete,
     Failed,
@@ -148,6 +151,7 @@ pub enum Stage {
     Prepare,
     Forget,
     Evaluate,
+    Audit,
 }
 
 /// A Job of this run and what it said.
@@ -212,6 +216,7 @@ impl Stage {
             Stage::Prepare => "prepare",
             Stage::Forget => "forget",
             Stage::Evaluate => "evaluate",
+            Stage::Audit => "audit",
         }
     }
 }

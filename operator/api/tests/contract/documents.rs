@@ -37,7 +37,12 @@ pub fn plans() -> Vec<Value> {
         "kept": ["5", "9"], "samples": {"leak": 3000, "retainPerLabel": 200, "quality": 3600},
         "probes": {"level": "full", "teacher": digest("teacher"), "neverSaw": digest("never saw")},
     });
-    [prepare, forget, evaluate].map(plan).to_vec()
+    let audit = json!({
+        "type": "Audit", "endpoint": "http://digits:8080", "model": "digits", "served": digest("candidate"),
+        "baseline": digest("baseline"), "judge": digest("judge"), "targets": targets(), "kept": ["5", "9"],
+        "samples": 3000,
+    });
+    [prepare, forget, evaluate, audit].map(plan).to_vec()
 }
 
 pub fn outcomes() -> Vec<Value> {
@@ -103,5 +108,9 @@ pub fn records() -> Vec<Value> {
         },
         "before": digest("before"), "after": digest("after"),
     });
-    [prepare, forget, evaluate].map(record).to_vec()
+    let audit = json!({
+        "type": "Audit", "served": digest("candidate"), "baseline": digest("baseline"), "judge": digest("judge"),
+        "targets": [{"label": "3", "leak": count, "unlabelled": count, "control": count}], "kept": count,
+    });
+    [prepare, forget, evaluate, audit].map(record).to_vec()
 }

@@ -26,6 +26,7 @@ use crate::{
 
 /// Field managers, one per thing that is written for another object than the one decided about.
 const ROLLOUT: &str = "lethe-rollout";
+const SCALE: &str = "lethe-scale";
 const PROMOTION: &str = "lethe-promotion";
 const ARCHIVE: &str = "lethe-archive";
 
@@ -42,6 +43,9 @@ pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Ef
             Effect::DeleteJob { name } => delete_job(context, &current, name).await?,
             Effect::PatchServing { deployment, bundle } => {
                 patch_serving(context, &namespace, deployment, bundle.as_ref()).await?;
+            }
+            Effect::ScaleServing { deployment, replicas } => {
+                scale_serving(context, &namespace, deployment, *replicas).await?;
             }
             Effect::MarkPromoted { run, condition } => {
                 let patch = json!({
@@ -171,6 +175,26 @@ async fn patch_serving(
         bundle = bundle.map(Digest::as_str),
         "changed what is served"
     );
+    Ok(())
+}
+
+/// Changes the number of pods of a Deployment, of the version that was read.
+async fn scale_serving(context: &Context, namespace: &str, name: &str, replicas: i32) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), namespace);
+    let target = calls::read(format!("read Deployment {namespace}/{name}"), deployments.get(name)).await?;
+    if target.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1) == replicas {
+        return Ok(());
+    }
+    // Not applied: what is applied for the annotation, without the number, would take the number away again.
+    let parameters = PatchParams { field_manager: Some(SCALE.into()), ..PatchParams::default() };
+    let patch = Patch::Merge(json!({
+        "metadata": {"uid": target.metadata.uid, "resourceVersion": target.metadata.resource_version},
+        "spec": {"replicas": replicas},
+    }));
+    let call = deployments.patch(name, &parameters, &patch);
+    let what = format!("Deployment {namespace}/{name}");
+    write(context, format!("scale {what}"), call).await.map_err(|error| stale(error, what))?;
+    tracing::info!(namespace, deployment = name, replicas, "scaled");
     Ok(())
 }
 

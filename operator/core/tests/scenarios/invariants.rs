@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
-    contract::{EvaluateTask, Plan, Record, RecordBody, Task},
-    v1alpha1::{LedgerEntry, RunType, UnlearnRun, Verdict},
+    contract::{AuditTask, EvaluateTask, Plan, Record, RecordBody, Task},
+    v1alpha1::{GateName, LedgerEntry, RunType, UnlearnPolicySpec, UnlearnRun, Verdict},
 };
 use lethe_core::{
     run,
@@ -27,6 +27,8 @@ pub struct Audit {
     pub served: Vec<Option<Digest>>,
     /// Evaluations that pods really made: of which candidate, for which labels, with which record.
     evaluations: Vec<(EvaluateTask, Record)>,
+    /// What the live server really showed when it was audited.
+    audits: Vec<(AuditTask, Record)>,
     /// Versions of runs whose Pass was checked.
     verdicts: BTreeSet<(Option<String>, Option<String>)>,
     /// Candidates that really passed, and what they were measured for.
@@ -38,10 +40,28 @@ pub struct Audit {
 impl Audit {
     /// A pod succeeded with this plan and left this record.
     pub fn measured(&mut self, plan: &Plan, record: &[u8]) {
-        if let (Task::Evaluate(task), Ok(record)) = (&plan.task, Record::parse(record, &plan.digest())) {
-            self.evaluations.push((task.clone(), record));
+        match (&plan.task, Record::parse(record, &plan.digest())) {
+            (Task::Evaluate(task), Ok(record)) => self.evaluations.push((task.clone(), record)),
+            (Task::Audit(task), Ok(record)) => self.audits.push((task.clone(), record)),
+            _ => {}
         }
     }
+
+    /// Whether the live server was found to show nothing of these labels while it served this.
+    fn showed_none(&self, policy: &UnlearnPolicySpec, served: &Digest, labels: &BTreeSet<String>) -> bool {
+        self.audits.iter().any(|(task, record)| {
+            let RecordBody::Audit(body) = &record.body else { return false };
+            let asked: BTreeSet<_> = task.targets.iter().map(|target| target.label.clone()).collect();
+            let results = lethe_gates::judge_served(&policy.gates, task, body);
+            task.served == *served
+                && asked.is_superset(labels)
+                && lethe_gates::overall(&results) == Verdict::Pass
+        })
+    }
+}
+
+fn has_served_leak(policy: &UnlearnPolicySpec) -> bool {
+    policy.gates.iter().any(|gate| gate.name == GateName::ServedLeak)
 }
 
 /// Panics if anything is not as it must be.
@@ -74,6 +94,11 @@ fn no_pass_without_a_measurement(audit: &mut Audit, run: &UnlearnRun) {
     let Some(status) = run.status.as_ref().filter(|s| s.verdict == Some(Verdict::Pass)) else { return };
     if !audit.verdicts.insert((run.uid(), run.resource_version())) {
         return;
+    }
+    if let Ok(Task::Audit(task)) = Plan::parse(run.spec.plan.as_bytes()).map(|plan| plan.task) {
+        let labels = task.targets.into_iter().map(|target| target.label).collect();
+        let really = audit.showed_none(&run.spec.policy, &task.served, &labels);
+        return assert!(really, "{} passed without an audit", run.name_any());
     }
     let candidate = status.candidate.as_ref().expect("a verdict is about a candidate");
     let Ok(Task::Forget(planned)) = Plan::parse(run.spec.plan.as_bytes()).map(|plan| plan.task) else {
@@ -111,6 +136,10 @@ fn the_ledger_only_grows(world: &mut World) {
         let all: BTreeSet<_> = targets::ledger_targets(&status.ledger).into_keys().collect();
         if let Some(last) = status.ledger.last() {
             assert!(world.audit.passed[&last.digest].is_superset(&all), "the ledger names a bad digest");
+            let run = world.cluster.runs.get(&last.run).filter(|run| has_served_leak(&run.spec.policy));
+            let shows_it =
+                run.is_some_and(|run| !world.audit.showed_none(&run.spec.policy, &last.digest, &all));
+            assert!(!shows_it, "the ledger names a digest that was not audited");
         }
     }
 }
@@ -131,7 +160,7 @@ fn one_active_run_per_model(world: &World) {
         assert!(active.len() <= 1, "{} has two runs at work: {active:?}", model.name_any());
     }
     for run in world.cluster.runs.values() {
-        assert_eq!(run.spec.requests.is_empty(), run.spec.type_ == RunType::Prepare);
+        assert_eq!(run.spec.requests.is_empty(), run.spec.type_ != RunType::Forget);
     }
 }
 

@@ -13,7 +13,7 @@ use lethe_core::{
 };
 
 use crate::{
-    cluster::{Cluster, Work},
+    cluster::{Cluster, Work, replicas},
     world::{Cache, World},
 };
 
@@ -22,11 +22,13 @@ impl World {
         let name = object.name_any();
         let cached = self.cached(Cache::Runs).runs.values();
         let mut runs: Vec<_> = cached.filter(|run| run.spec.model == name).cloned().collect();
-        // The absence of the active run is confirmed by the API server.
-        let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
-        if let Some(active) = active.filter(|active| runs.iter().all(|run| run.name_any() != **active)) {
-            runs.extend(self.cluster.runs.get(active).cloned());
+        // The absence of runs that are at work is confirmed by the API server.
+        for named in object.status.iter().flat_map(model::named_runs) {
+            if runs.iter().all(|run| run.name_any() != *named) {
+                runs.extend(self.cluster.runs.get(named).cloned());
+            }
         }
+        let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
         let cached = self.cached(Cache::Requests).requests.values();
         let mut requests: Vec<_> = cached.filter(|r| r.spec.model_ref.name == name).cloned().collect();
         // So is that of the requests that it works for.
@@ -55,7 +57,8 @@ impl World {
             None => self.cluster.serving.clone().ok_or_else(|| "it serves nothing".into()),
         };
         let report = |pod: &str| PodReport { pod: pod.into(), digest: served.clone() };
-        let asks = model::wants_reports(object) && deployment.is_some();
+        let runs_pods = deployment.as_ref().is_some_and(|deployment| replicas(deployment) > 0);
+        let asks = model::wants_reports(object) && runs_pods;
         model::Observed {
             model: object.clone(),
             policy: self.find(Cache::Policies, |c| c.policies.get(&object.spec.policy_ref.name)),

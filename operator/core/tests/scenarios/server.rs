@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    cluster::{Work, annotate},
+    cluster::{Work, annotate, scale},
     invariants,
     world::{Key, Patches, World},
 };
@@ -63,6 +63,10 @@ impl World {
             Effect::CreateJob(job) => self.create_job(*job),
             Effect::DeleteJob { name } => self.delete_job(key, &name),
             Effect::PatchServing { deployment, bundle } => self.patch_serving(&deployment, bundle),
+            Effect::ScaleServing { replicas, .. } => {
+                let found = self.cluster.deployment.as_mut();
+                found.map(|deployment| scale(deployment, replicas)).is_some()
+            }
             Effect::MarkPromoted { run, condition } => self.mark_promoted(&run, condition),
             Effect::ArchiveLedger(map) => {
                 self.cluster.config_maps.insert(map.name_any(), *map);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use lethe_api::contract::{Digest, Manifest, exit};
+use lethe_api::contract::{Digest, Manifest, RecordBody, exit};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -223,6 +223,38 @@ fn a_probe_judges_what_the_live_server_draws() {
     assert_eq!((&report["n"], &report["label"]), (&json!(700), &json!("two")));
     assert_eq!(report["digest"], baseline.as_str());
     assert!(report["hits"].as_u64().unwrap() <= 700 && report["imagesPerSecond"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn an_audit_asks_the_live_server_and_records_what_the_judge_saw() {
+    let world = World::new();
+    let targets = [("three", fixed("one"))];
+    // The baseline goes on showing what it should have forgotten.
+    let server = Server::ready(&world, &world.prepared.baseline);
+    let plan = world.audit(server.port, &world.prepared.baseline, &targets);
+    let RecordBody::Audit(record) = world.record(&plan) else { panic!("not an audit") };
+    assert_eq!(record.served, world.prepared.baseline);
+    let [measured] = &record.targets[..] else { panic!("{record:?}") };
+    assert_eq!((measured.label.as_str(), measured.leak.n, measured.control.n), ("three", 700, 300));
+    // The same model, live and in the pod: as much of the label in both, as far as chance goes.
+    let share = |hits: u64, n: u64| hits as f64 / n as f64;
+    let (live, control) = (share(measured.leak.hits, 700), share(measured.control.hits, 300));
+    assert!((live - control).abs() < 0.15, "live {live}, control {control}");
+    assert_eq!(measured.unlabelled, None, "this server takes no request without a label");
+    assert_eq!(record.kept.n, 600);
+    let again = world.record(&plan);
+    assert_eq!(again, RecordBody::Audit(record), "the same server gives the same record");
+}
+
+#[test]
+fn an_audit_of_another_bundle_than_the_served_one_measures_nothing() {
+    let world = World::new();
+    let server = Server::ready(&world, &world.prepared.baseline);
+    let plan = world.audit(server.port, &Digest::of(b"another"), &[("three", fixed("one"))]);
+    let ended = world.run(&plan);
+    assert_eq!(ended.code, Some(exit::TRY_AGAIN));
+    let message = ended.outcome.message.unwrap_or_default();
+    assert!(message.contains("does not serve"), "{message}");
 }
 
 #[test]

@@ -11,8 +11,9 @@ use std::{
 };
 
 use lethe_api::contract::{
-    BaseArtifact, BundleKind, Device, Digest, EvaluateTask, ForgetTask, Manifest, Metrics, Outcome, Override,
-    Plan, PlannedTarget, Precision, PrepareRecord, PrepareTask, Record, RecordBody, Samples, Task, TaskKind,
+    AuditTask, BaseArtifact, BundleKind, Device, Digest, EvaluateTask, ForgetTask, Manifest, Metrics,
+    Outcome, Override, Plan, PlannedTarget, Precision, PrepareRecord, PrepareTask, Record, RecordBody,
+    Samples, Task, TaskKind,
 };
 use lethe_sfd::{
     Denoiser, ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation, TeachSettings, Teaching,
@@ -124,6 +125,20 @@ impl World {
             kept: kept(targets),
             samples: Samples { leak: 60, retain_per_label: 20, quality: 90 },
             probes: None,
+        }))
+    }
+
+    /// An audit of what listens at a local port, which has to serve this.
+    pub(crate) fn audit(&self, port: u16, served: &Digest, targets: &[(&str, Override)]) -> Plan {
+        self.plan(Task::Audit(AuditTask {
+            endpoint: format!("http://127.0.0.1:{port}"),
+            model: "digits".into(),
+            served: served.clone(),
+            baseline: self.prepared.baseline.clone(),
+            judge: self.prepared.judge.clone(),
+            targets: planned(targets),
+            kept: kept(targets),
+            samples: 700,
         }))
     }
 

@@ -146,7 +146,7 @@ fn gates(evaluation: &Evaluation<'_>) -> Markup {
             (missing("verdicts. No policy was given to this page, so it shows what was counted and not whether that is enough."))
             p {
                 "These gates were not judged: "
-                @for (index, name) in GateName::ALL.into_iter().enumerate() {
+                @for (index, name) in GateName::REQUIRED.into_iter().enumerate() {
                     @if index > 0 { ", " } code { (name.as_str()) }
                 }
                 ". " code { "lethe-trainer report --policy" } " judges them by the operator's own rules."

@@ -1,0 +1,74 @@
+//! Whether anything that was ever forgotten can be served, and what of it.
+
+use std::collections::BTreeSet;
+
+use lethe_api::v1alpha1::{ConditionType, LedgerEntry, Reason};
+
+use crate::{
+    audit,
+    model::{Lineage, holder},
+    rollout,
+};
+
+/// Sets the condition Compliant, and names the labels that may be shown.
+pub(crate) fn judge(lineage: &mut Lineage<'_>, forgotten: usize) {
+    lineage.status.exposed.clear();
+    if let Some(leak) = audit::leak(lineage).cloned() {
+        let why = leak.message.as_deref().unwrap_or_default();
+        let message = format!("an audit of {} did not pass: {why}", leak.digest.short());
+        let all = lineage.status.ledger.iter().flat_map(|entry| &entry.targets);
+        let is_shown = |label: &&String| leak.shows.is_empty() || leak.shows.contains(label);
+        let exposed: BTreeSet<_> = all.filter(is_shown).cloned().collect();
+        lineage.status.exposed = exposed.into_iter().collect();
+        return lineage.conditions.no(ConditionType::Compliant, audit::reason(leak.verdict), message);
+    }
+    let Some(last) = lineage.status.ledger.last() else {
+        let message = "nothing had to be forgotten yet";
+        return lineage.conditions.yes(ConditionType::Compliant, Reason::NothingForgotten, message);
+    };
+    if holder(&lineage.observed.model, &lineage.observed.rivals).is_some() {
+        let message = "nothing of this lineage is served: another model has its target";
+        return lineage.conditions.yes(ConditionType::Compliant, Reason::NotServed, message);
+    }
+    let named = lineage.observed.deployment.as_ref().and_then(rollout::annotation);
+    let passed = |named: &str| {
+        // A candidate under way, or just taken back, has passed the gates for the whole ledger as well; but for one that
+        // the live server has shown to be no better.
+        let candidate = lineage.status.rollout.as_ref();
+        let candidate = candidate.filter(|rollout| rollout.run.is_some() && !audit::is_refuted(rollout));
+        named == last.digest.as_str() || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
+    };
+    let reports = &lineage.observed.reports;
+    let other = rollout::other_than(reports, |digest| passed(digest.as_str()));
+    let told = reports.iter().filter_map(|report| report.digest.as_ref().ok()).map(|digest| digest.as_str());
+    let wrong = told.chain(named).filter(|digest| !passed(digest));
+    let exposed: BTreeSet<_> =
+        wrong.flat_map(|digest| not_honoured(&lineage.status.ledger, digest)).collect();
+    let is_named_rightly = named.is_none_or(passed);
+    lineage.status.exposed = exposed.into_iter().collect();
+    match named {
+        _ if other.is_some() => {
+            let message = format!("{}, which does not honour the ledger", other.unwrap_or_default());
+            lineage.conditions.no(ConditionType::Compliant, Reason::DigestMismatch, message);
+        }
+        None => lineage.conditions.yes(ConditionType::Compliant, Reason::NotServed, "nothing is served"),
+        Some(_) if is_named_rightly => {
+            let message = format!("{forgotten} labels are forgotten by what is served");
+            lineage.conditions.yes(ConditionType::Compliant, Reason::LedgerHonoured, message);
+        }
+        Some(named) => {
+            let named: String = named.chars().take(80).collect();
+            let message = format!("the serving target names {named:?}, which does not honour the ledger");
+            lineage.conditions.no(ConditionType::Compliant, Reason::Drifted, message);
+        }
+    }
+}
+
+/// What a bundle may show: everything that was forgotten after it was made. Of one that the ledger does not know, nothing is
+/// known.
+fn not_honoured(ledger: &[LedgerEntry], bundle: &str) -> Vec<String> {
+    let known = ledger.iter().rposition(|entry| entry.digest.as_str() == bundle);
+    let (honoured, later) = ledger.split_at(known.map_or(0, |index| index + 1));
+    let is_honoured = |label: &&String| honoured.iter().any(|entry| entry.targets.contains(label));
+    later.iter().flat_map(|entry| &entry.targets).filter(|label| !is_honoured(label)).cloned().collect()
+}
