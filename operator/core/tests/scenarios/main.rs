@@ -12,6 +12,7 @@ use lethe_model::{cluster, trainer};
 mod approvals;
 mod asked;
 mod attempts;
+mod audited_attempts;
 mod audits;
 mod chaos;
 mod deletion;
