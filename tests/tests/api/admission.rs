@@ -121,7 +121,12 @@ pub async fn a_policy_must_ask_for_every_gate_once(world: &World) -> Result<()> 
         changed[index][field] = value;
         json!(changed)
     };
-    let cases: [(&str, &str, Value, &str); 9] = [
+    let sixth = |name: &str| {
+        let mut more = gates.clone();
+        more.push(json!({"name": name}));
+        json!(more)
+    };
+    let cases: [(&str, &str, Value, &str); 11] = [
         ("a gate is missing", "/spec/gates", without_last, "should have at least 5 items"),
         ("a gate twice", "/spec/gates", twice, "Duplicate value"),
         (
@@ -140,7 +145,14 @@ pub async fn a_policy_must_ask_for_every_gate_once(world: &World) -> Result<()> 
             "another gate's field",
             "/spec/gates",
             with(4, "maxBound", json!("0.1")),
-            "maxBound belongs to direct-leak only",
+            "maxBound belongs to direct-leak and served-leak only",
+        ),
+        ("one too many", "/spec/gates", sixth("hygiene"), "Duplicate value"),
+        (
+            "a bound of nothing",
+            "/spec/gates",
+            sixth("served-leak"),
+            "served-leak needs maxBound and minSamples",
         ),
         ("a bound above one", "/spec/gates", with(0, "maxBound", json!("1.5")), "should match"),
         (

@@ -25,7 +25,7 @@ async fn begin(world: &World) -> Result<()> {
 }
 
 /// The policy of `examples/` with a gate on what is served.
-fn watchful() -> Result<Value> {
+pub fn watchful() -> Result<Value> {
     let mut policy = policy()?;
     let gate = json!({"name": "served-leak", "maxBound": "0.005", "minSamples": 3000});
     if let Some(gates) = policy["spec"]["gates"].as_array_mut() {

@@ -16,6 +16,8 @@ use lethe_api::{
 use lethe_tests::{World, examples, place::refused, rights, wait};
 use serde_json::{Value, json};
 
+use crate::audits::watchful;
+
 /// The operator's own pods, as the chart labels them.
 const OPERATOR: &str = "app.kubernetes.io/name=lethe";
 
@@ -32,7 +34,7 @@ pub async fn a_namespace_that_enforces_restricted_takes_every_pod(world: &World)
     refused(world.create(&lax).await, "violates PodSecurity \"restricted:latest\"")?;
     let all = live_with_every_pod(world).await?;
     let stages: BTreeSet<_> = all.iter().filter_map(|pod| pod.labels().get(labels::STAGE)).collect();
-    ensure!(stages.len() == 3, "pods of stages {stages:?}");
+    ensure!(stages.len() == 4, "pods of stages {stages:?}");
     Ok(())
 }
 
@@ -60,13 +62,17 @@ pub async fn network_policies_choose_the_pods_that_they_are_for_and_no_others(wo
         let named = |object: &&Value| object["kind"] == "NetworkPolicy" && object["metadata"]["name"] == name;
         rendered.iter().find(named).with_context(|| format!("the chart renders no NetworkPolicy {name}"))
     };
-    for (name, is_meant) in [
-        ("lethe", is_operator as fn(&Pod) -> bool),
-        ("lethe-trainers", |pod| pod.labels().contains_key(labels::STAGE)),
+    let both = json!(["Ingress", "Egress"]);
+    for (name, types, is_meant) in [
+        ("lethe", &both, is_operator as fn(&Pod) -> bool),
+        ("lethe-trainers", &both, |pod| pod.labels().contains_key(labels::STAGE)),
+        ("lethe-audits", &json!(["Egress"]), |pod| {
+            pod.labels().get(labels::STAGE).is_some_and(|stage| stage == Stage::Audit.as_str())
+        }),
     ] {
         let policy = policy(name)?;
         ensure!(policy["metadata"]["namespace"] == world.namespace, "{policy}");
-        ensure!(policy["spec"]["policyTypes"] == json!(["Ingress", "Egress"]), "{policy}");
+        ensure!(policy["spec"]["policyTypes"] == *types, "{policy}");
         let chosen = chosen(world, &policy["spec"]["podSelector"]).await?;
         let meant: BTreeSet<_> = all.iter().filter(|pod| is_meant(pod)).map(ResourceExt::name_any).collect();
         ensure!(!meant.is_empty() && chosen == meant, "{name} is for {meant:?} and chooses {chosen:?}");
@@ -87,6 +93,16 @@ pub async fn network_policies_choose_the_pods_that_they_are_for_and_no_others(wo
     ensure!(chosen(world, &from["podSelector"]).await? == operators, "{from}");
     let port = json!([{"port": Progress::PORT, "protocol": "TCP"}]);
     ensure!(ingress[0]["ports"] == port, "{ingress:?}");
+
+    // Audits reach the servers of their namespace, and names; no other trainer reaches anything.
+    let audits = &policy("lethe-audits")?["spec"];
+    let egress = audits["egress"].as_array().context("audits reach nothing")?;
+    ensure!(
+        egress.len() == 2 && egress[0] == json!({"to": [{"podSelector": {}}], "ports": port}),
+        "{audits}"
+    );
+    let is_names = |asked: &Value| asked["port"] == 53;
+    ensure!(egress[1]["ports"].as_array().is_some_and(|ports| ports.iter().all(is_names)), "{audits}");
 
     // The operator asks the pods of watched namespaces.
     let operator = &policy("lethe")?["spec"];
@@ -113,10 +129,11 @@ async fn chosen(world: &World, selector: &Value) -> Result<BTreeSet<String>> {
     Ok(pods.iter().map(ResourceExt::name_any).collect())
 }
 
-/// Everything of which a pod is made: the chart's Deployment, a server, a preparation, a forgetting, an evaluation, and
-/// the Jobs of `examples/`. Returns the pods that there are then.
+/// Everything of which a pod is made: the chart's Deployment, a server, a preparation, a forgetting, an evaluation, an audit,
+/// and the Jobs of `examples/`. Returns the pods that there are then.
 async fn live_with_every_pod(world: &World) -> Result<Vec<Pod>> {
-    world.begin_ready().await?;
+    world.begin_with(watchful()?, world.model()?).await?;
+    world.prepare().await?;
     let rendered = rights::render(&world.server, &world.home, world.reach)?;
     let operator = rendered.iter().find(|object| object["kind"] == "Deployment");
     world.apply(operator.context("the chart renders no Deployment")?).await?;
@@ -127,6 +144,7 @@ async fn live_with_every_pod(world: &World) -> Result<Vec<Pod>> {
     world.request("forget-three", "3", "8").await?;
     world.task(Stage::Forget).await?;
     world.forget(|_| {}).await?;
+    world.audit(|_| {}).await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     let pods = world.api::<Pod>();
     wait::until_any(&pods, OPERATOR, "is the operator's", |_| true).await?;
