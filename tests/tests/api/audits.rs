@@ -13,11 +13,21 @@ use lethe_tests::{
 };
 use serde_json::{Value, json};
 
-/// Nothing is served at first, and the live server is asked after every roll-out.
-async fn begin(world: &World) -> Result<()> {
+/// A model of which nothing is served at first.
+pub fn unserved(world: &World) -> Result<Value> {
     let mut model = world.model()?;
     model["spec"]["serving"]["initial"] = json!("None");
-    world.begin_with(watchful()?, model).await?;
+    Ok(model)
+}
+
+/// Nothing is served at first, and the live server is asked after every roll-out.
+async fn begin(world: &World) -> Result<()> {
+    world.begin_with(watchful()?, unserved(world)?).await?;
+    prepare(world).await
+}
+
+/// Plays the trainer until requests can be worked for.
+pub async fn prepare(world: &World) -> Result<()> {
     let task = world.task(Stage::Prepare).await?;
     world.succeed(&task).await?;
     world.model_until("it is prepared", |m| ConditionType::Prepared.is_true(m.conditions())).await?;
@@ -92,7 +102,8 @@ pub async fn an_audit_that_is_due_and_fails_exposes_what_was_forgotten(world: &W
     Ok(())
 }
 
-async fn has_pods(world: &World, replicas: i32) -> Result<Deployment> {
+/// The Deployment, once it is to have so many pods.
+pub async fn has_pods(world: &World, replicas: i32) -> Result<Deployment> {
     let what = format!("it has {replicas} replicas");
     let is = |d: &Deployment| d.spec.as_ref().and_then(|spec| spec.replicas) == Some(replicas);
     wait::until(&world.api::<Deployment>(), MODEL, &what, is).await

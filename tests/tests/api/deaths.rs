@@ -5,7 +5,10 @@ use lethe_api::v1alpha1::{DiffusionModel, Reason, RequestPhase, Stage, UnlearnRe
 use lethe_tests::{World, kubelet::Conduct, trainer, wait, world::policy};
 use serde_json::json;
 
-use crate::crash::every_job_was_made_once;
+use crate::{
+    audits::{has_pods, prepare, unserved, watchful},
+    crash::every_job_was_made_once,
+};
 
 pub async fn dying_all_the_time_it_holds_what_leaks(world: &World) -> Result<()> {
     begin(world, 300).await?;
@@ -92,6 +95,35 @@ pub async fn dying_all_the_time_it_lets_go_of_what_is_deleted(world: &World) -> 
     let ledger = world.ledger().await?;
     ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
     Ok(())
+}
+
+/// Once what it hears leaves nothing to serve, and once it does not.
+pub async fn dying_all_the_time_it_has_the_live_server_asked(world: &World) -> Result<()> {
+    world.lay_out(watchful()?, unserved(world)?).await?;
+    let life = async {
+        prepare(world).await?;
+        world.request("leaks", "3", "8").await?;
+        world.forget(|_| {}).await?;
+        world.audit(|shown| shown.targets[0].leak.hits = 300).await?;
+        world.request_says("leaks", Reason::GateFailed, "of the live server").await?;
+        has_pods(world, 0).await?;
+        rests(world).await?;
+        ensure!(world.ledger().await?.is_empty(), "the ledger was written");
+        world.request("again", "3", "8").await?;
+        let candidate = world.forget(|_| {}).await?;
+        world.audit(|_| {}).await?;
+        world.request_until("again", RequestPhase::Fulfilled).await?;
+        rests(world).await?;
+        Ok(candidate)
+    };
+    let (candidate, deaths) = world.dying(life).await?;
+    ensure!(deaths.len() > 25, "it died only {} times: {deaths:#?}", deaths.len());
+    world.assert_serves(&candidate).await?;
+    has_pods(world, 1).await?;
+    let ledger = world.ledger().await?;
+    ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
+    let attempt = ["forget", "evaluate", "audit"];
+    every_job_was_made_once(world, &[&["prepare"][..], &attempt, &attempt].concat()).await
 }
 
 /// Everything but the operator. `patience` is how many seconds a roll-out may take.

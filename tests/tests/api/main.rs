@@ -106,6 +106,7 @@ fn main() -> ExitCode {
             watches_that_end_with_410_again_and_again_lose_nothing,
             an_operator_whose_watches_fall_silent_says_so_and_goes_on_when_started_again;
         deaths:
+            dying_all_the_time_it_has_the_live_server_asked,
             dying_all_the_time_it_holds_what_leaks,
             dying_all_the_time_it_turns_back_a_roll_out_that_stalls,
             dying_all_the_time_it_lets_two_requests_share_a_run,
