@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use lethe_sfd::{
     DistilSettings, ForgetSettings, ImageShape, JudgeSettings, MlpConfig, ModelConfig, NetworkConfig,
-    NoiseConfig, Parametrisation, Robustness, TeachSettings, TrainingImages,
+    NoiseConfig, Parametrisation, Robustness, SongUnetConfig, TeachSettings, TrainingImages,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,8 @@ pub enum Data {
     Digits,
     /// MNIST in the files of its authors, in this directory; a wider perceptron, which two cores teach within an hour.
     Mnist(PathBuf),
+    /// The same images and a small U-Net, which needs a GPU.
+    MnistUnet(PathBuf),
 }
 
 impl Data {
@@ -28,6 +30,7 @@ impl Data {
         match self {
             Self::Digits => "digits",
             Self::Mnist(_) => "mnist",
+            Self::MnistUnet(_) => "mnist-unet",
         }
     }
 
@@ -35,6 +38,9 @@ impl Data {
         let (side, network) = match self {
             Self::Digits => (digits::SIDE, NetworkConfig::default()),
             Self::Mnist(_) => (MNIST_SIDE, MlpConfig { width: 512, ..MlpConfig::default() }.into()),
+            Self::MnistUnet(_) => {
+                (MNIST_SIDE, NetworkConfig::SongUnet(SongUnetConfig::small(32, &[1, 2, 2], &[])))
+            }
         };
         ModelConfig {
             image: ImageShape { channels: 1, height: side, width: side },
@@ -52,7 +58,7 @@ impl Data {
     pub fn images(&self, config: &ModelConfig, unseen: Option<i64>) -> Result<TrainingImages> {
         match self {
             Self::Digits => digits::images(config, unseen),
-            Self::Mnist(dir) => {
+            Self::Mnist(dir) | Self::MnistUnet(dir) => {
                 let read = |name: &str| {
                     std::fs::read(dir.join(name))
                         .with_context(|| format!("cannot read {name} in {}", dir.display()))
@@ -69,20 +75,20 @@ impl Data {
             Self::Mnist(_) => {
                 TeachSettings { steps: 8_000, batch: 256, learning_rate: 1e-3, ..TeachSettings::default() }
             }
+            Self::MnistUnet(_) => {
+                TeachSettings { steps: 5_000, learning_rate: 1e-3, ..TeachSettings::default() }
+            }
         }
     }
 
     pub fn distilling(&self) -> DistilSettings {
-        match self {
-            Self::Digits => DistilSettings::default(),
-            Self::Mnist(_) => DistilSettings { steps: 1_500, ..DistilSettings::default() },
-        }
+        DistilSettings::default()
     }
 
     pub fn judging(&self) -> JudgeSettings {
         match self {
             Self::Digits => JudgeSettings::default(),
-            Self::Mnist(_) => JudgeSettings {
+            Self::Mnist(_) | Self::MnistUnet(_) => JudgeSettings {
                 samples_per_label: 1_000,
                 steps: 3_000,
                 hidden: 512,

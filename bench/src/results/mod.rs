@@ -35,7 +35,7 @@ pub struct Args {
     /// Other settings of the forgetting, as JSON; those that are not named keep their defaults
     #[arg(long, default_value = "{}", value_parser = json)]
     settings: serde_json::Value,
-    /// MNIST instead of the small digits: the directory with its files
+    /// MNIST instead of the small digits: the directory with its files. A perceptron, or with `--cuda` a small U-Net
     #[arg(long)]
     mnist: Option<PathBuf>,
     /// Train and measure on the first GPU
@@ -73,7 +73,7 @@ pub fn run(args: &Args, out: &Path) -> Result<()> {
     let studios: Vec<Studio> = args.seeds.iter().map(|&seed| studio(args, seed)).collect();
     let name = studios.first().map_or("results", |studio| match studio.data {
         Data::Digits => "results",
-        Data::Mnist(_) => "mnist",
+        Data::Mnist(_) | Data::MnistUnet(_) => "mnist",
     });
     args.workers.run("results-prepare", kept.path(), &studios, |_, ()| Ok(()))?;
     let candidates: Vec<Candidate> = studios.iter().flat_map(|studio| candidates(args, studio)).collect();
@@ -112,7 +112,7 @@ pub fn work(task: &Task) -> Result<()> {
 
 fn studio(args: &Args, seed: u64) -> Studio {
     Studio {
-        data: args.mnist.clone().map_or(Data::Digits, Data::Mnist),
+        data: args.mnist.clone().map_or(Data::Digits, if args.cuda { Data::MnistUnet } else { Data::Mnist }),
         seed,
         fewer: if args.quick { 50 } else { 1 },
         cuda: args.cuda,
