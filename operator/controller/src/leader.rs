@@ -41,6 +41,8 @@ pub const VALID: Duration = Duration::from_secs(10);
 /// How long a write may take.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// How often a waiting replica looks: what is given back is not to lie there for long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 const _: () = assert!(VALID.as_secs() + WRITE_TIMEOUT.as_secs() < DURATION.as_secs());
@@ -130,9 +132,10 @@ impl Elector {
                 () = &mut stop => break,
                 step = self.step() => step?,
             }
+            let pause = if self.until.borrow().is_some() { RENEW_EVERY } else { LOOK_EVERY };
             tokio::select! {
                 () = &mut stop => break,
-                () = sleep(RENEW_EVERY) => {}
+                () = sleep(pause) => {}
             }
         }
         self.release().await;

@@ -24,6 +24,7 @@ mod crds;
 mod error;
 mod health;
 mod journal;
+mod kept;
 mod leader;
 mod metrics;
 mod model;

@@ -12,7 +12,9 @@ use prometheus::{
 /// From a smoke test's seconds to a night of training.
 const RUN_SECONDS: [f64; 12] =
     [5., 15., 30., 60., 120., 300., 600., 1_800., 3_600., 10_800., 36_000., 86_400.];
-const RECONCILE_SECONDS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1., 5., 10., 60.];
+/// From a look that finds nothing to do to one that waits for an API server that does not answer.
+const RECONCILE_SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1., 5., 10., 60.];
 
 pub struct Metrics {
     registry: Registry,

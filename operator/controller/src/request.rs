@@ -29,7 +29,10 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
     let stores = &context.stores;
     let namespace = request.namespace().unwrap_or_default();
     let name = &request.spec.model_ref.name;
-    let is_to_be_aborted = asked::abort(request).is_some() && !request::is_over(request);
+    if request::is_over(request) {
+        return Ok(settled(request, stores.model(&namespace, name).as_deref()));
+    }
+    let is_to_be_aborted = asked::abort(request).is_some();
     let model = match is_to_be_aborted {
         true => stores.confirm(&stores.models, &namespace, name).await?.map(Arc::new),
         false => stores.find(&stores.models, &namespace, name).await?,
@@ -53,6 +56,18 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
         policy: policy.map(|policy| policy.as_ref().clone()),
         runs,
     })
+}
+
+/// A request that has its answer needs neither runs nor people for it. Most are that, and each is looked at after every
+/// restart.
+fn settled(request: &UnlearnRequest, model: Option<&DiffusionModel>) -> request::Observed {
+    request::Observed {
+        request: request.clone(),
+        approvals: None,
+        model: model.cloned(),
+        policy: None,
+        runs: Vec::new(),
+    }
 }
 
 fn active_run(model: Option<&DiffusionModel>) -> Option<&String> {

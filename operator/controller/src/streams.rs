@@ -11,7 +11,11 @@ use kube_runtime::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{metrics::Metrics, watchdog::Watchdog};
+use crate::{
+    kept::{self, Kept},
+    metrics::Metrics,
+    watchdog::Watchdog,
+};
 
 /// What a watch told.
 pub enum Change<'a, K> {
@@ -49,7 +53,7 @@ impl Watch {
         mut writer: Writer<K>,
         mut observe: impl FnMut(Change<'_, K>),
     ) where
-        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K: Kept + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Default + Eq + Hash + Clone,
     {
         let store = writer.as_reader();
@@ -110,7 +114,7 @@ impl Watch {
 
     fn well_formed<K>(&self, store: &Store<K>, event: Event<DeserializeGuard<K>>) -> Option<Event<K>>
     where
-        K: Resource + Clone + 'static,
+        K: Kept + Clone + 'static,
         K::DynamicType: Default + Eq + Hash + Clone,
     {
         let wrap = match &event {
@@ -127,8 +131,7 @@ impl Watch {
         let namespace = guard.namespace();
         match guard.0 {
             Ok(mut object) => {
-                // The cache has no use for them, and they are most of an object's bytes.
-                object.managed_fields_mut().clear();
+                kept::trim(&mut object);
                 Some(wrap(object))
             }
             Err(invalid) => {
@@ -168,7 +171,10 @@ mod tests {
     fn policy(image: serde_json::Value) -> DeserializeGuard<UnlearnPolicy> {
         serde_json::from_value(json!({
             "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnPolicy",
-            "metadata": {"name": "standard", "namespace": "studio", "managedFields": [{"manager": "kubectl"}]},
+            "metadata": {
+                "name": "standard", "namespace": "studio", "managedFields": [{"manager": "kubectl"}],
+                "annotations": {"note": "long"},
+            },
             "spec": {"trainer": {"image": image}, "gates": []},
         }))
         .unwrap()
@@ -182,7 +188,8 @@ mod tests {
             writer.apply_watcher_event(&watch.well_formed(&store, event).unwrap());
         }
         assert_eq!(store.len(), 1);
-        assert!(store.state()[0].metadata.managed_fields.as_ref().is_none_or(Vec::is_empty));
+        let kept = &store.state()[0].metadata;
+        assert!(kept.managed_fields.is_none() && kept.annotations.is_none(), "{kept:?}");
 
         let event = watch.well_formed(&store, Event::Apply(policy(json!(7)))).unwrap();
         writer.apply_watcher_event(&event);

@@ -65,6 +65,9 @@ async fn write<T>(
 
 /// Writes the status if it differs from the observed one, and returns the object as it then is.
 async fn write_status<K: Kind>(context: &Context, observed: &K, status: &K::Status) -> Result<Option<K>> {
+    if observed.status() == Some(status) {
+        return Ok(None);
+    }
     let wanted = json(&K::owned(status));
     let known = observed.status().map(|known| json(&K::owned(known)));
     // An object that was never looked at has no status: an empty one says the same.
