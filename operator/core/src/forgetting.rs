@@ -44,16 +44,16 @@ fn give_up_strays(lineage: &mut Lineage<'_>) {
     let audits = lineage.status.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Auditing);
     let audits = audits.and_then(|rollout| rollout.audit.clone());
     let is_stray = |run: &&UnlearnRun| {
-        if run.spec.type_ == RunType::Audit {
-            let name = Some(run.name_any());
-            return is_audit_at_work(run) && name != active && name != audits;
+        let status = run.status.as_ref();
+        let conditions = status.map(|status| &status.conditions[..]).unwrap_or_default();
+        if ConditionType::Promoted.is_decided(conditions) || Some(run.name_any()) == active {
+            return false;
         }
-        let verdict = run.status.as_ref().and_then(|status| status.verdict);
-        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
-        run.spec.type_ == RunType::Forget
-            && Some(run.name_any()) != active
-            && (!is_over(run) || verdict == Some(Verdict::Pass))
-            && !ConditionType::Promoted.is_decided(conditions)
+        match run.spec.type_ {
+            RunType::Prepare => false,
+            RunType::Forget => !is_over(run) || status.and_then(|s| s.verdict) == Some(Verdict::Pass),
+            RunType::Audit => !is_over(run) && Some(run.name_any()) != audits,
+        }
     };
     for run in lineage.own_runs().filter(is_stray).collect::<Vec<_>>() {
         let message = match run.spec.type_ {

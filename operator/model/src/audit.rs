@@ -8,8 +8,8 @@ use lethe_api::{
     Digest,
     contract::{Plan, Task},
     v1alpha1::{
-        ConditionType, DiffusionModel, LedgerEntry, RequestPhase, RunType, UnlearnRequest, UnlearnRun,
-        Verdict,
+        ConditionType, DiffusionModel, GateName, LedgerEntry, RequestPhase, RunType, UnlearnPolicy,
+        UnlearnRequest, UnlearnRun, Verdict,
     },
 };
 use lethe_core::{model, names, request, run, targets::ledger_targets};
@@ -74,6 +74,10 @@ pub struct Passed {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Audit {
     passed: Vec<Shared<Passed>>,
+    /// Runs whose honest pods asked the live server, each with the digest that it served and showed nothing by.
+    heard: Vec<(Arc<str>, Digest)>,
+    /// The policy wants the live server asked before the ledger is written.
+    asks: bool,
     /// The longest ledger that there ever was.
     pub ledger: Shared<Vec<LedgerEntry>>,
     /// Jobs that were created, each with the uid of its run, but for those that somebody else took away unfinished.
@@ -83,13 +87,19 @@ pub struct Audit {
     pub broken: Option<Box<Broken>>,
 }
 
-impl Default for Audit {
-    fn default() -> Self {
-        Audit { passed: vec![], ledger: Shared::new(vec![]), jobs: vec![], stray: false, broken: None }
-    }
-}
-
 impl Audit {
+    pub fn new(policy: &UnlearnPolicy) -> Self {
+        Audit {
+            passed: vec![],
+            heard: vec![],
+            asks: policy.spec.gates.iter().any(|gate| gate.name == GateName::ServedLeak),
+            ledger: Shared::new(vec![]),
+            jobs: vec![],
+            stray: false,
+            broken: None,
+        }
+    }
+
     pub fn breaks(&mut self, invariant: Invariant, how: impl Into<String>) {
         self.broken.get_or_insert_with(|| Box::new(Broken { invariant, how: how.into() }));
     }
@@ -100,13 +110,23 @@ impl Audit {
         }
     }
 
-    /// An honest pod measured the candidate of this plan.
+    /// An honest pod measured the candidate of this plan, or asked the live server.
     pub fn measured(&mut self, plan: &Plan) {
-        let Task::Evaluate(task) = &plan.task else { return };
-        let labels = task.targets.iter().map(|target| target.label.clone()).collect();
-        let passed = Shared::new(Passed { candidate: task.candidate.clone(), labels });
-        if let Err(at) = self.passed.binary_search(&passed) {
-            self.passed.insert(at, passed);
+        match &plan.task {
+            Task::Evaluate(task) => {
+                let labels = task.targets.iter().map(|target| target.label.clone()).collect();
+                let passed = Shared::new(Passed { candidate: task.candidate.clone(), labels });
+                if let Err(at) = self.passed.binary_search(&passed) {
+                    self.passed.insert(at, passed);
+                }
+            }
+            Task::Audit(task) => {
+                let heard = (plan.run.as_str().into(), task.served.clone());
+                if let Err(at) = self.heard.binary_search(&heard) {
+                    self.heard.insert(at, heard);
+                }
+            }
+            Task::Prepare(_) | Task::Forget(_) => {}
         }
     }
 
@@ -132,6 +152,10 @@ impl Audit {
             let all: BTreeSet<String> = ledger_targets(&status.ledger).into_keys().collect();
             let last = status.ledger.last().is_some_and(|last| self.has_passed(&last.digest, &all));
             self.demand(last, Invariant::Served, "the ledger names a digest that did not pass for all of it");
+            let is_heard = |digest: &Digest| self.heard.iter().any(|(_, heard)| heard == digest);
+            let heard = !self.asks || status.ledger.last().is_some_and(|last| is_heard(&last.digest));
+            let how = "the ledger names a digest that no honest pod heard from the live server";
+            self.demand(heard, Invariant::Served, how);
             let unique: BTreeSet<_> =
                 status.ledger.iter().map(|e| (&e.run, &e.request.uid, &e.targets)).collect();
             let once = unique.len() == status.ledger.len();
@@ -142,11 +166,14 @@ impl Audit {
 
     pub fn wrote_run(&mut self, run: &UnlearnRun) {
         let Some(status) = run.status.as_ref().filter(|s| s.verdict == Some(Verdict::Pass)) else { return };
-        let Ok(Task::Forget(planned)) = Plan::parse(run.spec.plan.as_bytes()).map(|plan| plan.task) else {
-            return self.breaks(Invariant::Measured, "a run that forgets nothing passed");
+        let measured = match Plan::parse(run.spec.plan.as_bytes()).map(|plan| plan.task) {
+            Ok(Task::Forget(planned)) => {
+                let labels = planned.targets.into_iter().map(|target| target.label).collect();
+                status.candidate.as_ref().is_some_and(|it| self.has_passed(it, &labels))
+            }
+            Ok(Task::Audit(_)) => self.heard.iter().any(|(heard, _)| **heard == *run.name_any()),
+            _ => return self.breaks(Invariant::Measured, "a run that neither forgets nor asks passed"),
         };
-        let labels = planned.targets.into_iter().map(|target| target.label).collect();
-        let measured = status.candidate.as_ref().is_some_and(|it| self.has_passed(it, &labels));
         self.demand(measured, Invariant::Measured, "a run passed that nobody measured");
     }
 
@@ -217,6 +244,11 @@ pub fn at_the_end(state: &State) -> Result<(), Broken> {
         if !request::is_over(request) {
             return broken(Invariant::Answered, format!("{} is never answered", request.name_any()));
         }
+    }
+    let phase = |request: &UnlearnRequest| request.status.as_ref().and_then(|status| status.phase);
+    let exposed = |request: &&Shared<UnlearnRequest>| phase(request) == Some(RequestPhase::Reexposed);
+    if let Some(request) = state.objects.requests.iter().find(exposed) {
+        return broken(Invariant::Served, format!("{} is Reexposed for ever", request.name_any()));
     }
     if let Some(run) = state.objects.runs.iter().find(|run| !run::is_over(run)) {
         return broken(Invariant::One, format!("run {} never ends", run.name_any()));

@@ -1,7 +1,7 @@
 //! The model as stateright sees it: states, acts, and what must hold in every state.
 
 use kube::ResourceExt;
-use lethe_api::v1alpha1::{Reason, RequestPhase, RolloutState, UnlearnRequest};
+use lethe_api::v1alpha1::{Reason, RequestPhase, RolloutState, RunType, UnlearnRequest};
 use stateright::{Model, Property};
 
 use crate::{
@@ -38,6 +38,8 @@ pub enum Start {
     Ready,
     /// A first request is fulfilled.
     Fulfilled,
+    /// The candidate for a first request passed and is rolled out, and the live server is about to be asked what it shows.
+    Asked,
 }
 
 pub struct Checker {
@@ -53,10 +55,14 @@ impl Checker {
 
     /// Policy, Deployment and model are there; nothing was done yet.
     fn scratch(&self) -> State {
+        let policy = match self.settings.start {
+            Start::Asked => objects::watchful(),
+            Start::Scratch | Start::Ready | Start::Fulfilled => objects::policy(),
+        };
         let mut state = State {
             objects: Objects {
                 model: None,
-                policy: Shared::new(objects::policy()),
+                policy: Shared::new(policy.clone()),
                 requests: vec![],
                 runs: vec![],
                 jobs: vec![],
@@ -69,7 +75,7 @@ impl Checker {
             pending: vec![],
             in_flight: None,
             births: Births::default(),
-            audit: Audit::default(),
+            audit: Audit::new(&policy),
             left: self.settings.disturbances,
         };
         state.apply_model();
@@ -94,6 +100,13 @@ impl Checker {
             Start::Fulfilled => {
                 let ready = self.rested(self.scratch());
                 self.rested(self.after(&ready, &Act::Asks(0)))
+            }
+            Start::Asked => {
+                let mut state = self.after(&self.rested(self.scratch()), &Act::Asks(0));
+                while !is_asked(&state) {
+                    state = self.moves(&state).expect("after a roll-out the live server is asked");
+                }
+                state
             }
         }
     }
@@ -161,6 +174,11 @@ impl Model for Checker {
         }
         all
     }
+}
+
+/// Whether there is a run that asks the live server.
+fn is_asked(state: &State) -> bool {
+    state.objects.runs.iter().any(|run| run.spec.type_ == RunType::Audit)
 }
 
 fn disturbed() -> Vec<Property<Checker>> {

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use lethe_api::{
     Digest,
-    contract::{Plan, RecordBody},
+    contract::{Count, Plan, RecordBody},
     v1alpha1::labels,
 };
 
@@ -13,7 +13,7 @@ use crate::{
     decisions::Mind,
     shared::{Shared, hash_of},
     state::{State, find, written},
-    trainer::{Fate, digest, honest, honest_body, measures, outcome, reports},
+    trainer::{Fate, digest, honest, honest_body, outcome, reports},
 };
 
 /// How a pod ends.
@@ -28,11 +28,11 @@ pub enum End {
     Babbles,
     /// Success, with the outcome and the record of another plan.
     Stale,
-    /// Success, with a record of this plan that is about another candidate, or about other targets.
+    /// Success, with a record of this plan that is about another candidate or server, or about other targets.
     Foreign,
     /// Success, with a record that is not in the store.
     NoRecord,
-    /// The candidate shows what it should have forgotten.
+    /// The candidate, or the live server, shows what it should have forgotten.
     Leaks,
     /// Too few samples were drawn.
     Scant,
@@ -115,7 +115,7 @@ pub fn bad_ends(work: &Work) -> impl Iterator<Item = End> + use<> {
     let stage = work.job.labels().get(labels::STAGE).map(String::as_str).unwrap_or_default();
     let particular: &[End] = match stage {
         "forget" => &[End::Foreign, End::Unchanged],
-        "evaluate" => &[End::Foreign, End::Leaks, End::Scant, End::Blind],
+        "evaluate" | "audit" => &[End::Foreign, End::Leaks, End::Scant, End::Blind],
         _ => &[],
     };
     ANY.into_iter().chain(particular.iter().copied())
@@ -131,9 +131,9 @@ fn fate(plan: &Plan, end: End) -> Fate {
             let record = b"nowhere";
             Fate::Succeeds { message: outcome(plan, record).to_message(), record: record.to_vec() }
         }
-        End::Leaks => measures(plan, |record| record.targets[0].leak.hits = 100),
-        End::Scant => measures(plan, |record| record.targets[0].leak.n = 10),
-        End::Blind => measures(plan, |record| record.targets[0].control.hits = 10),
+        End::Leaks => counts(plan, |leak, _| leak.hits = 100),
+        End::Scant => counts(plan, |leak, _| leak.n = 10),
+        End::Blind => counts(plan, |_, control| control.hits = 10),
         End::Foreign => {
             let mut body = honest_body(plan);
             match &mut body {
@@ -152,4 +152,21 @@ fn fate(plan: &Plan, end: End) -> Fate {
             reports(plan, body)
         }
     }
+}
+
+/// Other counts of the first target than an honest pod's: how often it was seen, and how often in what forgot nothing.
+fn counts(plan: &Plan, change: impl FnOnce(&mut Count, &mut Count)) -> Fate {
+    let mut body = honest_body(plan);
+    match &mut body {
+        RecordBody::Evaluate(record) => {
+            let first = &mut record.targets[0];
+            change(&mut first.leak, &mut first.control);
+        }
+        RecordBody::Audit(record) => {
+            let first = &mut record.targets[0];
+            change(&mut first.leak, &mut first.control);
+        }
+        RecordBody::Prepare(_) | RecordBody::Forget(_) => {}
+    }
+    reports(plan, body)
 }

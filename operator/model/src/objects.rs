@@ -52,6 +52,14 @@ pub fn policy() -> UnlearnPolicy {
     UnlearnPolicy::new("standard", spec)
 }
 
+/// A policy that has the live server asked.
+pub fn watchful() -> UnlearnPolicy {
+    let mut policy = policy();
+    let leak = policy.spec.gates.iter().find(|gate| gate.name == GateName::DirectLeak).cloned();
+    policy.spec.gates.extend(leak.map(|leak| Gate { name: GateName::ServedLeak, ..leak }));
+    policy
+}
+
 pub fn request(name: &str, targets: &[&str], replacement: OverrideSpec) -> UnlearnRequest {
     let spec = UnlearnRequestSpec {
         model_ref: ModelRef { name: MODEL.into() },

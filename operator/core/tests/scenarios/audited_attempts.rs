@@ -7,9 +7,8 @@ use lethe_api::v1alpha1::{
 };
 
 use crate::{
-    audits::watchful,
     cluster::deployment,
-    script::{MODEL, crashes, everywhere, fixed, model},
+    script::{MODEL, crashes, everywhere, fixed, model, watchful},
     trainer::{honest, measures, shows},
     world::World,
 };

@@ -4,25 +4,17 @@ use jiff::SignedDuration;
 use lethe_api::{
     contract::Count,
     v1alpha1::{
-        ConditionType, Gate, GateName, InitialServing, NoCompliantDigest, Reason, RequestPhase, RolloutState,
+        ConditionType, GateName, InitialServing, NoCompliantDigest, Reason, RequestPhase, RolloutState,
         RunType, UnlearnPolicy, Verdict,
     },
 };
 
 use crate::{
     cluster::{deployment, replicas},
-    script::{MODEL, crashes, everywhere, fixed, model, policy},
+    script::{MODEL, crashes, everywhere, fixed, model, watchful},
     trainer::{Fate, honest, shows},
     world::World,
 };
-
-/// A policy that has the live server asked.
-pub fn watchful() -> UnlearnPolicy {
-    let mut policy = policy();
-    let leak = policy.spec.gates.iter().find(|gate| gate.name == GateName::DirectLeak).cloned();
-    policy.spec.gates.extend(leak.map(|leak| Gate { name: GateName::ServedLeak, ..leak }));
-    policy
-}
 
 fn begin(world: &mut World, policy: UnlearnPolicy, initial: InitialServing) {
     world.apply_policy(policy);

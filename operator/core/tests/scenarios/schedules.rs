@@ -6,8 +6,8 @@ use lethe_api::v1alpha1::{
 };
 
 use crate::{
-    audits::{pods, watchful},
-    script::{crashes, fixed},
+    audits::pods,
+    script::{crashes, fixed, watchful},
     trainer::{honest, shows},
     world::World,
 };
