@@ -66,9 +66,6 @@ impl Gauges {
         [&self.requests, &self.due, &self.gate_bound, &self.compliant, &self.drift, &self.watch]
     }
 
-    /// What was forgotten before is measured anew in every run: the last request in the ledger tells of all of it, and one
-    /// that was not fulfilled, but the others of their own targets only. Otherwise there would be as many series as
-    /// requests times labels.
     fn request(&self, request: &UnlearnRequest, ledger: &[LedgerEntry]) {
         let status = request.status.as_ref();
         let phase = status.and_then(|status| status.phase).unwrap_or(RequestPhase::Pending);
@@ -80,15 +77,12 @@ impl Gauges {
             let seconds = due.0.as_second() as f64;
             self.due.with_label_values(&[&namespace, model, &name]).set(seconds);
         }
-        let is_last =
-            ledger.last().is_some_and(|last| Some(&last.request.uid) == request.metadata.uid.as_ref());
-        let tells_all = is_last || phase != RequestPhase::Fulfilled;
         for gate in status.iter().flat_map(|status| &status.gates) {
             let (Some(target), Some(bound)) = (&gate.target, &gate.bound) else { continue };
             // Labels come from what people wrote, never from what a trainer said.
-            let is_own = request.spec.targets.iter().any(|t| t.label == *target);
-            let is_told = is_own || (tells_all && ledger.iter().any(|entry| entry.targets.contains(target)));
-            if let (Ok(bound), true) = (bound.parse(), is_told) {
+            let is_known = request.spec.targets.iter().any(|t| t.label == *target)
+                || ledger.iter().any(|entry| entry.targets.contains(target));
+            if let (Ok(bound), true) = (bound.parse(), is_known) {
                 let labels = [&*namespace, model, &*name, gate.name.as_str(), &**target];
                 self.gate_bound.with_label_values(&labels).set(bound);
             }
@@ -205,48 +199,5 @@ mod tests {
         let text = metrics.render().unwrap();
         assert!(!text.contains("lethe_gate_bound"), "{text}");
         assert!(text.contains("lethe_requests{phase=\"Held\"} 0\n"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn of_what_was_forgotten_before_only_the_last_request_in_the_ledger_tells() {
-        let (stores, mut writers) = stores();
-        let metrics = Metrics::new().unwrap();
-        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
-        let digest = lethe_api::Digest::of(b"");
-        let entry = |label: &str| {
-            json!({
-                "targets": [label], "override": {"strategy": "Fixed", "label": "8"}, "run": "digits-1",
-                "request": {"name": label, "uid": label}, "digest": digest, "at": "2026-11-24T21:00:00Z",
-            })
-        };
-        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "digits"});
-        let model = json!({
-            "apiVersion": "lethe.dev/v1alpha1", "kind": "DiffusionModel",
-            "metadata": {"name": "digits", "namespace": "studio"},
-            "spec": {
-                "base": {"uri": "file:///b", "digest": digest}, "policyRef": {"name": "standard"},
-                "serving": {"target": target, "container": "server"},
-            },
-            "status": {"ledger": [entry("5"), entry("3")]},
-        });
-        writers.models.apply_watcher_event(&Event::Apply(serde_json::from_value(model).unwrap()));
-        let told = |uid: &str, phase: &str| {
-            let mut request = request(phase);
-            request.metadata.uid = Some(uid.into());
-            let gates = json!([
-                {"name": "direct-leak", "target": "3", "bound": "0.1", "verdict": "Pass"},
-                {"name": "direct-leak", "target": "5", "bound": "0.2", "verdict": "Pass"},
-            ]);
-            request.status.as_mut().unwrap().gates = serde_json::from_value(gates).unwrap();
-            request
-        };
-        let mut series = |request| {
-            writers.requests.apply_watcher_event(&Event::Apply(request));
-            metrics.render().unwrap().matches("lethe_gate_bound{").count()
-        };
-        assert_eq!(series(told("3", "Fulfilled")), 2);
-        assert_eq!(series(told("another", "Fulfilled")), 1);
-        // Why it is held may be what was forgotten before.
-        assert_eq!(series(told("another", "Held")), 2);
     }
 }

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
-    ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, Mode, Reason, RequestPhase,
-    RequestRun, Stage, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
-    UnlearnRunStatus, Verdict,
+    ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, GateResult, Mode, Reason,
+    RequestPhase, RequestRun, Stage, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus,
+    UnlearnRun, UnlearnRunStatus, Verdict,
 };
 
 use crate::{
@@ -316,8 +316,15 @@ impl Answer<'_> {
         if !found.gates.is_empty() {
             let passed = found.gates.iter().filter(|gate| gate.verdict == Verdict::Pass).count();
             self.status.gate_summary = Some(format!("{passed}/{}", found.gates.len()));
-            self.status.gates = found.gates.clone();
+            self.status.gates = found.gates.iter().filter(|gate| self.concerns(gate)).cloned().collect();
         }
+    }
+
+    /// Every run measures anew what was forgotten before: of that, a request shows what did not pass. All of it is in the
+    /// run, and a hundred requests that each repeated it would be most of what an operator has to remember.
+    fn concerns(&self, gate: &GateResult) -> bool {
+        let is_own = |target: &String| self.request.spec.targets.iter().any(|own| own.label == *target);
+        gate.verdict != Verdict::Pass || gate.target.as_ref().is_none_or(is_own)
     }
 
     /// Phase and Ready, from how far the run has come.

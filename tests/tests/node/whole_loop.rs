@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use lethe_api::v1alpha1::{DiffusionModel, RequestPhase, UnlearnRequest, Verdict};
+use lethe_api::v1alpha1::{DiffusionModel, RequestPhase, UnlearnRequest, UnlearnRun, Verdict};
 use lethe_tests::{
     examples,
     place::{MODEL, Place},
@@ -57,8 +57,9 @@ pub async fn a_second_request_keeps_the_first_forgotten(studio: &Studio) -> Resu
     let first = studio.served().await?;
     studio.allow_cost().await?;
     studio.request("second", "7", "1").await?;
-    let second = studio.request_ends("second", RequestPhase::Fulfilled).await?;
-    let gates = second.status.unwrap_or_default().gates;
+    studio.request_ends("second", RequestPhase::Fulfilled).await?;
+    let run = studio.api::<UnlearnRun>().get(&studio.run_of("second").await?).await?;
+    let gates = run.status.unwrap_or_default().gates;
     for label in ["3", "7"] {
         let leak = gates.iter().find(|gate| gate.bound.is_some() && gate.target.as_deref() == Some(label));
         ensure!(leak.is_some(), "no leak of {label} was measured: {gates:?}");

@@ -201,6 +201,8 @@ pub struct UnlearnRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub gate_summary: Option<String>,
+    /// Those on its own targets and on the whole candidate, and of those on what was forgotten before the ones that did
+    /// not pass. All are in the status of the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     pub gates: Vec<GateResult>,

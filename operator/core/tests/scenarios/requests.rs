@@ -3,7 +3,9 @@
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use lethe_api::contract::{Plan, Task};
-use lethe_api::v1alpha1::{ConditionType, DataSubjectRequest, Reason, Regulation, RequestPhase, Stage};
+use lethe_api::v1alpha1::{
+    ConditionType, DataSubjectRequest, GateResult, Reason, Regulation, RequestPhase, Stage,
+};
 use lethe_core::{Effect, model, request};
 
 use crate::{
@@ -37,9 +39,13 @@ fn a_second_request_keeps_the_first_target_in_its_plan_and_its_gates() {
     world.ended("second", RequestPhase::Fulfilled, Reason::Fulfilled, "served");
     assert_eq!(planned(&world, "second"), ["3->8", "5->6"]);
     assert_eq!(world.ledger(), ["3->8", "5->6"]);
-    let gates = &world.cluster.requests["second"].status.as_ref().unwrap().gates;
-    let leaks: Vec<_> = gates.iter().filter_map(|gate| gate.target.as_deref()).collect();
-    assert_eq!(leaks, ["3", "5", "3", "5"], "leak and override of both");
+    let targets =
+        |gates: &[GateResult]| gates.iter().filter_map(|gate| gate.target.clone()).collect::<Vec<_>>();
+    let run = world.run_for("second").unwrap().status.as_ref().unwrap();
+    assert_eq!(targets(&run.gates), ["3", "5", "3", "5"], "leak and override of both");
+    let request = world.cluster.requests["second"].status.as_ref().unwrap();
+    assert_eq!(targets(&request.gates), ["5", "5"], "a request shows its own");
+    assert_eq!(request.gate_summary, Some(format!("{0}/{0}", run.gates.len())));
 }
 
 #[test]
