@@ -15,10 +15,10 @@ nothing here reads a Secret.
 - apiGroups: [lethe.dev]
   resources: [diffusionmodels]
   verbs: [patch]
-# Start runs. Their spec is immutable.
+# Start runs, whose spec is immutable, and delete old ones.
 - apiGroups: [lethe.dev]
   resources: [unlearnruns]
-  verbs: [create]
+  verbs: [create, delete]
 - apiGroups: [lethe.dev]
   resources: [diffusionmodels/status, unlearnrequests/status, unlearnruns/status]
   verbs: [patch]

@@ -51,6 +51,7 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
     let approvals = || stores.approvals_of(&namespace, |name| *name == own_name);
     Ok(request::Observed {
         request: request.clone(),
+        others: stores.requests_like(request),
         approvals: context.approvals_are_protected.then(approvals),
         model: model.map(|model| model.as_ref().clone()),
         policy: policy.map(|policy| policy.as_ref().clone()),
@@ -63,6 +64,7 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
 fn settled(request: &UnlearnRequest, model: Option<&DiffusionModel>) -> request::Observed {
     request::Observed {
         request: request.clone(),
+        others: Vec::new(),
         approvals: None,
         model: model.cloned(),
         policy: None,

@@ -12,6 +12,7 @@ use kube_runtime::reflector::{self, ObjectRef, Store, store::Writer};
 use lethe_api::v1alpha1::{
     DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun, labels,
 };
+use lethe_core::{duplicates, request};
 use serde::de::DeserializeOwned;
 
 use crate::{calls, error::Result, streams::Change};
@@ -119,6 +120,29 @@ impl Stores {
         self.requests.state_filter(|r| in_namespace(r, namespace) && r.spec.model_ref.name == model)
     }
 
+    /// Other requests for the same model that may ask for what this one asks for.
+    pub fn requests_like(&self, request: &UnlearnRequest) -> Vec<UnlearnRequest> {
+        let (namespace, model) = (namespace(request), &request.spec.model_ref.name);
+        let is_like = |other: &UnlearnRequest| {
+            other.spec.model_ref.name == *model
+                && in_namespace(other, &namespace)
+                && duplicates::may_cover(request, other)
+        };
+        self.requests.state_filter(is_like).iter().map(|other| other.as_ref().clone()).collect()
+    }
+
+    /// The requests that say that they wait for this one, or that it has forgotten for them.
+    pub fn duplicates_of(&self, request: &UnlearnRequest) -> Vec<Arc<UnlearnRequest>> {
+        let (namespace, name) = (namespace(request), request.name_any());
+        let names_it = |other: &UnlearnRequest| {
+            let status = other.status.as_ref();
+            status.is_some_and(|status| status.duplicate_of.contains(&name))
+                && !request::is_over(other)
+                && in_namespace(other, &namespace)
+        };
+        self.requests.state_filter(names_it)
+    }
+
     /// What people said to requests of such names.
     pub fn approvals_of(&self, namespace: &str, is_such: impl Fn(&String) -> bool) -> Vec<UnlearnApproval> {
         let of = |a: &UnlearnApproval| in_namespace(a, namespace) && is_such(&a.spec.request_ref.name);
@@ -212,6 +236,9 @@ impl Triggers {
             self.request(&namespace, &name);
         }
         self.model(&namespace, &request.spec.model_ref.name);
+        for duplicate in stores.duplicates_of(request) {
+            self.request(&namespace, &duplicate.name_any());
+        }
         for run in stores.runs_of(&namespace, &request.spec.model_ref.name) {
             if run.spec.requests.iter().any(|r| r.name == name) {
                 self.run(&namespace, &run.name_any());
@@ -278,7 +305,7 @@ fn namespace(object: &impl ResourceExt) -> String {
 mod tests {
     use kube::Config;
     use kube_runtime::watcher::Event;
-    use lethe_api::Digest;
+    use lethe_api::{Digest, v1alpha1::UnlearnRequestStatus};
     use serde_json::json;
 
     use super::*;
@@ -291,7 +318,7 @@ mod tests {
         .unwrap()
     }
 
-    fn request(name: &str, model: &str) -> UnlearnRequest {
+    fn asked(name: &str, model: &str) -> UnlearnRequest {
         let replacement = json!({"strategy": "Nearest"});
         let targets = json!([{"label": "3"}]);
         let spec = json!({"modelRef": {"name": model}, "targets": targets, "override": replacement});
@@ -320,15 +347,19 @@ mod tests {
         object("UnlearnRun", name, spec)
     }
 
-    /// Two models under one policy, a request for each, and a run for the first.
+    /// Two models under one policy, a request for each and one that waits for the first, and a run for that.
     fn studio() -> Stores {
         // The client is never used: nothing here calls the API server.
         let config = Config::new("http://127.0.0.1:1".parse().unwrap());
         let (stores, mut writers) = Stores::new(Client::try_from(config).unwrap());
         for (name, target) in [("digits", "digits-server"), ("faces", "faces-server")] {
             writers.models.apply_watcher_event(&Event::Apply(model(name, "standard", target)));
-            writers.requests.apply_watcher_event(&Event::Apply(request(&format!("forget-{name}"), name)));
+            writers.requests.apply_watcher_event(&Event::Apply(asked(&format!("forget-{name}"), name)));
         }
+        let mut same = asked("same", "digits");
+        let duplicate_of = vec!["forget-digits".into()];
+        same.status = Some(UnlearnRequestStatus { duplicate_of, ..UnlearnRequestStatus::default() });
+        writers.requests.apply_watcher_event(&Event::Apply(same));
         writers.runs.apply_watcher_event(&Event::Apply(run("digits-1", "digits", &["forget-digits"])));
         stores
     }
@@ -355,10 +386,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_deleted_request_wakes_its_model_and_its_run() {
-        let gone = request("forget-digits", "digits");
+    async fn a_request_that_goes_wakes_its_model_its_run_and_those_that_wait_for_it() {
+        let gone = asked("forget-digits", "digits");
         let woken = woken(|t, s| t.on_request(s, Change::Deleted(&gone)));
-        assert_eq!(woken, [names(["digits"]), vec![], names(["digits-1"])]);
+        assert_eq!(woken, [names(["digits"]), names(["same"]), names(["digits-1"])]);
     }
 
     #[tokio::test]
@@ -373,7 +404,10 @@ mod tests {
         let spec = json!({"trainer": {"image": "x"}, "gates": []});
         let created = object("UnlearnPolicy", "standard", spec);
         let woken = woken(|t, s| t.on_policy(s, Change::Applied(&created)));
-        assert_eq!(woken, [names(["digits", "faces"]), names(["forget-digits", "forget-faces"]), vec![]]);
+        assert_eq!(
+            woken,
+            [names(["digits", "faces"]), names(["forget-digits", "forget-faces", "same"]), vec![]]
+        );
     }
 
     #[tokio::test]
@@ -402,7 +436,7 @@ mod tests {
     #[tokio::test]
     async fn after_a_new_list_everything_is_looked_at() {
         let woken = woken(|t, s| t.on_child::<Pod>(s, Change::Listed));
-        let requests = names(["forget-digits", "forget-faces"]);
+        let requests = names(["forget-digits", "forget-faces", "same"]);
         assert_eq!(woken, [names(["digits", "faces"]), requests, names(["digits-1"])]);
     }
 }

@@ -10,6 +10,7 @@ use lethe_api::v1alpha1::{
 use crate::{
     Effect, POLL, accept, approval, asked, attempts, audit,
     conditions::Conditions,
+    duplicates,
     model::{Lineage, NextRun},
     plans, request,
     run::is_over,
@@ -229,7 +230,14 @@ fn ready<'a>(lineage: &Lineage<'a>, policy: &UnlearnPolicy) -> Vec<Ready<'a>> {
         let attempt = attempts::next(request, lineage.own_runs());
         is_due.then_some(Ready { request, approved_by, attempt })
     };
-    waiting(lineage).into_iter().filter_map(ready).collect()
+    let ready: Vec<_> = waiting(lineage).into_iter().filter_map(ready).collect();
+    // What asks for the same as one that is not ready waits with it.
+    let is_ready = |request: &UnlearnRequest| ready.iter().any(|ready| ready.request.uid() == request.uid());
+    let (_, others): (Vec<_>, Vec<_>) =
+        lineage.observed.requests.iter().partition(|request| is_ready(request));
+    let is_free =
+        |ready: &Ready<'_>| duplicates::of(ready.request, &lineage.status, others.iter().copied()).is_none();
+    ready.into_iter().filter(is_free).collect()
 }
 
 /// Whether another request could use the model in earnest.

@@ -24,9 +24,11 @@ pub(crate) mod audit;
 pub(crate) mod compliance;
 pub mod conditions;
 pub mod deadline;
+pub mod duplicates;
 pub(crate) mod exposure;
 pub mod findings;
 pub mod forgetting;
+pub mod history;
 pub mod job;
 pub mod job_state;
 pub mod model;
@@ -82,6 +84,12 @@ pub enum Effect {
     /// Delete the run's own Job in the background; "not found" is success, and so is somebody else's of that name.
     DeleteJob {
         name: String,
+    },
+    /// Delete this very run in the background, and with it what it owns; "not found" is success, and so is another one of
+    /// that name.
+    DeleteRun {
+        name: String,
+        uid: String,
     },
     /// Set or remove the bundle annotation on the pod template of a Deployment, by server-side apply.
     PatchServing {

@@ -18,7 +18,7 @@ use lethe_api::{
 use crate::{
     ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL, compliance,
     conditions::{Conditions, transitions},
-    forgetting, job, look_at, names, plans,
+    forgetting, history, job, look_at, names, plans,
     rollout::PodReport,
     run::is_over,
     serving, targets,
@@ -97,6 +97,7 @@ pub fn decide(
     }
     if is_prepared {
         forgetting::step(&mut lineage);
+        history::step(&mut lineage);
     }
     lineage.done()
 }

@@ -12,6 +12,8 @@ use crate::{accept, attempts, look_at, request::Answer, targets, window};
 pub(crate) struct Queue<'a> {
     pub(crate) model: &'a DiffusionModelStatus,
     pub(crate) policy: &'a UnlearnPolicy,
+    /// Requests that ask for all of it already.
+    pub(crate) duplicate_of: Vec<String>,
     /// An attempt that failed, and when the next may begin.
     pub(crate) failed: Option<(&'a UnlearnRun, Timestamp)>,
     /// A run that failed for other requests only.
@@ -31,6 +33,7 @@ impl Answer<'_> {
         Queue {
             model,
             policy,
+            duplicate_of: Vec::new(),
             failed: attempts::failed(self.request, runs.clone()),
             split_from: runs.filter(split_off).max_by_key(|run| run.creation_timestamp().map(|at| at.0)),
         }
@@ -43,6 +46,7 @@ impl Answer<'_> {
             Some((run, _)) => self.show(run),
             None => self.forget_run(),
         }
+        self.status.duplicate_of.clone_from(&queue.duplicate_of);
         self.status.phase = Some(RequestPhase::Queued);
         let (reason, message) = self.waits_for(queue);
         self.conditions.unknown(ConditionType::Scheduled, reason, message.clone());
@@ -51,7 +55,7 @@ impl Answer<'_> {
 
     /// What keeps a request in the queue.
     fn waits_for(&mut self, queue: &Queue<'_>) -> (Reason, String) {
-        let Queue { model, policy, failed, split_from } = queue;
+        let Queue { model, policy, duplicate_of, failed, split_from } = queue;
         if self.request.spec.suspend {
             return (Reason::Suspended, "spec.suspend is true; set it to false to go on".into());
         }
@@ -61,6 +65,14 @@ impl Answer<'_> {
         if let Some((run, next_at)) = failed.filter(|(_, next_at)| *next_at > self.now) {
             self.look_again_at(next_at);
             return (Reason::WaitingForAttempt, self.waits_for_attempt(run, next_at));
+        }
+        if !duplicate_of.is_empty() {
+            let message = format!(
+                "everything that it asks for was asked for earlier, by {}: it shares the run of that, or is fulfilled with \
+                 it. Should that fail or be withdrawn without it, it is worked for itself",
+                duplicate_of.join(", ")
+            );
+            return (Reason::Duplicate, message);
         }
         let again = split_from.map_or(String::new(), |run| {
             format!("; it is worked for again: run {} failed for another request only", run.name_any())

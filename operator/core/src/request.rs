@@ -17,7 +17,7 @@ use crate::{
     approval::{self, Standing},
     asked, attempts,
     conditions::{Conditions, transitions},
-    deadline,
+    deadline, duplicates,
     model::own_runs,
     queue::Queue,
     serving::planned_targets,
@@ -35,6 +35,8 @@ pub struct Observed {
     pub policy: Option<UnlearnPolicy>,
     /// Every run of that model. While the request is to be aborted, the active one must not be missing or old.
     pub runs: Vec<UnlearnRun>,
+    /// The other requests for that model of which [`duplicates::may_cover`] says that it may be one of theirs.
+    pub others: Vec<UnlearnRequest>,
     /// What people said to it; none if nothing checks who they are.
     pub approvals: Option<Vec<UnlearnApproval>>,
 }
@@ -146,10 +148,17 @@ impl Answer<'_> {
         };
         match accept::check(self.request, known) {
             Acceptance::Denied(reason, message) => self.deny(reason, message),
-            Acceptance::AlreadyForgotten => self.already_forgotten(known),
+            Acceptance::AlreadyForgotten => {
+                self.already_forgotten(known);
+                self.status.duplicate_of = duplicates::of(self.request, known, &[]).unwrap_or_default();
+            }
             Acceptance::Accepted => {
                 let approvals = observed.approvals.as_deref();
-                let queue = self.queue_of(known, policy, own_runs(model, &observed.runs));
+                let duplicate_of = duplicates::of(self.request, known, &observed.others);
+                let queue = Queue {
+                    duplicate_of: duplicate_of.unwrap_or_default(),
+                    ..self.queue_of(known, policy, own_runs(model, &observed.runs))
+                };
                 self.ask(&queue, approval::standing(self.request, &policy.spec, approvals));
             }
         }
@@ -165,6 +174,7 @@ impl Answer<'_> {
         (status.run, status.progress, status.gate_summary, status.record) = (None, None, None, None);
         status.attempts = None;
         status.gates.clear();
+        status.duplicate_of.clear();
     }
 
     /// It does not wait for a run either.
@@ -295,6 +305,7 @@ impl Answer<'_> {
         let name = run.name_any();
         self.accept(&planned_targets(run).into_iter().map(|t| (t.label, t.replacement)).collect());
         self.conditions.yes(ConditionType::Scheduled, Reason::Scheduled, format!("run {name} works for it"));
+        self.status.duplicate_of = duplicates::within(run, &self.request.uid().unwrap_or_default());
         self.show(run);
         self.stand(&name, &run.status.clone().unwrap_or_default());
     }

@@ -15,7 +15,7 @@ use lethe_api::{
     },
 };
 use lethe_core::{
-    Decision, Effect, Installation, asked, model, names, request,
+    Decision, Effect, Installation, asked, duplicates, model, names, request,
     rollout::PodReport,
     run::{self, RecordProblem},
     stall,
@@ -111,6 +111,8 @@ struct RequestView<'a> {
     request: &'a Shared<UnlearnRequest>,
     model: Option<&'a Shared<DiffusionModel>>,
     policy: &'a Shared<UnlearnPolicy>,
+    /// Others that may ask for the same.
+    others: Vec<&'a Shared<UnlearnRequest>>,
     runs: &'a [Shared<UnlearnRun>],
 }
 
@@ -197,7 +199,9 @@ impl Mind {
 
     fn about_request(&self, state: &State, object: &Shared<UnlearnRequest>) -> Decided {
         let model = state.model().or(state.objects.model.as_ref());
-        let view = RequestView { request: object, model, policy: &state.objects.policy, runs: state.runs() };
+        let others = state.requests().iter().filter(|other| duplicates::may_cover(object, other)).collect();
+        let (policy, runs) = (&state.objects.policy, state.runs());
+        let view = RequestView { request: object, model, policy, others, runs };
         self.answer(&view.keys(), || {
             let now = When::NOW.time();
             let decision = request::decide(&view.expand(), now);
@@ -321,12 +325,15 @@ impl RequestView<'_> {
         let works = |run: &&Shared<UnlearnRun>| run.spec.requests.iter().any(|r| Some(&*r.uid) == uid);
         let own: Vec<_> = self.runs.iter().filter(works).collect();
         let model = self.model.map(Shared::facts);
-        let read = hash_of(&("request", self.request, model, self.policy, own));
-        Keys { read, all: hash_of(&("all", self.request, self.model, self.policy, self.runs)) }
+        let others: Vec<_> = self.others.iter().map(|other| other.facts()).collect();
+        let read = hash_of(&("request", self.request, model, self.policy, own, others));
+        let others: Vec<_> = self.others.iter().map(|other| other.content()).collect();
+        Keys { read, all: hash_of(&("all", self.request, self.model, self.policy, self.runs, others)) }
     }
 
     fn expand(&self) -> request::Observed {
         request::Observed {
+            others: self.others.iter().map(|other| (***other).clone()).collect(),
             request: (**self.request).clone(),
             model: self.model.map(|model| (**model).clone()),
             policy: Some((**self.policy).clone()),

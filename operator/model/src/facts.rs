@@ -30,7 +30,8 @@ impl Facts for UnlearnRequest {
     fn facts(&self, _: u64) -> u64 {
         let conditions = self.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
         let stands = (ConditionType::Accepted.is_true(conditions), request::is_over(self));
-        let asked = (asked::is_withdrawn(self), attempts::put_aside(self));
+        let queued = ConditionType::Scheduled.find(conditions).is_some();
+        let asked = (asked::is_withdrawn(self), attempts::put_aside(self), queued);
         let approved = self.status.as_ref().map(|status| json(&status.approved_by));
         let approval = json(&ConditionType::Approved.find(conditions));
         hash_of(&(json(&self.metadata), json(&self.spec), stands, asked, approved, approval))

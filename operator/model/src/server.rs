@@ -87,6 +87,10 @@ impl State {
             Effect::CreateConfigMap(map) => self.create_plan(map),
             Effect::CreateJob(job) => self.create_job(job),
             Effect::DeleteJob { name } => self.delete_job(key, name),
+            Effect::DeleteRun { uid, .. } => {
+                self.objects.runs.retain(|run| run.metadata.uid.as_ref() != Some(uid));
+                true
+            }
             Effect::PatchServing { bundle, .. } => self.patch_serving(bundle.as_ref()),
             Effect::ScaleServing { replicas, .. } => {
                 self.objects.deployment = self.objects.deployment.with(|it| scale(it, *replicas));

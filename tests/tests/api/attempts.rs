@@ -97,3 +97,47 @@ pub async fn requests_come_together_and_one_that_fails_leaves(world: &World) -> 
     world.request_until("forget-three", RequestPhase::Held).await?;
     Ok(())
 }
+
+pub async fn what_an_earlier_request_asks_for_has_no_run_of_its_own(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("forget-three", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    world.request("once-more", "3", "9").await?;
+    let waits = world.request_waits("once-more", Reason::Duplicate, "forget-three").await?;
+    ensure!(waits.status.is_some_and(|status| status.duplicate_of == ["forget-three"]), "of whom?");
+    world.crash_operator().await?;
+    world.succeed(&task).await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    let done = world.request_until("once-more", RequestPhase::Fulfilled).await?;
+    ensure!(done.status.is_some_and(|status| status.duplicate_of == ["forget-three"]), "of whom?");
+    ensure!(forget_runs(world).await? == 1, "it had a run");
+    Ok(())
+}
+
+pub async fn old_runs_go_and_those_in_the_ledger_stay(world: &World) -> Result<()> {
+    begin_under(world, json!({"retention": {"runs": 1}})).await?;
+    world.request("forget-three", "3", "8").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    let recorded = world.ledger().await?[0].run.clone();
+    for name in ["first", "second"] {
+        world.request(name, "5", "8").await?;
+        world.forget(|record| record.quality.candidate *= 100.0).await?;
+        world.request_until(name, RequestPhase::Held).await?;
+    }
+    // The model looks again once the last one is over.
+    let settled = async || -> Result<bool> { Ok(world.runs().await?.len() == 3) };
+    for _ in 0..100 {
+        if settled().await? {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let runs = world.runs().await?;
+    let is_there = |request: &str| runs.iter().any(|run| run.spec.requests.iter().any(|r| r.name == request));
+    ensure!(is_there("forget-three") && is_there("second") && !is_there("first"), "{runs:#?}");
+    ensure!(runs.iter().any(|run| run.metadata.name.as_ref() == Some(&recorded)), "the ledger's is gone");
+    ensure!(world.request_until("first", RequestPhase::Held).await.is_ok(), "its answer is gone");
+    Ok(())
+}

@@ -46,7 +46,9 @@ fn main() -> ExitCode {
         attempts:
             a_candidate_that_fails_is_tried_again_after_a_while,
             a_word_in_an_annotation_acts_once,
-            requests_come_together_and_one_that_fails_leaves;
+            requests_come_together_and_one_that_fails_leaves,
+            what_an_earlier_request_asks_for_has_no_run_of_its_own,
+            old_runs_go_and_those_in_the_ledger_stay;
         lies:
             last_words_that_are_no_outcome_fail_the_run,
             records_that_cannot_be_trusted_fail_the_run,

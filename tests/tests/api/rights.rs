@@ -11,7 +11,7 @@ use kube::{
 };
 use lethe_api::v1alpha1::{
     BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnApproval,
-    UnlearnRequest,
+    UnlearnRequest, UnlearnRun,
 };
 use lethe_tests::{
     Server, Tier, World,
@@ -114,7 +114,9 @@ async fn live_a_full_life(world: &World) -> Result<()> {
     world.apply(&world.model()?).await?;
     world.model_until("it lacks its policy", |m| m.status.is_some()).await?;
     world.apply(&examples::first("serving.yaml")?).await?;
-    world.apply(&policy()?).await?;
+    let mut forgetful = policy()?;
+    forgetful["spec"]["retention"] = json!({"runs": 0});
+    world.apply(&forgetful).await?;
     world.prepare().await?;
     world.request("withdrawn", "5", "6").await?;
     let task = world.task(Stage::Forget).await?;
@@ -122,6 +124,7 @@ async fn live_a_full_life(world: &World) -> Result<()> {
     world.request_waits("withdrawn", Reason::PodNotStarted, "FailedMount: no such volume").await?;
     world.delete::<UnlearnRequest>("withdrawn").await?;
     wait::until_gone(&world.api::<Pod>(), &task.pod.name_any(), None).await?;
+    wait::until_gone(&world.api::<UnlearnRun>(), &task.plan.run, None).await?;
     // Between a status and what follows from it, an operator that starts anew asks whether the status still holds.
     world.take_operator().await?.kill().await?;
     let life = async {

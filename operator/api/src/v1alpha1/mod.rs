@@ -22,7 +22,7 @@ pub use model::{
 };
 pub use policy::{
     ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, NoCompliantDigest, Probes,
-    RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
+    RetentionPolicy, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
 };
 pub use request::{
     Acknowledged, DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, Regulation, RequestPhase,

@@ -54,6 +54,32 @@ pub struct UnlearnPolicySpec {
     /// Whether requests wait for others: many that are forgotten together cost as much as one.
     #[serde(default, skip_serializing_if = "CoalescePolicy::waits_for_nobody")]
     pub coalesce: CoalescePolicy,
+    /// What is kept of runs that are over.
+    #[serde(default, skip_serializing_if = "RetentionPolicy::is_usual")]
+    pub retention: RetentionPolicy,
+}
+
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetentionPolicy {
+    /// How many runs of each type (Forget, Audit) of a model are kept that are over and that nothing refers to; older ones are
+    /// deleted, with their Jobs. A run is kept in any case while the ledger or the model's status names it, or a request that
+    /// it works for has no answer.
+    #[serde(default = "ten")]
+    #[schemars(range(max = 1_000))]
+    pub runs: u32,
+}
+
+impl Default for RetentionPolicy {
+    fn default() -> Self {
+        Self { runs: ten() }
+    }
+}
+
+impl RetentionPolicy {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -273,6 +299,10 @@ fn two() -> u32 {
 
 fn three() -> i32 {
     3
+}
+
+fn ten() -> u32 {
+    10
 }
 
 fn two_hours() -> i64 {

@@ -186,6 +186,10 @@ pub struct UnlearnRequestStatus {
     /// The run that works for this request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RequestRun>,
+    /// The requests by which everything that this one asks for is forgotten, or will be: it has no run of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub duplicate_of: Vec<String>,
     /// How often it was tried, and when the next attempt may begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Attempts>,

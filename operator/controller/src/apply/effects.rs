@@ -41,6 +41,7 @@ pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Ef
             }
             Effect::CreateJob(job) => create(context, &namespace, &**job, |_, _| true).await?,
             Effect::DeleteJob { name } => delete_job(context, &current, name).await?,
+            Effect::DeleteRun { name, uid } => delete_run(context, &namespace, name, uid).await?,
             Effect::PatchServing { deployment, bundle } => {
                 patch_serving(context, &namespace, deployment, bundle.as_ref()).await?;
             }
@@ -130,6 +131,22 @@ async fn delete_job(context: &Context, run: &impl Resource, name: &str) -> Resul
     match write(context, format!("delete Job {namespace}/{name}"), call).await {
         Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => Ok(()),
         other => other.map(|_| tracing::info!(namespace, name, "deleted the Job")),
+    }
+}
+
+/// Deletes the run of this name, if it still is the one of this uid, and with it its Jobs and plans.
+async fn delete_run(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<()> {
+    let runs: Api<UnlearnRun> = Api::namespaced(context.client.clone(), namespace);
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(uid.into()), resource_version: None }),
+        ..DeleteParams::background()
+    };
+    let call = runs.delete(name, &parameters);
+    match write(context, format!("delete UnlearnRun {namespace}/{name}"), call).await {
+        Err(Error::Api { source: kube::Error::Api(status), .. }) if matches!(status.code, 404 | 409) => {
+            Ok(())
+        }
+        other => other.map(|_| tracing::info!(namespace, name, "deleted an old run")),
     }
 }
 

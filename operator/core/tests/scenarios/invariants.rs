@@ -9,7 +9,7 @@ use lethe_api::{
     v1alpha1::{GateName, LedgerEntry, RunType, UnlearnPolicySpec, UnlearnRun, Verdict},
 };
 use lethe_core::{
-    run,
+    model, run,
     targets::{self, ledger_targets},
 };
 
@@ -88,6 +88,25 @@ pub fn may_serve(world: &World, bundle: Option<&Digest>) {
     let measured = world.audit.passed.get(bundle);
     let measured = measured.unwrap_or_else(|| panic!("{bundle} is served and never passed its gates"));
     assert!(measured.is_superset(&forgotten), "{bundle} is served and was not measured for the whole ledger");
+}
+
+/// Asked before the operator deletes a run: is there nothing that refers to it?
+pub fn may_be_deleted(world: &World, run: &str) {
+    let recorded = world.audit.ledgers.values().flatten().any(|entry| entry.run == run);
+    let found = &world.cluster.runs[run];
+    let is_open = |uid: &String| {
+        let mut requests = world.cluster.requests.values();
+        requests.any(|request| request.uid().as_ref() == Some(uid) && !lethe_core::request::is_over(request))
+    };
+    let named = world.cluster.models.values().filter_map(|model| model.status.as_ref()).any(|status| {
+        let audit = status.audit.as_ref().map(|audit| &audit.run);
+        model::named_runs(status).chain(audit).any(|named| named == run)
+    });
+    let open = found.spec.requests.iter().any(|request| is_open(&request.uid));
+    assert!(
+        run::is_over(found) && !recorded && !named && !open,
+        "run {run} is deleted, and something refers to it"
+    );
 }
 
 fn no_pass_without_a_measurement(audit: &mut Audit, run: &UnlearnRun) {

@@ -16,6 +16,8 @@ mod audited_attempts;
 mod audits;
 mod chaos;
 mod deletion;
+mod duplicates;
+mod history;
 mod lifecycle;
 mod pilots;
 mod requests;

@@ -6,7 +6,7 @@ use lethe_api::{
     v1alpha1::{DiffusionModel, RequestRef, UnlearnApproval, UnlearnRequest, UnlearnRun},
 };
 use lethe_core::{
-    asked, model, names, request,
+    asked, duplicates, model, names, request,
     rollout::PodReport,
     run::{self, RecordProblem},
     stall,
@@ -88,7 +88,18 @@ impl World {
             runs.retain(|run| run.name_any() != active);
             runs.extend(self.cluster.runs.get(&active).cloned());
         }
-        request::Observed { request: object.clone(), model, policy, runs, approvals: self.approvals() }
+        let others = self.cached(Cache::Requests).requests.values();
+        let is_like = |other: &&UnlearnRequest| {
+            other.spec.model_ref.name == *name && duplicates::may_cover(object, other)
+        };
+        request::Observed {
+            others: others.filter(is_like).cloned().collect(),
+            request: object.clone(),
+            model,
+            policy,
+            runs,
+            approvals: self.approvals(),
+        }
     }
 
     fn approvals(&self) -> Option<Vec<UnlearnApproval>> {

@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// Sundays. Every world begins on a Friday at that time.
-const WEEKLY: &str = "0 8 * * SUN";
-const DAYS: i64 = 24;
+pub const WEEKLY: &str = "0 8 * * SUN";
+pub const DAYS: i64 = 24;
 
-fn begin(world: &mut World, policy: UnlearnPolicy, schedule: &str) {
+pub fn begin(world: &mut World, policy: UnlearnPolicy, schedule: &str) {
     world.apply_policy(policy);
     world.change(|cluster| cluster.deployment = Some(crate::cluster::deployment("digits", "server")));
     let mut model = crate::script::model(lethe_api::v1alpha1::InitialServing::Baseline);
@@ -34,7 +34,7 @@ fn leaving() -> UnlearnPolicy {
     policy
 }
 
-fn audits(world: &World) -> usize {
+pub fn audits(world: &World) -> usize {
     world.cluster.runs.values().filter(|run| run.spec.type_ == RunType::Audit).count()
 }
 
@@ -43,7 +43,7 @@ fn verdict(world: &World) -> Option<Verdict> {
 }
 
 /// Lets so many hours pass at once, as if the operator had been away.
-fn pass(world: &mut World, hours: i64) {
+pub fn pass(world: &mut World, hours: i64) {
     world.settle();
     world.now += SignedDuration::from_hours(hours);
 }

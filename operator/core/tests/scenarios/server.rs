@@ -62,6 +62,7 @@ impl World {
             }
             Effect::CreateJob(job) => self.create_job(*job),
             Effect::DeleteJob { name } => self.delete_job(key, &name),
+            Effect::DeleteRun { name, uid } => self.delete_run(&name, &uid),
             Effect::PatchServing { deployment, bundle } => self.patch_serving(&deployment, bundle),
             Effect::ScaleServing { replicas, .. } => {
                 let found = self.cluster.deployment.as_mut();
@@ -136,6 +137,14 @@ impl World {
             |work: &Work| work.job.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref());
         if self.cluster.jobs.get(name).is_some_and(is_own) {
             self.cluster.jobs.remove(name);
+        }
+        true
+    }
+
+    fn delete_run(&mut self, name: &str, uid: &str) -> bool {
+        if self.cluster.runs.get(name).is_some_and(|run| run.uid().as_deref() == Some(uid)) {
+            invariants::may_be_deleted(self, name);
+            self.cluster.runs.remove(name);
         }
         true
     }
