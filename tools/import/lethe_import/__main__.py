@@ -14,6 +14,14 @@ from . import Refused, archive, bundle, describe, networks
 
 BAD_ARTIFACT, BAD_CONFIGURATION = 65, 78
 
+# Whatever in a stranger's file nobody thought of: its importer gets a line all the same, and the exit code of a bad file.
+NOT_FORESEEN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+
+
+def one_line(text):
+    """Names come from the file: none may break the line, or speak to the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(
@@ -32,7 +40,11 @@ def main(arguments=None):
             model = describe.describe(tensors, sigma_data, chosen.labels, chosen.image_size)
             digest = bundle.write(chosen.out, chosen.kind, model, tensors)
     except Refused as refused:
-        print(f"{chosen.checkpoint}: {refused}", file=sys.stderr)
+        print(f"{chosen.checkpoint}: {one_line(str(refused))}", file=sys.stderr)
+        return BAD_ARTIFACT
+    except NOT_FORESEEN as error:
+        print(f"{chosen.checkpoint}: a checkpoint that is put together in a way that no tool writes "
+              f"({type(error).__name__}); get it from its authors", file=sys.stderr)
         return BAD_ARTIFACT
     except OSError as error:
         print(f"{chosen.checkpoint}: {error}", file=sys.stderr)

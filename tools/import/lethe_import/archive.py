@@ -68,6 +68,8 @@ class Archive:
     def tensor(self, node):
         """The tensor that a part of the description stands for, or None."""
         while isinstance(node, inert.Call) and node.name == inert.PARAMETER:
+            if not node.args:
+                raise Refused("a parameter of the checkpoint is made of nothing")
             node = node.args[0]
         if not isinstance(node, inert.Call) or node.name != inert.TENSOR:
             return None
@@ -158,7 +160,8 @@ def _load_legacy(file):
     end = file.seek(0, io.SEEK_END)
     file.seek(here)
     for key in keys if isinstance(keys, list) else []:
-        count, width = file.read(8), widths.get(key)
+        # A key may be anything, also what no dictionary can look up.
+        count, width = file.read(8), widths.get(key) if isinstance(key, str) else None
         if width is None or len(count) != 8:
             raise Refused("a damaged torch checkpoint: its numbers do not fit their description; get the file again")
         size = int.from_bytes(count, "little") * width

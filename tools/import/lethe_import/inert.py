@@ -79,7 +79,7 @@ def read(file):
             machine.step(opcode.name, argument, position)
     except Refused:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, EOFError, MemoryError) as error:
         raise Refused(f"not a pickle, or a damaged one ({error}); get the file again") from error
     return machine.result
 

@@ -244,6 +244,37 @@ class Broken(Case):
                 except Refused:
                     pass
 
+    def test_a_parameter_or_a_key_made_of_nothing(self):
+        with forge.torch() as known:
+            empty = forge.Call(known["_rebuild_parameter"])
+            whole = forge.archive([ddpm() | {"more": empty}, None, 7], known)
+            nested = forge.archive([ddpm() | {"more": forge.Call(known["_rebuild_parameter"], empty)}, None, 7], known)
+            old = forge.legacy([ddpm(), None, 7], known)
+        by_hand = pickle.dumps({"a": 1}, 2).replace(b"K\x01", b"ctorch._utils\n_rebuild_parameter\n)R")
+        for checkpoint in (whole, nested, by_hand):
+            said = self.refusal(checkpoint, "--image-size", "8", "--network", "model")
+            self.assertIn("made of nothing", said)
+        keys = pickle.dumps(["0", "1", "2", "3", "4", "5"], 2)
+        self.assertEqual(old.count(keys), 1)
+        # A list in place of the name of a storage: no dictionary can look it up.
+        self.assertIn("do not fit", self.refusal(
+            old.replace(keys, pickle.dumps([["0"]], 2)), "--image-size", "8", "--network", "model"))
+
+    def test_an_announced_size_that_no_memory_holds(self):
+        self.assertIn("not a pickle", self.refusal(b"\x80\x04\x8e" + (2**50).to_bytes(8, "little")))
+
+    def test_what_nobody_thought_of_is_a_line_too(self):
+        # Too many digits to be printed, in the place of a name.
+        with forge.torch() as known:
+            said = self.refusal(forge.edm(song(), known, form=10**5000))
+        self.assertIn("no tool writes", said)
+
+    def test_a_name_cannot_break_the_line_or_speak_to_the_terminal(self):
+        with forge.torch() as known:
+            whole = forge.archive([ddpm() | {"more\n\x1b[2J": Tensor([1.0], [9])}, None, 7], known)
+        said = self.refusal(whole, "--image-size", "8", "--network", "model")
+        self.assertIn("more??[2J", said)
+
     def test_numbers_that_are_none(self):
         for value, word in [(float("nan"), "not finite"), (float("inf"), "not finite")]:
             network = ddpm()
