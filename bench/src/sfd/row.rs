@@ -46,10 +46,11 @@ impl Row {
     }
 }
 
-/// The middle value; there is at least one.
+/// The middle value, or the mean of the two in the middle; there is at least one.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let (below, above) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+    f64::midpoint(below, above)
 }
 
 /// Prints the rows and leaves them as `sfd.json` and `sfd.svg`.
@@ -105,6 +106,13 @@ mod tests {
     fn a_ratio_is_that_of_a_pair_and_not_of_medians() {
         let row = Row::of_pairs("", vec![1.0, 2.0, 10.0], vec![3.0, 4.0, 20.0], "ms", 1);
         assert_eq!((row.ours, row.peer, row.ratio, row.spread), (2.0, 4.0, 2.0, Some([2.0, 3.0])));
+    }
+
+    #[test]
+    fn of_an_even_count_the_median_lies_between_the_two_in_the_middle() {
+        assert_eq!(median(vec![4.0, 1.0, 9.0, 2.0]), 3.0);
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![7.0]), 7.0);
     }
 
     #[test]
