@@ -9,6 +9,7 @@ use lethe_sfd::{
     Training, measure,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tch::Tensor;
 
 use super::row::{Forgotten, Row};
@@ -34,7 +35,7 @@ pub struct Candidate {
     /// The forgetting's own.
     pub seed: u64,
     /// What differs from the default settings.
-    pub settings: serde_json::Value,
+    pub settings: Value,
 }
 
 /// A seed's models and what measures them.
@@ -102,6 +103,7 @@ impl Candidate {
         let leak = |&(label, by): &(i64, Replacement)| self.leak(models, candidate, label, by);
         Ok(Row {
             forgotten: concept.forgotten().iter().map(leak).collect(),
+            judge: Some(mean((0..10).map(|label| recognised(&label)).collect())),
             kept: accuracy,
             kept_lost: mean(kept.iter().map(recognised).collect()) - accuracy,
             distance: distance(candidate)?,
@@ -129,20 +131,32 @@ impl Candidate {
     }
 }
 
-/// The settings with the fields that `others` names replaced.
+/// The settings with the fields that `others` names replaced, also those within another: what is not named stays.
 ///
 /// # Errors
 /// If a name is unknown or a value is not one of its field.
-pub fn merged(settings: &ForgetSettings, others: &serde_json::Value) -> Result<ForgetSettings> {
+pub fn merged(settings: &ForgetSettings, others: &Value) -> Result<ForgetSettings> {
+    others.as_object().context("settings must be a JSON object")?;
     let mut all = serde_json::to_value(settings)?;
-    for (name, value) in others.as_object().context("settings must be a JSON object")? {
-        all[name] = value.clone();
-    }
+    replace(&mut all, others);
     serde_json::from_value(all).context("not the settings of a forgetting")
+}
+
+fn replace(value: &mut Value, by: &Value) {
+    match (value, by) {
+        (Value::Object(fields), Value::Object(others)) => {
+            for (name, other) in others {
+                replace(fields.entry(name).or_insert(Value::Null), other);
+            }
+        }
+        (value, by) => *value = by.clone(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use lethe_sfd::SfdOptimiser;
+
     use super::*;
 
     #[test]
@@ -152,5 +166,20 @@ mod tests {
         assert_eq!(found, ForgetSettings { steps: 7, ..harden.clone() });
         assert!(merged(&harden, &serde_json::json!({"stepz": 7})).is_err());
         assert!(merged(&harden, &serde_json::json!([])).is_err());
+    }
+
+    #[test]
+    fn a_setting_within_another_leaves_its_neighbours_as_the_level_has_them() {
+        let harden = ForgetSettings::of(Robustness::Harden);
+        assert_ne!(harden.optimiser, SfdOptimiser::default());
+        let found = merged(&harden, &serde_json::json!({"optimiser": {"alpha": 1.0}})).unwrap();
+        let optimiser = SfdOptimiser { alpha: 1.0, ..harden.optimiser.clone() };
+        assert_eq!(found, ForgetSettings { optimiser, ..harden.clone() });
+        assert!(merged(&harden, &serde_json::json!({"optimiser": {"alpa": 1.0}})).is_err());
+        // Something for nothing, and nothing for something.
+        let looks = merged(&harden, &serde_json::json!({"earlyStop": {}})).unwrap();
+        assert!(looks.early_stop.is_some());
+        let none = merged(&looks, &serde_json::json!({"earlyStop": null})).unwrap();
+        assert!(none.early_stop.is_none());
     }
 }

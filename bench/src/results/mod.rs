@@ -145,14 +145,50 @@ fn candidates(args: &Args, studio: &Studio) -> Vec<Candidate> {
     }
     all.push(candidate(row::AT_ONCE.into(), &REQUESTS, seed));
     let reversed: Vec<i64> = REQUESTS.into_iter().rev().collect();
-    for (order, requests, first) in [("in order", &REQUESTS[..], 100), ("in reverse", &reversed[..], 200)] {
+    for (number, (order, requests)) in (0..).zip([("in order", &REQUESTS[..]), ("in reverse", &reversed[..])])
+    {
         for count in 2..=requests.len() {
             let run = format!("request {count} of 5, {order}");
-            // As in a cluster, every run has a seed of its own.
-            all.push(candidate(run, &requests[..count], seed + first + count as u64));
+            all.push(candidate(run, &requests[..count], run_seed(seed, number, count)));
         }
-        let going_on = candidate(format!("{}, {order}, going on", row::LAST), requests, seed + first);
+        let run = format!("{}, {order}{}", row::LAST, row::GOING_ON);
+        let going_on = candidate(run, requests, run_seed(seed, 2 + number, 1));
         all.push(Candidate { going_on: true, ..going_on });
     }
     all
+}
+
+/// As in a cluster, every run that follows another has a seed of its own. Who goes on adds one for each further request.
+fn run_seed(studio: u64, order: u64, count: usize) -> u64 {
+    studio.wrapping_mul(1000).wrapping_add(100 * (order + 1) + count as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn every_run_that_follows_another_has_a_seed_of_its_own() {
+        let args = Command::parse_from(["results"]).args;
+        let all = args.seeds.iter().flat_map(|&seed| candidates(&args, &studio(&args, seed)));
+        let seeds: Vec<u64> = all
+            .filter(|candidate| candidate.run.starts_with("request"))
+            .flat_map(|Candidate { seed, going_on, labels, .. }| {
+                seed..seed + if going_on { labels.len() as u64 } else { 1 }
+            })
+            .collect();
+        // Four that start again and five that go on, in two orders, for three seeds.
+        assert_eq!((seeds.len(), seeds.iter().collect::<BTreeSet<_>>().len()), (54, 54));
+        assert!(args.seeds.iter().all(|seed| !seeds.contains(seed)));
+    }
 }
