@@ -11,32 +11,39 @@ pub struct Summary<'a> {
     pub probes: Vec<&'a str>,
 }
 
-/// What is asked of a level: a probe, which share counts, and the limit, with or without what a model that never saw the
-/// label shows.
+/// What a demand is about.
+#[derive(Clone, Copy)]
+enum Figure {
+    /// A share of the images that a probe has seen.
+    Share { probe: &'static str, of: fn(&Row) -> f64, word: &'static str },
+    /// The distance over that of the model that has forgotten nothing.
+    Distance,
+}
+
+/// What is asked of the levels that are to withstand attack.
 struct Demand {
-    probe: &'static str,
-    share: fn(&Row) -> f64,
-    word: &'static str,
-    limit: f64,
+    figure: Figure,
+    harden: f64,
+    scrub: f64,
+    /// Whether what a model that never saw the label shows is allowed on top.
     beyond_never_saw: bool,
 }
 
-const DEMANDS: [Demand; 3] = [
-    Demand {
-        probe: "embedding: denoising",
-        share: |row| row.jm,
-        word: "J_m",
-        limit: 0.01,
-        beyond_never_saw: false,
-    },
-    Demand {
-        probe: "relearning: 100 steps",
-        share: |row| row.jm,
-        word: "J_m",
-        limit: 0.1,
-        beyond_never_saw: true,
-    },
-    Demand { probe: "other doors: null", share: |row| row.j, word: "J", limit: 0.0, beyond_never_saw: true },
+const HARDEN: &str = "Harden";
+const SCRUB: &str = "Scrub";
+
+const fn inside(probe: &'static str) -> Figure {
+    Figure::Share { probe, of: |row| row.jm, word: "J_m" }
+}
+
+const NULL: Figure = Figure::Share { probe: "other doors: null", of: |row| row.j, word: "J" };
+
+const DEMANDS: [Demand; 5] = [
+    Demand { figure: inside("embedding: denoising"), harden: 0.01, scrub: 0.01, beyond_never_saw: false },
+    Demand { figure: inside("embedding: judge"), harden: 0.01, scrub: 0.01, beyond_never_saw: false },
+    Demand { figure: inside("relearning: 100 steps"), harden: 0.1, scrub: 0.1, beyond_never_saw: true },
+    Demand { figure: NULL, harden: 0.0, scrub: 0.0, beyond_never_saw: true },
+    Demand { figure: Figure::Distance, harden: 1.3, scrub: 2.0, beyond_never_saw: false },
 ];
 pub const CONTROL: &str = "nothing forgotten";
 pub const NEVER_SAW: &str = "never saw";
@@ -63,25 +70,30 @@ impl<'a> Summary<'a> {
         mean(self.rows.iter().filter(|row| row.model == model && row.probe == probe).map(value))
     }
 
-    /// The mean for each digit, over its seeds.
-    fn by_label(&self, model: &str, probe: &str, value: fn(&Row) -> f64) -> Vec<(i64, f64)> {
-        let of = |label| {
-            let rows =
-                self.rows.iter().filter(|row| row.model == model && row.probe == probe && row.label == label);
-            Some((label, mean(rows.map(value))?))
-        };
-        (0..10).filter_map(of).collect()
-    }
-
     /// The model's mean distance over that of the model that has forgotten nothing, each digit and seed by itself.
     pub fn distance_ratio(&self, model: &str) -> Option<f64> {
-        let control = |row: &Row| {
-            let same =
-                |other: &&Row| (other.label, other.seed) == (row.label, row.seed) && other.model == CONTROL;
-            Some(row.fd / self.rows.iter().find(same)?.fd)
+        self.figure(model, Figure::Distance, None)
+    }
+
+    /// Mean over the seeds, of one digit or of all.
+    fn figure(&self, model: &str, figure: Figure, label: Option<i64>) -> Option<f64> {
+        let rows = |model: &'a str, probe: &'a str| {
+            self.rows.iter().filter(move |row| {
+                row.model == model && row.probe == probe && label.is_none_or(|label| row.label == label)
+            })
         };
-        let probe = self.probes.first()?;
-        mean(self.rows.iter().filter(|row| row.model == model && row.probe == *probe).filter_map(control))
+        let model = self.models.iter().find(|known| **known == model)?;
+        match figure {
+            Figure::Share { probe, of, .. } => mean(rows(model, probe).map(of)),
+            Figure::Distance => {
+                let over_control = |row: &Row| {
+                    let same = |other: &&Row| (other.label, other.seed) == (row.label, row.seed);
+                    let control = self.rows.iter().filter(|other| other.model == CONTROL).find(same)?;
+                    Some(row.fd / control.fd)
+                };
+                mean(rows(model, self.probes.first()?).filter_map(over_control))
+            }
+        }
     }
 
     pub fn markdown(&self) -> String {
@@ -133,36 +145,73 @@ impl<'a> Summary<'a> {
         Some(format!("{} ({})", of(|row| row.j)?, of(|row| row.jm)?))
     }
 
-    /// Whether the levels that are to withstand attack do: on average, and how many digits by themselves.
+    /// Whether the levels that are to withstand attack do: on average, and every digit by itself.
     fn demands(&self, text: &mut String) {
         *text +=
-            "\n| level | probe | found % | at most % | | digits that hold |\n|---|---|---|---|---|---|\n";
-        for model in ["Harden", "Scrub"] {
-            for Demand { probe, share, word, limit, beyond_never_saw } in DEMANDS {
-                let bar = |label: Option<i64>| match (beyond_never_saw, label) {
-                    (false, _) => Some(limit),
-                    (true, None) => Some(limit + self.mean(NEVER_SAW, probe, share)?),
-                    (true, Some(label)) => {
-                        let of = self.by_label(NEVER_SAW, probe, share);
-                        Some(limit + of.iter().find(|(other, _)| *other == label)?.1)
-                    }
+            "\n| level | what | found | at most | on average | every digit |\n|---|---|---|---|---|---|\n";
+        for (model, limit) in
+            [(HARDEN, (|demand| demand.harden) as fn(&Demand) -> f64), (SCRUB, |demand| demand.scrub)]
+        {
+            for demand in &DEMANDS {
+                let both = |label| {
+                    let never_saw = || self.figure(NEVER_SAW, demand.figure, label);
+                    let beyond = if demand.beyond_never_saw { never_saw()? } else { 0.0 };
+                    Some((self.figure(model, demand.figure, label)?, limit(demand) + beyond))
                 };
-                let (Some(found), Some(most)) = (self.mean(model, probe, share), bar(None)) else { continue };
-                let labels = self.by_label(model, probe, share);
-                let hold =
-                    labels.iter().filter(|&&(label, found)| bar(Some(label)).is_some_and(|bar| found <= bar));
+                let Some((found, most)) = both(None) else { continue };
+                let digits: Vec<bool> = (0..10)
+                    .filter_map(|label| both(Some(label)))
+                    .map(|(found, most)| found <= most)
+                    .collect();
+                let hold = digits.iter().filter(|holds| **holds).count();
                 let _ = writeln!(
                     text,
-                    "| {model} | {probe}, {word} | {} | {} | {} | {} of {} |",
-                    short(100.0 * found),
-                    short(100.0 * most),
-                    if found <= most { "holds" } else { "**fails**" },
-                    hold.count(),
-                    labels.len(),
+                    "| {model} | {} | {} | {} | {} | {}, {hold} of {} |",
+                    demand.figure.name(),
+                    demand.figure.text(found),
+                    demand.figure.text(most),
+                    verdict(found <= most),
+                    verdict(hold == digits.len()),
+                    digits.len(),
                 );
             }
         }
+        for model in [HARDEN, SCRUB] {
+            let more: Vec<String> = self.probes.iter().filter_map(|probe| self.more(model, probe)).collect();
+            let many = if more.is_empty() { "nothing".to_owned() } else { more.join("; ") };
+            if self.models.contains(&model) {
+                let _ = writeln!(text, "\n{model}, J_m % above `{NEVER_SAW}`'s on average: {many}.");
+            }
+        }
     }
+
+    /// A probe that finds more in the model than in one that never saw the label.
+    fn more(&self, model: &str, probe: &str) -> Option<String> {
+        let [found, never_saw] = [model, NEVER_SAW].map(|model| self.mean(model, probe, |row| row.jm));
+        let (found, never_saw) = (found?, never_saw?);
+        (found > never_saw)
+            .then(|| format!("{probe} {} ({})", short(100.0 * found), short(100.0 * never_saw)))
+    }
+}
+
+impl Figure {
+    fn name(self) -> String {
+        match self {
+            Self::Share { probe, word, .. } => format!("{probe}, {word} %"),
+            Self::Distance => "Frechet distance over the control's".to_owned(),
+        }
+    }
+
+    fn text(self, value: f64) -> String {
+        match self {
+            Self::Share { .. } => short(100.0 * value),
+            Self::Distance => format!("{value:.2}"),
+        }
+    }
+}
+
+fn verdict(holds: bool) -> &'static str {
+    if holds { "holds" } else { "**fails**" }
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -188,18 +237,57 @@ mod tests {
         assert_eq!(summary.percent("Harden", "relearning: 100 steps").unwrap(), "75 (5.0)");
     }
 
+    /// The line of the demands that has these words in it.
+    fn demanded(rows: &[Row], words: &str) -> String {
+        let text = Summary::of(rows).markdown();
+        let found = text.lines().find(|line| line.starts_with("| Harden |") && line.contains(words));
+        found.unwrap_or_else(|| panic!("no {words} in {text}")).to_owned()
+    }
+
     #[test]
     fn a_level_that_relearns_much_faster_than_never_saw_fails() {
-        let verdict = |inside| {
-            let rows = [row("Harden", 3, 900, inside), row(NEVER_SAW, 3, 500, 200)];
-            Summary::of(&rows)
-                .markdown()
-                .lines()
-                .find(|line| line.starts_with("| Harden |"))
-                .unwrap()
-                .to_owned()
+        let of = |inside| {
+            let rows = [row(HARDEN, 3, 900, inside), row(NEVER_SAW, 3, 500, 200)];
+            demanded(&rows, "relearning")
         };
-        assert!(verdict(301).contains("fails") && verdict(301).contains("0 of 1"), "{}", verdict(301));
-        assert!(verdict(300).contains("holds") && verdict(300).contains("1 of 1"), "{}", verdict(300));
+        assert!(of(301).ends_with("| **fails** | **fails**, 0 of 1 |"), "{}", of(301));
+        assert!(of(300).ends_with("| holds | holds, 1 of 1 |"), "{}", of(300));
+    }
+
+    #[test]
+    fn a_mean_that_holds_does_not_hide_a_digit_that_fails() {
+        let never_saw = [3, 4].map(|label| row(NEVER_SAW, label, 500, 200));
+        let rows = [&[row(HARDEN, 3, 900, 350), row(HARDEN, 4, 900, 50)], &never_saw[..]].concat();
+        let line = demanded(&rows, "relearning");
+        assert!(line.ends_with("| holds | **fails**, 1 of 2 |"), "{line}");
+    }
+
+    #[test]
+    fn both_attacks_on_the_row_and_the_distance_are_demands() {
+        let of =
+            |model, probe: &str, inside, fd| Row { probe: probe.into(), fd, ..row(model, 3, 1000, inside) };
+        let both = |model, inside, fd| {
+            ["embedding: denoising", "embedding: judge"].map(|probe| of(model, probe, inside, fd))
+        };
+        let rows = |inside, fd| [both(HARDEN, inside, fd), both(CONTROL, 900, 1.0)].concat();
+        for (words, good, bad) in [
+            ("embedding: denoising, J_m", rows(10, 1.0), rows(11, 1.0)),
+            ("embedding: judge, J_m", rows(10, 1.0), rows(11, 1.0)),
+            ("Frechet distance", rows(10, 1.3), rows(10, 1.31)),
+        ] {
+            assert!(demanded(&good, words).contains("| holds |"), "{words}");
+            assert!(demanded(&bad, words).contains("| **fails** |"), "{words}");
+        }
+    }
+
+    #[test]
+    fn what_finds_more_than_in_a_model_that_never_saw_the_label_is_named() {
+        let rows = [row(HARDEN, 3, 900, 250), row(SCRUB, 3, 900, 200), row(NEVER_SAW, 3, 500, 200)];
+        let text = Summary::of(&rows).markdown();
+        assert!(
+            text.contains("Harden, J_m % above `never saw`'s on average: relearning: 100 steps 25 (20)."),
+            "{text}"
+        );
+        assert!(text.contains("Scrub, J_m % above `never saw`'s on average: nothing."), "{text}");
     }
 }
