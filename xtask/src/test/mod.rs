@@ -27,15 +27,13 @@ use crate::{host, image, progress, setup};
 ///   trainer  the science and the trainer's program, on libtorch
 ///   api      the operator against a real API server
 ///   node     the whole loop on a real node, with real images (needs root)
+///   mutants  known mistakes, made one at a time in a copy of the code that decides: the model checker finds each
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Only this tier; may be given several times
     #[arg(long = "tier", value_enum)]
     tiers: Vec<Tier>,
-    /// Instead of tests: make known mistakes in a copy of the code that decides; the model checker must find each
-    #[arg(long, conflicts_with = "tiers")]
-    mutants_of_the_gate: bool,
     /// Only tests whose name contains this (not for `checks`)
     filter: Option<String>,
 }
@@ -47,9 +45,10 @@ enum Tier {
     Trainer,
     Api,
     Node,
+    Mutants,
 }
 
-const ALL: [Tier; 5] = [Tier::Checks, Tier::Unit, Tier::Trainer, Tier::Api, Tier::Node];
+const ALL: [Tier; 6] = [Tier::Checks, Tier::Unit, Tier::Trainer, Tier::Api, Tier::Node, Tier::Mutants];
 
 /// What became of a tier.
 struct Report {
@@ -65,11 +64,6 @@ struct Report {
 /// If the machine cannot be set up at all. Failed tests are in the exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
     setup::build_packages()?;
-    if args.mutants_of_the_gate {
-        let Counts { passed, failed } = mutants::run(args.filter.as_deref())?;
-        println!("{passed} mistakes found, {failed} not found");
-        return Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    }
     setup::golang::check()?;
     let chosen = ALL.into_iter().filter(|tier| args.tiers.is_empty() || args.tiers.contains(tier));
     let reports: Vec<Report> = chosen.map(|tier| run_tier(tier, args.filter.as_deref())).collect();
@@ -95,6 +89,7 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Report {
         Tier::Trainer => trainer(filter),
         Tier::Api => api(filter),
         Tier::Node => node(filter),
+        Tier::Mutants => mutants::run(filter),
     };
     let (counts, trouble) = match result {
         Ok(counts) if counts.failed > 0 => (counts, Some(format!("{} failed", counts.failed))),
@@ -117,6 +112,7 @@ impl Tier {
             Tier::Trainer => "trainer",
             Tier::Api => "api",
             Tier::Node => "node",
+            Tier::Mutants => "mutants",
         }
     }
 

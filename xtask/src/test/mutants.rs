@@ -1,4 +1,4 @@
-//! `cargo xtask test --mutants-of-the-gate`: does the model checker watch the code that decides? Every mistake of a list is
+//! The tier `mutants`: does the model checker watch the code that decides? Every mistake of a list is
 //! made in a copy of the repository, and the checker must find each.
 
 use std::fs;
