@@ -3,9 +3,12 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
-use lethe_api::v1alpha1::{
-    Acknowledged, ConditionType, DiffusionModel, Reason, RequestPhase, UnlearnRequest, UnlearnRequestStatus,
-    UnlearnRun, Verdict, annotations,
+use lethe_api::{
+    printable::printable,
+    v1alpha1::{
+        Acknowledged, ConditionType, DiffusionModel, Reason, RequestPhase, UnlearnRequest,
+        UnlearnRequestStatus, UnlearnRun, Verdict, annotations,
+    },
 };
 
 use crate::{Event, accept, request::Answer, run};
@@ -23,8 +26,8 @@ pub fn abort(request: &UnlearnRequest) -> Option<String> {
 }
 
 fn unanswered(request: &UnlearnRequest, annotation: &str, known: Option<&Acknowledged>) -> Option<String> {
-    let word = request.annotations().get(annotation)?.chars().filter(|sign| !sign.is_control());
-    let word: String = word.take(annotations::LENGTH).collect();
+    let word = printable(request.annotations().get(annotation)?);
+    let word: String = word.trim().chars().take(annotations::LENGTH).collect();
     (!word.is_empty() && known.is_none_or(|known| known.token != word)).then_some(word)
 }
 

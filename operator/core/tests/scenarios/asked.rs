@@ -147,3 +147,13 @@ fn what_waits_for_its_model_is_aborted_at_once() {
     let (token, _) = world.acknowledged("forget-three", annotations::ABORT).unwrap();
     assert_eq!(token.len(), annotations::LENGTH);
 }
+
+#[test]
+fn a_word_is_acknowledged_as_one_line_that_shows_what_it_says() {
+    let world = everywhere(|world| {
+        world.ask("forget-three", &["3"], fixed("8"));
+        world.annotate("forget-three", annotations::ABORT, "st\u{202e}op\u{1b}[2K\n");
+    });
+    let (token, _) = world.acknowledged("forget-three", annotations::ABORT).unwrap();
+    assert_eq!(token, "st op [2K");
+}
