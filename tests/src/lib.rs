@@ -11,6 +11,7 @@
 //! something happen.
 
 pub mod audit;
+pub mod chaos;
 mod deaths;
 mod diagnosis;
 pub mod examples;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use lethe_tests::{node::Node, scenarios};
 
 mod artifacts;
+mod chaos;
 mod deaths;
 mod whole_loop;
 
@@ -21,5 +22,7 @@ fn main() -> ExitCode {
         deaths:
             an_operator_that_is_killed_at_every_stage_comes_to_the_same_end,
             a_trainer_that_is_killed_goes_on_and_makes_the_same;
+        chaos:
+            ten_requests_end_right_under_twenty_blows;
     ])
 }

@@ -22,7 +22,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 use self::cgroup::Hierarchies;
 use self::layout::{INSIDE_BIN, Layout, NODE, inside};
@@ -203,6 +203,30 @@ impl Cluster {
         let patch = serde_json::json!([patch("capacity"), patch("allocatable")]).to_string();
         self.kubectl(&["patch", "node", NODE, "--subresource=status", "--type=json", "-p", &patch])
             .map(|_| ())
+    }
+
+    /// Kills a component of the node, which starts it again.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill(&self, component: &str) -> Result<()> {
+        process::signal(self.init, component, Signal::KILL)
+    }
+
+    /// Stops a component where it is, until [`Cluster::resume`].
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pause(&self, component: &str) -> Result<()> {
+        process::signal(self.init, component, Signal::STOP)
+    }
+
+    /// Lets a paused component go on.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn resume(&self, component: &str) -> Result<()> {
+        process::signal(self.init, component, Signal::CONT)
     }
 
     /// Ends the cluster and removes every process, mount, cgroup and file of it.

@@ -2,9 +2,10 @@
 //! a crash and could name somebody else's process after a while.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::layout::Layout;
@@ -80,6 +81,24 @@ fn kill(pid: Pid, layout: &Layout) -> Result<()> {
             Err(error).with_context(|| format!("cannot end process {pid} of cluster {}", layout.name))
         }
     }
+}
+
+/// Sends a signal to the processes of this name that share the process namespace of `init`: not to those in pods.
+///
+/// # Errors
+/// If there is none, or it may not be signalled.
+pub fn signal(init: Pid, name: &str, signal: Signal) -> Result<()> {
+    let of = |pid: Pid, file: &str| Path::new("/proc").join(pid.as_raw_nonzero().to_string()).join(file);
+    let home = fs::read_link(of(init, "ns/pid")).context("the cluster has ended")?;
+    let is_it = |&pid: &Pid| {
+        fs::read_to_string(of(pid, "comm")).is_ok_and(|comm| comm.trim_end() == name)
+            && fs::read_link(of(pid, "ns/pid")).is_ok_and(|namespace| namespace == home)
+    };
+    let found: Vec<Pid> = process_ids().filter(is_it).collect();
+    ensure!(!found.is_empty(), "no process {name} runs in the cluster");
+    found.into_iter().try_for_each(|pid| {
+        kill_process(pid, signal).with_context(|| format!("cannot signal {name} in the cluster"))
+    })
 }
 
 fn process_ids() -> impl Iterator<Item = Pid> {

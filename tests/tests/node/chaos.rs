@@ -1,0 +1,147 @@
+//! Ten requests, twenty blows.
+
+use std::{collections::BTreeSet, env, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use lethe_api::v1alpha1::{LedgerEntry, RequestPhase, UnlearnPolicy, labels};
+use lethe_tests::{
+    chaos::{Blow, Sampler, Summary, nothing_forbidden_was_served},
+    place::{MODEL, request},
+    studio::Studio,
+};
+use serde_json::json;
+use tokio::time::sleep;
+
+/// Decides the order of the blows, and when they fall; another one may be given here.
+const SEED: &str = "LETHE_CHAOS_SEED";
+/// Seconds between two blows.
+const PAUSE: std::ops::Range<u64> = 2..9;
+/// How long nobody can reach the API server.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Between two requests.
+const NEXT_REQUEST: Duration = Duration::from_secs(15);
+/// How long a blow against a trainer waits for one.
+const NO_TRAINER: Duration = Duration::from_secs(20);
+/// As for any live server: of 3,000 samples of a label.
+const MOST_HITS: u64 = 15;
+/// The GPUs that the node says it has.
+const GPUS: u32 = 8;
+
+/// What is asked for: some labels by several people.
+const REQUESTS: [&[&str]; 10] =
+    [&["2"], &["2"], &["4"], &["2", "4"], &["9"], &["4"], &["9"], &["2", "9"], &["4", "9"], &["2", "4", "9"]];
+
+pub async fn ten_requests_end_right_under_twenty_blows(studio: &Studio) -> Result<()> {
+    studio.allow_cost().await?;
+    // Whoever is killed so often may start so often.
+    studio.patch::<UnlearnPolicy>("costly", json!({"spec": {"trainer": {"backoffLimit": 20}}})).await?;
+    let (before, entries) = (studio.served().await?, studio.ledger().await?.len());
+    let seed = env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    eprintln!("{SEED}={seed}");
+
+    let sampler = Sampler::start(live_server(studio).await?, MODEL);
+    let (asked, hit) = tokio::join!(ask(studio), strike(studio, fastrand::Rng::with_seed(seed)));
+    (asked?, hit?);
+    for index in 0..REQUESTS.len() {
+        studio.request_ends(&name(index), RequestPhase::Fulfilled).await?;
+    }
+    let (sights, ledger) = (sampler.stop()?, studio.ledger().await?);
+    eprintln!("{}", Summary(&sights));
+
+    nothing_forbidden_was_served(&sights, &before, &ledger[entries..])?;
+    each_is_recorded_once(&ledger[entries..])?;
+    let served = studio.served().await?;
+    ensure!(Some(&served) == ledger.last().map(|entry| &entry.digest), "{served} is served");
+    let judged = studio.probe().await?;
+    for label in ledger.iter().flat_map(|entry| &entry.targets) {
+        ensure!(judged.get(label).is_some_and(|j| j.hits <= MOST_HITS), "{label} is served: {judged:?}");
+    }
+    Ok(())
+}
+
+/// Whoever asks for what is forgotten already needs no entry.
+fn each_is_recorded_once(new: &[LedgerEntry]) -> Result<()> {
+    let names: Vec<_> = new.iter().map(|entry| &entry.request.name).collect();
+    let distinct: BTreeSet<_> = names.iter().collect();
+    ensure!(distinct.len() == names.len(), "a request is in the ledger twice: {names:?}");
+    for label in REQUESTS.concat() {
+        let is_there = new.iter().any(|entry| entry.targets.iter().any(|target| target == label));
+        ensure!(is_there, "{label} is not in the ledger: {new:?}");
+    }
+    Ok(())
+}
+
+fn name(index: usize) -> String {
+    format!("chaos-{index}")
+}
+
+/// The Service, at a loopback port: not through the API server, which is one of those that are hit.
+async fn live_server(studio: &Studio) -> Result<SocketAddr> {
+    let service = studio.api::<Service>().get(MODEL).await?;
+    let spec = service.spec.context("a Service without a spec")?;
+    let port = spec.ports.iter().flatten().next().context("a Service without a port")?.port;
+    let address = spec.cluster_ip.context("a Service without an address")?.parse()?;
+    let port = studio.node.cluster.forward(0, SocketAddr::new(address, u16::try_from(port)?))?;
+    Ok(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// The requests, one after the other; whoever applies one tries again until it is taken.
+async fn ask(studio: &Studio) -> Result<()> {
+    for (index, targets) in REQUESTS.into_iter().enumerate() {
+        let manifest = request(&name(index), targets, "6");
+        let mut tries = 10;
+        while let Err(error) = studio.apply(&manifest).await {
+            tries -= 1;
+            ensure!(tries > 0, "{} is not taken: {error}", name(index));
+            sleep(Duration::from_secs(5)).await;
+        }
+        sleep(NEXT_REQUEST).await;
+    }
+    Ok(())
+}
+
+async fn strike(studio: &Studio, mut random: fastrand::Rng) -> Result<()> {
+    for blow in Blow::twenty(&mut random) {
+        sleep(Duration::from_secs(random.u64(PAUSE))).await;
+        eprintln!("{} {blow:?}", jiff::Timestamp::now());
+        let cluster = &studio.node.cluster;
+        match blow {
+            Blow::Operator => studio.kill_operator().await?,
+            Blow::Trainer => kill_trainer(studio).await?,
+            Blow::Kubelet => {
+                cluster.kill("kubelet")?;
+                // As a device plugin does when the kubelet is back.
+                cluster.set_gpus(GPUS)?;
+            }
+            Blow::ApiServer => {
+                cluster.pause("kube-apiserver")?;
+                sleep(SILENCE).await;
+                cluster.resume("kube-apiserver")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Kills one that runs: not as a node that is drained does, but at once. Without one, the operator has to do.
+async fn kill_trainer(studio: &Studio) -> Result<()> {
+    let (pods, start) = (studio.api::<Pod>(), tokio::time::Instant::now());
+    while start.elapsed() < NO_TRAINER {
+        let working = pods.list(&ListParams::default().labels(labels::STAGE)).await?.items;
+        let runs = |pod: &&Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+        };
+        if let Some(pod) = working.iter().find(runs) {
+            let at_once = DeleteParams::default().grace_period(0);
+            return Ok(pods.delete(&pod.name_any(), &at_once).await.map(|_| ())?);
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    studio.kill_operator().await
+}
