@@ -46,7 +46,8 @@ pub async fn ten_requests_end_right_under_twenty_blows(studio: &Studio) -> Resul
 
     let sampler = Sampler::start(live_server(studio).await?, MODEL);
     let (asked, hit) = tokio::join!(ask(studio), strike(studio, fastrand::Rng::with_seed(seed)));
-    (asked?, hit?);
+    asked?;
+    hit?;
     for index in 0..REQUESTS.len() {
         studio.request_ends(&name(index), RequestPhase::Fulfilled).await?;
     }

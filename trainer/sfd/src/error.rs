@@ -18,8 +18,9 @@ pub enum Error {
     /// A training state belongs to another training.
     #[error("the saved state cannot continue this training: {what} was {saved}, and is {expected} now")]
     Resume { what: &'static str, saved: String, expected: String },
-    /// A loss, a gradient statistic or a weight stopped being a finite number.
-    #[error("training diverged at step {step}: {tensor} is not finite; lower the learning rate")]
+    /// A loss, a gradient statistic or a weight stopped being a finite number. They are read back every so many steps, since
+    /// each time waits for the device: it happened after the step of the last report.
+    #[error("training diverged by step {step}: {tensor} is not finite; lower the learning rate")]
     Diverged { step: u64, tensor: String },
     /// The caller asked to stop.
     #[error("stopped before it was done")]

@@ -193,6 +193,7 @@ impl TeachSettings {
         steps("teach.steps", self.steps)?;
         within("teach.batch", self.batch, 1, MOST_BATCH)?;
         positive("teach.learningRate", self.learning_rate)?;
+        warmup("teach.warmupSteps", self.warmup_steps)?;
         fraction("teach.emaDecay", self.ema_decay, 0.0, 1.0)
     }
 }
@@ -209,6 +210,7 @@ impl DistilSettings {
 
 impl SfdOptimiser {
     fn validate(&self) -> Result<()> {
+        warmup("optimiser.warmupSteps", self.warmup_steps)?;
         positive("optimiser.alpha", self.alpha)?;
         positive("optimiser.clip", self.clip)?;
         fraction("optimiser.decay", self.decay, 0.0, 1.0 + f64::EPSILON)?;
@@ -233,6 +235,10 @@ impl ReferenceSettings {
         within("reference.samplesPerLabel", self.samples_per_label, 2, MOST_STEPS)?;
         within("reference.samplerSteps", self.sampler_steps, 2, 1000)
     }
+}
+
+fn warmup(field: &'static str, value: u64) -> Result<()> {
+    within(field, i64::try_from(value).unwrap_or(i64::MAX), 0, MOST_STEPS)
 }
 
 fn steps(field: &'static str, value: u64) -> Result<()> {

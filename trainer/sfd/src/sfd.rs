@@ -223,21 +223,30 @@ impl Forgetting {
     /// # Errors
     /// [`crate::Error::Diverged`] if a weight is not finite.
     pub fn finish(self) -> Result<Denoiser> {
-        Ok(self.finish_with_fake_score()?.generator)
+        self.iteration.check()?;
+        let generator = self.iteration.finish().generator;
+        if let Some(best) = self.watch.as_ref().and_then(Watch::best) {
+            generator.params().set(best);
+        }
+        Ok(generator)
     }
 
     /// The candidate with the fake score that has followed it: what a later forgetting may go on from. Training state,
     /// to be kept where it cannot be served.
     ///
     /// # Errors
-    /// [`crate::Error::Diverged`] if a weight is not finite.
+    /// [`crate::Error::Diverged`] if a weight is not finite; [`crate::Error::Config`] with early stopping, whose candidate is
+    /// an earlier one than the fake score has followed.
     pub fn finish_with_fake_score(self) -> Result<Baseline> {
-        self.iteration.check()?;
-        let end = self.iteration.finish();
-        if let Some(best) = self.watch.as_ref().and_then(Watch::best) {
-            end.generator.params().set(best);
+        if self.watch.is_some() {
+            return Err(config(
+                "forget.earlyStop",
+                "set",
+                "the best candidate has no fake score to go on with: train without early stopping",
+            ));
         }
-        Ok(end)
+        self.iteration.check()?;
+        Ok(self.iteration.finish())
     }
 }
 

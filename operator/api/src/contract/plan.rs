@@ -304,6 +304,7 @@ impl Plan {
                 in_range("task.samples.leak", leak.into(), 1, 1_000_000)?;
                 in_range("task.samples.retainPerLabel", retain_per_label.into(), 1, 1_000_000)?;
                 in_range("task.samples.quality", quality.into(), 2, 1_000_000)?;
+                check_never_saw(task)?;
                 check_resolved(&task.targets)
             }
             Task::Audit(task) => {
@@ -386,6 +387,19 @@ fn check_endpoint(field: &str, endpoint: &str) -> Result<(), PlanError> {
             let problem = format!("is {found:?}; write for example http://digits:8080, without a path");
             Err(PlanError::Value { field: field.into(), problem })
         }
+    }
+}
+
+/// "No more than in a model that never saw it" says nothing beside one that did.
+fn check_never_saw(task: &EvaluateTask) -> Result<(), PlanError> {
+    let named = task.probes.as_ref().and_then(|probes| probes.never_saw.as_ref());
+    match named {
+        Some(named) if [&task.candidate, &task.baseline].contains(&named) => Err(PlanError::Value {
+            field: "task.probes.neverSaw".into(),
+            problem: "is the candidate or the baseline, which saw the targets; name a model whose teacher never did"
+                .into(),
+        }),
+        _ => Ok(()),
     }
 }
 

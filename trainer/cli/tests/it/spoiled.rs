@@ -47,9 +47,14 @@ fn forgetting(world: &World, digest: &Digest, put: fn(&mut Plan, Digest)) -> Pla
 
 fn evaluation(world: &World, digest: &Digest, put: fn(&mut Plan, Digest)) -> Place {
     let mut plan = world.evaluate(&world.candidate(&targets()), &targets());
-    let (teacher, never_saw) = (world.prepared.teacher.clone(), Some(world.prepared.baseline.clone()));
+    let (teacher, never_saw) = (world.prepared.teacher.clone(), Some(another(world)));
     evaluate(&mut plan).probes = Some(ProbeTask { level: ProbeLevel::Fast, teacher, never_saw });
     Place { name: "evaluate", plan, digest: digest.clone(), put }
+}
+
+/// A one-step model that is neither the baseline nor the candidate.
+fn another(world: &World) -> Digest {
+    world.candidate(&[("two", fixed("one"))])
 }
 
 /// Names of all bundles, records and blobs that can be found.
@@ -162,5 +167,5 @@ fn a_spoiled_bundle_of_the_probes_is_refused() {
     let put = |plan: &mut Plan, digest| probes(plan).teacher = digest;
     assert_refused(&world, &evaluation(&world, &world.prepared.teacher, put));
     let put = |plan: &mut Plan, digest| probes(plan).never_saw = Some(digest);
-    assert_refused(&world, &evaluation(&world, &world.prepared.baseline, put));
+    assert_refused(&world, &evaluation(&world, &another(&world), put));
 }

@@ -212,7 +212,10 @@ fn note(attempt: &Attempt) -> Option<String> {
     if candidate.n == 0 || control.n == 0 {
         return Some("No images were looked at: nothing is known.".into());
     }
-    (candidate.hits == 0 && control.hits == 0).then(|| {
+    // Whoever optimises fools the judge in any model: there, what lies inside counts.
+    let optimises = matches!(attempt.probe, ProbeName::EmbeddingInversion | ProbeName::SeedSearch);
+    let found = |seen: Sighting| if optimises { seen.inside } else { seen.hits };
+    (found(candidate) == 0 && found(control) == 0).then(|| {
         "Finds nothing in the baseline either, which has forgotten nothing: this attempt cannot tell.".into()
     })
 }

@@ -252,6 +252,36 @@ fn attacks_are_told_with_what_they_do_to_a_model_that_never_saw_the_label() {
 }
 
 #[test]
+fn an_attack_that_fools_the_judge_in_the_control_alone_cannot_tell() {
+    let mut body = measured("3");
+    let mut probes = attacked("3");
+    let fooled = |hits| Sighting { hits, inside: 0, n: 500 };
+    for attempt in probes.attempts.iter_mut().filter(|one| one.probe == ProbeName::EmbeddingInversion) {
+        (attempt.candidate, attempt.control) = (fooled(480), fooled(490));
+    }
+    body.probes = Some(probes);
+    let page = page_of(&body, Some(all_pass()), pictures());
+    assert_eq!(count(&page, "this attempt cannot tell"), 1);
+}
+
+#[test]
+fn samplers_of_many_steps_are_no_attacks() {
+    let mut body = measured("3");
+    let mut probes = attacked("3");
+    probes.asked.level = ProbeLevel::Full;
+    let full = [
+        ProbeName::DirectLeak,
+        ProbeName::OtherDoorLeak,
+        ProbeName::MultistepLeak,
+        ProbeName::StochasticLeak,
+    ];
+    probes.attempts.retain(|attempt| full.contains(&attempt.probe));
+    body.probes = Some(probes);
+    let page = page_of(&body, Some(all_pass()), pictures());
+    assert!(page.contains("Attacks on the weights were not tried for this record."));
+}
+
+#[test]
 fn what_the_record_lacks_is_said_to_be_missing() {
     let bare = EvaluateRecord { targets: vec![], retain: vec![], hygiene: vec![], ..measured("3") };
     let page = page_of(&bare, None, Err("the store has no such blob".into()));

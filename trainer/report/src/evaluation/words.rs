@@ -141,7 +141,9 @@ fn worst(attempts: &[Attempt], probe: ProbeName, who: &str) -> Option<String> {
 /// The same for experts, as two lists.
 pub(super) fn claims(evaluation: &Evaluation<'_>) -> Markup {
     let measured = evaluation.measured;
-    let is_attacked = measured.probes.as_ref().is_some_and(|p| p.attempts.iter().any(|a| a.budget.steps > 0));
+    let attacks = [ProbeName::EmbeddingInversion, ProbeName::SeedSearch, ProbeName::Relearning];
+    let tried = |attempt: &Attempt| attacks.contains(&attempt.probe);
+    let is_attacked = measured.probes.as_ref().is_some_and(|probes| probes.attempts.iter().any(tried));
     let is_claimed = |target: &&TargetMeasurement| {
         !lethe_gates::is_overlooked(target.control) && is_claimed(target, evaluation.ruling.as_ref())
     };

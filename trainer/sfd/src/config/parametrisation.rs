@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the raw network becomes a denoiser D(x; sigma, label).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "camelCase")]
+#[serde(tag = "kind", rename_all = "camelCase", from = "Read")]
 pub enum Parametrisation {
     /// EDM's preconditioning (arXiv 2206.00364, table 1). The network is told ln(sigma) / 4.
     #[default]
@@ -17,6 +17,25 @@ pub enum Parametrisation {
     /// The network predicts the velocity sqrt(abar) noise - sqrt(1 - abar) clean, and is told the timestep
     /// (arXiv 2202.00512).
     V(DiscreteConfig),
+}
+
+/// How it is read: serde lets any field stand beside a variant that has none.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
+enum Read {
+    Edm {},
+    Epsilon(DiscreteConfig),
+    V(DiscreteConfig),
+}
+
+impl From<Read> for Parametrisation {
+    fn from(read: Read) -> Self {
+        match read {
+            Read::Edm {} => Self::Edm,
+            Read::Epsilon(config) => Self::Epsilon(config),
+            Read::V(config) => Self::V(config),
+        }
+    }
 }
 
 /// A discrete-time noise schedule. Defaults: DDPM's.
@@ -132,6 +151,12 @@ mod tests {
                 .contains("noise.sigmaMin is 0.01, and the timesteps reach from 0.0292 to 14.6146")
         );
         assert_eq!(refusal(json!({"kind": "edm"})), "");
+    }
+
+    #[test]
+    fn a_field_of_another_parametrisation_is_refused() {
+        assert!(refusal(json!({"kind": "edm", "trainingMin": 3})).contains("trainingMin"));
+        assert!(refusal(json!({"kind": "epsilon", "sigmaData": 0.5})).contains("sigmaData"));
     }
 
     #[test]

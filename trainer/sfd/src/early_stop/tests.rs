@@ -146,3 +146,11 @@ fn what_cannot_be_looked_at_is_refused_by_name() {
     assert!(refusal(EarlyStop { most_distance: 0.0, ..defaults() }).contains("mostDistance"));
     assert!(serde_json::from_str::<EarlyStop>(r#"{"evry": 1}"#).is_err());
 }
+
+#[test]
+fn the_best_candidate_is_no_start_for_another_forgetting() {
+    let models = models();
+    let stopped = to_the_end(forgetting(&models, anything()));
+    let error = stopped.finish_with_fake_score().unwrap_err().to_string();
+    assert!(error.contains("forget.earlyStop") && error.contains("no fake score"), "{error}");
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::contract::ProbeLevel;
 
 fn plan(targets: &[(&str, Override)]) -> Plan {
     let digest = Digest::of(b"artifact");
@@ -79,4 +80,32 @@ fn another_schema_is_refused() {
     let mut plan = plan(&[("3", fixed("8"))]);
     plan.schema = "lethe.dev/plan/v2".into();
     assert!(matches!(Plan::parse(plan.to_json().as_bytes()), Err(PlanError::Schema(_))));
+}
+
+#[test]
+fn what_is_measured_is_no_model_that_never_saw_the_targets() {
+    let names = |never_saw: &str| {
+        let digest = |of: &str| Digest::of(of);
+        let task = EvaluateTask {
+            candidate: digest("candidate"),
+            baseline: digest("baseline"),
+            judge: digest("judge"),
+            reference: digest("reference"),
+            targets: vec![PlannedTarget { label: "3".into(), replacement: fixed("9") }],
+            kept: vec!["9".into()],
+            samples: Samples { leak: 1, retain_per_label: 1, quality: 2 },
+            probes: Some(ProbeTask {
+                level: ProbeLevel::Attack,
+                teacher: digest("teacher"),
+                never_saw: Some(digest(never_saw)),
+            }),
+        };
+        let plan = Plan { task: Task::Evaluate(task), ..plan(&[]) };
+        Plan::parse(plan.to_json().as_bytes()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(names("another"), Ok(()));
+    for seen in ["candidate", "baseline"] {
+        let error = names(seen).unwrap_err();
+        assert!(error.contains("task.probes.neverSaw") && error.contains("saw the targets"), "{error}");
+    }
 }
