@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use kube::{Client, Resource};
-use lethe_api::v1alpha1::{DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun};
+use lethe_api::v1alpha1::{
+    ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -41,6 +43,7 @@ async fn missing(client: &Client) -> Result<Vec<String>> {
     let wanted = [
         DiffusionModel::plural(&()),
         UnlearnPolicy::plural(&()),
+        ClusterUnlearnPolicy::plural(&()),
         UnlearnRequest::plural(&()),
         UnlearnApproval::plural(&()),
         UnlearnRun::plural(&()),

@@ -10,7 +10,8 @@ use k8s_openapi::{
 };
 use kube::Resource;
 use lethe_api::v1alpha1::{
-    DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun, annotations,
+    ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
+    annotations,
 };
 
 /// An object that is kept in a cache.
@@ -21,6 +22,7 @@ pub trait Kept: Resource {
 
 impl Kept for DiffusionModel {}
 impl Kept for UnlearnPolicy {}
+impl Kept for ClusterUnlearnPolicy {}
 impl Kept for UnlearnRequest {}
 impl Kept for UnlearnApproval {}
 impl Kept for UnlearnRun {}

@@ -29,6 +29,7 @@ mod leader;
 mod metrics;
 mod model;
 mod operator;
+mod policies;
 mod probe;
 mod progress;
 mod records;

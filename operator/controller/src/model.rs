@@ -34,7 +34,7 @@ impl Kind for DiffusionModel {
 async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Observed> {
     let stores = &context.stores;
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let policy = stores.find(&stores.policies, &namespace, &object.spec.policy_ref.name).await?;
+    let policy = stores.policy(object).await?;
     let deployment = deployment(context, &namespace, &object.spec.serving.target.name).await?;
     let reports = match &deployment {
         Some(target) if model::wants_reports(object) => {
@@ -50,7 +50,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     Ok(model::Observed {
         approvals: context.approvals_are_protected.then(approvals),
         model: object.clone(),
-        policy: policy.map(|policy| policy.as_ref().clone()),
+        policy,
         requests,
         runs,
         rivals: stores.rivals_of(object).iter().map(|rival| rival.as_ref().clone()).collect(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRequestStatus, UnlearnRun};
-use lethe_core::{Decision, asked, request};
+use lethe_core::{Decision, asked, policy::NoPolicy, request};
 
 use crate::{context::Context, controller::Kind, error::Result};
 
@@ -44,8 +44,8 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
         runs.extend(stores.confirm(&stores.runs, &namespace, active).await?);
     }
     let policy = match &model {
-        Some(model) => stores.find(&stores.policies, &namespace, &model.spec.policy_ref.name).await?,
-        None => None,
+        Some(model) => stores.policy(model).await?,
+        None => Err(NoPolicy::NotFound),
     };
     let own_name = request.name_any();
     let approvals = || stores.approvals_of(&namespace, |name| *name == own_name);
@@ -54,7 +54,7 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
         others: stores.requests_like(request),
         approvals: context.approvals_are_protected.then(approvals),
         model: model.map(|model| model.as_ref().clone()),
-        policy: policy.map(|policy| policy.as_ref().clone()),
+        policy,
         runs,
     })
 }
@@ -67,7 +67,7 @@ fn settled(request: &UnlearnRequest, model: Option<&DiffusionModel>) -> request:
         others: Vec::new(),
         approvals: None,
         model: model.cloned(),
-        policy: None,
+        policy: Err(NoPolicy::NotFound),
         runs: Vec::new(),
     }
 }

@@ -34,7 +34,8 @@ pub struct Watching {
 impl Scope {
     /// Starts the watches of a namespace, or of all. They end only if something is badly wrong.
     pub fn start(namespace: Option<&str>, with: &Watching, tasks: &mut JoinSet<()>) -> Self {
-        let (stores, writers) = Stores::new(with.client.clone());
+        let (mut stores, writers) = Stores::new(with.client.clone());
+        let cluster_policies = namespace.is_none().then(|| stores.know_the_cluster());
         let (triggers, inboxes) = Triggers::new();
         let managed = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
 
@@ -45,6 +46,11 @@ impl Scope {
         tasks.spawn(
             with.watch(None).reflect(with.api(namespace), writers.policies, move |c| t.on_policy(&s, c)),
         );
+        if let Some(writer) = cluster_policies {
+            let (s, t) = (stores.clone(), triggers.clone());
+            let policies = Api::all(with.client.clone());
+            tasks.spawn(with.watch(None).reflect(policies, writer, move |c| t.on_cluster_policy(&s, c)));
+        }
         let (s, t) = (stores.clone(), triggers.clone());
         tasks.spawn(
             with.watch(None).reflect(with.api(namespace), writers.requests, move |c| t.on_request(&s, c)),

@@ -10,7 +10,7 @@ use kube::{
 };
 use kube_runtime::reflector::{self, ObjectRef, Store, store::Writer};
 use lethe_api::v1alpha1::{
-    DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun, labels,
+    ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun, labels,
 };
 use lethe_core::{duplicates, request};
 use serde::de::DeserializeOwned;
@@ -20,9 +20,11 @@ use crate::{calls, error::Result, streams::Change};
 /// Caches of one namespace, or of all. Reading them costs nothing; they may lag behind the API server.
 #[derive(Clone)]
 pub struct Stores {
-    client: Client,
+    pub(crate) client: Client,
     pub models: Store<DiffusionModel>,
     pub policies: Store<UnlearnPolicy>,
+    /// None if some namespaces are watched only.
+    pub cluster_policies: Option<Store<ClusterUnlearnPolicy>>,
     pub requests: Store<UnlearnRequest>,
     pub approvals: Store<UnlearnApproval>,
     pub runs: Store<UnlearnRun>,
@@ -59,13 +61,24 @@ impl Stores {
             jobs: write_jobs,
             pods: write_pods,
         };
-        (Self { client, models, policies, requests, approvals, runs, jobs, pods }, writers)
+        let cluster_policies = None;
+        (Self { client, models, policies, cluster_policies, requests, approvals, runs, jobs, pods }, writers)
+    }
+
+    /// What is the cluster's is known as well.
+    pub fn know_the_cluster(&mut self) -> Writer<ClusterUnlearnPolicy> {
+        let (store, writer) = reflector::store();
+        self.cluster_policies = Some(store);
+        writer
     }
 
     /// Waits until every cache was filled once.
     pub async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
         self.models.wait_until_ready().await?;
         self.policies.wait_until_ready().await?;
+        if let Some(policies) = &self.cluster_policies {
+            policies.wait_until_ready().await?;
+        }
         self.requests.wait_until_ready().await?;
         self.approvals.wait_until_ready().await?;
         self.runs.wait_until_ready().await?;
@@ -150,7 +163,7 @@ impl Stores {
     }
 }
 
-fn in_namespace(object: &impl ResourceExt, namespace: &str) -> bool {
+pub(crate) fn in_namespace(object: &impl ResourceExt, namespace: &str) -> bool {
     object.meta().namespace.as_deref() == Some(namespace)
 }
 
@@ -191,7 +204,7 @@ impl Triggers {
         let _ = self.runs.unbounded_send(ObjectRef::new(name).within(namespace));
     }
 
-    fn everything(&self, stores: &Stores) {
+    pub(crate) fn everything(&self, stores: &Stores) {
         stores.models.state().iter().for_each(|m| self.model(&namespace(&**m), &m.name_any()));
         stores.requests.state().iter().for_each(|r| self.request(&namespace(&**r), &r.name_any()));
         stores.runs.state().iter().for_each(|r| self.run(&namespace(&**r), &r.name_any()));
@@ -212,18 +225,6 @@ impl Triggers {
                     self.request(&namespace, &request.name_any());
                 }
             }
-        }
-    }
-
-    pub fn on_policy(&self, stores: &Stores, change: Change<'_, UnlearnPolicy>) {
-        let (Change::Applied(policy) | Change::Deleted(policy)) = change else {
-            return self.everything(stores);
-        };
-        let namespace = namespace(policy);
-        let named =
-            |m: &DiffusionModel| in_namespace(m, &namespace) && m.spec.policy_ref.name == policy.name_any();
-        for model in stores.models.state_filter(named) {
-            self.on_model(stores, Change::Applied(&model));
         }
     }
 
@@ -297,7 +298,7 @@ impl Triggers {
     }
 }
 
-fn namespace(object: &impl ResourceExt) -> String {
+pub(crate) fn namespace(object: &impl ResourceExt) -> String {
     object.namespace().unwrap_or_default()
 }
 
@@ -305,7 +306,10 @@ fn namespace(object: &impl ResourceExt) -> String {
 mod tests {
     use kube::Config;
     use kube_runtime::watcher::Event;
-    use lethe_api::{Digest, v1alpha1::UnlearnRequestStatus};
+    use lethe_api::{
+        Digest,
+        v1alpha1::{PolicyKind, UnlearnRequestStatus},
+    };
     use serde_json::json;
 
     use super::*;
@@ -347,7 +351,8 @@ mod tests {
         object("UnlearnRun", name, spec)
     }
 
-    /// Two models under one policy, a request for each and one that waits for the first, and a run for that.
+    /// Two models under one policy and one under a policy of the cluster that is called the same, a request for each of the
+    /// two and one that waits for the first, and a run for that.
     fn studio() -> Stores {
         // The client is never used: nothing here calls the API server.
         let config = Config::new("http://127.0.0.1:1".parse().unwrap());
@@ -356,6 +361,9 @@ mod tests {
             writers.models.apply_watcher_event(&Event::Apply(model(name, "standard", target)));
             writers.requests.apply_watcher_event(&Event::Apply(asked(&format!("forget-{name}"), name)));
         }
+        let mut voices = model("voices", "standard", "voices-server");
+        voices.spec.policy_ref.kind = PolicyKind::ClusterUnlearnPolicy;
+        writers.models.apply_watcher_event(&Event::Apply(voices));
         let mut same = asked("same", "digits");
         let duplicate_of = vec!["forget-digits".into()];
         same.status = Some(UnlearnRequestStatus { duplicate_of, ..UnlearnRequestStatus::default() });
@@ -411,6 +419,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_policy_of_the_cluster_wakes_the_models_that_name_its_kind() {
+        let spec = json!({"trainer": {"image": "x"}, "gates": []});
+        let mut created: ClusterUnlearnPolicy = object("ClusterUnlearnPolicy", "standard", spec);
+        created.metadata.namespace = None;
+        let woken = woken(|t, s| t.on_cluster_policy(s, Change::Applied(&created)));
+        assert_eq!(woken, [names(["voices"]), vec![], vec![]]);
+    }
+
+    #[tokio::test]
     async fn a_serving_target_wakes_its_model_and_a_child_its_run() {
         let deployment: PartialObjectMeta<Deployment> =
             serde_json::from_value(json!({"metadata": {"name": "faces-server", "namespace": "studio"}}))
@@ -437,6 +454,6 @@ mod tests {
     async fn after_a_new_list_everything_is_looked_at() {
         let woken = woken(|t, s| t.on_child::<Pod>(s, Change::Listed));
         let requests = names(["forget-digits", "forget-faces", "same"]);
-        assert_eq!(woken, [names(["digits", "faces"]), requests, names(["digits-1"])]);
+        assert_eq!(woken, [names(["digits", "faces", "voices"]), requests, names(["digits-1"])]);
     }
 }

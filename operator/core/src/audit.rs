@@ -41,12 +41,12 @@ pub(crate) fn of_rollout(
     }
     // It was never created, or somebody has deleted it.
     let of = of_candidate(run, &rollout.to)?;
-    let (policy, occasion) = (&run.spec.policy, rollout.started_at.0.to_string());
+    let (frozen, occasion) = (&run.spec, rollout.started_at.0.to_string());
     let model = &lineage.observed.model;
-    let plan = plans::audit(model, of, &occasion, policy, lineage.installation)?;
+    let plan = plans::audit(model, of, &occasion, &frozen.policy, lineage.installation)?;
     rollout.audit = Some(plan.run.clone());
     say_that_it_is_asked(lineage, &plan.run);
-    lineage.create_run(NextRun::audit(plan), policy);
+    lineage.create_run(NextRun::audit(plan), &frozen.policy, frozen.policy_source.as_ref());
     None
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn keep_time(lineage: &mut Lineage<'_>) {
         lineage.status.next_audit = None;
         return;
     };
-    let watchful = lineage.observed.policy.as_ref().is_some_and(|policy| asks_for_audits(&policy.spec));
+    let watchful = lineage.observed.policy.as_ref().is_ok_and(|policy| asks_for_audits(&policy.spec));
     let can_be = watchful && !lineage.status.ledger.is_empty();
     let next = schedule::next(&spec.schedule, lineage.now).ok().filter(|_| can_be);
     let Some(next) = next else {
@@ -113,14 +113,14 @@ pub(crate) fn start_due(lineage: &mut Lineage<'_>) -> bool {
     let is_served = lineage.conditions.find(ConditionType::Serving).is_some_and(|c| c.status == "True");
     let due = lineage.status.next_audit.clone().filter(|due| due.0 <= lineage.now && is_served);
     let plan = due.and_then(|due| plan_of(lineage, &due.0.to_string()));
-    let (Some(plan), Some(policy)) = (plan, &lineage.observed.policy) else { return false };
+    let (Some(plan), Ok(policy)) = (plan, &lineage.observed.policy) else { return false };
     lineage.status.active_run = Some(plan.run.clone());
-    lineage.create_run(NextRun::audit(plan), &policy.spec);
+    lineage.create_run(NextRun::audit(plan), &policy.spec, Some(&policy.source));
     true
 }
 
 fn plan_of(lineage: &Lineage<'_>, occasion: &str) -> Option<Plan> {
-    let (status, policy) = (&lineage.status, lineage.observed.policy.as_ref()?);
+    let (status, policy) = (&lineage.status, lineage.observed.policy.as_ref().ok()?);
     let (baseline, last) = (status.baseline.as_ref()?, status.ledger.last()?);
     let forgotten = targets::ledger_targets(&status.ledger);
     let labels = status.labels.iter().map(|label| label.name.clone());
@@ -155,7 +155,7 @@ pub(crate) fn say(lineage: &mut Lineage<'_>) {
     let served = lineage.status.ledger.last().map(|last| last.digest.clone());
     let found = lineage.status.audit.clone().filter(|audit| Some(&audit.digest) == served.as_ref());
     let (audited, conditions) = (ConditionType::Audited, &mut lineage.conditions);
-    let watchful = lineage.observed.policy.as_ref().is_some_and(|policy| asks_for_audits(&policy.spec));
+    let watchful = lineage.observed.policy.as_ref().is_ok_and(|policy| asks_for_audits(&policy.spec));
     let spec = lineage.observed.model.spec.audit.as_ref();
     if let Some(spec) = spec
         && let Err(why) = schedule::next(&spec.schedule, lineage.now)
@@ -250,7 +250,7 @@ pub(crate) fn leak<'a>(lineage: &'a Lineage<'_>) -> Option<&'a Audit> {
 
 /// Whether nothing is to be served: nothing compliant can be, and the policy does not leave it.
 pub(crate) fn is_withheld(lineage: &Lineage<'_>) -> bool {
-    let policy = lineage.observed.policy.as_ref().map(|policy| policy.spec.rollout.no_compliant_digest);
+    let policy = lineage.observed.policy.as_ref().ok().map(|policy| policy.spec.rollout.no_compliant_digest);
     policy != Some(NoCompliantDigest::Leave) && leak(lineage).is_some()
 }
 

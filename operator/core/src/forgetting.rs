@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
-    ConditionType, LEDGER_CAPACITY, Mode, Reason, RequestRef, RolloutState, RunType, UnlearnPolicy,
-    UnlearnRequest, UnlearnRun, Verdict,
+    ConditionType, LEDGER_CAPACITY, Mode, Reason, RequestRef, RolloutState, RunType, UnlearnRequest,
+    UnlearnRun, Verdict,
 };
 
 use crate::{
@@ -12,7 +12,9 @@ use crate::{
     conditions::Conditions,
     duplicates,
     model::{Lineage, NextRun},
-    plans, request,
+    plans,
+    policy::Policy,
+    request,
     run::is_over,
     serving::{self, planned_targets},
     targets, window,
@@ -171,7 +173,7 @@ fn start_next(lineage: &mut Lineage<'_>) {
         return;
     }
     // The requests say so if there is none.
-    let Some(policy) = &lineage.observed.policy else { return };
+    let Ok(policy) = &lineage.observed.policy else { return };
     look_again_for_waiting(lineage);
     let (pilots, enforced): (Vec<_>, Vec<_>) =
         ready(lineage, policy).into_iter().partition(|ready| ready.request.spec.mode == Mode::Pilot);
@@ -188,7 +190,7 @@ fn start_next(lineage: &mut Lineage<'_>) {
 }
 
 /// Whether nobody of those who may begin has waited as long as the policy lets them wait for others.
-fn wait_for_others(lineage: &mut Lineage<'_>, policy: &UnlearnPolicy, ready: &[Ready<'_>]) -> bool {
+fn wait_for_others(lineage: &mut Lineage<'_>, policy: &Policy, ready: &[Ready<'_>]) -> bool {
     let ends_at = |ready: &Ready<'_>| {
         let status = ready.request.status.as_ref();
         window::ends_at(status.map(|status| &status.conditions[..]).unwrap_or_default(), &policy.spec)
@@ -222,7 +224,7 @@ struct Ready<'a> {
 
 /// The waiting requests to which as many people agreed as the policy asks for: by what they say now, not by what a status
 /// says that they said.
-fn ready<'a>(lineage: &Lineage<'a>, policy: &UnlearnPolicy) -> Vec<Ready<'a>> {
+fn ready<'a>(lineage: &Lineage<'a>, policy: &Policy) -> Vec<Ready<'a>> {
     let approvals = lineage.observed.approvals.as_deref();
     let ready = |request: &'a UnlearnRequest| {
         let approved_by = approval::standing(request, &policy.spec, approvals).may_start()?;
@@ -242,17 +244,12 @@ fn ready<'a>(lineage: &Lineage<'a>, policy: &UnlearnPolicy) -> Vec<Ready<'a>> {
 
 /// Whether another request could use the model in earnest.
 fn is_wanted(lineage: &Lineage<'_>) -> bool {
-    let ready = lineage.observed.policy.as_ref().map(|policy| ready(lineage, policy));
+    let ready = lineage.observed.policy.as_ref().ok().map(|policy| ready(lineage, policy));
     ready.into_iter().flatten().any(|ready| ready.request.spec.mode == Mode::Enforce)
 }
 
 /// The run for those of these requests that can share one.
-fn next_run(
-    lineage: &Lineage<'_>,
-    policy: &UnlearnPolicy,
-    waiting: &[Ready<'_>],
-    mode: Mode,
-) -> Option<NextRun> {
+fn next_run(lineage: &Lineage<'_>, policy: &Policy, waiting: &[Ready<'_>], mode: Mode) -> Option<NextRun> {
     let baseline = lineage.status.baseline.as_ref()?;
     let labels = &lineage.status.labels;
     let ledger = targets::ledger_targets(&lineage.status.ledger);

@@ -14,7 +14,7 @@ use crate::{
 /// Deletes the oldest. Each type is counted for itself: audits, which come by the clock, must not drive out what people look
 /// for.
 pub(crate) fn step(lineage: &mut Lineage<'_>) {
-    let Some(policy) = &lineage.observed.policy else { return };
+    let Ok(policy) = &lineage.observed.policy else { return };
     let kept = usize::try_from(policy.spec.retention.runs).unwrap_or(usize::MAX);
     if lineage.own_runs().count() <= kept {
         return;

@@ -34,6 +34,7 @@ pub mod job_state;
 pub mod model;
 pub mod names;
 pub mod plans;
+pub mod policy;
 pub mod queue;
 pub mod request;
 pub mod rollout;

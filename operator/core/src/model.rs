@@ -9,8 +9,8 @@ use kube::{Resource, ResourceExt, core::ObjectMeta};
 use lethe_api::{
     contract::Plan,
     v1alpha1::{
-        ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, Reason,
-        RequestRef, RolloutState, RunType, UnlearnApproval, UnlearnPolicy, UnlearnPolicySpec, UnlearnRequest,
+        ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, PolicySource,
+        Reason, RequestRef, RolloutState, RunType, UnlearnApproval, UnlearnPolicySpec, UnlearnRequest,
         UnlearnRun, UnlearnRunSpec, Verdict, labels,
     },
 };
@@ -19,6 +19,7 @@ use crate::{
     ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL, compliance,
     conditions::{Conditions, transitions},
     forgetting, history, job, look_at, names, plans,
+    policy::{NoPolicy, Policy},
     rollout::PodReport,
     run::is_over,
     serving, targets,
@@ -29,7 +30,7 @@ use crate::{
 pub struct Observed {
     pub model: DiffusionModel,
     /// The policy that the model names.
-    pub policy: Option<UnlearnPolicy>,
+    pub policy: Result<Policy, NoPolicy>,
     /// Every request that names this model. Those that the active run works for must not be missing only because
     /// a cache lags behind: the run would be taken for withdrawn. If it [`may_roll_out`], they are not from a cache.
     pub requests: Vec<UnlearnRequest>,
@@ -145,6 +146,7 @@ impl<'a> Lineage<'a> {
         let generation = observed.model.meta().generation;
         let mut status = observed.model.status.clone().unwrap_or_default();
         status.observed_generation = generation;
+        status.policy = observed.policy.as_ref().ok().map(|policy| policy.source.clone());
         let conditions = Conditions::new(&status.conditions, generation, now);
         Lineage {
             observed,
@@ -278,11 +280,14 @@ impl<'a> Lineage<'a> {
             self.conditions.unknown(ConditionType::Prepared, Reason::Preparing, message);
             return false;
         }
-        let Some(policy) = &self.observed.policy else {
-            let name = &self.observed.model.spec.policy_ref.name;
-            let message = format!("UnlearnPolicy {name:?} does not exist in this namespace; create it");
-            self.conditions.unknown(ConditionType::Prepared, Reason::PolicyNotFound, message);
-            return false;
+        let policy = match &self.observed.policy {
+            Ok(policy) => policy,
+            Err(none) => {
+                let model = &self.observed.model;
+                let (reason, message) = none.say(&model.name_any(), &model.spec.policy_ref);
+                self.conditions.unknown(ConditionType::Prepared, reason, message);
+                return false;
+            }
         };
         let plan = plans::prepare(&self.observed.model, &policy.spec, self.installation);
         match prepare_runs.iter().find(|run| run.spec.policy == policy.spec) {
@@ -330,17 +335,22 @@ impl<'a> Lineage<'a> {
     }
 
     /// Says that there will be a run, then creates it.
-    pub(crate) fn start_run(&mut self, next: NextRun, policy: &UnlearnPolicy) {
+    pub(crate) fn start_run(&mut self, next: NextRun, policy: &Policy) {
         let taken: Vec<_> = self.own_runs().collect();
         let plan = Plan { run: free_name(&next.plan.run, &taken), ..next.plan };
         // What became of a deleted run of the same name says nothing about this one.
         self.status.rollout.take_if(|rollout| rollout.run.as_ref() == Some(&plan.run));
         self.status.active_run = Some(plan.run.clone());
-        self.create_run(NextRun { plan, ..next }, &policy.spec);
+        self.create_run(NextRun { plan, ..next }, &policy.spec, Some(&policy.source));
     }
 
     /// Creates a run under the name that its plan has.
-    pub(crate) fn create_run(&mut self, next: NextRun, policy: &UnlearnPolicySpec) {
+    pub(crate) fn create_run(
+        &mut self,
+        next: NextRun,
+        policy: &UnlearnPolicySpec,
+        source: Option<&PolicySource>,
+    ) {
         let NextRun { type_, mode, plan, requests } = next;
         let model = &self.observed.model;
         let baseline = self.status.baseline.as_ref().filter(|_| type_ == RunType::Forget);
@@ -350,6 +360,7 @@ impl<'a> Lineage<'a> {
             requests,
             mode,
             policy: policy.clone(),
+            policy_source: source.cloned(),
             plan: plan.to_json(),
             plan_digest: plan.digest(),
             reference: baseline.map(|baseline| baseline.reference.clone()),

@@ -3,15 +3,15 @@
 use jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{
-    ConditionType, DiffusionModelStatus, Reason, RequestPhase, UnlearnPolicy, UnlearnRun, annotations,
+    ConditionType, DiffusionModelStatus, Reason, RequestPhase, UnlearnRun, annotations,
 };
 
-use crate::{accept, attempts, look_at, request::Answer, targets, window};
+use crate::{accept, attempts, look_at, policy::Policy, request::Answer, targets, window};
 
 /// What a request in the queue may wait for.
 pub(crate) struct Queue<'a> {
     pub(crate) model: &'a DiffusionModelStatus,
-    pub(crate) policy: &'a UnlearnPolicy,
+    pub(crate) policy: &'a Policy,
     /// Requests that ask for all of it already.
     pub(crate) duplicate_of: Vec<String>,
     /// An attempt that failed, and when the next may begin.
@@ -24,7 +24,7 @@ impl Answer<'_> {
     pub(crate) fn queue_of<'a>(
         &self,
         model: &'a DiffusionModelStatus,
-        policy: &'a UnlearnPolicy,
+        policy: &'a Policy,
         runs: impl Iterator<Item = &'a UnlearnRun> + Clone,
     ) -> Queue<'a> {
         let uid = self.request.uid().unwrap_or_default();

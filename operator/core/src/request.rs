@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
     ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, GateResult, Mode, Reason,
-    RequestPhase, RequestRun, Stage, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus,
-    UnlearnRun, UnlearnRunStatus, Verdict,
+    RequestPhase, RequestRun, Stage, UnlearnApproval, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
+    UnlearnRunStatus, Verdict,
 };
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     conditions::{Conditions, transitions},
     deadline, duplicates,
     model::own_runs,
+    policy::{NoPolicy, Policy},
     queue::Queue,
     serving::planned_targets,
     targets::{self, Forgotten},
@@ -32,7 +33,7 @@ pub struct Observed {
     /// too late is in the model's status.
     pub model: Option<DiffusionModel>,
     /// The policy that the model names.
-    pub policy: Option<UnlearnPolicy>,
+    pub policy: Result<Policy, NoPolicy>,
     /// Every run of that model. While the request is to be aborted, the active one must not be missing or old.
     pub runs: Vec<UnlearnRun>,
     /// The other requests for that model of which [`duplicates::may_cover`] says that it may be one of theirs.
@@ -141,10 +142,12 @@ impl Answer<'_> {
             let message = format!("DiffusionModel {name:?} is not prepared yet: see its conditions");
             return self.not_yet_accepted(Reason::WaitingForModel, message);
         };
-        let Some(policy) = &observed.policy else {
-            let policy = &model.spec.policy_ref.name;
-            let message = format!("UnlearnPolicy {policy:?} of model {name:?} does not exist; create it");
-            return self.not_yet_accepted(Reason::PolicyNotFound, message);
+        let policy = match &observed.policy {
+            Ok(policy) => policy,
+            Err(none) => {
+                let (reason, message) = none.say(name, &model.spec.policy_ref);
+                return self.not_yet_accepted(reason, message);
+            }
         };
         match accept::check(self.request, known) {
             Acceptance::Denied(reason, message) => self.deny(reason, message),

@@ -20,7 +20,8 @@ use lethe_api::{
     Digest,
     contract::{Plan, exit},
     v1alpha1::{
-        BUNDLE_ANNOTATION, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
+        BUNDLE_ANNOTATION, ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy,
+        UnlearnRequest, UnlearnRun,
     },
 };
 use lethe_core::{job::CONTAINER, rollout};
@@ -30,11 +31,12 @@ use crate::trainer::Fate;
 
 pub type Named<T> = BTreeMap<String, T>;
 
-/// Every object there is, by name: one namespace.
+/// Every object there is, by name: one namespace, and what is the whole cluster's.
 #[derive(Clone, Default)]
 pub struct Cluster {
     pub models: Named<DiffusionModel>,
     pub policies: Named<UnlearnPolicy>,
+    pub cluster_policies: Named<ClusterUnlearnPolicy>,
     pub requests: Named<UnlearnRequest>,
     pub approvals: Vec<UnlearnApproval>,
     pub runs: Named<UnlearnRun>,

@@ -15,7 +15,9 @@ use lethe_api::{
     },
 };
 use lethe_core::{
-    Decision, Effect, Installation, asked, duplicates, model, names, request,
+    Decision, Effect, Installation, asked, duplicates, model, names,
+    policy::Policy,
+    request,
     rollout::PodReport,
     run::{self, RecordProblem},
     stall,
@@ -306,7 +308,7 @@ impl ModelView<'_> {
         let report = |pod: &str| PodReport { pod: pod.into(), digest: serves.clone().map_err(Into::into) };
         model::Observed {
             model: (**self.model).clone(),
-            policy: Some((**self.policy).clone()),
+            policy: Ok(Policy::from(&**self.policy)),
             requests: self.requests.iter().map(|request| (***request).clone()).collect(),
             // No policy of this model asks for any.
             approvals: None,
@@ -336,7 +338,7 @@ impl RequestView<'_> {
             others: self.others.iter().map(|other| (***other).clone()).collect(),
             request: (**self.request).clone(),
             model: self.model.map(|model| (**model).clone()),
-            policy: Some((**self.policy).clone()),
+            policy: Ok(Policy::from(&**self.policy)),
             runs: self.runs.iter().map(|run| (**run).clone()).collect(),
             // No policy of this model asks for any.
             approvals: None,

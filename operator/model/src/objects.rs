@@ -4,7 +4,7 @@ use lethe_api::{
     contract::BaseArtifact,
     v1alpha1::{
         DiffusionModel, DiffusionModelSpec, Gate, GateName, InitialServing, Mode, ModelRef, OverrideSpec,
-        PolicyRef, Serving, ServingTarget, Strategy, Target, UnlearnPolicy, UnlearnPolicySpec,
+        PolicyKind, PolicyRef, Serving, ServingTarget, Strategy, Target, UnlearnPolicy, UnlearnPolicySpec,
         UnlearnRequest, UnlearnRequestSpec,
     },
 };
@@ -19,7 +19,7 @@ pub fn model(initial: InitialServing) -> DiffusionModel {
         ServingTarget { api_version: "apps/v1".into(), kind: "Deployment".into(), name: MODEL.into() };
     let spec = DiffusionModelSpec {
         base: BaseArtifact { uri: "file:///base".into(), digest: digest("teacher") },
-        policy_ref: PolicyRef { name: "standard".into() },
+        policy_ref: PolicyRef { kind: PolicyKind::UnlearnPolicy, name: "standard".into() },
         serving: Serving { target, container: "server".into(), port: 8080, endpoint: None, initial },
         audit: None,
     };

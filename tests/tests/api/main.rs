@@ -15,6 +15,7 @@ mod lies;
 mod lifecycle;
 mod metrics;
 mod pods;
+mod policies;
 mod rights;
 mod rollout;
 mod tenants;
@@ -70,6 +71,9 @@ fn main() -> ExitCode {
             a_store_that_is_not_there_is_waited_for,
             a_policy_that_is_deleted_holds_up_the_next_run_only,
             a_trainer_that_says_how_far_it_is_is_repeated;
+        policies:
+            a_model_anywhere_may_name_a_policy_of_the_cluster,
+            an_operator_of_one_namespace_says_what_to_do_about_a_policy_of_the_cluster;
         deletion:
             a_request_that_is_deleted_while_it_waits_leaves_nothing,
             a_request_that_is_deleted_in_training_stops_it,

@@ -18,10 +18,13 @@ use lethe_tests::{
     audit::{self, Use},
     examples,
     place::{self, HasConditions, MODEL, bundle, refused, request},
-    rights, wait,
+    rights::{self, Reach},
+    wait,
     world::policy,
 };
 use serde_json::json;
+
+use crate::policies::of_the_cluster;
 
 /// Renewals of the lease: several polls, and whatever else would show itself.
 const LONG_ENOUGH: usize = 8;
@@ -148,7 +151,15 @@ async fn live_a_full_life(world: &World) -> Result<()> {
     }
     world.delete::<DiffusionModel>(MODEL).await?;
     wait::until_gone(&world.api::<DiffusionModel>(), MODEL, None).await?;
-    world.apply(&world.model()?).await?;
+    let mut model = world.model()?;
+    if world.reach == Reach::Cluster {
+        model["spec"]["policyRef"]["kind"] = json!("ClusterUnlearnPolicy");
+    }
+    world.apply(&model).await?;
+    if world.reach == Reach::Cluster {
+        world.model_until("it lacks the cluster's policy", |m| m.status.is_some()).await?;
+        place::apply(&world.client, None, &of_the_cluster()?).await?;
+    }
     world.prepare().await?;
     world.take_operator().await?.stop().await.map(|_| ())
 }

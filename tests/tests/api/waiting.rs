@@ -98,7 +98,7 @@ pub async fn a_request_may_come_before_everything_that_it_needs(world: &World) -
         let conditions = m.conditions();
         ConditionType::Prepared.find(conditions).is_some_and(|c| {
             c.reason == Reason::PolicyNotFound.to_string()
-                && c.message.contains("\"standard\" does not exist")
+                && c.message.contains("\"standard\" of model \"digits\" does not exist")
         })
     };
     world.model_until("it lacks its policy", lacks_policy).await?;

@@ -20,10 +20,12 @@ const CLUSTER: &str = "demo";
 /// The Helm release of the operator, and so the name of its Deployment.
 pub const RELEASE: &str = "lethe";
 const CRDS_RELEASE: &str = "lethe-crds";
-const CRDS: [&str; 4] = [
+const CRDS: [&str; 6] = [
     "diffusionmodels.lethe.dev",
     "unlearnpolicies.lethe.dev",
+    "clusterunlearnpolicies.lethe.dev",
     "unlearnrequests.lethe.dev",
+    "unlearnapprovals.lethe.dev",
     "unlearnruns.lethe.dev",
 ];
 const LOCAL_VOLUME: &str = include_str!("local-volume.yaml");
@@ -246,15 +248,14 @@ impl Site {
     fn take_back(&self) -> Result<()> {
         let namespace = self.namespace.as_str();
         let mut result = Ok(());
+        let definitions = [&["delete", "crd"][..], &CRDS, &["--timeout=60s"]].concat();
         while let Some(created) = self.created.borrow_mut().pop() {
             let words: &[&str] = match created {
                 // The operator has to see its models go: it holds their finalizer.
                 Created::Operator => {
                     &["delete", "diffusionmodels,unlearnrequests", "--all", "-n", namespace, "--timeout=60s"]
                 }
-                Created::Definitions => {
-                    &["delete", "crd", CRDS[0], CRDS[1], CRDS[2], CRDS[3], "--timeout=60s"]
-                }
+                Created::Definitions => &definitions,
                 Created::Namespace => &["delete", "namespace", namespace, "--timeout=120s"],
             };
             let done = typed(&format!("kubectl {}", words.join(" ")), || self.ask(words)).map(|_| ());

@@ -47,6 +47,7 @@ fn generated() -> BTreeMap<PathBuf, String> {
     let crds = [
         v1alpha1::DiffusionModel::crd(),
         v1alpha1::UnlearnPolicy::crd(),
+        v1alpha1::ClusterUnlearnPolicy::crd(),
         v1alpha1::UnlearnRequest::crd(),
         v1alpha1::UnlearnRun::crd(),
         v1alpha1::UnlearnApproval::crd(),

@@ -85,6 +85,7 @@ pub enum Reason {
     ApprovalsNotProtected,
     ModelNotFound,
     PolicyNotFound,
+    PolicyNotWatched,
     // A run that failed.
     ImageUnavailable,
     Unschedulable,

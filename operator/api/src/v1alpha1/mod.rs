@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod approval;
+pub mod cluster_policy;
 pub mod conditions;
 pub mod model;
 pub mod policy;
@@ -14,11 +15,12 @@ pub mod run;
 
 pub use crate::gate::{BaselineQuality, Gate, GateName, GateResult, Verdict};
 pub use approval::{ApprovalDecision, ApprovedRequest, UnlearnApproval, UnlearnApprovalSpec};
+pub use cluster_policy::{ClusterUnlearnPolicy, ClusterUnlearnPolicySpec};
 pub use conditions::{ConditionType, Reason, conditions_schema};
 pub use model::{
     Audit, AuditSpec, Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing,
-    KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyRef, Rollout, RolloutState,
-    ScaledDown, Served, Serving, ServingTarget,
+    KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyKind, PolicyRef, PolicySource,
+    Rollout, RolloutState, ScaledDown, Served, Serving, ServingTarget,
 };
 pub use policy::{
     ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, NoCompliantDigest, Probes,

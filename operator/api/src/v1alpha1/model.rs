@@ -59,9 +59,32 @@ pub struct AuditSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyRef {
-    /// Name of an `UnlearnPolicy` in the same namespace.
+    #[serde(default)]
+    pub kind: PolicyKind,
+    /// Of an `UnlearnPolicy` in the same namespace, or of a `ClusterUnlearnPolicy`.
     #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
     pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum PolicyKind {
+    /// One in the model's namespace.
+    #[default]
+    UnlearnPolicy,
+    /// One of the cluster's. Only an operator that watches all namespaces sees these.
+    ClusterUnlearnPolicy,
+}
+
+/// A policy as it was found.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicySource {
+    pub kind: PolicyKind,
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The generation that was found: it counts the edits of the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
 }
 
 /// What serves the model. Lethe changes the annotation `lethe.dev/bundle` on its pod template and nothing else.
@@ -118,6 +141,9 @@ pub struct DiffusionModelStatus {
     /// For people. Nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<ModelPhase>,
+    /// The policy that the next run would be under. Absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicySource>,
     /// What the base artifact knows, in the order of its condition table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, KnownLabel, Mode, UnlearnPolicySpec, conditions_schema};
+use super::{Baseline, KnownLabel, Mode, PolicySource, UnlearnPolicySpec, conditions_schema};
 use crate::{
     Digest,
     contract::{Device, Outcome},
@@ -53,6 +53,9 @@ pub struct UnlearnRunSpec {
     pub mode: Mode,
     /// The policy as it was when the run was created.
     pub policy: UnlearnPolicySpec,
+    /// Where that was copied from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_source: Option<PolicySource>,
     /// The first pod's plan: the exact JSON text that is mounted. A string, since an object would be reordered.
     #[schemars(length(max = 524_288))]
     pub plan: String,

@@ -20,6 +20,7 @@ mod duplicates;
 mod history;
 mod lifecycle;
 mod pilots;
+mod policies;
 mod requests;
 mod schedules;
 mod serving;

@@ -3,10 +3,14 @@
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
-    v1alpha1::{DiffusionModel, RequestRef, UnlearnApproval, UnlearnRequest, UnlearnRun},
+    v1alpha1::{
+        DiffusionModel, PolicyKind, PolicyRef, RequestRef, UnlearnApproval, UnlearnRequest, UnlearnRun,
+    },
 };
 use lethe_core::{
-    asked, duplicates, model, names, request,
+    asked, duplicates, model, names,
+    policy::{NoPolicy, Policy},
+    request,
     rollout::PodReport,
     run::{self, RecordProblem},
     stall,
@@ -61,7 +65,7 @@ impl World {
         let asks = model::wants_reports(object) && runs_pods;
         model::Observed {
             model: object.clone(),
-            policy: self.find(Cache::Policies, |c| c.policies.get(&object.spec.policy_ref.name)),
+            policy: self.policy_of(object),
             requests,
             approvals: self.approvals(),
             runs,
@@ -79,8 +83,7 @@ impl World {
             true => self.cluster.models.get(name).cloned(),
             false => self.find(Cache::Models, |c| c.models.get(name)),
         };
-        let policy = model.as_ref().map(|model| &model.spec.policy_ref.name);
-        let policy = policy.and_then(|name| self.find(Cache::Policies, |c| c.policies.get(name)));
+        let policy = model.as_ref().map_or(Err(NoPolicy::NotFound), |model| self.policy_of(model));
         let runs = self.cached(Cache::Runs).runs.values().filter(|run| run.spec.model == *name);
         let mut runs: Vec<_> = runs.cloned().collect();
         let active = model.as_ref().and_then(|model| model.status.as_ref()?.active_run.clone());
@@ -100,6 +103,20 @@ impl World {
             runs,
             approvals: self.approvals(),
         }
+    }
+
+    fn policy_of(&self, model: &DiffusionModel) -> Result<Policy, NoPolicy> {
+        let PolicyRef { kind, name } = &model.spec.policy_ref;
+        let found = match kind {
+            PolicyKind::UnlearnPolicy => {
+                self.find(Cache::Policies, |c| c.policies.get(name)).as_ref().map(Policy::from)
+            }
+            PolicyKind::ClusterUnlearnPolicy if !self.watches_all => return Err(NoPolicy::NotWatched),
+            PolicyKind::ClusterUnlearnPolicy => {
+                self.find(Cache::Policies, |c| c.cluster_policies.get(name)).as_ref().map(Policy::from)
+            }
+        };
+        found.ok_or(NoPolicy::NotFound)
     }
 
     fn approvals(&self) -> Option<Vec<UnlearnApproval>> {

@@ -90,6 +90,8 @@ pub struct World {
     pub patches: Patches,
     /// Whether the API server checks who creates an approval.
     pub protects_approvals: bool,
+    /// Whether the operator watches all namespaces, and with them what is the cluster's.
+    pub watches_all: bool,
     pub store: BTreeMap<Digest, Vec<u8>>,
     /// What every read of the store answers instead.
     pub store_problem: Option<RecordProblem>,
@@ -126,6 +128,7 @@ impl World {
             lie: None,
             patches: Patches::Kept,
             protects_approvals: true,
+            watches_all: true,
             store: BTreeMap::new(),
             store_problem: None,
             audit: Audit::default(),
@@ -153,6 +156,7 @@ impl World {
             now: self.now,
             lie: self.lie.clone(),
             patches: self.patches,
+            watches_all: self.watches_all,
             store: self.store.clone(),
             store_problem: self.store_problem.clone(),
             audit: self.audit.clone(),
