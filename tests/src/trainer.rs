@@ -183,13 +183,12 @@ impl World {
     /// # Errors
     /// If the stage does not come.
     pub async fn audit(&self, change: impl FnOnce(&mut AuditRecord)) -> Result<Task> {
-        let task = self.task(Stage::Audit).await?;
-        let mut body = honest(&task.plan, &task.digest);
-        if let RecordBody::Audit(shown) = &mut body {
-            change(shown);
-        }
-        self.succeed_with(&task, body).await?;
-        Ok(task)
+        let change = |body: &mut RecordBody| {
+            if let RecordBody::Audit(shown) = body {
+                change(shown);
+            }
+        };
+        self.honestly_but(Stage::Audit, change).await
     }
 
     /// Measures the candidate as an honest trainer, but for `change`.
@@ -197,11 +196,18 @@ impl World {
     /// # Errors
     /// If the stage does not come.
     pub async fn evaluate(&self, change: impl FnOnce(&mut EvaluateRecord)) -> Result<Task> {
-        let task = self.task(Stage::Evaluate).await?;
+        let change = |body: &mut RecordBody| {
+            if let RecordBody::Evaluate(measured) = body {
+                change(measured);
+            }
+        };
+        self.honestly_but(Stage::Evaluate, change).await
+    }
+
+    async fn honestly_but(&self, stage: Stage, change: impl FnOnce(&mut RecordBody)) -> Result<Task> {
+        let task = self.task(stage).await?;
         let mut body = honest(&task.plan, &task.digest);
-        if let RecordBody::Evaluate(measured) = &mut body {
-            change(measured);
-        }
+        change(&mut body);
         self.succeed_with(&task, body).await?;
         Ok(task)
     }

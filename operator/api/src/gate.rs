@@ -51,6 +51,21 @@ pub struct Gate {
     pub min_samples: Option<u32>,
 }
 
+impl Gate {
+    /// A gate that demands nothing yet.
+    pub fn named(name: GateName) -> Self {
+        Self {
+            name,
+            max_bound: None,
+            confidence: None,
+            min: None,
+            max_drop: None,
+            max_ratio: None,
+            min_samples: None,
+        }
+    }
+}
+
 /// The gates of this version. All are required but `served-leak`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

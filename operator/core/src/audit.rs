@@ -29,6 +29,11 @@ pub(crate) fn asks_for_audits(policy: &UnlearnPolicySpec) -> bool {
     policy.gates.iter().any(|gate| gate.name == GateName::ServedLeak)
 }
 
+/// Whether the policy of today asks for them.
+fn is_watchful(lineage: &Lineage<'_>) -> bool {
+    lineage.observed.policy.as_ref().is_ok_and(|policy| asks_for_audits(&policy.spec))
+}
+
 /// Has the live server asked for what `run` made it forget. Returns what came of it, once that is known.
 pub(crate) fn of_rollout(
     lineage: &mut Lineage<'_>,
@@ -85,8 +90,7 @@ pub(crate) fn keep_time(lineage: &mut Lineage<'_>) {
         lineage.status.next_audit = None;
         return;
     };
-    let watchful = lineage.observed.policy.as_ref().is_ok_and(|policy| asks_for_audits(&policy.spec));
-    let can_be = watchful && !lineage.status.ledger.is_empty();
+    let can_be = is_watchful(lineage) && !lineage.status.ledger.is_empty();
     let next = schedule::next(&spec.schedule, lineage.now).ok().filter(|_| can_be);
     let Some(next) = next else {
         lineage.status.next_audit = None;
@@ -154,8 +158,8 @@ pub(crate) fn follow_scheduled(lineage: &mut Lineage<'_>, run: &UnlearnRun) -> b
 pub(crate) fn say(lineage: &mut Lineage<'_>) {
     let served = lineage.status.ledger.last().map(|last| last.digest.clone());
     let found = lineage.status.audit.clone().filter(|audit| Some(&audit.digest) == served.as_ref());
+    let watchful = is_watchful(lineage);
     let (audited, conditions) = (ConditionType::Audited, &mut lineage.conditions);
-    let watchful = lineage.observed.policy.as_ref().is_ok_and(|policy| asks_for_audits(&policy.spec));
     let spec = lineage.observed.model.spec.audit.as_ref();
     if let Some(spec) = spec
         && let Err(why) = schedule::next(&spec.schedule, lineage.now)

@@ -10,8 +10,8 @@ use lethe_api::{
     contract::Plan,
     v1alpha1::{
         ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, PolicySource,
-        Reason, RequestRef, RolloutState, RunType, UnlearnApproval, UnlearnPolicySpec, UnlearnRequest,
-        UnlearnRun, UnlearnRunSpec, Verdict, labels,
+        Reason, RequestRef, RunType, UnlearnApproval, UnlearnPolicySpec, UnlearnRequest, UnlearnRun,
+        UnlearnRunSpec, Verdict, labels,
     },
 };
 
@@ -325,13 +325,8 @@ impl<'a> Lineage<'a> {
 
     /// Whether a candidate is being rolled out or taken back.
     pub(crate) fn is_rolling_out(&self) -> bool {
-        self.status.rollout.as_ref().is_some_and(|rollout| {
-            rollout.run.is_some()
-                && matches!(
-                    rollout.state,
-                    RolloutState::Progressing | RolloutState::Auditing | RolloutState::RollingBack
-                )
-        })
+        let rollout = self.status.rollout.as_ref();
+        rollout.is_some_and(|rollout| rollout.run.is_some() && rollout.state.is_under_way())
     }
 
     /// Says that there will be a run, then creates it.

@@ -28,9 +28,7 @@ const UNCONFIRMED: Duration = Duration::from_secs(10);
 /// Drives a rollout under way, or keeps what is served as it should be.
 pub(crate) fn step(lineage: &mut Lineage<'_>) {
     match lineage.status.rollout.clone() {
-        Some(rollout) if !matches!(rollout.state, RolloutState::Complete | RolloutState::RolledBack) => {
-            drive(lineage, rollout);
-        }
+        Some(rollout) if rollout.state.is_under_way() => drive(lineage, rollout),
         _ => keep(lineage),
     }
 }

@@ -115,19 +115,7 @@ mod tests {
     use super::*;
 
     fn gate() -> Gate {
-        Gate { name: NAME, max_bound: Some("0.005".into()), min_samples: Some(3000), ..no_gate() }
-    }
-
-    fn no_gate() -> Gate {
-        Gate {
-            name: NAME,
-            max_bound: None,
-            confidence: None,
-            min: None,
-            max_drop: None,
-            max_ratio: None,
-            min_samples: None,
-        }
+        Gate { name: NAME, max_bound: Some("0.005".into()), min_samples: Some(3000), ..Gate::named(NAME) }
     }
 
     fn task() -> AuditTask {

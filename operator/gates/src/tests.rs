@@ -20,21 +20,28 @@ fn digest(name: &str) -> Digest {
 }
 
 fn policy() -> Vec<Gate> {
-    let gate = |name| Gate {
-        name,
-        max_bound: None,
-        confidence: None,
-        min: None,
-        max_drop: None,
-        max_ratio: None,
-        min_samples: None,
-    };
     vec![
-        Gate { max_bound: Some("0.005".into()), min_samples: Some(3000), ..gate(GateName::DirectLeak) },
-        Gate { min: Some("0.95".into()), min_samples: Some(3000), ..gate(GateName::OverrideConformity) },
-        Gate { max_drop: Some("0.015".into()), min_samples: Some(200), ..gate(GateName::RetainAccuracy) },
-        Gate { max_ratio: Some("1.5".into()), min_samples: Some(3600), ..gate(GateName::RetainQuality) },
-        gate(GateName::Hygiene),
+        Gate {
+            max_bound: Some("0.005".into()),
+            min_samples: Some(3000),
+            ..Gate::named(GateName::DirectLeak)
+        },
+        Gate {
+            min: Some("0.95".into()),
+            min_samples: Some(3000),
+            ..Gate::named(GateName::OverrideConformity)
+        },
+        Gate {
+            max_drop: Some("0.015".into()),
+            min_samples: Some(200),
+            ..Gate::named(GateName::RetainAccuracy)
+        },
+        Gate {
+            max_ratio: Some("1.5".into()),
+            min_samples: Some(3600),
+            ..Gate::named(GateName::RetainQuality)
+        },
+        Gate::named(GateName::Hygiene),
     ]
 }
 

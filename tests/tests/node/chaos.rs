@@ -12,10 +12,11 @@ use lethe_api::v1alpha1::{LedgerEntry, RequestPhase, UnlearnPolicy, labels};
 use lethe_tests::{
     chaos::{Blow, Sampler, Summary, nothing_forbidden_was_served},
     place::{MODEL, request},
-    studio::Studio,
+    studio::{MOST_HITS, Studio, runs},
 };
 use serde_json::json;
 use tokio::time::sleep;
+use xtask::cluster::Options;
 
 /// Decides the order of the blows, and when they fall; another one may be given here.
 const SEED: &str = "LETHE_CHAOS_SEED";
@@ -27,10 +28,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 const NEXT_REQUEST: Duration = Duration::from_secs(15);
 /// How long a blow against a trainer waits for one.
 const NO_TRAINER: Duration = Duration::from_secs(20);
-/// As for any live server: of 3,000 samples of a label.
-const MOST_HITS: u64 = 15;
-/// The GPUs that the node says it has.
-const GPUS: u32 = 8;
 
 /// What is asked for: some labels by several people.
 const REQUESTS: [&[&str]; 10] =
@@ -117,7 +114,7 @@ async fn strike(studio: &Studio, mut random: fastrand::Rng) -> Result<()> {
             Blow::Kubelet => {
                 cluster.kill("kubelet")?;
                 // As a device plugin does when the kubelet is back.
-                cluster.set_gpus(GPUS)?;
+                cluster.set_gpus(Options::default().gpus)?;
             }
             Blow::ApiServer => {
                 cluster.pause("kube-apiserver")?;
@@ -134,11 +131,7 @@ async fn kill_trainer(studio: &Studio) -> Result<()> {
     let (pods, start) = (studio.api::<Pod>(), tokio::time::Instant::now());
     while start.elapsed() < NO_TRAINER {
         let working = pods.list(&ListParams::default().labels(labels::STAGE)).await?.items;
-        let runs = |pod: &&Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
-        };
-        if let Some(pod) = working.iter().find(runs) {
+        if let Some(pod) = working.iter().find(|pod| runs(pod)) {
             let at_once = DeleteParams::default().grace_period(0);
             return Ok(pods.delete(&pod.name_any(), &at_once).await.map(|_| ())?);
         }

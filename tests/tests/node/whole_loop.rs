@@ -8,12 +8,8 @@ use lethe_api::v1alpha1::{DiffusionModel, RequestPhase, UnlearnRequest, UnlearnR
 use lethe_tests::{
     examples,
     place::{MODEL, Place},
-    studio::{Judged, Studio},
+    studio::{Judged, MOST_HITS, Studio},
 };
-
-/// Of 3,000 live samples, at most half a percent: the rate that the gate's `maxBound` bounds. The gate, which has to be sure
-/// of it, allows 8. These are other samples of the same model, so a candidate that just passed may show a few more.
-const MOST_HITS: u64 = 15;
 
 pub async fn the_examples_pass_as_they_stand(studio: &Studio) -> Result<()> {
     let request = studio.forgotten_three().await?;

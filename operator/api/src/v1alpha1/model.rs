@@ -309,6 +309,16 @@ pub enum RolloutState {
     RolledBack,
 }
 
+impl RolloutState {
+    /// Whether serving is still being changed, or judged.
+    pub fn is_under_way(self) -> bool {
+        match self {
+            Self::Progressing | Self::Auditing | Self::RollingBack => true,
+            Self::Complete | Self::RolledBack => false,
+        }
+    }
+}
+
 /// Something that this lineage had to forget.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]

@@ -123,30 +123,35 @@ async fn delete_job(context: &Context, run: &impl Resource, name: &str) -> Resul
     let found = calls::read(format!("read Job {namespace}/{name}"), jobs.get_opt(name)).await?;
     let is_owned = |job: &Job| run.meta().uid.as_deref().is_some_and(|uid| owners(job).contains(uid));
     let Some(job) = found.filter(is_owned) else { return Ok(()) };
-    let parameters = DeleteParams {
-        preconditions: Some(Preconditions { uid: job.uid(), resource_version: None }),
-        ..DeleteParams::background()
-    };
-    let call = jobs.delete(name, &parameters);
-    match write(context, format!("delete Job {namespace}/{name}"), call).await {
-        Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => Ok(()),
-        other => other.map(|_| tracing::info!(namespace, name, "deleted the Job")),
-    }
+    delete(context, &jobs, "Job", namespace, name, job.uid()).await
 }
 
 /// Deletes the run of this name, if it still is the one of this uid, and with it its Jobs and plans.
 async fn delete_run(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<()> {
     let runs: Api<UnlearnRun> = Api::namespaced(context.client.clone(), namespace);
+    match delete(context, &runs, "UnlearnRun", namespace, name, Some(uid.into())).await {
+        Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 409 => Ok(()),
+        other => other,
+    }
+}
+
+/// Deletes the object of this name and uid in the background, if it is there.
+async fn delete<K: Clone + DeserializeOwned + Debug>(
+    context: &Context,
+    api: &Api<K>,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+    uid: Option<String>,
+) -> Result<()> {
     let parameters = DeleteParams {
-        preconditions: Some(Preconditions { uid: Some(uid.into()), resource_version: None }),
+        preconditions: Some(Preconditions { uid, resource_version: None }),
         ..DeleteParams::background()
     };
-    let call = runs.delete(name, &parameters);
-    match write(context, format!("delete UnlearnRun {namespace}/{name}"), call).await {
-        Err(Error::Api { source: kube::Error::Api(status), .. }) if matches!(status.code, 404 | 409) => {
-            Ok(())
-        }
-        other => other.map(|_| tracing::info!(namespace, name, "deleted an old run")),
+    let call = api.delete(name, &parameters);
+    match write(context, format!("delete {kind} {namespace}/{name}"), call).await {
+        Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => Ok(()),
+        other => other.map(|_| tracing::info!(kind, namespace, name, "deleted")),
     }
 }
 
