@@ -50,6 +50,26 @@ impl Place {
         apply(&self.client, &*self.namespace, manifest).await
     }
 
+    /// Changes the policy that the model is under. Returns once the operator works by it: a request that came sooner
+    /// could still get the old one.
+    ///
+    /// # Errors
+    /// If it is refused, or that takes too long.
+    pub async fn change_policy(&self, policy: &Value) -> Result<()> {
+        let generation = self.apply(policy).await?.metadata.generation;
+        self.policy_is_known(generation).await
+    }
+
+    /// Returns once the operator works by this generation of the model's policy.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn policy_is_known(&self, generation: Option<i64>) -> Result<()> {
+        let known = |model: &DiffusionModel| model.status.as_ref()?.policy.as_ref()?.generation;
+        self.model_until("the operator has its new policy", |model| known(model) == generation).await?;
+        Ok(())
+    }
+
     /// As `kubectl create`: nothing of that name may be there.
     ///
     /// # Errors

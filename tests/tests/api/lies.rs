@@ -208,7 +208,7 @@ pub async fn a_trainer_that_never_ends_runs_into_its_deadline(world: &World) -> 
     let scene = Scene::set(world).await?;
     let mut hasty = policy()?;
     hasty["spec"]["trainer"]["activeDeadlineSeconds"] = json!(2);
-    world.apply(&hasty).await?;
+    world.change_policy(&hasty).await?;
     let task = scene.next("endless").await?;
     world.run(&task).await?;
     // The kubelet would end the pod that the Job controller deletes; without a node it is gone at once.

@@ -4,13 +4,13 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use lethe_api::{
     contract::{Override, PlannedTarget, Task as Work},
-    v1alpha1::{ConditionType, Reason, RequestPhase, RunType, Stage, UnlearnPolicy, UnlearnRequest, Verdict},
+    v1alpha1::{ConditionType, Reason, RequestPhase, RunType, Stage, UnlearnRequest, Verdict},
 };
 use lethe_tests::{
     Task, World, examples,
     place::{MODEL, condition, request},
-    trainer, wait,
-    world::{POLICY, policy},
+    trainer,
+    world::policy,
 };
 use serde_json::json;
 
@@ -182,15 +182,11 @@ pub async fn a_policy_that_changes_during_a_run_does_not_change_the_run(world: &
     let task = world.task(Stage::Forget).await?;
     let mut lax = policy()?;
     lax["spec"]["gates"][0]["maxBound"] = json!("0.5");
-    world.apply(&lax).await?;
+    world.change_policy(&lax).await?;
     world.succeed(&task).await?;
     world.evaluate(|measured| measured.targets[0].leak.hits = 300).await?;
     world.request_until("strict", RequestPhase::Held).await?;
     // It counts for the next one.
-    wait::until(&world.api::<UnlearnPolicy>(), POLICY, "it is lax", |p| {
-        p.spec.gates[0].max_bound.as_deref() == Some("0.5")
-    })
-    .await?;
     world.request("lax", "3", "8").await?;
     world.forget(|measured| measured.targets[0].leak.hits = 300).await?;
     world.request_until("lax", RequestPhase::Fulfilled).await?;

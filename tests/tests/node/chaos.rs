@@ -36,7 +36,9 @@ const REQUESTS: [&[&str]; 10] =
 pub async fn ten_requests_end_right_under_twenty_blows(studio: &Studio) -> Result<()> {
     studio.allow_cost().await?;
     // Whoever is killed so often may start so often.
-    studio.patch::<UnlearnPolicy>("costly", json!({"spec": {"trainer": {"backoffLimit": 20}}})).await?;
+    let patient = json!({"spec": {"trainer": {"backoffLimit": 20}}});
+    let patient = studio.patch::<UnlearnPolicy>("costly", patient).await?;
+    studio.policy_is_known(patient.metadata.generation).await?;
     let (before, entries) = (studio.served().await?, studio.ledger().await?.len());
     let seed = env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     eprintln!("{SEED}={seed}");
