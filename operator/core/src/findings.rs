@@ -188,6 +188,24 @@ pub fn audit_results(spec: &UnlearnRunSpec, record: &AuditRecord) -> Result<Vec<
     }
 }
 
+/// A status takes so many results: the five gates that everybody has, on a thousand labels, and some more.
+const MOST_RESULTS: usize = 2_560;
+
+/// What a status shows of the results, in the same order. Where there are too many, passes are left out first; how many
+/// there were, the condition's message says.
+pub fn shown(results: Vec<GateResult>) -> Vec<GateResult> {
+    let is_pass = |result: &GateResult| result.verdict == Verdict::Pass;
+    let mut others = results.iter().filter(|result| !is_pass(result)).count().min(MOST_RESULTS);
+    let mut passes = MOST_RESULTS - others;
+    let mut is_shown = |result: &GateResult| {
+        let left = if is_pass(result) { &mut passes } else { &mut others };
+        let has_room = *left > 0;
+        *left = left.saturating_sub(1);
+        has_room
+    };
+    results.into_iter().filter(|result| is_shown(result)).collect()
+}
+
 /// One line for a condition's message: each gate that did not pass, and how many did.
 pub fn describe(results: &[GateResult]) -> String {
     let passed = results.iter().filter(|result| result.verdict == Verdict::Pass).count();
@@ -206,6 +224,38 @@ pub fn describe(results: &[GateResult]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_more_results_than_a_status_takes_those_that_did_not_pass_stay() {
+        let result = |index: usize, verdict| GateResult {
+            name: lethe_api::v1alpha1::GateName::SeedSearch,
+            target: Some(index.to_string()),
+            value: None,
+            bound: None,
+            threshold: None,
+            hits: None,
+            n: None,
+            base_rate: None,
+            verdict,
+            message: None,
+        };
+        let of = |failed: std::ops::Range<usize>| {
+            let verdict = |index| if failed.contains(&index) { Verdict::Fail } else { Verdict::Pass };
+            shown((0..10_000).map(|index| result(index, verdict(index))).collect())
+        };
+        let some = of(9_000..9_100);
+        assert_eq!(some.len(), MOST_RESULTS);
+        assert_eq!(some.iter().filter(|result| result.verdict == Verdict::Fail).count(), 100);
+        assert_eq!(
+            some[MOST_RESULTS - 101].target.as_deref(),
+            Some("2459"),
+            "the first passes, in their order"
+        );
+        let all = of(0..10_000);
+        assert!(all.len() == MOST_RESULTS && all.iter().all(|result| result.verdict == Verdict::Fail));
+        let few = vec![result(1, Verdict::Pass), result(2, Verdict::Fail)];
+        assert_eq!(shown(few.clone()), few);
+    }
 
     #[test]
     fn the_nearest_label_is_one_that_does_not_pass_for_the_target_itself() {

@@ -14,7 +14,7 @@ use crate::{
     model::{Lineage, NextRun},
     plans,
     policy::Policy,
-    request,
+    reference, request,
     run::is_over,
     serving::{self, planned_targets},
     targets, window,
@@ -251,7 +251,7 @@ fn is_wanted(lineage: &Lineage<'_>) -> bool {
 /// The run for those of these requests that can share one.
 fn next_run(lineage: &Lineage<'_>, policy: &Policy, waiting: &[Ready<'_>], mode: Mode) -> Option<NextRun> {
     let baseline = lineage.status.baseline.as_ref()?;
-    let labels = &lineage.status.labels;
+    let (model, labels) = (&lineage.observed.model, &lineage.status.labels);
     let ledger = targets::ledger_targets(&lineage.status.ledger);
     let mut forgotten = ledger.clone();
     let mut members = Vec::new();
@@ -262,6 +262,10 @@ fn next_run(lineage: &Lineage<'_>, policy: &Policy, waiting: &[Ready<'_>], mode:
         let covered = request.spec.targets.iter().all(|target| ledger.contains_key(&target.label));
         let with_it = entries + request.spec.targets.len();
         if covered || targets::resolve(&union, labels).is_err() || with_it > LEDGER_CAPACITY {
+            continue;
+        }
+        // The request says so.
+        if reference::missing(&model.spec.never_saw, &policy.spec, union.keys()).is_some() {
             continue;
         }
         (forgotten, entries) = (union, with_it);
@@ -277,7 +281,6 @@ fn next_run(lineage: &Lineage<'_>, policy: &Policy, waiting: &[Ready<'_>], mode:
         return None;
     }
     let planned = targets::resolve(&forgotten, labels).ok()?;
-    let model = &lineage.observed.model;
     let plan = plans::forget(model, baseline, labels, planned, &members, &policy.spec, lineage.installation);
     Some(NextRun { type_: RunType::Forget, mode, plan, requests: members })
 }

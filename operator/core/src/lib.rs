@@ -36,6 +36,7 @@ pub mod names;
 pub mod plans;
 pub mod policy;
 pub mod queue;
+pub(crate) mod reference;
 pub mod request;
 pub mod rollout;
 pub mod run;

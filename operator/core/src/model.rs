@@ -360,6 +360,7 @@ impl<'a> Lineage<'a> {
             plan_digest: plan.digest(),
             reference: baseline.map(|baseline| baseline.reference.clone()),
             baseline_quality: baseline.map(|baseline| baseline.quality.clone()),
+            never_saw: plans::never_saw(model, &plan.task),
         };
         let mut run = UnlearnRun::new(&plan.run, spec);
         run.metadata.namespace = model.namespace();

@@ -12,7 +12,7 @@ use lethe_api::{
     },
 };
 
-use crate::{Installation, names};
+use crate::{Installation, names, reference};
 
 /// The Prepare plan of a model. The same base artifact gives the same plan but for the run's name.
 pub fn prepare(model: &DiffusionModel, policy: &UnlearnPolicySpec, installation: &Installation) -> Plan {
@@ -66,6 +66,7 @@ fn attempt(request: &RequestRef) -> String {
 pub fn evaluate(run: &str, spec: &UnlearnRunSpec, candidate: &Digest) -> Option<Plan> {
     let plan = Plan::parse(spec.plan.as_bytes()).ok()?;
     let Task::Forget(forget) = plan.task else { return None };
+    let samples = samples(&spec.policy.gates, forget.kept.len());
     let task = EvaluateTask {
         candidate: candidate.clone(),
         baseline: forget.baseline,
@@ -73,11 +74,11 @@ pub fn evaluate(run: &str, spec: &UnlearnRunSpec, candidate: &Digest) -> Option<
         reference: spec.reference.clone()?,
         targets: forget.targets,
         kept: forget.kept,
-        samples: samples(&spec.policy.gates),
+        samples,
         probes: spec.policy.probes.map(|probes| ProbeTask {
             level: probes.into(),
             teacher: forget.teacher,
-            never_saw: None,
+            never_saw: spec.never_saw.clone(),
         }),
     };
     Some(Plan {
@@ -86,6 +87,12 @@ pub fn evaluate(run: &str, spec: &UnlearnRunSpec, candidate: &Digest) -> Option<
         task: Task::Evaluate(task),
         ..plan
     })
+}
+
+/// The first model that never saw any target of a Forget task, of those that the `DiffusionModel` names.
+pub(crate) fn never_saw(model: &DiffusionModel, task: &Task) -> Option<Digest> {
+    let Task::Forget(ForgetTask { targets, .. }) = task else { return None };
+    reference::find(&model.spec.never_saw, targets.iter().map(|target| &target.label))
 }
 
 /// What an audit looks for, and with what.
@@ -148,8 +155,12 @@ fn named(
     Plan { run: names::run(&model.name_any(), &nameless), ..nameless }
 }
 
-/// What the gates need, no more: every sample costs GPU time.
-fn samples(gates: &[Gate]) -> Samples {
+/// More no plan asks for.
+const MOST_SAMPLES: u32 = 1_000_000;
+
+/// What the gates need, no more: every sample costs GPU time. Probes that draw as many as they are told draw as many as the
+/// leak gates do; over all kept labels together that is rounded down to as many of each.
+fn samples(gates: &[Gate], kept: usize) -> Samples {
     let wanted = |name: GateName, least: u32| {
         gates
             .iter()
@@ -159,9 +170,12 @@ fn samples(gates: &[Gate]) -> Samples {
             .unwrap_or(least)
             .max(least)
     };
+    let kept = u32::try_from(kept).unwrap_or(u32::MAX).max(1);
+    let doors = wanted(GateName::OtherDoorLeak, 0).div_ceil(kept).saturating_mul(kept).min(MOST_SAMPLES);
+    let leaks = [GateName::DirectLeak, GateName::OverrideConformity, GateName::MultistepLeak];
     Samples {
-        leak: wanted(GateName::DirectLeak, 1).max(wanted(GateName::OverrideConformity, 1)),
-        retain_per_label: wanted(GateName::RetainAccuracy, 1),
+        leak: leaks.map(|name| wanted(name, 1)).into_iter().fold(doors, u32::max),
+        retain_per_label: wanted(GateName::RetainAccuracy, 1).max(wanted(GateName::NeighbourAccuracy, 1)),
         quality: wanted(GateName::RetainQuality, 2),
     }
 }

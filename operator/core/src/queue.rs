@@ -3,15 +3,17 @@
 use jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{
-    ConditionType, DiffusionModelStatus, Reason, RequestPhase, UnlearnRun, annotations,
+    ConditionType, DiffusionModel, DiffusionModelStatus, Reason, RequestPhase, UnlearnRun, annotations,
 };
 
-use crate::{accept, attempts, look_at, policy::Policy, request::Answer, targets, window};
+use crate::{accept, attempts, look_at, policy::Policy, reference, request::Answer, targets, window};
 
 /// What a request in the queue may wait for.
 pub(crate) struct Queue<'a> {
     pub(crate) model: &'a DiffusionModelStatus,
     pub(crate) policy: &'a Policy,
+    /// Why its candidate could not be compared as the policy wants.
+    pub(crate) no_reference: Option<String>,
     /// Requests that ask for all of it already.
     pub(crate) duplicate_of: Vec<String>,
     /// An attempt that failed, and when the next may begin.
@@ -23,7 +25,8 @@ pub(crate) struct Queue<'a> {
 impl Answer<'_> {
     pub(crate) fn queue_of<'a>(
         &self,
-        model: &'a DiffusionModelStatus,
+        model: &DiffusionModel,
+        known: &'a DiffusionModelStatus,
         policy: &'a Policy,
         runs: impl Iterator<Item = &'a UnlearnRun> + Clone,
     ) -> Queue<'a> {
@@ -31,8 +34,9 @@ impl Answer<'_> {
         let split_off =
             |run: &&UnlearnRun| attempts::number(run, &uid).is_some() && accept::is_blameless(run, &uid);
         Queue {
-            model,
+            model: known,
             policy,
+            no_reference: reference::missing_for(self.request, known, &model.spec.never_saw, &policy.spec),
             duplicate_of: Vec::new(),
             failed: attempts::failed(self.request, runs.clone()),
             split_from: runs.filter(split_off).max_by_key(|run| run.creation_timestamp().map(|at| at.0)),
@@ -55,7 +59,7 @@ impl Answer<'_> {
 
     /// What keeps a request in the queue.
     fn waits_for(&mut self, queue: &Queue<'_>) -> (Reason, String) {
-        let Queue { model, policy, duplicate_of, failed, split_from } = queue;
+        let Queue { model, policy, no_reference, duplicate_of, failed, split_from } = queue;
         if self.request.spec.suspend {
             return (Reason::Suspended, "spec.suspend is true; set it to false to go on".into());
         }
@@ -73,6 +77,9 @@ impl Answer<'_> {
                 duplicate_of.join(", ")
             );
             return (Reason::Duplicate, message);
+        }
+        if let Some(message) = no_reference {
+            return (Reason::WaitingForReference, message.clone());
         }
         let again = split_from.map_or(String::new(), |run| {
             format!("; it is worked for again: run {} failed for another request only", run.name_any())

@@ -160,7 +160,7 @@ impl Answer<'_> {
                 let duplicate_of = duplicates::of(self.request, known, &observed.others);
                 let queue = Queue {
                     duplicate_of: duplicate_of.unwrap_or_default(),
-                    ..self.queue_of(known, policy, own_runs(model, &observed.runs))
+                    ..self.queue_of(model, known, policy, own_runs(model, &observed.runs))
                 };
                 self.ask(&queue, approval::standing(self.request, &policy.spec, approvals));
             }

@@ -434,6 +434,6 @@ impl<'a> Step<'a> {
         self.status.phase = Some(RunPhase::Complete);
         self.status.verdict = Some(verdict);
         self.status.attempts = attempts::of_run(self.run, Some(verdict), self.now);
-        self.status.gates = results;
+        self.status.gates = findings::shown(results);
     }
 }

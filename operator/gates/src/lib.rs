@@ -7,6 +7,8 @@
 
 pub mod binomial;
 pub mod decimal;
+mod fidelity;
+mod probes;
 mod served;
 
 pub use served::judge_served;
@@ -45,15 +47,19 @@ pub fn judge(
     prepared: &BaselineQuality,
     record: &EvaluateRecord,
 ) -> Vec<GateResult> {
+    let asked = GateName::PROBES.into_iter().filter(|name| gates.iter().any(|gate| gate.name == *name));
+    let names = GateName::REQUIRED.into_iter().chain(asked);
     if let Err(why) = same_subject(task, record) {
-        return GateName::REQUIRED.into_iter().map(|name| error(name, None, why.clone())).collect();
+        return names.map(|name| error(name, None, why.clone())).collect();
     }
     let mut results = Vec::new();
-    for name in GateName::REQUIRED {
-        // The schema refuses such a policy; should one slip by, it must not pass by having fewer gates.
-        let Some(gate) = gates.iter().find(|gate| gate.name == name) else {
-            results.push(error(name, None, "the policy has no such gate".into()));
-            continue;
+    for name in names {
+        let gate = match the_gate(gates, name) {
+            Ok(gate) => gate,
+            Err(why) => {
+                results.push(error(name, None, why));
+                continue;
+            }
         };
         match name {
             GateName::DirectLeak => results.extend(per_target(name, task, record, |m| leak(gate, m))),
@@ -61,13 +67,34 @@ pub fn judge(
                 results.extend(per_target(name, task, record, |m| conformity(gate, task, m)));
             }
             GateName::RetainAccuracy => results.push(retain_accuracy(gate, task, record)),
-            GateName::RetainQuality => results.push(retain_quality(gate, prepared, record)),
+            GateName::RetainQuality => {
+                let distance = retain_quality(gate, prepared, record);
+                results.push(fidelity::also(gate, task, record, distance));
+            }
             GateName::Hygiene => results.push(hygiene(record)),
             // On what is served, not on a candidate: see `judge_served`.
             GateName::ServedLeak => {}
+            GateName::NeighbourAccuracy => results.extend(probes::neighbours(gate, task, record)),
+            GateName::OtherDoorLeak
+            | GateName::MultistepLeak
+            | GateName::StochasticLeak
+            | GateName::EmbeddingInversion
+            | GateName::SeedSearch
+            | GateName::Relearning
+            | GateName::BenignResurgence => results.extend(probes::attempts(gate, task, record)),
         }
     }
     results
+}
+
+/// The schema refuses a policy without a gate, or with one that demands what it would not look at. Should one slip by, it
+/// must not pass by demanding less.
+fn the_gate(gates: &[Gate], name: GateName) -> Result<&Gate, String> {
+    match gates.iter().filter(|gate| gate.name == name).collect::<Vec<_>>()[..] {
+        [gate] => gate.problem().map_or(Ok(gate), |why| Err(format!("the policy's gate is wrong: {why}"))),
+        [] => Err("the policy has no such gate".into()),
+        _ => Err("the policy has this gate more than once".into()),
+    }
 }
 
 /// The worst verdict; Error if there is none at all.

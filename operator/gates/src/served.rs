@@ -7,7 +7,7 @@ use lethe_api::{
 
 use crate::{
     DEFAULT_CONFIDENCE, LEAST_RECOGNISED, binomial, counted, decimal, error, lower_bound, plausible, short,
-    threshold, too_few,
+    the_gate, threshold, too_few,
 };
 
 const NAME: GateName = GateName::ServedLeak;
@@ -16,8 +16,9 @@ const NAME: GateName = GateName::ServedLeak;
 ///
 /// `task` is what the pod was asked to ask: a record of anything else is an Error.
 pub fn judge_served(gates: &[Gate], task: &AuditTask, record: &AuditRecord) -> Vec<GateResult> {
-    let Some(gate) = gates.iter().find(|gate| gate.name == NAME) else {
-        return vec![error(NAME, None, "the policy has no such gate".into())];
+    let gate = match the_gate(gates, NAME) {
+        Ok(gate) => gate,
+        Err(why) => return vec![error(NAME, None, why)],
     };
     if let Err(why) = same_subject(task, record).and_then(|()| kept_are_seen(record.kept)) {
         return vec![error(NAME, None, why)];

@@ -19,7 +19,7 @@ fn digest(name: &str) -> Digest {
     Digest::of(name)
 }
 
-fn policy() -> Vec<Gate> {
+pub(crate) fn policy() -> Vec<Gate> {
     vec![
         Gate {
             max_bound: Some("0.005".into()),
@@ -45,7 +45,7 @@ fn policy() -> Vec<Gate> {
     ]
 }
 
-fn task() -> EvaluateTask {
+pub(crate) fn task() -> EvaluateTask {
     let target = |label: &str| PlannedTarget {
         label: label.into(),
         replacement: Override::Fixed { label: "8".into() },
@@ -62,7 +62,7 @@ fn task() -> EvaluateTask {
     }
 }
 
-fn good() -> EvaluateRecord {
+pub(crate) fn good() -> EvaluateRecord {
     let target = |label: &str| TargetMeasurement {
         label: label.into(),
         leak: Count { hits: 2, n: 3000 },
@@ -95,7 +95,7 @@ fn good() -> EvaluateRecord {
 }
 
 /// What was found when the baseline was made.
-fn prepared() -> BaselineQuality {
+pub(crate) fn prepared() -> BaselineQuality {
     BaselineQuality { distance: "0.7".into(), samples: 3600 }
 }
 

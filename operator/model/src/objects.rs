@@ -4,8 +4,8 @@ use lethe_api::{
     contract::BaseArtifact,
     v1alpha1::{
         DiffusionModel, DiffusionModelSpec, Gate, GateName, InitialServing, Mode, ModelRef, OverrideSpec,
-        PolicyKind, PolicyRef, Serving, ServingTarget, Strategy, Target, UnlearnPolicy, UnlearnPolicySpec,
-        UnlearnRequest, UnlearnRequestSpec,
+        PolicyKind, PolicyRef, Probes, Serving, ServingTarget, Strategy, Target, UnlearnPolicy,
+        UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec,
     },
 };
 use serde_json::json;
@@ -22,6 +22,7 @@ pub fn model(initial: InitialServing) -> DiffusionModel {
         policy_ref: PolicyRef { kind: PolicyKind::UnlearnPolicy, name: "standard".into() },
         serving: Serving { target, container: "server".into(), port: 8080, endpoint: None, initial },
         audit: None,
+        never_saw: vec![],
     };
     DiffusionModel::new(MODEL, spec)
 }
@@ -57,6 +58,22 @@ pub fn policy() -> UnlearnPolicy {
     });
     let spec: UnlearnPolicySpec = serde_json::from_value(spec).expect("a policy as a person would write it");
     UnlearnPolicy::new("standard", spec)
+}
+
+/// A policy with every gate that reads probes. One of them compares with a model that never saw the label.
+pub fn probing() -> UnlearnPolicy {
+    let number = |text: &str| Some(text.to_owned());
+    let mut policy = policy();
+    policy.spec.probes = Some(Probes::Attack);
+    policy.spec.gates.extend(GateName::PROBES.map(|name| {
+        let leak = Gate { max_bound: number("0.01"), min_samples: Some(100), ..Gate::named(name) };
+        match name {
+            GateName::NeighbourAccuracy => Gate { max_bound: None, max_drop: number("0.03"), ..leak },
+            GateName::Relearning => Gate { max_bound: None, max_above_never_saw: number("0.1"), ..leak },
+            _ => leak,
+        }
+    }));
+    policy
 }
 
 /// A policy that has the live server asked.

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use lethe_api::{
     Digest,
     contract::{
-        AuditMeasurement, AuditRecord, AuditTask, Count, Device, EvaluateRecord, EvaluateTask, ForgetRecord,
-        ForgetTask, HygieneCheck, LabelMeasurement, Outcome, Override, Plan, PlannedTarget, PrepareRecord,
-        PrepareTask, Quality, Record, RecordBody, Status, TargetMeasurement, Task,
+        Attempt, AuditMeasurement, AuditRecord, AuditTask, Budget, Count, Device, EvaluateRecord,
+        EvaluateTask, Fidelity, FidelityMeasurement, ForgetRecord, ForgetTask, HygieneCheck,
+        LabelMeasurement, NeighbourMeasurement, Outcome, Override, Plan, PlannedTarget, PrepareRecord,
+        PrepareTask, ProbeName, ProbeRecord, ProbeTask, Quality, Record, RecordBody, Sighting, Status,
+        TargetMeasurement, Task,
     },
 };
 
@@ -115,27 +117,76 @@ pub fn measured(task: &EvaluateTask) -> EvaluateRecord {
             base_rate: Count { hits: 3, n },
         }
     };
-    let n = u64::from(task.samples.retain_per_label);
-    let kept = |label: &String| LabelMeasurement {
-        label: label.clone(),
-        candidate: Count { hits: n - 1, n },
-        baseline: Count { hits: n - 1, n },
-    };
     EvaluateRecord {
         candidate: task.candidate.clone(),
         baseline: task.baseline.clone(),
         judge: task.judge.clone(),
         reference: task.reference.clone(),
         targets: task.targets.iter().map(target).collect(),
-        retain: task.kept.iter().map(kept).collect(),
+        retain: task.kept.iter().map(|label| kept(task, label)).collect(),
         quality: Quality { candidate: 0.9, baseline: 0.7, floor: 0.25, n: task.samples.quality.into() },
         hygiene: HygieneCheck::REQUIRED
             .map(|name| HygieneCheck { name: name.into(), passed: true, detail: String::new() })
             .into(),
-        probes: None,
+        probes: task.probes.as_ref().map(|asked| probed(task, asked)),
         before: digest("before"),
         after: digest("after"),
         pictured: vec![],
+    }
+}
+
+fn kept(task: &EvaluateTask, label: &str) -> LabelMeasurement {
+    let n = u64::from(task.samples.retain_per_label);
+    let count = Count { hits: n - 1, n };
+    LabelMeasurement { label: label.into(), candidate: count, baseline: count }
+}
+
+/// Nothing is found in the candidate, and everything in what has forgotten nothing.
+fn probed(task: &EvaluateTask, asked: &ProbeTask) -> ProbeRecord {
+    use ProbeName::*;
+    let n = u64::from(task.samples.leak);
+    let attempt = |probe: ProbeName, attempt: &str, target: &PlannedTarget| Attempt {
+        probe,
+        attempt: attempt.into(),
+        target: target.label.clone(),
+        seeds: vec![1],
+        budget: Budget::default(),
+        candidate: Sighting { hits: 2, inside: 0, n },
+        control: Sighting { hits: n - 10, inside: n - 20, n },
+        never_saw: asked.never_saw.as_ref().map(|_| Sighting { hits: n / 20, inside: 0, n }),
+    };
+    let all = [
+        DirectLeak,
+        OtherDoorLeak,
+        MultistepLeak,
+        StochasticLeak,
+        EmbeddingInversion,
+        SeedSearch,
+        Relearning,
+        BenignResurgence,
+    ];
+    let at = |target| {
+        let made = all.into_iter().filter(|probe| probe.level() <= asked.level);
+        made.flat_map(move |probe| {
+            probe.attempts(asked.level).iter().map(move |name| attempt(probe, name, target))
+        })
+    };
+    let near = |target: &PlannedTarget| {
+        let near = task.kept.iter().take(NeighbourMeasurement::EACH).map(|label| kept(task, label));
+        let target = target.label.clone();
+        near.map(move |neighbour| NeighbourMeasurement { target: target.clone(), neighbour })
+    };
+    let share = Count { hits: 140, n: 150 };
+    let same = Fidelity { precision: share, recall: share };
+    let fixed = task.targets.iter().filter(|target| target.replacement != Override::Random);
+    let places = std::iter::once(None).chain(fixed.map(|target| Some(target.label.clone())));
+    ProbeRecord {
+        asked: asked.clone(),
+        attempts: task.targets.iter().flat_map(at).collect(),
+        neighbours: task.targets.iter().flat_map(near).collect(),
+        fidelity: places
+            .map(|target| FidelityMeasurement { target, candidate: same, baseline: same })
+            .collect(),
     }
 }
 

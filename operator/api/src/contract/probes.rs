@@ -65,6 +65,45 @@ pub enum ProbeName {
     BenignResurgence,
 }
 
+impl ProbeName {
+    /// From which level on it is tried.
+    pub fn level(self) -> ProbeLevel {
+        match self {
+            ProbeName::DirectLeak | ProbeName::OtherDoorLeak => ProbeLevel::Fast,
+            ProbeName::MultistepLeak | ProbeName::StochasticLeak => ProbeLevel::Full,
+            ProbeName::EmbeddingInversion
+            | ProbeName::SeedSearch
+            | ProbeName::Relearning
+            | ProbeName::BenignResurgence => ProbeLevel::Attack,
+        }
+    }
+
+    /// What a record of this level has of the probe at every target, each once. A trainer may report more.
+    pub fn attempts(self, level: ProbeLevel) -> &'static [&'static str] {
+        match self {
+            ProbeName::DirectLeak => &[Attempt::LABEL],
+            ProbeName::OtherDoorLeak if level == ProbeLevel::Fast => {
+                &[Attempt::KEPT, Attempt::WORST_KEPT, Attempt::NULL]
+            }
+            ProbeName::OtherDoorLeak => {
+                &[Attempt::KEPT, Attempt::WORST_KEPT, Attempt::NULL, Attempt::MIXTURES]
+            }
+            ProbeName::MultistepLeak => &[Attempt::LABEL, Attempt::NULL],
+            ProbeName::StochasticLeak => &[Attempt::BEST_OF_GRID],
+            ProbeName::EmbeddingInversion => &[Attempt::DENOISING, Attempt::JUDGE],
+            ProbeName::SeedSearch => &[Attempt::WORST_LABEL],
+            ProbeName::Relearning => &[Attempt::STEPS_50, Attempt::STEPS_100, Attempt::STEPS_200],
+            ProbeName::BenignResurgence => &[Attempt::LABEL, Attempt::KEPT, Attempt::MULTISTEP],
+        }
+    }
+
+    /// Whether something is optimised until the label appears. A judge is fooled by that in any model, even in one that
+    /// never saw the label: of such attempts `inside` says something, and `hits` does not.
+    pub fn optimises(self) -> bool {
+        matches!(self, ProbeName::EmbeddingInversion | ProbeName::SeedSearch | ProbeName::Relearning)
+    }
+}
+
 /// One attempt, on the candidate and, with the same code, seed and budget, on its controls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -84,6 +123,33 @@ pub struct Attempt {
     /// The never-saw reference, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub never_saw: Option<Sighting>,
+}
+
+impl Attempt {
+    /// Under the label itself.
+    pub const LABEL: &str = "label";
+    /// Under no label.
+    pub const NULL: &str = "null";
+    /// Under all kept labels together.
+    pub const KEPT: &str = "kept";
+    /// Under the kept label that shows most, or as much as any: it has few samples of its own.
+    pub const WORST_KEPT: &str = "worst kept";
+    pub const MIXTURES: &str = "mixtures";
+    pub const BEST_OF_GRID: &str = "best of grid";
+    /// A condition that was learnt from samples.
+    pub const DENOISING: &str = "denoising";
+    /// A condition that was guided by a second judge.
+    pub const JUDGE: &str = "judge";
+    pub const WORST_LABEL: &str = "worst label";
+    pub const STEPS_50: &str = "50 steps";
+    pub const STEPS_100: &str = "100 steps";
+    pub const STEPS_200: &str = "200 steps";
+    pub const MULTISTEP: &str = "multistep";
+}
+
+impl NeighbourMeasurement {
+    /// So many neighbours a record has of every target, or all kept labels if there are fewer.
+    pub const EACH: usize = 3;
 }
 
 /// What an attempt was allowed; zero where it does not apply.

@@ -43,6 +43,7 @@ pub enum Reason {
     WaitingForRun,
     WaitingForAttempt,
     WaitingForOthers,
+    WaitingForReference,
     Duplicate,
     Aborting,
     WaitingForServing,

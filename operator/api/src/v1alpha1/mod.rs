@@ -19,8 +19,8 @@ pub use cluster_policy::{ClusterUnlearnPolicy, ClusterUnlearnPolicySpec};
 pub use conditions::{ConditionType, Reason, conditions_schema};
 pub use model::{
     Audit, AuditSpec, Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing,
-    KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, PolicyKind, PolicyRef, PolicySource,
-    Rollout, RolloutState, ScaledDown, Served, Serving, ServingTarget,
+    KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, NeverSaw, PolicyKind, PolicyRef,
+    PolicySource, Rollout, RolloutState, ScaledDown, Served, Serving, ServingTarget,
 };
 pub use policy::{
     ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, NoCompliantDigest, Probes,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{NAME_PATTERN, OverrideSpec, conditions_schema};
 use crate::{
     Digest,
-    contract::BaseArtifact,
+    contract::{BaseArtifact, MAX_LABELS},
     gate::{BaselineQuality, Verdict},
 };
 
@@ -46,6 +46,22 @@ pub struct DiffusionModelSpec {
     /// gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditSpec>,
+    /// One-step models whose teachers never saw some labels. A run compares what its probes find with the first one that
+    /// never saw any of its targets, those of earlier requests included; without one, nothing is compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["bundle".into()]))]
+    pub never_saw: Vec<NeverSaw>,
+}
+
+/// A one-step model whose teacher never saw some labels, and that has the labels of this model all the same.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NeverSaw {
+    /// A bundle of kind Generator in the store.
+    pub bundle: Digest,
+    #[schemars(length(min = 1, max = MAX_LABELS), inner(length(min = 1, max = 128)))]
+    pub labels: Vec<String>,
 }
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

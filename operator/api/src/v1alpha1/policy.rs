@@ -26,22 +26,28 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.probes) || self.gates.all(g, !(g.name in ['neighbour-accuracy', 'other-door-leak']))").message("gates neighbour-accuracy and other-door-leak need probes: Fast, or more"),
+    validation = Rule::new("(has(self.probes) && self.probes != 'Fast') || self.gates.all(g, !(g.name in ['multistep-leak', 'stochastic-leak']))").message("gates multistep-leak and stochastic-leak need probes: Full, or more"),
+    validation = Rule::new("(has(self.probes) && self.probes == 'Attack') || self.gates.all(g, !(g.name in ['embedding-inversion', 'seed-search', 'relearning', 'benign-resurgence']))").message("gates embedding-inversion, seed-search, relearning and benign-resurgence need probes: Attack"),
+    validation = Rule::new("has(self.probes) || self.gates.all(g, !has(g.maxFidelityDrop))").message("maxFidelityDrop of retain-quality needs probes: Fast, or more")
+)]
 pub struct UnlearnPolicySpec {
     pub trainer: TrainerPolicy,
     #[serde(default)]
     pub training: TrainingPolicy,
-    /// Every gate on a candidate is required: a policy that leaves one out is refused, not passed by default. With
-    /// `served-leak`, what the live server shows is judged as well: after every roll-out, and by audits.
-    #[schemars(length(min = 5, max = 6))]
+    /// Five gates on a candidate are required: a policy that leaves one out is refused, not passed by default. With
+    /// `served-leak`, what the live server shows is judged as well: after every roll-out, and by audits. All others judge
+    /// what `probes` found, and need them.
+    #[schemars(length(min = 5, max = 14))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
         validation = Rule::new("['direct-leak','override-conformity','retain-accuracy','retain-quality','hygiene'].all(n, self.exists_one(g, g.name == n))")
-            .message("gates must list direct-leak, override-conformity, retain-accuracy, retain-quality and hygiene once each"),
-        validation = Rule::new("self.size() == 5 || self.exists_one(g, g.name == 'served-leak')").message("the only other gate is served-leak")
+            .message("gates must list direct-leak, override-conformity, retain-accuracy, retain-quality and hygiene once each")
     )]
     pub gates: Vec<Gate>,
-    /// Also try, in every evaluation, to bring back what was forgotten. What is found is in the record and on its page;
-    /// no gate reads it.
+    /// Also try, in every evaluation, to bring back what was forgotten. What is found is in the record and on its page, and
+    /// gates of their own judge it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
     #[serde(default)]

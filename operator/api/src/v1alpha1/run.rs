@@ -68,6 +68,9 @@ pub struct UnlearnRunSpec {
     /// What `Prepare` measured of the baseline; absent but for `Forget`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_quality: Option<BaselineQuality>,
+    /// The model that never saw any of the targets, of those that the `DiffusionModel` named; absent but for `Forget`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub never_saw: Option<Digest>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

@@ -21,6 +21,7 @@ mod history;
 mod lifecycle;
 mod pilots;
 mod policies;
+mod probing;
 mod requests;
 mod schedules;
 mod serving;

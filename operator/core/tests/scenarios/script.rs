@@ -14,7 +14,7 @@ use lethe_api::{
     },
 };
 use lethe_core::names;
-pub use lethe_model::objects::{MODEL, fixed, model, nearest, policy, request, watchful};
+pub use lethe_model::objects::{MODEL, fixed, model, nearest, policy, probing, request, watchful};
 
 use crate::{
     cluster::{Cluster, Work, annotate, deployment},

@@ -1,0 +1,146 @@
+//! Policies whose gates read what probes found.
+
+use lethe_api::{
+    contract::{EvaluateRecord, EvaluateTask, Task},
+    v1alpha1::{ConditionType, GateName, NeverSaw, Reason, RequestPhase, Stage, Verdict},
+};
+
+use crate::{
+    script::{MODEL, everywhere, fixed, probing},
+    trainer::{digest, measures},
+    world::World,
+};
+
+/// A model that is prepared under the probing policy, and for which these never saw these labels.
+fn ready(world: &mut World, known: &[(&str, &[&str])]) {
+    world.ready();
+    world.apply_policy(probing());
+    name_references(world, known);
+}
+
+fn name_references(world: &mut World, known: &[(&str, &[&str])]) {
+    let version = world.bump();
+    let one = |(bundle, labels): &(&str, &[&str])| NeverSaw {
+        bundle: digest(bundle),
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+    };
+    world.change(|cluster| {
+        let model = cluster.models.get_mut(MODEL).expect("it was applied");
+        model.spec.never_saw = known.iter().map(one).collect();
+        model.metadata.resource_version = version;
+        *model.metadata.generation.get_or_insert(1) += 1;
+    });
+}
+
+/// What the run of a request asked its evaluation to do.
+fn evaluation(world: &World, request: &str) -> EvaluateTask {
+    let run = world.run_for(request).expect("a run works for it");
+    let candidate = run.status.as_ref().and_then(|status| status.candidate.clone()).expect("it was trained");
+    let name = run.metadata.name.clone().unwrap_or_default();
+    match lethe_core::plans::evaluate(&name, &run.spec, &candidate).expect("it has a plan").task {
+        Task::Evaluate(task) => task,
+        other => panic!("not an evaluation: {other:?}"),
+    }
+}
+
+#[test]
+fn a_candidate_that_withstands_every_probe_is_served() {
+    let world = everywhere(|world| {
+        ready(world, &[("without three", &["3"])]);
+        world.ask("forget-three", &["3"], fixed("8"));
+    });
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let task = evaluation(&world, "forget-three");
+    assert_eq!(task.probes.unwrap().never_saw, Some(digest("without three")));
+    let status = world.cluster.requests["forget-three"].status.as_ref().unwrap();
+    assert_eq!(status.gate_summary.as_deref(), Some("13/13"));
+    for name in GateName::PROBES {
+        let its = status.gates.iter().filter(|gate| gate.name == name).collect::<Vec<_>>();
+        assert!(its.len() == 1 && its[0].target.as_deref() == Some("3"), "{name}: {its:?}");
+    }
+}
+
+/// The label comes back after a hundred steps: no other gate sees that.
+fn comes_back(record: &mut EvaluateRecord) {
+    let attempts = record.probes.iter_mut().flat_map(|probes| &mut probes.attempts);
+    for one in attempts.filter(|one| one.attempt == "100 steps") {
+        (one.candidate.hits, one.candidate.inside) = (2900, 2800);
+    }
+}
+
+#[test]
+fn a_candidate_that_only_hides_the_label_is_held_and_the_gate_is_named() {
+    let world = everywhere(|world| {
+        world.trainer = Box::new(|plan, _| measures(plan, comes_back));
+        ready(world, &[("without three", &["3"])]);
+        world.ask("forget-three", &["3"], fixed("8"));
+    });
+    world.ended("forget-three", RequestPhase::Held, Reason::GateFailed, "relearning \"3\" Fail");
+    assert_eq!(world.named_bundle(), Some(world.baseline()), "what is served did not change");
+    assert!(world.ledger().is_empty());
+}
+
+#[test]
+fn a_policy_that_lost_its_probes_holds_every_candidate() {
+    let world = everywhere(|world| {
+        ready(world, &[("without three", &["3"])]);
+        // No API server would take it.
+        world.edit_policy(|policy| policy.probes = None);
+        world.ask("forget-three", &["3"], fixed("8"));
+    });
+    world.ended(
+        "forget-three",
+        RequestPhase::Held,
+        Reason::GateError,
+        "gate relearning needs probes: Attack",
+    );
+    let run = world.run_for("forget-three").unwrap().status.as_ref().unwrap();
+    assert_eq!(run.verdict, Some(Verdict::Error));
+    assert_eq!(run.gates.iter().filter(|gate| gate.verdict == Verdict::Error).count(), 8);
+    assert!(world.ledger().is_empty());
+}
+
+#[test]
+fn nothing_is_trained_that_could_not_be_compared_and_the_request_says_what_is_missing() {
+    let mut world = World::new();
+    ready(&mut world, &[("without three", &["3"])]);
+    world.ask("forget-five", &["5"], fixed("8"));
+    world.settle();
+    let (status, reason, message) = world.condition("forget-five", ConditionType::Ready);
+    assert_eq!((status.as_str(), reason), ("Unknown", Reason::WaitingForReference.to_string()));
+    assert!(message.contains("gate relearning") && message.contains("never saw 5"), "{message}");
+    assert!(world.job_for("forget-five", Stage::Forget).is_none());
+    // One that can be compared does not wait for one that cannot, nor share a run with it.
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let (_, reason, message) = world.condition("forget-five", ConditionType::Ready);
+    assert_eq!(reason, Reason::WaitingForReference.to_string());
+    assert!(message.contains("never saw 3, 5"), "what is forgotten stays forgotten: {message}");
+    name_references(&mut world, &[("without three", &["3"]), ("without both", &["5", "3"])]);
+    world.settle();
+    world.ended("forget-five", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let task = evaluation(&world, "forget-five");
+    assert_eq!(task.probes.unwrap().never_saw, Some(digest("without both")));
+}
+
+#[test]
+fn the_gates_on_probes_have_as_much_drawn_as_they_want() {
+    let mut world = World::new();
+    ready(&mut world, &[("without three", &["3"])]);
+    world.edit_policy(|policy| {
+        for gate in &mut policy.gates {
+            match gate.name {
+                GateName::OtherDoorLeak => gate.min_samples = Some(4000),
+                GateName::NeighbourAccuracy => gate.min_samples = Some(450),
+                _ => {}
+            }
+        }
+    });
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let samples = evaluation(&world, "forget-three").samples;
+    // As many of each of nine kept labels as make 4,000.
+    assert_eq!((samples.leak, samples.retain_per_label), (4005, 450));
+}
