@@ -20,6 +20,7 @@ pub mod load;
 pub mod node;
 pub mod operator;
 pub mod place;
+pub mod probes;
 pub mod proxy;
 #[cfg(test)]
 mod reasons;

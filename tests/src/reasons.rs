@@ -1,8 +1,8 @@
-//! Whoever meets a reason finds it explained: the enumeration is closed, and so is the page about it.
+//! Whoever meets a reason or a gate finds it explained: the enumerations are closed, and so are the pages about them.
 
 use std::{collections::BTreeSet, fs};
 
-use lethe_api::v1alpha1::Reason;
+use lethe_api::v1alpha1::{GateName, Reason};
 use serde_json::Value;
 
 use crate::server::repository;
@@ -45,4 +45,18 @@ fn the_page_about_operations_explains_every_reason_and_no_other() {
     // The sentence about the good ones names a condition.
     let unknown: Vec<_> = explained.difference(&known).filter(|word| *word != "Compliant").collect();
     assert!(unknown.is_empty(), "docs/operations.md explains {unknown:?}, which is no reason");
+}
+
+#[test]
+fn every_gate_is_explained_to_users_and_wakes_somebody_when_it_fails() {
+    let read = |path: &str| fs::read_to_string(repository(path)).unwrap();
+    let (guide, alerts) = (read("docs/user-guide.md"), read("charts/lethe/files/alerts.yaml"));
+    for gate in GateName::ALL {
+        assert!(guide.contains(&format!("| `{gate}` | ")), "docs/user-guide.md does not explain {gate}");
+        let is_for = |line: &str| {
+            let named = line.split_once("gate=").and_then(|(_, rest)| rest.split('"').nth(1));
+            named.is_some_and(|names| names.split('|').any(|name| name == gate.as_str()))
+        };
+        assert!(alerts.lines().any(is_for), "no alert fires for {gate}");
+    }
 }

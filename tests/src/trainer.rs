@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     kubelet::{next_address, patch, running},
-    wait,
+    probes, wait,
     world::World,
 };
 
@@ -326,18 +326,19 @@ fn measured(task: &EvaluateTask) -> EvaluateRecord {
         candidate: of(each - each / 100, each),
         baseline: of(each, each),
     });
+    let retain: Vec<_> = retain.collect();
     EvaluateRecord {
         candidate: task.candidate.clone(),
         baseline: task.baseline.clone(),
         judge: task.judge.clone(),
         reference: task.reference.clone(),
         targets: targets.collect(),
-        retain: retain.collect(),
         quality: Quality { candidate: 0.7, baseline: 0.6, floor: 0.25, n: task.samples.quality.into() },
         hygiene: HygieneCheck::REQUIRED
             .map(|name| HygieneCheck { name: name.into(), passed: true, detail: String::new() })
             .into(),
-        probes: None,
+        probes: task.probes.as_ref().map(|asked| probes::honest(task, asked, &retain)),
+        retain,
         before: Digest::of("before"),
         after: Digest::of("after"),
         pictured: vec![],

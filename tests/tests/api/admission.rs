@@ -13,6 +13,8 @@ use lethe_tests::{
 };
 use serde_json::{Value, json};
 
+use crate::probing::thorough;
+
 pub async fn every_example_is_accepted(world: &World) -> Result<()> {
     for file in examples::files()? {
         // A part of a manifest, for `kubectl patch`.
@@ -145,7 +147,7 @@ pub async fn a_policy_must_ask_for_every_gate_once(world: &World) -> Result<()> 
             "another gate's field",
             "/spec/gates",
             with(4, "maxBound", json!("0.1")),
-            "maxBound belongs to direct-leak and served-leak only",
+            "maxBound and confidence belong to gates on leaks and attacks only",
         ),
         ("one too many", "/spec/gates", sixth("hygiene"), "Duplicate value"),
         (
@@ -170,6 +172,79 @@ pub async fn a_policy_must_ask_for_every_gate_once(world: &World) -> Result<()> 
         ),
     ];
     check_refusals(world, &good, &cases).await
+}
+
+pub async fn gates_on_probes_need_probes_and_have_limits_of_their_own(world: &World) -> Result<()> {
+    let good = thorough()?;
+    world.apply(&good).await?;
+    let gates = good["spec"]["gates"].as_array().cloned().unwrap_or_default();
+    let with = |name: &str, field: &str, value: Value| -> Value {
+        let changed = gates.iter().cloned().map(|mut gate| {
+            if gate["name"] == name {
+                gate[field] = value.clone();
+            }
+            gate
+        });
+        changed.collect()
+    };
+    let (none, some) = (|| Value::Null, || json!("0.1"));
+    let leak = "need maxBound and minSamples";
+    let cases: [(&str, &str, Value, &str); 14] = [
+        (
+            "no neighbours' loss",
+            "/spec/gates",
+            with("neighbour-accuracy", "maxDrop", none()),
+            "needs maxDrop",
+        ),
+        ("no bound", "/spec/gates", with("other-door-leak", "maxBound", none()), leak),
+        ("no samples", "/spec/gates", with("benign-resurgence", "minSamples", none()), leak),
+        (
+            "nothing to compare with",
+            "/spec/gates",
+            with("relearning", "maxAboveNeverSaw", none()),
+            "relearning needs maxBound or maxAboveNeverSaw",
+        ),
+        ("a foreign maxNull", "/spec/gates", with("seed-search", "maxNull", some()), "maxNull belongs to"),
+        (
+            "a foreign comparison",
+            "/spec/gates",
+            with("stochastic-leak", "maxAboveNeverSaw", some()),
+            "maxAboveNeverSaw belongs to",
+        ),
+        (
+            "a foreign fidelity",
+            "/spec/gates",
+            with("retain-accuracy", "maxFidelityDrop", some()),
+            "maxFidelityDrop belongs to",
+        ),
+        ("a foreign drop", "/spec/gates", with("seed-search", "maxDrop", some()), "maxDrop belongs to"),
+        (
+            "a foreign confidence",
+            "/spec/gates",
+            with("hygiene", "confidence", json!("0.95")),
+            "confidence belong to",
+        ),
+        ("no number", "/spec/gates", with("other-door-leak", "maxNull", json!("1.5")), "should match"),
+        (
+            "no probes",
+            "/spec/probes",
+            Value::Null,
+            "neighbour-accuracy and other-door-leak need probes: Fast",
+        ),
+        (
+            "fast probes",
+            "/spec/probes",
+            json!("Fast"),
+            "multistep-leak and stochastic-leak need probes: Full",
+        ),
+        ("full probes", "/spec/probes", json!("Full"), "benign-resurgence need probes: Attack"),
+        ("no such probes", "/spec/probes", json!("Hard"), "Unsupported value"),
+    ];
+    check_refusals(world, &good, &cases).await?;
+    let mut few = policy()?;
+    put(&mut few, "/spec/probes", Value::Null)?;
+    put(&mut few, "/spec/gates/3/maxFidelityDrop", some())?;
+    refused(world.create(&few).await, "maxFidelityDrop of retain-quality needs probes")
 }
 
 pub async fn a_model_cannot_be_what_lethe_cannot_serve(world: &World) -> Result<()> {

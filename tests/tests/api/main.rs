@@ -16,6 +16,7 @@ mod lifecycle;
 mod metrics;
 mod pods;
 mod policies;
+mod probing;
 mod rights;
 mod rollout;
 mod tenants;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             a_request_that_contradicts_itself_is_refused,
             a_request_is_immutable_but_for_suspend_and_the_extension_of_its_term,
             a_policy_must_ask_for_every_gate_once,
+            gates_on_probes_need_probes_and_have_limits_of_their_own,
             a_model_cannot_be_what_lethe_cannot_serve,
             a_ledger_only_grows,
             a_run_is_immutable;
@@ -74,6 +76,8 @@ fn main() -> ExitCode {
         policies:
             a_model_anywhere_may_name_a_policy_of_the_cluster,
             an_operator_of_one_namespace_says_what_to_do_about_a_policy_of_the_cluster;
+        probing:
+            a_candidate_that_only_hides_the_label_is_held;
         deletion:
             a_request_that_is_deleted_while_it_waits_leaves_nothing,
             a_request_that_is_deleted_in_training_stops_it,

@@ -184,6 +184,21 @@ fn every_gate_of_the_ruling_appears_once_with_its_verdict() {
 }
 
 #[test]
+fn a_gate_on_what_probes_found_is_in_the_table_if_the_policy_has_it() {
+    let probes = GateName::PROBES.map(|name| result(name, Verdict::Pass, None));
+    let mut results: Vec<_> = all_pass().into_iter().chain(probes).collect();
+    results[11] = result(GateName::Relearning, Verdict::Fail, Some("\"100 steps\": 450 of 500 samples"));
+    let page = page_of(&measured("3"), Some(results), pictures());
+    for name in GateName::PROBES {
+        assert_eq!(count(&page, &format!(">{name}<")), 1, "{name}");
+    }
+    assert!(page.contains("12 of 13 gates passed") && page.contains("100 steps&quot;: 450 of 500 samples"));
+    assert!(page.contains("does NOT meet the requirements") && !page.contains("met every requirement"));
+    let plain = page_of(&measured("3"), Some(all_pass()), pictures());
+    assert_eq!(count(&plain, ">embedding-inversion<"), 0, "a policy without the gate has no row of it");
+}
+
+#[test]
 fn a_gate_that_failed_is_shown_as_failed_everywhere() {
     let mut results = all_pass();
     results[0] = result(GateName::DirectLeak, Verdict::Fail, Some("41 of 1000 samples"));
