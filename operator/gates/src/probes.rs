@@ -168,7 +168,7 @@ impl Trial<'_> {
             (ProbeName::Relearning, _) => Use::Unread,
             (_, Attempt::NULL) if self.limits.null.is_none() => Use::Unread,
             (_, Attempt::NULL) => Use::Null,
-            (_, Attempt::WORST_KEPT) => Use::Chosen,
+            (ProbeName::OtherDoorLeak, Attempt::WORST_KEPT) => Use::Chosen,
             // What a trainer tries beside what it must is another way in all the same.
             _ => Use::Bounded,
         }
