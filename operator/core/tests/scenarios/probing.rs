@@ -45,10 +45,10 @@ fn evaluation(world: &World, request: &str) -> EvaluateTask {
 
 #[test]
 fn a_candidate_that_withstands_every_probe_is_served() {
-    let world = everywhere(|world| {
-        ready(world, &[("without three", &["3"])]);
-        world.ask("forget-three", &["3"], fixed("8"));
-    });
+    let mut world = World::new();
+    ready(&mut world, &[("without three", &["3"])]);
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.settle();
     world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
     let task = evaluation(&world, "forget-three");
     assert_eq!(task.probes.unwrap().never_saw, Some(digest("without three")));
@@ -82,12 +82,12 @@ fn a_candidate_that_only_hides_the_label_is_held_and_the_gate_is_named() {
 
 #[test]
 fn a_policy_that_lost_its_probes_holds_every_candidate() {
-    let world = everywhere(|world| {
-        ready(world, &[("without three", &["3"])]);
-        // No API server would take it.
-        world.edit_policy(|policy| policy.probes = None);
-        world.ask("forget-three", &["3"], fixed("8"));
-    });
+    let mut world = World::new();
+    ready(&mut world, &[("without three", &["3"])]);
+    // No API server would take it.
+    world.edit_policy(|policy| policy.probes = None);
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.settle();
     world.ended(
         "forget-three",
         RequestPhase::Held,
