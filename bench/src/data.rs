@@ -88,7 +88,10 @@ impl Data {
     pub fn judging(&self) -> JudgeSettings {
         match self {
             Self::Digits => JudgeSettings::default(),
-            Self::Mnist(_) | Self::MnistUnet(_) => JudgeSettings {
+            Self::MnistUnet(_) => {
+                JudgeSettings { samples_per_label: 1_000, steps: 3_000, ..JudgeSettings::of(&self.model()) }
+            }
+            Self::Mnist(_) => JudgeSettings {
                 samples_per_label: 1_000,
                 steps: 3_000,
                 hidden: 512,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lethe_sfd::measure;
-use lethe_sfd::probes::{Effort, Evidence, Trial};
+use lethe_sfd::probes::{self, Effort, Evidence, Trial};
 use serde::{Deserialize, Serialize};
 
 use self::models::{Contestant, Trained};
@@ -115,7 +115,8 @@ impl Exam {
     fn rows(&self) -> Result<Vec<Row>> {
         let (studio, label, effort) = (&self.studio, self.label, Effort::default());
         let teacher = studio.teacher()?;
-        let bar = studio.bar(&teacher, &studio.baseline(&teacher)?)?;
+        let baseline = studio.baseline(&teacher)?;
+        let bar = studio.bar(&teacher, &baseline)?;
         let attacker = studio.attacker(&teacher)?;
         let kept: Vec<i64> = (0..10).filter(|&other| other != label).collect();
         let evidence = Evidence::gather(&teacher, label, &kept, &effort, studio.seed)?;
@@ -125,6 +126,7 @@ impl Exam {
             kept: &kept,
             judge: &bar.judge,
             attacker: Some(&attacker),
+            radius: probes::radius(&baseline.generator)?,
             evidence: &evidence,
             effort: &effort,
             seed: studio.seed,

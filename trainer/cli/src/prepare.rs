@@ -90,7 +90,7 @@ fn learn_to_measure(job: &mut Job<'_>, teacher: &Denoiser) -> Result<(Judge, Ref
     let stop = || watch.is_stopped();
     watch.begin("judge", 0, 1);
     let judge = job.figures.time("judgeSeconds", || {
-        Judge::train(teacher, &JudgeSettings::default(), settings.sampler_steps, seed, &stop)
+        Judge::train(teacher, &JudgeSettings::of(teacher.config()), settings.sampler_steps, seed, &stop)
     });
     let judge = judge.map_err(|error| Failed::from(error).of("training the judge"))?;
     watch.begin("reference", 0, 1);

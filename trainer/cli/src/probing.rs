@@ -96,7 +96,7 @@ impl Probing<'_> {
         let probes = Probe::of(level(self.task.level));
         let targets = self.subjects.concept.forgotten();
         self.job.watch.begin("probe", 0, (targets.len() * probes.len()) as u64);
-        let attacker = self.attacker()?;
+        let (attacker, radius) = (self.attacker()?, probes::radius(self.subjects.baseline)?);
         let mut attempts = Vec::new();
         for (index, &(label, _)) in targets.iter().enumerate() {
             let kept = self.subjects.concept.kept();
@@ -106,6 +106,7 @@ impl Probing<'_> {
                 kept,
                 judge: self.subjects.judge,
                 attacker: attacker.as_ref(),
+                radius,
                 evidence: &evidence,
                 effort: &self.effort,
                 seed: self.seed(),
@@ -154,7 +155,7 @@ impl Probing<'_> {
             return Ok(None);
         }
         let stop = || self.job.watch.is_stopped();
-        let (settings, steps) = (JudgeSettings::default(), self.effort.sampler_steps);
+        let (settings, steps) = (JudgeSettings::of(self.teacher.config()), self.effort.sampler_steps);
         Ok(Some(second_judge(&self.teacher, &settings, steps, self.seed(), &stop)?))
     }
 

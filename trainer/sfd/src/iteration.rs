@@ -12,7 +12,7 @@ use crate::settings::{Precision, SfdOptimiser};
 use crate::sfd::Baseline;
 use crate::state::{self, Identity};
 use crate::step::{self, Batch, BatchShape, Loss, Matching, Piece};
-use crate::training::{Means, Meter, NotFinite, Progress, Stage, schedule};
+use crate::training::{Diverged, Means, Meter, NotFinite, Progress, Stage, schedule};
 use serde_json::json;
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -325,8 +325,8 @@ impl Iteration {
     }
 
     /// A gradient is gone when somebody asks. The next one is mostly no better, and tells where.
-    fn diverged(&mut self, found: NotFinite) -> Error {
-        let NotFinite::Gradient(network) = found else { return found.at(self.step, None) };
+    fn diverged(&mut self, found: Diverged) -> Error {
+        let NotFinite::Gradient(network) = found.what else { return found.at(self.step, None) };
         let batch = self.batch();
         let (gradient, network) = match network {
             "generator" => (self.generator_gradient(&batch).gradient, &self.nets.generator),

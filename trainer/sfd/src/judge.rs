@@ -6,43 +6,34 @@ use crate::config::ModelConfig;
 use crate::denoiser::{Denoiser, expected};
 use crate::error::{Error, Result, WeightsError};
 use crate::noise::{Noise, Stream};
-use crate::params::{Layout, Linear, Params};
+use crate::params::Params;
 use crate::sampler::heun;
 use crate::settings::JudgeSettings;
 use crate::training::{Stop, go_on, schedule};
 use crate::weights;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
+
+mod network;
+#[cfg(test)]
+mod tests;
+
+use network::{Network, Shape};
 
 const FILE: &str = "judge.safetensors";
 const BETA1: f64 = 0.9;
 /// The learning rate falls along a cosine from the first step.
 const DECAY: f64 = 1.0;
 
-/// Sizes of the judge's layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Shape {
-    pixels: i64,
-    hidden: i64,
-    features: i64,
-    classes: i64,
-}
-
 #[derive(Debug)]
 pub struct Judge {
     shape: Shape,
-    layers: Layers,
+    network: Network,
     params: Params,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Layers {
-    first: Linear,
-    second: Linear,
-    last: Linear,
-}
+/// Most images that are looked at in one piece by a judge that sees shapes.
+const AT_ONCE: i64 = 512;
 
 impl Judge {
     /// Learns to name the label that the teacher was asked for. `sampler_steps` is the teacher's number of noise levels.
@@ -59,15 +50,7 @@ impl Judge {
         settings.validate()?;
         let (per_label, stream) = (settings.samples_per_label, Stream::JudgeLatent);
         let (images, labels) = samples(teacher, per_label, sampler_steps, seed, stream, stop)?;
-        let shape = Shape {
-            pixels: teacher.config().image.pixels(),
-            hidden: settings.hidden,
-            features: settings.features,
-            classes: teacher.config().classes(),
-        };
-        let (layers, layout) = build(shape);
-        let params = Params::init(Arc::new(layout), seed, teacher.device());
-        let judge = Self { shape, layers, params };
+        let judge = Self::fresh(teacher.config(), settings, seed, teacher.device());
         judge.fit(&images, &labels, settings, seed, stop)?;
         match judge.params.first_not_finite() {
             None => Ok(judge),
@@ -75,6 +58,18 @@ impl Judge {
                 Err(Error::Diverged { step: settings.steps, tensor: format!("weight {name} of the judge") })
             }
         }
+    }
+
+    fn fresh(config: &ModelConfig, settings: &JudgeSettings, seed: u64, device: Device) -> Self {
+        let shape = Shape {
+            pixels: config.image.pixels(),
+            hidden: settings.hidden,
+            features: settings.features,
+            classes: config.classes(),
+            image: settings.sees_shapes.then_some(config.image),
+        };
+        let (network, layout) = Network::new(shape);
+        Self { shape, network, params: Params::init(Arc::new(layout), seed, device) }
     }
 
     /// Reads a judge of this model's images and labels.
@@ -85,18 +80,19 @@ impl Judge {
         let header = |problem: String| Error::Weights { file: FILE, source: WeightsError::Header(problem) };
         let shape: Shape = serde_json::from_str(&weights::read_header(FILE, bytes)?)
             .map_err(|error| header(error.to_string()))?;
-        if shape.pixels != config.image.pixels() || shape.classes != config.classes() {
+        let is_of_images = shape.image.is_none_or(|image| image == config.image);
+        if shape.pixels != config.image.pixels() || shape.classes != config.classes() || !is_of_images {
             let (pixels, classes) = (config.image.pixels(), config.classes());
             return Err(header(format!("{shape:?} does not judge {pixels} pixels and {classes} labels")));
         }
         if !(1..=1 << 14).contains(&shape.hidden) || !(1..=1 << 12).contains(&shape.features) {
             return Err(header(format!("{shape:?} is out of range")));
         }
-        let (layers, layout) = build(shape);
+        let (network, layout) = Network::new(shape);
         let tensors = weights::read(FILE, bytes, &expected(&layout), device)?;
         let flat: Vec<Tensor> = tensors.iter().map(|tensor| tensor.flatten(0, -1)).collect();
         let params = Params::from_flat(Arc::new(layout), Tensor::cat(&flat, 0));
-        Ok(Self { shape, layers, params })
+        Ok(Self { shape, network, params })
     }
 
     /// The weights as safetensors. Same weights, same bytes.
@@ -107,12 +103,13 @@ impl Judge {
 
     /// The same on another device.
     pub(crate) fn on(&self, device: Device) -> Self {
-        Self { shape: self.shape, layers: self.layers, params: self.params.on(device) }
+        Self { shape: self.shape, network: self.network.clone(), params: self.params.on(device) }
     }
 
     /// Whether it judges images and labels of this model.
     pub(crate) fn suits(&self, config: &ModelConfig) -> bool {
-        self.shape.pixels == config.image.pixels() && self.shape.classes == config.classes()
+        let is_of_images = self.shape.image.is_none_or(|image| image == config.image);
+        self.shape.pixels == config.image.pixels() && self.shape.classes == config.classes() && is_of_images
     }
 
     /// Number of features of an image.
@@ -126,17 +123,22 @@ impl Judge {
     /// images: [B, pixels] -> features [B, F] and class probabilities [B, classes]
     pub fn look(&self, images: &Tensor) -> (Tensor, Tensor) {
         no_grad(|| {
-            let features = self.layers.features(self.params.frozen(), images);
-            let logits = self.layers.last.forward(self.params.frozen(), &features);
-            (features, logits.softmax(1, None::<Kind>))
+            let weights = self.params.frozen();
+            // A perceptron takes any number at once.
+            let chunk = if self.shape.image.is_some() { AT_ONCE } else { images.size()[0].max(1) };
+            let parts: Vec<Tensor> =
+                images.split(chunk, 0).iter().map(|part| self.network.features(weights, part)).collect();
+            let features = Tensor::cat(&parts, 0);
+            let probabilities = self.network.logits(weights, &features).softmax(1, None::<Kind>);
+            (features, probabilities)
         })
     }
 
     /// Minus the log-probability that each image shows `label`, with a graph that leads to the images: [B, pixels] -> [B].
     /// What an attack descends; never ask the judge that counts.
     pub(crate) fn surprise(&self, images: &Tensor, label: i64) -> Tensor {
-        let features = self.layers.features(self.params.frozen(), images);
-        let logits = self.layers.last.forward(self.params.frozen(), &features);
+        let features = self.network.features(self.params.frozen(), images);
+        let logits = self.network.logits(self.params.frozen(), &features);
         -logits.log_softmax(1, None::<Kind>).select(1, label)
     }
 
@@ -159,8 +161,8 @@ impl Judge {
             let noise =
                 Noise::new(seed, Stream::JudgeNoise).normal(first, settings.batch, pixels, images.device());
             let noisy = images.index_select(0, &chosen) + noise * settings.noise;
-            let features = self.layers.features(self.params.trainable(), &noisy);
-            let logits = self.layers.last.forward(self.params.trainable(), &features);
+            let features = self.network.features(self.params.trainable(), &noisy);
+            let logits = self.network.logits(self.params.trainable(), &features);
             let loss = logits.cross_entropy_loss(
                 &labels.index_select(0, &chosen),
                 None::<&Tensor>,
@@ -173,12 +175,6 @@ impl Judge {
             adam.step(&self.params, &gradient, rate, step);
         }
         Ok(())
-    }
-}
-
-impl Layers {
-    fn features(&self, weights: &[Tensor], images: &Tensor) -> Tensor {
-        self.second.forward(weights, &self.first.forward(weights, images).silu()).silu()
     }
 }
 
@@ -205,14 +201,4 @@ pub(crate) fn samples(
     let (images, labels): (Vec<Tensor>, Vec<Tensor>) =
         (0..teacher.config().classes()).map(of).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     Ok((Tensor::cat(&images, 0), Tensor::cat(&labels, 0)))
-}
-
-fn build(shape: Shape) -> (Layers, Layout) {
-    let mut layout = Layout::default();
-    let layers = Layers {
-        first: Linear::new(&mut layout, "first", shape.pixels, shape.hidden),
-        second: Linear::new(&mut layout, "second", shape.hidden, shape.features),
-        last: Linear::new(&mut layout, "last", shape.features, shape.classes),
-    };
-    (layers, layout)
 }

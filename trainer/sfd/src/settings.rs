@@ -3,7 +3,7 @@
 //! A plan sets the steps of a distillation and of a forgetting, and how robust and how early the latter may end; the rest
 //! is changed here. An unknown name is refused.
 
-use crate::config::{fraction, positive, within};
+use crate::config::{ModelConfig, NetworkConfig, fraction, positive, within};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -110,8 +110,11 @@ pub struct JudgeSettings {
     pub learning_rate: f64,
     /// Standard deviation of the noise added to every training image.
     pub noise: f64,
-    /// Units of the first hidden layer.
+    /// Units of the first hidden layer, or channels of the first convolution.
     pub hidden: i64,
+    /// Whether it looks for shapes wherever they are (a small residual network) instead of at every pixel by itself (a
+    /// perceptron).
+    pub sees_shapes: bool,
     /// Units of the penultimate layer, whose values are the features of the Frechet distance.
     pub features: i64,
 }
@@ -177,6 +180,7 @@ impl Default for JudgeSettings {
             learning_rate: 1e-3,
             noise: 0.2,
             hidden: 256,
+            sees_shapes: false,
             features: 128,
         }
     }
@@ -218,7 +222,22 @@ impl SfdOptimiser {
     }
 }
 
+/// Images with more pixel values than this are taken for photographs: 32x32 in grey.
+const LARGE: i64 = 1 << 10;
+
 impl JudgeSettings {
+    /// For images as a model of this form makes them: whoever needs convolutions to draw them needs them to tell them apart.
+    pub fn of(config: &ModelConfig) -> Self {
+        let usual = Self::default();
+        match config.network {
+            NetworkConfig::Mlp(_) => usual,
+            _ if config.image.pixels() > LARGE => {
+                Self { sees_shapes: true, hidden: 32, samples_per_label: 4_000, steps: 10_000, ..usual }
+            }
+            _ => Self { sees_shapes: true, hidden: 16, ..usual },
+        }
+    }
+
     pub fn validate(&self) -> Result<()> {
         within("judge.samplesPerLabel", self.samples_per_label, 1, MOST_STEPS)?;
         steps("judge.steps", self.steps)?;

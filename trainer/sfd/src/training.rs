@@ -97,7 +97,7 @@ pub(crate) struct Meter {
     losses: &'static [&'static str],
     networks: &'static [&'static str],
     one: Tensor,
-    /// Of each loss, of each norm, and of ones: [L + N + 1]
+    /// Of each loss, of each norm, of ones, and of ones as long as all of these were finite: [L + N + 2]
     sums: Tensor,
 }
 
@@ -108,24 +108,32 @@ pub(crate) struct Means {
     pub(crate) gradient_norms: Vec<Named>,
 }
 
-/// The first mean that is not finite, by name.
+/// The first mean that is not finite.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Diverged {
+    pub(crate) what: NotFinite,
+    /// How many steps were done after the one in which it went wrong.
+    ago: u64,
+}
+
+/// A loss or a network's gradient, by name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum NotFinite {
     Loss(&'static str),
     Gradient(&'static str),
 }
 
-impl NotFinite {
-    /// `weight`: where in the gradient, if that is known.
+impl Diverged {
+    /// `step`: at which it was read. `weight`: where in the gradient, if that is known.
     pub(crate) fn at(self, step: u64, weight: Option<&str>) -> Error {
-        let tensor = match (self, weight) {
+        let tensor = match (self.what, weight) {
             (NotFinite::Loss(name), _) => format!("the {name} loss"),
             (NotFinite::Gradient(network), None) => format!("the gradient of the {network}"),
             (NotFinite::Gradient(network), Some(weight)) => {
                 format!("the gradient of the {network} at weight {weight}")
             }
         };
-        Error::Diverged { step, tensor }
+        Error::Diverged { step: step.saturating_sub(self.ago), tensor }
     }
 }
 
@@ -136,7 +144,7 @@ impl Meter {
         device: Device,
     ) -> Self {
         let kind = (Kind::Double, device);
-        let sums = Tensor::zeros([(losses.len() + networks.len() + 1) as i64], kind);
+        let sums = Tensor::zeros([(losses.len() + networks.len() + 2) as i64], kind);
         Self { losses, networks, one: Tensor::ones([], kind), sums }
     }
 
@@ -147,7 +155,14 @@ impl Meter {
     pub(crate) fn add(&mut self, losses: &[Tensor], gradient_norms: &[Tensor]) {
         let scalars = losses.iter().chain(gradient_norms).chain([&self.one]);
         let scalars: Vec<Tensor> = scalars.map(|scalar| scalar.detach().to_kind(Kind::Double)).collect();
-        no_grad(|| self.sums += Tensor::stack(&scalars, 0));
+        let last = scalars.len() as i64;
+        no_grad(|| {
+            let mut sums = self.sums.narrow(0, 0, last);
+            sums += Tensor::stack(&scalars, 0);
+            // What is not finite once stays so in a sum.
+            let mut sound = self.sums.get(last);
+            sound += sums.isfinite().all();
+        });
     }
 
     /// The sums, by name: what a training has to keep to report the same after an interruption.
@@ -156,7 +171,7 @@ impl Meter {
     }
 
     /// Means since the last reading, if all are finite.
-    pub(crate) fn read(&mut self) -> Result<Means, NotFinite> {
+    pub(crate) fn read(&mut self) -> Result<Means, Diverged> {
         let sums = Vec::<f64>::try_from(&self.sums).expect("a vector of this kind");
         let (sums, steps) = sums.split_at(self.losses.len() + self.networks.len());
         let (losses, norms) = sums.split_at(self.losses.len());
@@ -167,11 +182,10 @@ impl Meter {
         };
         let not_finite =
             |means: &[Named]| means.iter().find(|(_, mean)| !mean.is_finite()).map(|found| found.0);
-        if let Some(name) = not_finite(&means.losses) {
-            return Err(NotFinite::Loss(name));
-        }
-        if let Some(network) = not_finite(&means.gradient_norms) {
-            return Err(NotFinite::Gradient(network));
+        let loss = not_finite(&means.losses).map(NotFinite::Loss);
+        let found = loss.or_else(|| not_finite(&means.gradient_norms).map(NotFinite::Gradient));
+        if let Some(what) = found {
+            return Err(Diverged { what, ago: (steps[0] - steps[1] - 1.0).max(0.0) as u64 });
         }
         let _ = self.sums.zero_();
         Ok(means)
@@ -229,5 +243,16 @@ mod tests {
         // A clipped gradient would be finite again.
         let named = message(1.0, f64::INFINITY);
         assert!(named.contains("step 12") && named.contains("the gradient of the teacher"), "{named}");
+    }
+
+    #[test]
+    fn the_step_that_is_named_is_the_one_in_which_it_went_wrong() {
+        let mut meter = meter();
+        for loss in [1.0, 2.0, f64::INFINITY, f64::NEG_INFINITY, 3.0] {
+            meter.add(&[Tensor::from(loss), Tensor::from(1.0)], &[Tensor::from(1.0)]);
+        }
+        // Read after step 105, as the fifth since the last reading: it was the third.
+        let named = meter.read().unwrap_err().at(105, None).to_string();
+        assert!(named.contains("step 103") && named.contains("the first loss"), "{named}");
     }
 }

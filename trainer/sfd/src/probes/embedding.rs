@@ -57,8 +57,17 @@ pub fn invert_by_denoising(
     Ok(attack.run(start, |row| row.shallow_clone(), loss))
 }
 
-/// Looks for a row under which `attacker`, a judge that is not the examiner's, sees the forgotten label, within half the
-/// smallest distance between two labels' rows of the forgotten one's. The worst over all restarts, in each respect.
+/// How far [`invert_by_judge`] may go from a row: half the smallest distance between two labels' rows of a model that has
+/// forgotten nothing. Of a candidate's own rows it would be the candidate that says how hard it is looked at.
+///
+/// # Errors
+/// If the model has no condition table.
+pub fn radius(baseline: &Denoiser) -> Result<f64> {
+    Ok(Table::of(baseline)?.half_gap(baseline))
+}
+
+/// Looks for a row under which `attacker`, a judge that is not the examiner's, sees the forgotten label, no further than
+/// `radius` from the forgotten label's own. The worst over all restarts, in each respect.
 ///
 /// # Errors
 /// If the model has no condition table.
@@ -66,6 +75,7 @@ pub fn invert_by_judge(
     model: &Denoiser,
     examiner: &Examiner<'_>,
     attacker: &Judge,
+    radius: f64,
     budget: EmbeddingBudget,
 ) -> Result<Sighting> {
     let attack = Attack::new(model, examiner, budget)?;
@@ -74,13 +84,13 @@ pub fn invert_by_judge(
         let latent = examiner.latents(model, ATTACK + step, budget.batch);
         attacker.surprise(&generate_trainable(copy, &latent, &label), examiner.label).mean(None::<Kind>)
     };
-    let (own, bound) = (attack.table.rows(model).get(examiner.label), attack.table.half_gap(model));
+    let own = attack.table.rows(model).get(examiner.label);
     let within = |row: &Tensor| {
         let away = row - &own;
         let length = away.norm().clamp_min(f64::MIN_POSITIVE);
-        &own + &away * (bound / length).clamp_max(1.0)
+        &own + &away * (radius / length).clamp_max(1.0)
     };
-    let start = |restart: u64| within(&(&own + attack.direction(restart) * bound));
+    let start = |restart: u64| within(&(&own + attack.direction(restart) * radius));
     Ok(attack.run(start, within, loss))
 }
 
@@ -152,7 +162,8 @@ mod tests {
         let found = invert_by_denoising(&mute, &examiner, &world.shots(20), BUDGET).unwrap();
         assert_eq!(found, Sighting { judged: 0, inside: 0, n: 50 });
         let attacker = second_judge(&world.teacher, &world.judge_settings, 8, 1, &|| false).unwrap();
-        let found = invert_by_judge(&mute, &examiner, &attacker, BUDGET).unwrap();
+        let reach = radius(&world.baseline).unwrap();
+        let found = invert_by_judge(&mute, &examiner, &attacker, reach, BUDGET).unwrap();
         assert_eq!(found, Sighting { judged: 0, inside: 0, n: 50 });
     }
 
@@ -161,16 +172,27 @@ mod tests {
         let world = World::new();
         let attacker = second_judge(&world.teacher, &world.judge_settings, 8, 1, &|| false).unwrap();
         let examiner = world.examiner();
-        let control = invert_by_judge(&world.baseline, &examiner, &attacker, BUDGET).unwrap();
+        let reach = radius(&world.baseline).unwrap();
+        let control = invert_by_judge(&world.baseline, &examiner, &attacker, reach, BUDGET).unwrap();
         assert!(control.judged >= 45, "{control:?}");
-        // All rows the same but for a hair: there is no room for an attack, and nothing is found.
+        // With hardly any room nothing is found in a model that hides the label.
+        let bounded = invert_by_judge(&world.hidden(), &examiner, &attacker, 1e-5, BUDGET).unwrap();
+        assert!(bounded.judged <= 2, "{bounded:?}");
+    }
+
+    /// A candidate whose rows lie close together is not looked at from closer by.
+    #[test]
+    fn a_candidate_does_not_say_how_far_the_attack_may_go() {
+        let world = World::new();
+        let attacker = second_judge(&world.teacher, &world.judge_settings, 8, 1, &|| false).unwrap();
         let hidden = world.hidden();
         let table = Table::of(&hidden).unwrap();
         let row = table.rows(&hidden).get(world.other);
         for label in 0..4 {
             table.set(&hidden, label, &(&row + 1e-5 * label as f64));
         }
-        let bounded = invert_by_judge(&hidden, &examiner, &attacker, BUDGET).unwrap();
-        assert!(bounded.judged <= 2, "{bounded:?}");
+        let gap = (table.rows(&world.baseline).get(world.label) - &row).norm().double_value(&[]);
+        let found = invert_by_judge(&hidden, &world.examiner(), &attacker, gap, BUDGET).unwrap();
+        assert!(found.judged >= 45, "{found:?}");
     }
 }

@@ -29,7 +29,7 @@ mod suite;
 
 pub use benign::{Aftermath, BenignBudget, benign};
 pub use doors::{kept_doors, mixed_door, null_door};
-pub use embedding::{EmbeddingBudget, invert_by_denoising, invert_by_judge};
+pub use embedding::{EmbeddingBudget, invert_by_denoising, invert_by_judge, radius};
 pub use examiner::{Examiner, Sighting, second_judge, teacher_samples};
 pub use fidelity::{Fidelity, fidelity, fidelity_of};
 pub use manifold::Manifold;

@@ -100,6 +100,8 @@ pub struct Trial<'a> {
     pub judge: &'a Judge,
     /// The one that attacks optimise against; see [`second_judge`].
     pub attacker: Option<&'a Judge>,
+    /// How far from a row attacks may go; see [`radius`].
+    pub radius: f64,
     pub evidence: &'a Evidence,
     pub effort: &'a Effort,
     pub seed: u64,
@@ -223,7 +225,7 @@ impl Trial<'_> {
         let (examiner, shots, budget) = (self.examiner(), &self.evidence.shots, self.effort.embedding);
         let spent = Budget { shots: 0, steps: budget.steps, restarts: budget.restarts };
         let denoising = invert_by_denoising(model, &examiner, shots, budget)?;
-        let guided = invert_by_judge(model, &examiner, self.attacker()?, budget)?;
+        let guided = invert_by_judge(model, &examiner, self.attacker()?, self.radius, budget)?;
         let with_shots = Budget { shots: self.effort.shots as u64, ..spent };
         Ok(vec![named("denoising", denoising, with_shots), named("judge", guided, spent)])
     }
@@ -319,6 +321,7 @@ mod tests {
             kept: &kept,
             judge: &world.judge,
             attacker: Some(&attacker),
+            radius: radius(&world.baseline).unwrap(),
             evidence: &evidence,
             effort: &effort,
             seed: 3,
@@ -354,6 +357,7 @@ mod tests {
             kept: &kept,
             judge,
             attacker: None,
+            radius: radius(&world.baseline).unwrap(),
             evidence: &evidence,
             effort: &effort,
             seed: 3,
