@@ -27,4 +27,4 @@ mod uri;
 pub use bundle::{Bundle, Folder};
 pub use error::{Error, Problem, Result};
 pub use store::{Scratch, Store};
-pub use uri::folder_uri;
+pub use uri::{folder_uri, local_folder};

@@ -1,6 +1,9 @@
 //! From a URI to the storage behind it.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use object_store::{
     ObjectStore, ObjectStoreScheme, local::LocalFileSystem, parse_url_opts, path::Path as ObjectPath,
@@ -15,6 +18,12 @@ pub fn folder_uri(folder: &Path) -> Result<String> {
     let absolute = std::path::absolute(folder).map_err(|e| not_a_uri(e.to_string()))?;
     let url = Url::from_file_path(&absolute).map_err(|()| not_a_uri("it is not a path".into()))?;
     Ok(url.into())
+}
+
+/// The folder of this machine that `uri` names, if it does.
+pub fn local_folder(uri: &str) -> Option<PathBuf> {
+    let url = Url::parse(uri).ok().filter(|url| url.scheme() == "file")?;
+    url.to_file_path().ok()
 }
 
 /// What a URI names.

@@ -66,6 +66,9 @@ pub(crate) struct TeachArgs {
     /// Also write the result (the JSON that is printed) to this file.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
+    /// Seconds between two checkpoints, in a folder named like `--out` and `.scratch`. The same command goes on from there.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) checkpoint_seconds: u64,
     #[command(flatten)]
     pub(crate) termination: TerminationArgs,
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(job: &mut Job<'_>, task: &ForgetTask) -> Result<ForgetRecord> 
     };
     forgetting.share_with(&job.others);
     let curves = train::continue_from(&job.checkpoint, |state| forgetting.resume(state))?;
-    let saving = Some(Saving { to: &job.checkpoint, every: job.checkpoint_every });
+    let saving = Saving { to: &job.checkpoint, every: job.checkpoint_every };
     let (figures, watch) = (&mut *job.figures, job.watch);
     let run = Run { training: &mut forgetting, curves, watch, saving };
     // A training that may end early looks by itself.
@@ -84,7 +84,10 @@ fn settings(task: &ForgetTask) -> ForgetSettings {
     };
     let settings = ForgetSettings::of(level);
     let steps = task.steps.map_or(settings.steps, u64::from);
-    let early_stop = task.reference.as_ref().map(|_| EarlyStop::default());
+    let usual = EarlyStop::default();
+    // A plan may have fewer steps than would be wanted in any case.
+    let early_stop =
+        task.reference.as_ref().map(|_| EarlyStop { least_steps: usual.least_steps.min(steps), ..usual });
     ForgetSettings { steps, early_stop, ..settings }
 }
 

@@ -77,7 +77,7 @@ fn distil(job: &mut Job<'_>, task: &PrepareTask, teacher: &Denoiser) -> Result<(
     let mut distillation = Distillation::new(teacher.duplicate(), settings, job.plan.seed)?;
     distillation.share_with(&job.others);
     let curves = train::continue_from(&job.checkpoint, |state| distillation.resume(state))?;
-    let saving = Some(Saving { to: &job.checkpoint, every: job.checkpoint_every });
+    let saving = Saving { to: &job.checkpoint, every: job.checkpoint_every };
     let (figures, watch) = (&mut *job.figures, job.watch);
     let run = Run { training: &mut distillation, curves, watch, saving };
     let curves = figures.time("distilSeconds", || run.finish(|_| Vec::new()))?;

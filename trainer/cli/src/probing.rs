@@ -3,8 +3,8 @@
 //! fails.
 
 use lethe_api::contract::{
-    Attempt, BundleKind, Fidelity, FidelityMeasurement, LabelMeasurement, NeighbourMeasurement, ProbeLevel,
-    ProbeName, ProbeRecord, ProbeTask, Sighting,
+    Attempt, BundleKind, Digest, Fidelity, FidelityMeasurement, LabelMeasurement, NeighbourMeasurement,
+    ProbeLevel, ProbeName, ProbeRecord, ProbeTask, Sighting,
 };
 use lethe_sfd::probes::{
     self, Budget, Effort, Evidence, Finding, Level, Probe, Trial, fidelity_of, second_judge, teacher_samples,
@@ -15,7 +15,7 @@ use tch::Tensor;
 use crate::{
     failure::{Failed, Result},
     job::Job,
-    model::{self, Form},
+    model::{self, Form, Model},
     prepare::{CONFUSION_SAMPLES, count},
 };
 
@@ -69,11 +69,13 @@ pub(crate) fn run(
     let Helpers { teacher, never_saw } = helpers;
     let effort = Effort { samples: subjects.samples.into(), ..Effort::default() };
     let probing = Probing { job, task, subjects, teacher, never_saw, effort };
+    let attacker = probing.attacker()?;
     Ok(ProbeRecord {
         asked: task.clone(),
+        attacker: attacker.as_ref().map(|attacker| probing.keep(attacker)).transpose()?,
         neighbours: probing.neighbours()?,
         fidelity: probing.fidelity()?,
-        attempts: probing.attempts()?,
+        attempts: probing.attempts(attacker.as_ref())?,
     })
 }
 
@@ -92,11 +94,11 @@ impl Probing<'_> {
     }
 
     /// Every probe of the level, target by target.
-    fn attempts(&self) -> Result<Vec<Attempt>> {
+    fn attempts(&self, attacker: Option<&Judge>) -> Result<Vec<Attempt>> {
         let probes = Probe::of(level(self.task.level));
         let targets = self.subjects.concept.forgotten();
         self.job.watch.begin("probe", 0, (targets.len() * probes.len()) as u64);
-        let (attacker, radius) = (self.attacker()?, probes::radius(self.subjects.baseline)?);
+        let radius = probes::radius(self.subjects.baseline)?;
         let mut attempts = Vec::new();
         for (index, &(label, _)) in targets.iter().enumerate() {
             let kept = self.subjects.concept.kept();
@@ -105,7 +107,7 @@ impl Probing<'_> {
                 label,
                 kept,
                 judge: self.subjects.judge,
-                attacker: attacker.as_ref(),
+                attacker,
                 radius,
                 evidence: &evidence,
                 effort: &self.effort,
@@ -157,6 +159,12 @@ impl Probing<'_> {
         let stop = || self.job.watch.is_stopped();
         let (settings, steps) = (JudgeSettings::of(self.teacher.config()), self.effort.sampler_steps);
         Ok(Some(second_judge(&self.teacher, &settings, steps, self.seed(), &stop)?))
+    }
+
+    /// Keeps the attacker for whoever wants to repeat an attack.
+    fn keep(&self, attacker: &Judge) -> Result<Digest> {
+        let description = Model::new(self.teacher.config(), Vec::new()).to_bytes()?;
+        self.job.artifacts.put_bundle(BundleKind::Judge, attacker.to_bytes(), description)
     }
 
     fn neighbours(&self) -> Result<Vec<NeighbourMeasurement>> {

@@ -1,26 +1,29 @@
 //! `teach`: a teacher from images. It stands for the model that someone already has.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
-use lethe_api::contract::{BundleKind, exit};
+use lethe_api::contract::{BundleKind, Digest, exit};
 use lethe_sfd::{
-    Denoiser, Device, ReferenceSettings, TeachSettings, Teaching,
+    Denoiser, Device, ReferenceSettings, Stage, TeachSettings, Teaching,
     noise::{Noise, Stream},
     sampler,
 };
-use lethe_store::{Bundle, folder_uri};
+use lethe_store::{Bundle, folder_uri, local_folder};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::{
-    artifacts,
+    artifacts::{self, Artifacts},
     cli::TeachArgs,
-    curves::Curves,
     failure::{Failed, Result, caught},
     images,
     model::Model,
     runtime, sidecar,
-    train::Run,
+    train::{self, Run, Saving},
     watch::Watch,
 };
 
@@ -64,14 +67,22 @@ fn teach(args: &TeachArgs) -> Result<Report> {
     let began = Instant::now();
     let mut teaching = Teaching::new(&config, images, settings, args.seed, device)?;
     teaching.share_with(&runtime::others(device, args.devices));
-    let curves = Curves::default();
-    Run { training: &mut teaching, curves, watch: &watch, saving: None }.finish(|_| Vec::new())?;
+    let scratch = Scratch::beside(&uri)?;
+    // Whether a state is one of this training is for the training to say.
+    let name = Digest::of(Stage::Teach.name());
+    let checkpoint = scratch.artifacts.checkpoint(&name);
+    let curves = train::continue_from(&checkpoint, |state| teaching.resume(state))?;
+    let saving = Saving { to: &checkpoint, every: Duration::from_secs(args.checkpoint_seconds) };
+    Run { training: &mut teaching, curves, watch: &watch, saving }.finish(|_| Vec::new())?;
     let teacher = teaching.finish()?;
     let teach_seconds = began.elapsed().as_secs_f64();
 
     let description = Model::new(&config, Vec::new()).to_bytes()?;
     let bundle = Bundle::new(BundleKind::Teacher, teacher.to_bytes(), description)?;
     artifacts::export(&uri, &bundle)?;
+    // Not before the teacher is where it belongs: whoever dies here goes on from the last step.
+    checkpoint.clear();
+    scratch.remove(&name);
     let digest = bundle.digest().to_string();
     Ok(Report {
         digest,
@@ -81,6 +92,35 @@ fn teach(args: &TeachArgs) -> Result<Report> {
         teach_seconds,
         images_per_second: speed(&teacher, device),
     })
+}
+
+/// Where the state of an unfinished teacher is kept: beside where the teacher is to be.
+struct Scratch {
+    artifacts: Artifacts,
+    /// If it is a folder of this machine.
+    folder: Option<PathBuf>,
+}
+
+impl Scratch {
+    fn beside(uri: &str) -> Result<Self> {
+        let uri = format!("{}.scratch", uri.trim_end_matches('/'));
+        let folder = local_folder(&uri);
+        if let Some(folder) = &folder {
+            fs::create_dir_all(folder).map_err(|error| {
+                Failed::bad_configuration(format!("cannot create {}: {error}", folder.display()))
+            })?;
+        }
+        Ok(Self { artifacts: Artifacts::open(&uri)?, folder })
+    }
+
+    /// Takes the folders away in which nothing is left.
+    fn remove(self, name: &Digest) {
+        let Some(folder) = &self.folder else { return };
+        let scratch = folder.join("scratch");
+        for empty in [&scratch.join(name.hex()), &scratch, folder] {
+            let _ = fs::remove_dir(empty);
+        }
+    }
 }
 
 /// Images per second of the teacher's own sampler.

@@ -24,7 +24,7 @@ pub(crate) struct Run<'a, 'b, T> {
     /// Goes on where an earlier pod's ended.
     pub(crate) curves: Curves,
     pub(crate) watch: &'a Watch,
-    pub(crate) saving: Option<Saving<'a, 'b>>,
+    pub(crate) saving: Saving<'a, 'b>,
 }
 
 impl<T: Training> Run<'_, '_, T> {
@@ -45,10 +45,8 @@ impl<T: Training> Run<'_, '_, T> {
             if self.training.step().is_multiple_of(interval) || self.training.done() {
                 self.record(&mut recorder, &look)?;
             }
-            if let Some(saving) = &self.saving
-                && (saved.elapsed() >= saving.every || self.training.done())
-            {
-                saving.to.save(&self.curves, &self.training.checkpoint()?)?;
+            if saved.elapsed() >= self.saving.every || self.training.done() {
+                self.save()?;
                 saved = Instant::now();
             }
         }
@@ -60,10 +58,8 @@ impl<T: Training> Run<'_, '_, T> {
         let record = recorder.record(&progress, &look(self.training), self.watch.progress().eta_seconds);
         let is_shown = self.watch.record(&record);
         self.curves.push(record);
-        if let Some(saving) = &self.saving
-            && is_shown
-        {
-            saving.to.show(&self.curves);
+        if is_shown {
+            self.saving.to.show(&self.curves);
         }
         Ok(())
     }
@@ -71,17 +67,17 @@ impl<T: Training> Run<'_, '_, T> {
     fn interrupted(&self) -> Result<Failed> {
         let (stage, step, total) =
             (self.training.stage().name(), self.training.step(), self.training.total());
-        let next = match &self.saving {
-            Some(saving) => {
-                saving.to.save(&self.curves, &self.training.checkpoint()?)?;
-                "a new pod goes on from there"
-            }
-            None => "nothing was kept",
-        };
+        self.save()?;
         Ok(Failed::new(
             Failure::Interrupted,
-            format!("interrupted by SIGTERM at {stage} step {step} of {total}; {next}"),
+            format!(
+                "interrupted by SIGTERM at {stage} step {step} of {total}; whoever starts it again goes on from there"
+            ),
         ))
+    }
+
+    fn save(&self) -> Result<()> {
+        self.saving.to.save(&self.curves, &self.training.checkpoint()?)
     }
 }
 

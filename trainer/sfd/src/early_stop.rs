@@ -4,7 +4,7 @@
 //! label is gone long before what is kept has recovered, so quality is looked at too.
 
 use crate::concept::{Concept, Replacement};
-use crate::config::{fraction, positive, within};
+use crate::config::{config, fraction, positive, within};
 use crate::denoiser::Denoiser;
 use crate::error::Result;
 use crate::judge::Judge;
@@ -56,7 +56,12 @@ impl Default for EarlyStop {
 }
 
 impl EarlyStop {
-    pub(crate) fn validate(&self) -> Result<()> {
+    /// `steps`: of the training that it may end.
+    pub(crate) fn validate(&self, steps: u64) -> Result<()> {
+        if self.least_steps > steps {
+            let problem = "more than forget.steps: the training could never end early";
+            return Err(config("forget.earlyStop.leastSteps", self.least_steps, problem));
+        }
         let most = 1 << 20;
         within("forget.earlyStop.every", i64::try_from(self.every).unwrap_or(i64::MAX), 1, most)?;
         within("forget.earlyStop.samplesPerTarget", self.samples_per_target, 1, most)?;

@@ -19,8 +19,8 @@ pub enum Error {
     #[error("the saved state cannot continue this training: {what} was {saved}, and is {expected} now")]
     Resume { what: &'static str, saved: String, expected: String },
     /// A loss, a gradient statistic or a weight stopped being a finite number. They are read back every so many steps, since
-    /// each time waits for the device: it happened after the step of the last report.
-    #[error("training diverged by step {step}: {tensor} is not finite; lower the learning rate")]
+    /// each time waits for the device, but which step it was is known. A weight is only seen when it is read.
+    #[error("training diverged at step {step}: {tensor} is not finite; lower the learning rate")]
     Diverged { step: u64, tensor: String },
     /// The caller asked to stop.
     #[error("stopped before it was done")]

@@ -127,8 +127,14 @@ impl Iteration {
         concept: Concept,
         identity: [(&'static str, serde_json::Value); N],
     ) -> Self {
-        let common =
-            [("stage", json!(plan.stage)), ("seed", json!(plan.seed)), ("model", json!(teacher.config()))];
+        let judging = judge.as_ref().map(Judge::weights);
+        let given = [&teacher, &start.fake_score, &start.generator].map(|network| network.params().flat());
+        let common = [
+            ("stage", json!(plan.stage)),
+            ("seed", json!(plan.seed)),
+            ("model", json!(teacher.config())),
+            ("input", state::fingerprint(given.into_iter().chain(judging))),
+        ];
         let average = start.generator.duplicate();
         let precision = plan.optimiser.precision;
         let [teacher, fake_score, generator] =

@@ -112,6 +112,11 @@ impl Judge {
         self.shape.pixels == config.image.pixels() && self.shape.classes == config.classes() && is_of_images
     }
 
+    /// All weights, one after the other.
+    pub(crate) fn weights(&self) -> &Tensor {
+        self.params.flat()
+    }
+
     /// Number of features of an image.
     pub fn feature_count(&self) -> i64 {
         self.shape.features

@@ -19,6 +19,8 @@ use tch::{Kind, Tensor};
 mod tests;
 
 const FILE: &str = "reference.safetensors";
+/// Most pixel values of the samples that are drawn and judged at a time: 64 MiB of them.
+const AT_ONCE: i64 = 1 << 24;
 /// Mean probability of a label among another one's samples above which the other does not replace it well.
 const MOST_ALIKE: f64 = 0.005;
 
@@ -78,6 +80,25 @@ impl Census {
     }
 }
 
+impl Census {
+    fn empty(label: i64, classes: i64) -> Self {
+        let classes = classes as usize;
+        Self { label, predicted: vec![0; classes], probability: vec![0.0; classes] }
+    }
+
+    /// Both sets of samples together.
+    fn and(self, other: Self) -> Self {
+        let (ours, theirs) = (self.n() as f64, other.n() as f64);
+        let sum = |(a, b): (&u64, &u64)| a + b;
+        let mean = |(a, b): (&f64, &f64)| (a * ours + b * theirs) / (ours + theirs).max(1.0);
+        Self {
+            label: self.label,
+            predicted: self.predicted.iter().zip(&other.predicted).map(sum).collect(),
+            probability: self.probability.iter().zip(&other.probability).map(mean).collect(),
+        }
+    }
+}
+
 impl Confusion {
     /// Asks `model` for `n` samples of every label.
     pub fn measure(model: &Denoiser, judge: &Judge, n: i64, seed: u64) -> Self {
@@ -121,10 +142,16 @@ impl Confusion {
     }
 }
 
-/// Asks a one-step model for `n` samples under `label`.
+/// Asks a one-step model for `n` samples under `label`, so many at a time that any number of them fits into memory.
 pub fn census(model: &Denoiser, judge: &Judge, label: i64, n: i64, seed: u64) -> Census {
-    let (_, probability) = judge.look(&one_step(model, label, n, seed, Stream::MeasureLatent));
-    count(label, &probability)
+    let at_once = (AT_ONCE / model.config().image.pixels()).max(1);
+    let part = |first: i64| {
+        let n = at_once.min(n - first);
+        let images = one_step_from(model, label, first, n, seed, Stream::MeasureLatent);
+        count(label, &judge.look(&images).1)
+    };
+    let parts = (0..(n + at_once - 1) / at_once).map(|index| part(index * at_once));
+    parts.reduce(Census::and).unwrap_or_else(|| Census::empty(label, model.config().classes()))
 }
 
 /// A census and the moments of the same samples' features, of other samples than those that are measured at the end.
@@ -332,8 +359,14 @@ impl Reference {
 
 /// Samples of `label` that depend on the seed, the stream, the label and their index only: [n, pixels].
 fn one_step(model: &Denoiser, label: i64, n: i64, seed: u64, stream: Stream) -> Tensor {
+    one_step_from(model, label, 0, n, seed, stream)
+}
+
+/// Those numbered `first..first + n`.
+fn one_step_from(model: &Denoiser, label: i64, first: i64, n: i64, seed: u64, stream: Stream) -> Tensor {
     let (pixels, device) = (model.config().image.pixels(), model.device());
-    let latent = Noise::new(seed, stream).normal((label as u64) << 32, n, pixels, device);
+    let place = ((label as u64) << 32) + first as u64;
+    let latent = Noise::new(seed, stream).normal(place, n, pixels, device);
     generate(model, &latent, &Tensor::full([n], label, (Kind::Int64, device)))
 }
 

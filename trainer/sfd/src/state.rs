@@ -7,11 +7,14 @@ use crate::error::{Error, Result, WeightsError};
 use crate::weights::{self, Expected};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tch::{Tensor, no_grad};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use tch::{Device, Tensor, no_grad};
 
 const FILE: &str = "training state";
 
-/// All that a training's future depends on but its tensors: stage, seed, model, settings, targets.
+/// All that a training's future depends on but its tensors: stage, seed, model, settings, targets, and a fingerprint of what
+/// it is given and does not change, such as the teacher or the images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Identity(Map<String, Value>);
 
@@ -45,7 +48,25 @@ impl Identity {
 }
 
 /// The parts that an identity may have, in the order in which a difference is reported.
-const PARTS: [&str; 5] = ["stage", "seed", "model", "settings", "targets"];
+const PARTS: [&str; 6] = ["stage", "seed", "model", "settings", "targets", "input"];
+/// Bytes of a fingerprint that are kept: enough that two trainings do not meet by chance.
+const FINGERPRINT: usize = 16;
+
+/// What tells these tensors from any others of the same sizes.
+pub(crate) fn fingerprint<'a>(given: impl IntoIterator<Item = &'a Tensor>) -> Value {
+    let mut hash = Sha256::new();
+    for tensor in given {
+        let tensor = tensor.to_device(Device::Cpu).contiguous();
+        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        hash.update(bytes);
+    }
+    let mut text = String::new();
+    for byte in &hash.finalize()[..FINGERPRINT] {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.into()
+}
 
 pub(crate) fn save(identity: &Identity, step: u64, tensors: Vec<(String, &Tensor)>) -> Vec<u8> {
     let header = Header { step, training: identity.clone() };

@@ -11,7 +11,7 @@ use crate::settings::{Averaging, TeachSettings};
 use crate::state::{self, Identity};
 use crate::training::{Means, Meter, Progress, Stage, Training, schedule};
 use crate::{ema, loss};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -72,6 +72,8 @@ pub struct Teaching {
     settings: TeachSettings,
     seed: u64,
     images: TrainingImages,
+    /// What tells these images from others.
+    given: Value,
     model: Denoiser,
     /// The same on every further device; they follow the first.
     replicas: Vec<Denoiser>,
@@ -105,6 +107,7 @@ impl Teaching {
     ) -> Result<Self> {
         settings.validate()?;
         let model = Denoiser::init(config, seed, device)?;
+        let given = state::fingerprint([&images.images, &images.labels]);
         let images = TrainingImages {
             images: images.images.to_device(device),
             labels: images.labels.to_device(device),
@@ -112,7 +115,7 @@ impl Teaching {
         let (average, adam) = (model.duplicate(), Adam::new(model.params(), BETA1));
         let meter = Meter::new(&["denoising"], &["teacher"], device);
         let (model, replicas) = (model.in_precision(settings.precision), Vec::new());
-        Ok(Self { settings, seed, images, model, replicas, average, adam, step: 0, meter })
+        Ok(Self { settings, seed, images, given, model, replicas, average, adam, step: 0, meter })
     }
 
     /// Shares every step with further devices. The result is that of one device but for the rounding of the devices, and
@@ -147,6 +150,7 @@ impl Teaching {
             ("seed", json!(self.seed)),
             ("model", json!(self.model.config())),
             ("settings", json!(self.settings)),
+            ("input", self.given.clone()),
         ])
     }
 

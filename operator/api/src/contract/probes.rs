@@ -35,6 +35,9 @@ pub enum ProbeLevel {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProbeRecord {
     pub asked: ProbeTask,
+    /// The judge that attacks optimised against, a bundle in the store; absent if nothing was attacked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attacker: Option<Digest>,
     /// Every attempt of every probe, target by target.
     pub attempts: Vec<Attempt>,
     /// `neighbour-accuracy`: per target, the kept labels that are most like it.

@@ -39,7 +39,7 @@ fn a_training_that_diverges_says_at_which_step_and_what() {
     assert_eq!(ended.code, Some(exit::DIVERGED), "{:?}", ended.outcome);
     assert_eq!(ended.outcome.failure, Some(Failure::Diverged));
     let message = ended.outcome.message.unwrap();
-    assert!(message.contains("diverged by step 2: ") && message.contains("is not finite"), "{message}");
+    assert!(message.contains("diverged at step 1: ") && message.contains("is not finite"), "{message}");
     assert!(!message.contains('\n') && exit::FATAL.contains(&exit::DIVERGED), "{message}");
     let left = fs::read_dir(root.path().join("store/bundles")).unwrap().count();
     assert_eq!(left, 1, "the teacher was imported, and nothing came of it");

@@ -1,12 +1,18 @@
-//! Images that are none: refused with 65 and one line, and no teacher is made of them.
+//! Teachers: of images that are none there is none (65 and one line), and an interrupted one is gone on with.
 
-use std::{fs, io::Write};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use flate2::{Compression, write::GzEncoder};
 use lethe_api::contract::exit;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::world::trainer;
+use crate::world::{Running, trainer, until};
 
 fn packed(text: impl AsRef<[u8]>) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
@@ -54,4 +60,40 @@ fn images_that_are_none_are_refused_in_one_line() {
         assert!(!message.contains(char::is_control), "{what}: {message:?}");
         assert!(!out.exists(), "{what}");
     }
+}
+
+/// The command that teaches from `images` beside it, for so many steps.
+fn teach(root: &Path, steps: &str) -> Command {
+    let mut command = trainer();
+    command.args(["teach", "--threads", "1", "--checkpoint-seconds", "0", "--steps", steps, "--images"]);
+    command.arg(root.join("images")).arg("--out").arg(root.join("out"));
+    command.arg("--termination-log").arg(root.join("log")).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn some_digits() -> TempDir {
+    let root = TempDir::new().unwrap();
+    let line = |digit: usize| format!("{}{digit}\n", format!("{digit},").repeat(64));
+    fs::write(root.path().join("images"), packed((0..10).map(line).collect::<String>())).unwrap();
+    root
+}
+
+#[test]
+fn an_interrupted_teacher_is_gone_on_with_and_nothing_is_left_beside_it() {
+    const STEPS: &str = "60";
+    let (root, undisturbed) = (some_digits(), some_digits());
+    let scratch = root.path().join("out.scratch");
+    let mut process = Running(teach(root.path(), STEPS).spawn().unwrap());
+    until("a checkpoint", || fs::read_dir(scratch.join("scratch")).ok()?.next());
+    kill_process(Pid::from_child(&process.0), Signal::TERM).unwrap();
+    assert_eq!(process.wait().code(), Some(exit::TRY_AGAIN));
+    let message = fs::read_to_string(root.path().join("log")).unwrap();
+    assert!(message.contains("interrupted by SIGTERM at teach step "), "{message}");
+    assert!(!root.path().join("out").exists() && scratch.exists());
+
+    assert!(teach(root.path(), STEPS).status().unwrap().success());
+    assert!(teach(undisturbed.path(), STEPS).status().unwrap().success());
+    let taught = |root: &TempDir| fs::read(root.path().join("out/model.safetensors")).unwrap();
+    assert!(taught(&root) == taught(&undisturbed), "an interruption changes nothing");
+    assert!(!scratch.exists());
 }

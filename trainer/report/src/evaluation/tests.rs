@@ -62,6 +62,7 @@ fn attacked(target: &str) -> ProbeRecord {
     let relearning = [50, 100, 200].map(|steps| attempt(ProbeName::Relearning, steps, target));
     let found = Fidelity { precision: Count { hits: 140, n: 150 }, recall: Count { hits: 120, n: 150 } };
     ProbeRecord {
+        attacker: None,
         asked: ProbeTask {
             level: ProbeLevel::Attack,
             teacher: digest("teacher"),

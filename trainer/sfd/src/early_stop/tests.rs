@@ -136,9 +136,9 @@ fn measures_of_another_model_are_refused() {
 
 #[test]
 fn what_cannot_be_looked_at_is_refused_by_name() {
-    let refusal = |stop: EarlyStop| stop.validate().unwrap_err().to_string();
+    let refusal = |stop: EarlyStop| stop.validate(1_000).unwrap_err().to_string();
     let defaults = EarlyStop::default;
-    defaults().validate().unwrap();
+    defaults().validate(1_000).unwrap();
     assert!(refusal(EarlyStop { every: 0, ..defaults() }).contains("forget.earlyStop.every is 0"));
     assert!(refusal(EarlyStop { samples_per_kept: 1, ..defaults() }).contains("samplesPerKept"));
     assert!(refusal(EarlyStop { most_leak: 1.5, ..defaults() }).contains("mostLeak"));

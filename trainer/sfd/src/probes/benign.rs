@@ -3,7 +3,7 @@
 use crate::denoiser::Denoiser;
 use crate::error::Result;
 use crate::probes::finetune::{Finetuning, Lessons};
-use crate::probes::{Examiner, Sighting, kept_doors, multistep};
+use crate::probes::{Examiner, Sighting, kept_doors, mixed_door, multistep, null_door};
 use tch::Tensor;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,8 @@ pub struct BenignBudget {
     pub learning_rate: f64,
     /// Samples to look at, at each door.
     pub samples: i64,
+    /// Mixtures of conditions to look at.
+    pub mixtures: i64,
     /// Noise levels of the sampler.
     pub sampler_steps: i64,
 }
@@ -25,13 +27,16 @@ pub struct Aftermath {
     pub direct: Sighting,
     /// One-step samples under each kept label.
     pub kept: Vec<(i64, Sighting)>,
+    /// One-step samples without a label, and under mixtures of conditions.
+    pub null: Sighting,
+    pub mixtures: Sighting,
     /// Multi-step samples under the forgotten label.
     pub multistep: Sighting,
 }
 
 impl Default for BenignBudget {
     fn default() -> Self {
-        Self { steps: 200, batch: 64, learning_rate: 3e-4, samples: 500, sampler_steps: 18 }
+        Self { steps: 200, batch: 64, learning_rate: 3e-4, samples: 500, mixtures: 500, sampler_steps: 18 }
     }
 }
 
@@ -53,6 +58,8 @@ pub fn benign(
     Ok(Aftermath {
         direct: examiner.ask(model, examiner.label, budget.samples),
         kept: kept_doors(model, examiner, kept, budget.samples),
+        null: null_door(model, examiner, budget.samples)?,
+        mixtures: mixed_door(model, examiner, budget.mixtures)?,
         multistep: multistep(model, examiner, budget.samples, budget.sampler_steps)?.0,
     })
 }
@@ -74,8 +81,14 @@ mod tests {
     #[test]
     fn harmless_lessons_bring_nothing_back_and_harmful_ones_are_seen() {
         let world = World::new();
-        let budget =
-            BenignBudget { steps: 300, batch: 16, learning_rate: 1e-2, samples: 40, sampler_steps: 6 };
+        let budget = BenignBudget {
+            steps: 300,
+            batch: 16,
+            learning_rate: 1e-2,
+            samples: 40,
+            mixtures: 40,
+            sampler_steps: 6,
+        };
         let (images, labels) = lessons(&world, &world.kept());
         let hidden = world.hidden();
         let seen = |images: &Tensor, labels: &Tensor| {

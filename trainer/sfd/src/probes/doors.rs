@@ -5,12 +5,8 @@ use crate::denoiser::Denoiser;
 use crate::error::Result;
 use crate::generator::generate;
 use crate::noise::Stream;
-use crate::probes::examiner::labels;
 use crate::probes::{Examiner, Sighting};
 use tch::{Kind, Tensor};
-
-/// Images of each mixture of conditions.
-const PER_MIXTURE: i64 = 4;
 
 /// Under every kept label: `n` one-step samples of each.
 pub fn kept_doors(model: &Denoiser, examiner: &Examiner<'_>, kept: &[i64], n: i64) -> Vec<(i64, Sighting)> {
@@ -26,21 +22,22 @@ pub fn null_door(model: &Denoiser, examiner: &Examiner<'_>, n: i64) -> Result<Si
     Ok(examiner.ask(&model, null, n))
 }
 
-/// Under about `n` mixtures of all condition rows with Dirichlet(1/2) weights, a few images of each.
+/// Under `n` mixtures of all condition rows with Dirichlet(1/2) weights, an image of each.
 ///
 /// # Errors
 /// If the model has no condition table.
 pub fn mixed_door(model: &Denoiser, examiner: &Examiner<'_>, n: i64) -> Result<Sighting> {
     let table = Table::of(model)?;
     let rows = table.rows(model);
-    let count = (n + PER_MIXTURE - 1) / PER_MIXTURE;
-    let mixtures = dirichlet_half(&examiner.normal(model, Stream::ProbeMixture, 0, count, rows.size()[0]));
+    let mixtures = dirichlet_half(&examiner.normal(model, Stream::ProbeMixture, 0, n, rows.size()[0]));
     let mixtures = mixtures.matmul(&rows);
-    let (copy, label) = (model.duplicate(), labels(model, examiner.label, PER_MIXTURE));
-    let latents = examiner.latents(model, MIXTURES, count * PER_MIXTURE);
-    let images = (0..count).map(|index| {
-        table.set(&copy, examiner.label, &mixtures.get(index));
-        generate(&copy, &latents.narrow(0, index * PER_MIXTURE, PER_MIXTURE), &label)
+    let (copy, latents) = (model.duplicate(), examiner.latents(model, MIXTURES, n));
+    // As many at a time as the table has rows.
+    let parts = mixtures.split(rows.size()[0], 0).into_iter().zip(latents.split(rows.size()[0], 0));
+    let images = parts.map(|(rows, latents)| {
+        let count = rows.size()[0];
+        (0..count).for_each(|label| table.set(&copy, label, &rows.get(label)));
+        generate(&copy, &latents, &Tensor::arange(count, (Kind::Int64, model.device())))
     });
     Ok(examiner.look(&Tensor::cat(&images.collect::<Vec<_>>(), 0)))
 }

@@ -66,6 +66,8 @@ pub struct Finding {
 pub struct Effort {
     /// Images to look at, per attempt.
     pub samples: i64,
+    /// Mixtures of conditions to look under.
+    pub mixtures: i64,
     /// Noise levels of samplers, the teacher's as well as the probes'.
     pub sampler_steps: i64,
     /// Teacher samples of the label that images are compared with.
@@ -111,6 +113,7 @@ impl Default for Effort {
     fn default() -> Self {
         Self {
             samples: 1000,
+            mixtures: 2000,
             sampler_steps: 18,
             manifold: 1500,
             shots: 20,
@@ -203,7 +206,7 @@ impl Trial<'_> {
     }
 
     fn mixtures(&self, model: &Denoiser) -> Result<Vec<Attempt>> {
-        let seen = mixed_door(model, &self.examiner(), self.effort.samples)?;
+        let seen = mixed_door(model, &self.examiner(), self.effort.mixtures)?;
         Ok(vec![named("mixtures", seen, Budget::default())])
     }
 
@@ -253,7 +256,7 @@ impl Trial<'_> {
     fn benign(&self, model: &Denoiser) -> Result<Vec<Attempt>> {
         let (images, labels) = &self.evidence.lessons;
         let lessons = (images, labels);
-        let Aftermath { direct, kept, multistep } =
+        let Aftermath { direct, kept, null, mixtures, multistep } =
             benign(model, &self.examiner(), lessons, self.kept, &self.effort.benign)?;
         let kept: Vec<Sighting> = kept.into_iter().map(|(_, seen)| seen).collect();
         let (shots, steps) = (images.size()[0] as u64, self.effort.benign.steps);
@@ -261,6 +264,8 @@ impl Trial<'_> {
         Ok(vec![
             named("label", direct, budget),
             named("kept", all(&kept), budget),
+            named("null", null, budget),
+            named("mixtures", mixtures, budget),
             named("multistep", multistep, budget),
         ])
     }
@@ -293,6 +298,7 @@ mod tests {
     fn effort() -> Effort {
         Effort {
             samples: 40,
+            mixtures: 40,
             sampler_steps: 6,
             manifold: 60,
             shots: 8,
@@ -306,7 +312,14 @@ mod tests {
                 samples: 20,
                 ..Default::default()
             },
-            benign: BenignBudget { steps: 3, batch: 8, samples: 20, sampler_steps: 4, ..Default::default() },
+            benign: BenignBudget {
+                steps: 3,
+                batch: 8,
+                samples: 20,
+                mixtures: 20,
+                sampler_steps: 4,
+                ..Default::default()
+            },
         }
     }
 

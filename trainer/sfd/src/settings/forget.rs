@@ -159,7 +159,7 @@ impl ForgetSettings {
         self.reentry.validate("forget.reentry")?;
         self.adversary.as_ref().map_or(Ok(()), Adversary::validate)?;
         self.optimiser.validate()?;
-        self.early_stop.as_ref().map_or(Ok(()), EarlyStop::validate)
+        self.early_stop.as_ref().map_or(Ok(()), |stop| stop.validate(self.steps))
     }
 }
 
@@ -266,6 +266,9 @@ mod tests {
         assert!(refusal(ForgetSettings { reentry, ..defaults() }).contains("forget.reentry is 1"));
         let adversary = Some(Adversary { rows: 0, ..Adversary::default() });
         assert!(refusal(ForgetSettings { adversary, ..defaults() }).contains("forget.adversary.rows is 0"));
+        let early_stop = Some(EarlyStop { least_steps: 301, ..EarlyStop::default() });
+        let message = refusal(ForgetSettings { steps: 300, early_stop, ..defaults() });
+        assert!(message.contains("forget.earlyStop.leastSteps is 301: more than forget.steps"), "{message}");
         let optimiser = SfdOptimiser { ema_decay: 1.0, ..SfdOptimiser::default() };
         assert!(refusal(ForgetSettings { optimiser, ..defaults() }).contains("optimiser.emaDecay"));
     }

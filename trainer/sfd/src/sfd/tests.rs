@@ -172,6 +172,9 @@ fn another_training_refuses_the_state() {
             .resume(&forgetting(&teacher, &[2]).unwrap().checkpoint().unwrap()),
     );
     assert!(message.contains("targets"), "{message}");
+    // The same settings of another teacher.
+    let message = refusal(distillation(&Denoiser::init(&tiny(), 9, Device::Cpu).unwrap(), 5).resume(&saved));
+    assert!(message.contains("input was"), "{message}");
     let truncated = distillation(&teacher, 5).resume(&saved[..saved.len() - 1]);
     assert!(
         matches!(truncated, Err(Error::Weights { source: WeightsError::Malformed(_), .. })),
