@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use lethe_sfd::{
-    DistilSettings, ForgetSettings, ImageShape, JudgeSettings, MlpConfig, ModelConfig, NetworkConfig,
-    NoiseConfig, Parametrisation, Robustness, SongUnetConfig, TeachSettings, TrainingImages,
+    DiscreteConfig, DistilSettings, ForgetSettings, ImageShape, JudgeSettings, MlpConfig, ModelConfig,
+    NetworkConfig, NoiseConfig, Parametrisation, Robustness, SongUnetConfig, TeachSettings, TrainingImages,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ const MNIST_SIDE: i64 = 28;
 pub enum Data {
     /// Optical digits of 8x8 pixels, and the network and the settings that are the defaults.
     Digits,
+    /// The same with a network that predicts the noise of DDPM's timesteps: the form that was published.
+    DigitsEpsilon,
     /// MNIST in the files of its authors, in this directory; a wider perceptron, which two cores teach within an hour.
     Mnist(PathBuf),
     /// The same images and a small U-Net, which needs a GPU.
@@ -29,6 +31,7 @@ impl Data {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Digits => "digits",
+            Self::DigitsEpsilon => "digits-epsilon",
             Self::Mnist(_) => "mnist",
             Self::MnistUnet(_) => "mnist-unet",
         }
@@ -36,17 +39,26 @@ impl Data {
 
     pub fn model(&self) -> ModelConfig {
         let (side, network) = match self {
-            Self::Digits => (digits::SIDE, NetworkConfig::default()),
+            Self::Digits | Self::DigitsEpsilon => (digits::SIDE, NetworkConfig::default()),
             Self::Mnist(_) => (MNIST_SIDE, MlpConfig { width: 512, ..MlpConfig::default() }.into()),
             Self::MnistUnet(_) => {
                 (MNIST_SIDE, NetworkConfig::SongUnet(SongUnetConfig::small(32, &[1, 2, 2], &[])))
             }
         };
+        let (parametrisation, noise) = match self {
+            Self::DigitsEpsilon => {
+                let levels = NoiseConfig { sigma_min: 0.01, sigma_max: 157.0, ..NoiseConfig::default() };
+                (Parametrisation::Epsilon(DiscreteConfig::default()), levels)
+            }
+            Self::Digits | Self::Mnist(_) | Self::MnistUnet(_) => {
+                (Parametrisation::Edm, NoiseConfig::default())
+            }
+        };
         ModelConfig {
             image: ImageShape { channels: 1, height: side, width: side },
             labels: (0..10).map(|digit| digit.to_string()).collect(),
-            noise: NoiseConfig::default(),
-            parametrisation: Parametrisation::Edm,
+            noise,
+            parametrisation,
             network,
         }
     }
@@ -57,7 +69,7 @@ impl Data {
     /// If a file is missing or damaged.
     pub fn images(&self, config: &ModelConfig, unseen: Option<i64>) -> Result<TrainingImages> {
         match self {
-            Self::Digits => digits::images(config, unseen),
+            Self::Digits | Self::DigitsEpsilon => digits::images(config, unseen),
             Self::Mnist(dir) | Self::MnistUnet(dir) => {
                 let read = |name: &str| {
                     std::fs::read(dir.join(name))
@@ -72,6 +84,9 @@ impl Data {
     pub fn teaching(&self) -> TeachSettings {
         match self {
             Self::Digits => TeachSettings::default(),
+            Self::DigitsEpsilon => {
+                TeachSettings { batch: 256, learning_rate: 1e-3, ..TeachSettings::default() }
+            }
             Self::Mnist(_) => {
                 TeachSettings { steps: 8_000, batch: 256, learning_rate: 1e-3, ..TeachSettings::default() }
             }
@@ -87,7 +102,7 @@ impl Data {
 
     pub fn judging(&self) -> JudgeSettings {
         match self {
-            Self::Digits => JudgeSettings::default(),
+            Self::Digits | Self::DigitsEpsilon => JudgeSettings::default(),
             Self::MnistUnet(_) => {
                 JudgeSettings { samples_per_label: 1_000, steps: 3_000, ..JudgeSettings::of(&self.model()) }
             }

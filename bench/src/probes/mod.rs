@@ -27,6 +27,9 @@ pub struct Args {
     /// The digits to forget, each alone
     #[arg(long, value_delimiter = ',', default_values_t = [3], value_parser = clap::value_parser!(i64).range(0..10))]
     labels: Vec<i64>,
+    /// What the networks predict
+    #[arg(long, value_enum, default_value_t = Form::Edm)]
+    form: Form,
     /// Everything is made anew for each
     #[arg(long, value_delimiter = ',', default_values_t = [1])]
     seeds: Vec<u64>,
@@ -44,6 +47,15 @@ pub struct Args {
     quick: bool,
     #[command(flatten)]
     workers: Workers,
+}
+
+/// In which form the models are, and which of them are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// EDM's preconditioning, and the three levels
+    Edm,
+    /// The noise of DDPM's timesteps, and the recipes that were published for it
+    Epsilon,
 }
 
 /// Samples per kept label behind its accuracy.
@@ -65,7 +77,7 @@ struct Exam {
 pub fn run(args: &Args, out: &Path) -> Result<()> {
     let kept = args.workers.keep()?;
     let studio = |&seed: &u64| Studio {
-        data: Data::Digits,
+        data: args.form.data(),
         seed,
         fewer: if args.quick { 50 } else { 1 },
         cuda: false,
@@ -79,12 +91,36 @@ pub fn run(args: &Args, out: &Path) -> Result<()> {
         rows[index] = found;
         Ok(())
     })?;
-    row::publish(out, &args.labels, &rows.concat())
+    row::publish(out, args.form.file(), &args.labels, &rows.concat())
+}
+
+impl Form {
+    fn data(self) -> Data {
+        match self {
+            Self::Edm => Data::Digits,
+            Self::Epsilon => Data::DigitsEpsilon,
+        }
+    }
+
+    fn contestants(self) -> Vec<Contestant> {
+        match self {
+            Self::Edm => Contestant::levels(),
+            Self::Epsilon => Contestant::published(),
+        }
+    }
+
+    /// Name of the files of the result.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Edm => "probes",
+            Self::Epsilon => "probes-epsilon",
+        }
+    }
 }
 
 fn exams(args: &Args, studios: &[Studio]) -> Vec<Exam> {
     let frontier = Contestant::frontier(&args.frontier, &args.frontier_steps);
-    let contestants = [Contestant::levels(), args.also.clone(), frontier].concat();
+    let contestants = [args.form.contestants(), args.also.clone(), frontier].concat();
     let of = |studio: &Studio, label, contestant: &Contestant| Exam {
         studio: studio.clone(),
         label,

@@ -17,6 +17,8 @@ pub enum Contestant {
     Distilled,
     /// By a level, with settings that differ from its defaults.
     Forgotten(Robustness, serde_json::Value),
+    /// Under a name of its own, by settings that differ from `Suppress`'s.
+    Known(String, serde_json::Value),
     /// Its teacher never saw an image of the label.
     NeverSaw,
 }
@@ -27,6 +29,32 @@ impl Contestant {
         let level = |robustness| Self::Forgotten(robustness, serde_json::json!({}));
         let levels = [Robustness::Suppress, Robustness::Harden, Robustness::Scrub].map(level);
         [Self::Distilled].into_iter().chain(levels).chain([Self::NeverSaw]).collect()
+    }
+
+    /// What was published with SFD and what was tried beside it, in the form that predicts noise: theta from the teacher,
+    /// in two stages, and from weights more and more of which are random.
+    pub fn published() -> Vec<Self> {
+        let known = |name: &str, differing: serde_json::Value| {
+            let mut settings = serde_json::json!({
+                "stages": "one", "steps": 1_000, "remainBatch": 128, "forgetBatch": 128, "nullShare": 0.0,
+                "fakeScoreLearningRate": 3e-4, "generatorLearningRate": 3e-4,
+                "fakeScoreWeights": {"remain": 1.0, "forget": 0.1}, "generatorWeights": {"remain": 1.0, "forget": 0.1},
+            });
+            if let (Some(all), Some(differing)) = (settings.as_object_mut(), differing.as_object()) {
+                all.extend(differing.clone());
+            }
+            Self::Known(name.into(), settings)
+        };
+        let fresh = |part: f64, steps: u64| serde_json::json!({"freshWeights": part, "steps": steps, "fakeScoreLearningRate": 9e-4});
+        let two_stages = serde_json::json!({"stages": "two", "steps": 500, "fakeScoreLearningRate": 9e-4});
+        let models = [
+            known("one stage", serde_json::json!({})),
+            known("two stages", two_stages),
+            known("a fifth random", fresh(0.2, 1_500)),
+            known("half random", fresh(0.5, 1_500)),
+            known("all random", fresh(1.0, 4_000)),
+        ];
+        [Self::Distilled].into_iter().chain(models).chain([Self::NeverSaw]).collect()
     }
 
     /// A level with other settings: its name, an equals sign and a JSON object.
@@ -54,7 +82,7 @@ impl Contestant {
     pub fn fresh(&self) -> Option<f64> {
         match self {
             Self::Forgotten(_, settings) => settings.get("freshWeights")?.as_f64(),
-            Self::Distilled | Self::NeverSaw => None,
+            Self::Distilled | Self::Known(..) | Self::NeverSaw => None,
         }
     }
 
@@ -74,6 +102,7 @@ impl Contestant {
                 let settings = settings.as_object().into_iter().flatten();
                 settings.fold(level, |name, (key, value)| format!("{name}, {key} {value}"))
             }
+            Self::Known(name, _) => name.clone(),
             Self::NeverSaw => "never saw".into(),
         }
     }
@@ -89,6 +118,7 @@ impl Contestant {
                 Ok(Trained { model, seconds: 0.0, steps: 0 })
             }
             Self::Forgotten(level, settings) => forget(studio, label, *level, settings),
+            Self::Known(_, settings) => forget(studio, label, Robustness::Suppress, settings),
             Self::NeverSaw => {
                 let steps = studio.data.teaching().steps + studio.data.distilling().steps;
                 let (model, seconds) = studio.never_saw(label)?;
@@ -121,6 +151,16 @@ fn forget(studio: &Studio, label: i64, level: Robustness, settings: &serde_json:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_published_setting_is_one() {
+        for model in Contestant::published() {
+            if let Contestant::Known(name, settings) = model {
+                let settings = merged(&ForgetSettings::of(Robustness::Suppress), &settings).unwrap();
+                settings.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+        }
+    }
 
     #[test]
     fn a_model_is_named_by_its_level_and_what_differs() {

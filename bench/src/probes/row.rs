@@ -93,20 +93,20 @@ impl Row {
     }
 }
 
-/// Prints the tables and leaves `probes.json`, `probes.md`, `probes.svg` and, if there is one, `frontier.svg`.
+/// Prints the tables and leaves `NAME.json`, `NAME.md`, `NAME.svg` and, if there is one, `frontier.svg`.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn publish(out: &Path, labels: &[i64], rows: &[Row]) -> Result<()> {
+pub fn publish(out: &Path, name: &str, labels: &[i64], rows: &[Row]) -> Result<()> {
     let summary = Summary::of(rows);
     let text = summary.markdown();
     println!("\n{text}");
-    report::write(out, "probes", rows, &matrix::draw(labels, &summary))?;
+    report::write(out, name, rows, &matrix::draw(labels, &summary))?;
     let put = |name: &str, text: String| {
         let file = out.join(name);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     };
-    put("probes.md", text)?;
+    put(&format!("{name}.md"), text)?;
     match frontier::draw(rows, &summary) {
         Some(svg) => put("frontier.svg", svg),
         None => Ok(()),

@@ -72,7 +72,7 @@ pub fn run(args: &Args, out: &Path) -> Result<()> {
     let kept = args.workers.keep()?;
     let studios: Vec<Studio> = args.seeds.iter().map(|&seed| studio(args, seed)).collect();
     let name = studios.first().map_or("results", |studio| match studio.data {
-        Data::Digits => "results",
+        Data::Digits | Data::DigitsEpsilon => "results",
         Data::Mnist(_) | Data::MnistUnet(_) => "mnist",
     });
     args.workers.run("results-prepare", kept.path(), &studios, |_, ()| Ok(()))?;
