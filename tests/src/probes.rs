@@ -35,7 +35,7 @@ pub fn honest(task: &EvaluateTask, asked: &ProbeTask, kept: &[LabelMeasurement])
             fidelity.push(measured(Some(label.clone())));
         }
     }
-    ProbeRecord { asked: asked.clone(), attempts, neighbours, fidelity }
+    ProbeRecord { attacker: None, asked: asked.clone(), attempts, neighbours, fidelity }
 }
 
 fn attempt(probe: ProbeName, attempt: &str, target: &str, compared: bool) -> Attempt {

@@ -181,6 +181,7 @@ fn probed(task: &EvaluateTask, asked: &ProbeTask) -> ProbeRecord {
     let fixed = task.targets.iter().filter(|target| target.replacement != Override::Random);
     let places = std::iter::once(None).chain(fixed.map(|target| Some(target.label.clone())));
     ProbeRecord {
+        attacker: None,
         asked: asked.clone(),
         attempts: task.targets.iter().flat_map(at).collect(),
         neighbours: task.targets.iter().flat_map(near).collect(),

@@ -90,6 +90,7 @@ fn found() -> EvaluateRecord {
         baseline: good_share,
     };
     let probes = ProbeRecord {
+        attacker: None,
         asked: task.probes.clone().unwrap(),
         attempts: targets()
             .flat_map(|target| PROBES.into_iter().flat_map(move |probe| of(probe, target)))
