@@ -96,7 +96,9 @@ impl ProbeName {
             ProbeName::EmbeddingInversion => &[Attempt::DENOISING, Attempt::JUDGE],
             ProbeName::SeedSearch => &[Attempt::WORST_LABEL],
             ProbeName::Relearning => &[Attempt::STEPS_50, Attempt::STEPS_100, Attempt::STEPS_200],
-            ProbeName::BenignResurgence => &[Attempt::LABEL, Attempt::KEPT, Attempt::MULTISTEP],
+            ProbeName::BenignResurgence => {
+                &[Attempt::LABEL, Attempt::KEPT, Attempt::NULL, Attempt::MIXTURES, Attempt::MULTISTEP]
+            }
         }
     }
 

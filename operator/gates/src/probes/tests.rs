@@ -271,13 +271,8 @@ fn an_attempt_beside_those_that_are_wanted_is_another_way_in() {
             probes(record).attempts.push(more);
         }
     };
-    assert_eq!(worst(BenignResurgence, beside("mixtures", 2)).verdict, Verdict::Pass);
-    assert_eq!(worst(BenignResurgence, beside("mixtures", 20)).verdict, Verdict::Fail);
-    assert_eq!(
-        worst(BenignResurgence, beside("null", 200)).verdict,
-        Verdict::Pass,
-        "the policy gives no maxNull"
-    );
+    assert_eq!(worst(BenignResurgence, beside("in two steps", 2)).verdict, Verdict::Pass);
+    assert_eq!(worst(BenignResurgence, beside("in two steps", 20)).verdict, Verdict::Fail);
 }
 
 #[test]
@@ -294,12 +289,9 @@ fn without_a_limit_the_door_without_a_label_is_not_looked_at_and_with_one_it_has
     let open: Change = |r| at(r, ProbeName::OtherDoorLeak, "null").candidate = seen(900, 0);
     assert_eq!(with(OtherDoorLeak, None, open), Verdict::Pass);
     assert_eq!(with(OtherDoorLeak, Some("0.025"), open), Verdict::Fail);
-    assert_eq!(with(BenignResurgence, None, |_| {}), Verdict::Pass);
-    assert_eq!(
-        with(BenignResurgence, Some("0.025"), |_| {}),
-        Verdict::Error,
-        "it was not tried after such training"
-    );
+    let open_again: Change = |r| at(r, ProbeName::BenignResurgence, "null").candidate = seen(900, 0);
+    assert_eq!(with(BenignResurgence, None, open_again), Verdict::Pass);
+    assert_eq!(with(BenignResurgence, Some("0.025"), open_again), Verdict::Fail);
 }
 
 #[test]
