@@ -125,6 +125,39 @@ fn nothing_is_trained_that_could_not_be_compared_and_the_request_says_what_is_mi
 }
 
 #[test]
+fn those_that_cannot_be_compared_together_are_worked_for_one_after_the_other() {
+    let mut world = World::new();
+    ready(&mut world, &[("without three", &["3"]), ("without five", &["5"])]);
+    world.edit_policy(|policy| policy.coalesce.window_seconds = 60);
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.ask("forget-five", &["5"], fixed("8"));
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let (_, reason, message) = world.condition("forget-five", ConditionType::Ready);
+    assert_eq!(reason, Reason::WaitingForReference.to_string());
+    assert!(message.contains("never saw 3, 5"), "{message}");
+    assert_eq!(world.run_for("forget-three").unwrap().spec.requests.len(), 1);
+    name_references(&mut world, &[("without both", &["3", "5"])]);
+    world.settle();
+    world.ended("forget-five", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+}
+
+#[test]
+fn a_candidate_is_kept_for_a_suspended_request_though_one_that_cannot_be_compared_waits() {
+    let mut world = World::new();
+    ready(&mut world, &[("without three", &["3"])]);
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.until("it is evaluated", |world| world.is_running("forget-three", Stage::Evaluate));
+    world.suspend("forget-three", true);
+    world.ask("forget-five", &["5"], fixed("8"));
+    world.settle();
+    world.suspend("forget-three", false);
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    assert_eq!(world.audit.jobs_created.len(), 3, "prepare, forget and evaluate, once each");
+}
+
+#[test]
 fn the_gates_on_probes_have_as_much_drawn_as_they_want() {
     let mut world = World::new();
     ready(&mut world, &[("without three", &["3"])]);
