@@ -46,7 +46,15 @@ pub fn product(plan: &Digest) -> Digest {
 
 /// The baseline that an honest trainer makes.
 pub fn baseline() -> Digest {
-    Digest::of("a baseline")
+    made_of(&base(), "a baseline")
+}
+
+/// What an honest trainer makes of a base artifact: of each something else.
+pub fn made_of(teacher: &Digest, what: &str) -> Digest {
+    match *teacher == base() {
+        true => Digest::of(what),
+        false => Digest::of(format!("{what} of {teacher}")),
+    }
 }
 
 impl World {
@@ -289,12 +297,13 @@ fn prepared(teacher: Digest) -> PrepareRecord {
     let labels: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
     // The nearest label of each is the next one.
     let confusion = (0..10).map(|i: usize| (0..10).map(|j| 1.0 / (1 + (j + 10 - i) % 10) as f64).collect());
+    let of = |what: &str| made_of(&teacher, what);
     PrepareRecord {
+        baseline: of("a baseline"),
+        distillation: of("a distillation state"),
+        judge: of("a judge"),
+        reference: of("reference statistics"),
         teacher,
-        baseline: baseline(),
-        distillation: Digest::of("a distillation state"),
-        judge: Digest::of("a judge"),
-        reference: Digest::of("reference statistics"),
         judge_accuracy: Count { hits: 1995, n: 2000 },
         baseline_accuracy: labels.iter().map(|_| Count { hits: 199, n: 200 }).collect(),
         confusion: confusion.collect(),

@@ -26,6 +26,7 @@ struct Gauges {
     gate_bound: GaugeVec,
     compliant: GaugeVec,
     drift: GaugeVec,
+    base: GaugeVec,
     watch: GaugeVec,
 }
 
@@ -54,6 +55,11 @@ impl Gauges {
                 "1 if what is served is not what should be.",
                 &["namespace", "model"],
             )?,
+            base: gauges(
+                "lethe_base_refused",
+                "1 if the base that a model names is not in service and will not be by itself.",
+                &["namespace", "model"],
+            )?,
             watch: gauges(
                 "lethe_watch_last_event_timestamp_seconds",
                 "Last sign of life of the quietest watch of a kind.",
@@ -62,8 +68,9 @@ impl Gauges {
         })
     }
 
-    fn all(&self) -> [&GaugeVec; 6] {
-        [&self.requests, &self.due, &self.gate_bound, &self.compliant, &self.drift, &self.watch]
+    fn all(&self) -> [&GaugeVec; 7] {
+        let Self { requests, due, gate_bound, compliant, drift, base, watch } = self;
+        [requests, due, gate_bound, compliant, drift, base, watch]
     }
 
     fn request(&self, request: &UnlearnRequest, ledger: &[LedgerEntry]) {
@@ -101,6 +108,8 @@ impl Gauges {
         let drifts = [Reason::Drifted, Reason::DigestMismatch].map(|reason| reason.to_string());
         let drifted = serving.is_some_and(|c| c.status != "True" && drifts.contains(&c.reason));
         self.drift.with_label_values(&labels).set(f64::from(u8::from(drifted)));
+        let refused = ConditionType::BaseInService.is_false(&status.conditions);
+        self.base.with_label_values(&labels).set(f64::from(u8::from(refused)));
     }
 }
 

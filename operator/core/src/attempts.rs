@@ -21,10 +21,11 @@ pub fn put_aside(request: &UnlearnRequest) -> u32 {
     retry.and_then(|retry| retry.after_attempt).unwrap_or_default()
 }
 
-/// The attempts of a run's requests, for its status. Once the gates have `failed`, whether there will be another.
+/// The attempts of a run's requests, or at a new base, for its status. Once the gates have `failed`, whether there will be another.
 pub fn of_run(run: &UnlearnRun, verdict: Option<Verdict>, now: Timestamp) -> Option<Attempts> {
     let policy = &run.spec.policy.on_gate_failure;
-    let attempts = || run.spec.requests.iter().map(|request| request.attempt);
+    let requests = || run.spec.requests.iter().map(|request| request.attempt);
+    let attempts = || requests().chain(run.spec.new_base.as_ref().map(|new| new.attempt));
     let used = attempts().max()?;
     let again = verdict == Some(Verdict::Fail) && attempts().any(|used| used < policy.allowed());
     let next_at = again.then(|| Time(now + SignedDuration::from_secs(policy.wait().into())));

@@ -12,7 +12,7 @@ use lethe_api::{
 };
 
 use crate::{
-    Effect, POLL,
+    Effect, POLL, base,
     model::{Lineage, NextRun},
     plans::{self, AuditOf},
     run::is_over,
@@ -125,11 +125,11 @@ pub(crate) fn start_due(lineage: &mut Lineage<'_>) -> bool {
 
 fn plan_of(lineage: &Lineage<'_>, occasion: &str) -> Option<Plan> {
     let (status, policy) = (&lineage.status, lineage.observed.policy.as_ref().ok()?);
-    let (baseline, last) = (status.baseline.as_ref()?, status.ledger.last()?);
+    let (baseline, compliant) = (status.baseline.as_ref()?, base::compliant(lineage)?);
     let forgotten = targets::ledger_targets(&status.ledger);
     let labels = status.labels.iter().map(|label| label.name.clone());
     let of = AuditOf {
-        served: last.digest.clone(),
+        served: compliant.digest,
         baseline: baseline.bundle.clone(),
         judge: baseline.judge.clone(),
         targets: targets::resolve(&forgotten, &status.labels).ok()?,
@@ -156,7 +156,7 @@ pub(crate) fn follow_scheduled(lineage: &mut Lineage<'_>, run: &UnlearnRun) -> b
 
 /// What the last audit says of what is served.
 pub(crate) fn say(lineage: &mut Lineage<'_>) {
-    let served = lineage.status.ledger.last().map(|last| last.digest.clone());
+    let served = base::compliant(lineage).map(|compliant| compliant.digest);
     let found = lineage.status.audit.clone().filter(|audit| Some(&audit.digest) == served.as_ref());
     let watchful = is_watchful(lineage);
     let (audited, conditions) = (ConditionType::Audited, &mut lineage.conditions);
@@ -290,6 +290,6 @@ fn replicas(deployment: &Deployment) -> i32 {
 impl NextRun {
     fn audit(plan: Plan) -> Self {
         let mode = lethe_api::v1alpha1::Mode::Enforce;
-        NextRun { type_: RunType::Audit, mode, plan, requests: vec![] }
+        NextRun { type_: RunType::Audit, mode, plan, requests: vec![], new_base: None }
     }
 }

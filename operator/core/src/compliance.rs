@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use lethe_api::v1alpha1::{ConditionType, LedgerEntry, Reason};
+use lethe_api::v1alpha1::{ConditionType, LedgerEntry, Reason, Verdict};
 
 use crate::{
-    audit,
+    audit, base,
     model::{Lineage, holder},
     rollout,
 };
@@ -22,7 +22,7 @@ pub(crate) fn judge(lineage: &mut Lineage<'_>, forgotten: usize) {
         lineage.status.exposed = exposed.into_iter().collect();
         return lineage.conditions.no(ConditionType::Compliant, audit::reason(leak.verdict), message);
     }
-    let Some(last) = lineage.status.ledger.last() else {
+    let Some(compliant) = base::compliant(lineage) else {
         let message = "nothing had to be forgotten yet";
         return lineage.conditions.yes(ConditionType::Compliant, Reason::NothingForgotten, message);
     };
@@ -31,12 +31,19 @@ pub(crate) fn judge(lineage: &mut Lineage<'_>, forgotten: usize) {
         return lineage.conditions.yes(ConditionType::Compliant, Reason::NotServed, message);
     }
     let named = lineage.observed.deployment.as_ref().and_then(rollout::annotation);
+    // So has the last that was made for a request, of a base that was in service earlier; but for what was seen to leak.
+    let shown = lineage.status.audit.as_ref().filter(|audit| audit.verdict == Verdict::Fail);
+    let shown = shown.map(|audit| audit.digest.as_str());
+    let last = lineage.status.ledger.last().map(|last| last.digest.as_str());
+    let honours = |named: &str| last == Some(named) && shown != Some(named);
     let passed = |named: &str| {
         // A candidate under way, or just taken back, has passed the gates for the whole ledger as well; but for one that
         // the live server has shown to be no better.
         let candidate = lineage.status.rollout.as_ref();
         let candidate = candidate.filter(|rollout| rollout.run.is_some() && !audit::is_refuted(rollout));
-        named == last.digest.as_str() || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
+        named == compliant.digest.as_str()
+            || honours(named)
+            || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
     };
     let reports = &lineage.observed.reports;
     let other = rollout::other_than(reports, |digest| passed(digest.as_str()));

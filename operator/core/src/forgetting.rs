@@ -8,7 +8,7 @@ use lethe_api::v1alpha1::{
 };
 
 use crate::{
-    Effect, POLL, accept, approval, asked, attempts, audit,
+    Effect, POLL, accept, approval, asked, attempts, audit, base,
     conditions::Conditions,
     duplicates,
     model::{Lineage, NextRun},
@@ -30,6 +30,11 @@ pub(crate) fn step(lineage: &mut Lineage<'_>) {
                 start_next(lineage);
             }
         }
+        Some(run) if run.spec.type_ == RunType::Prepare => {
+            if base::follow(lineage, run) {
+                start_next(lineage);
+            }
+        }
         Some(run) => follow(lineage, run),
         // Its run was deleted by somebody: serving goes back first.
         None if lineage.is_rolling_out() => {}
@@ -38,6 +43,7 @@ pub(crate) fn step(lineage: &mut Lineage<'_>) {
     }
     give_up_strays(lineage);
     audit::say(lineage);
+    base::say(lineage);
 }
 
 /// An operator that dies may leave the creation of a run on its way. If its successor has planned another one by the
@@ -53,7 +59,7 @@ fn give_up_strays(lineage: &mut Lineage<'_>) {
             return false;
         }
         match run.spec.type_ {
-            RunType::Prepare => false,
+            RunType::Prepare => !is_over(run),
             RunType::Forget => !is_over(run) || status.and_then(|s| s.verdict) == Some(Verdict::Pass),
             RunType::Audit => !is_over(run) && Some(run.name_any()) != audits,
         }
@@ -91,8 +97,11 @@ fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) {
         let message = format!("a pilot: {} passed every gate and is not rolled out", candidate.short());
         return mark(lineage, run, false, Reason::Pilot, message);
     }
-    if lineage.status.ledger.iter().any(|entry| entry.run == run.name_any()) {
-        let message = format!("{} is served and in the ledger", candidate.short());
+    if is_recorded(lineage, run) {
+        let message = match run.spec.new_base {
+            None => format!("{} is served and in the ledger", candidate.short()),
+            Some(_) => format!("{} is served and honours the ledger", candidate.short()),
+        };
         return mark(lineage, run, true, Reason::Promoted, message);
     }
     let rollout = lineage.status.rollout.clone().filter(|rollout| rollout.run == Some(run.name_any()));
@@ -107,11 +116,22 @@ fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) {
     }
 }
 
+/// Whether the candidate was rolled out.
+fn is_recorded(lineage: &Lineage<'_>, run: &UnlearnRun) -> bool {
+    let (status, name) = (&lineage.status, run.name_any());
+    status.ledger.iter().any(|entry| entry.run == name)
+        || status.compliant.as_ref().is_some_and(|compliant| compliant.run == name)
+}
+
 /// The candidate passed every gate. It is rolled out if that still is what everybody wants.
 fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe_api::Digest) {
     if let Some(withdrawn) = accept::withdrawn(run, &lineage.observed.requests) {
         let message = format!("withdrawn: {withdrawn} before the roll-out");
         return mark(lineage, run, false, Reason::Superseded, message);
+    }
+    if base::is_outdated(lineage, run) {
+        let message = "spec.base was changed before the roll-out";
+        return mark(lineage, run, false, Reason::Superseded, message.into());
     }
     let planned = planned_targets(run);
     let forgotten = targets::ledger_targets(&lineage.status.ledger);
@@ -122,7 +142,8 @@ fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe
     }
     let suspended = suspended(run, &lineage.observed.requests);
     // The candidate is kept for a request that is resumed, as long as nobody else could use the model in earnest.
-    if suspended.len() == run.spec.requests.len() && !is_wanted(lineage) {
+    let all = !suspended.is_empty() && suspended.len() == run.spec.requests.len();
+    if all && !is_wanted(lineage) {
         return;
     }
     if !suspended.is_empty() {
@@ -139,7 +160,13 @@ fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe
 }
 
 /// Writes the run's Promoted condition. The run stays active until it is seen there.
-fn mark(lineage: &mut Lineage<'_>, run: &UnlearnRun, promoted: bool, reason: Reason, message: String) {
+pub(crate) fn mark(
+    lineage: &mut Lineage<'_>,
+    run: &UnlearnRun,
+    promoted: bool,
+    reason: Reason,
+    message: String,
+) {
     let observed = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
     let mut conditions = Conditions::new(observed, run.meta().generation, lineage.now);
     match promoted {
@@ -169,7 +196,7 @@ fn start_next(lineage: &mut Lineage<'_>) {
         return lineage.look_again_in(POLL);
     }
     // It is short, and what waits longest for a model that is never free would never come.
-    if audit::start_due(lineage) {
+    if audit::start_due(lineage) || base::step(lineage) {
         return;
     }
     // The requests say so if there is none.
@@ -285,7 +312,7 @@ fn next_run(lineage: &Lineage<'_>, policy: &Policy, waiting: &[Ready<'_>], mode:
     }
     let planned = targets::resolve(&forgotten, labels).ok()?;
     let plan = plans::forget(model, baseline, labels, planned, &members, &policy.spec, lineage.installation);
-    Some(NextRun { type_: RunType::Forget, mode, plan, requests: members })
+    Some(NextRun { type_: RunType::Forget, mode, plan, requests: members, new_base: None })
 }
 
 /// Accepted requests that no run works for, oldest first.

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use lethe_api::v1alpha1::{ConditionType, RunType, UnlearnRun, Verdict};
 
 use crate::{
-    Effect,
+    Effect, base,
     model::{self, Lineage},
     request, run,
 };
@@ -46,9 +46,7 @@ fn needed(lineage: &Lineage<'_>) -> BTreeSet<String> {
     let open: BTreeSet<_> =
         requests.filter(|request| !request::is_over(request)).filter_map(ResourceExt::uid).collect();
     let is_needed = |run: &&UnlearnRun| {
-        let prepared = run.status.as_ref().and_then(|status| status.prepared.as_ref());
-        prepared.is_some_and(|prepared| Some(&prepared.baseline) == status.baseline.as_ref())
-            || run.spec.requests.iter().any(|request| open.contains(&request.uid))
+        base::needs(lineage, run) || run.spec.requests.iter().any(|request| open.contains(&request.uid))
     };
     let rollout = status.rollout.iter().filter_map(|rollout| rollout.run.clone());
     let recorded = status.ledger.iter().map(|entry| entry.run.clone());

@@ -18,9 +18,11 @@
 
 pub mod accept;
 pub mod approval;
+pub(crate) mod archive;
 pub mod asked;
 pub mod attempts;
 pub(crate) mod audit;
+pub(crate) mod base;
 pub(crate) mod compliance;
 pub mod conditions;
 pub mod deadline;
@@ -147,7 +149,13 @@ pub(crate) fn look_at(then: Timestamp, now: Timestamp, recheck: Option<Duration>
 /// A ledger beside its model, as kept in the archive ConfigMap.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ArchivedLedger {
-    /// The base artifact that the bundles in the ledger descend from.
+    /// The base artifact that what honours the ledger descends from.
     pub base: Digest,
     pub entries: Vec<LedgerEntry>,
+    /// What honours the ledger; absent if that is the bundle of its last entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// The run that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }

@@ -4,26 +4,27 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
-use kube::{Resource, ResourceExt, core::ObjectMeta};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{Resource, ResourceExt};
 use lethe_api::{
     contract::Plan,
     v1alpha1::{
-        ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, PolicySource,
-        Reason, RequestRef, RunType, UnlearnApproval, UnlearnPolicySpec, UnlearnRequest, UnlearnRun,
-        UnlearnRunSpec, Verdict, labels,
+        ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, NewBase,
+        PolicySource, Reason, RequestRef, RunType, UnlearnApproval, UnlearnPolicySpec, UnlearnRequest,
+        UnlearnRun, UnlearnRunSpec, Verdict, labels,
     },
 };
 
 use crate::{
-    ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL, compliance,
+    ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL, archive, base, compliance,
     conditions::{Conditions, transitions},
-    forgetting, history, job, look_at, names, plans,
+    forgetting, history, job, look_at, plans,
     policy::{NoPolicy, Policy},
     rollout::PodReport,
-    run::is_over,
     serving, targets,
 };
+
+pub use archive::read as read_archive;
 
 /// What the controller saw.
 #[derive(Clone, Debug)]
@@ -82,11 +83,11 @@ pub fn decide(
     if !observed.model.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         lineage.effects.push(Effect::AddFinalizer);
     }
-    if let Err((reason, why)) = lineage.restore_ledger() {
+    if let Err((reason, why)) = archive::restore(&mut lineage) {
         lineage.conditions.no(ConditionType::Prepared, reason, why);
         return lineage.done();
     }
-    let is_prepared = lineage.prepare();
+    let is_prepared = base::prepare(&mut lineage);
     if let Some(holder) = holder(&observed.model, &observed.rivals) {
         let message = taken_by(holder);
         lineage.conditions.no(ConditionType::Serving, Reason::TargetTaken, message);
@@ -127,6 +128,8 @@ pub(crate) struct NextRun {
     /// Under the name that the run has if it is free.
     pub(crate) plan: Plan,
     pub(crate) requests: Vec<RequestRef>,
+    /// The base that it makes forget what is forgotten, if that is not the one in service.
+    pub(crate) new_base: Option<NewBase>,
 }
 
 /// A decision about one lineage under construction.
@@ -169,7 +172,7 @@ impl<'a> Lineage<'a> {
     }
 
     fn done(mut self) -> Decision<DiffusionModelStatus> {
-        self.keep_archive();
+        archive::keep(&mut self);
         self.summarize();
         let before = std::mem::take(&mut self.status.conditions);
         self.status.conditions = self.conditions.into_list();
@@ -183,139 +186,18 @@ impl<'a> Lineage<'a> {
             let status = self.observed.model.status.clone().unwrap_or_default();
             return Decision { status, effects: vec![], events: vec![], recheck: None };
         }
-        if let Err((reason, why)) = self.restore_ledger() {
+        if let Err((reason, why)) = archive::restore(&mut self) {
             // Of an empty ledger nothing is lost.
             if !self.status.ledger.is_empty() {
                 self.conditions.no(ConditionType::Prepared, reason, why);
                 return self.done();
             }
         }
-        self.keep_archive();
+        archive::keep(&mut self);
         let mut effects = self.effects;
         effects.push(Effect::RemoveFinalizer);
         let status = self.observed.model.status.clone().unwrap_or_default();
         Decision { status, effects, events: vec![], recheck: None }
-    }
-
-    /// The ledger is kept beside the status as well: a backup or a repository restores specs, not statuses.
-    ///
-    /// What is archived is only ever added to.
-    fn keep_archive(&mut self) {
-        let archived = ArchivedLedger {
-            base: self.observed.model.spec.base.digest.clone(),
-            entries: self.status.ledger.clone(),
-        };
-        let grows = match &self.observed.archived {
-            None => !archived.entries.is_empty(),
-            Some(found) => {
-                archived.entries.len() > found.entries.len()
-                    && archived.entries.starts_with(&found.entries)
-                    && (found.base == archived.base || found.entries.is_empty())
-            }
-        };
-        if grows {
-            self.effects.push(Effect::ArchiveLedger(Box::new(archive(&self.observed.model, &archived))));
-        }
-    }
-
-    /// A model that comes back under its old name, or with an old status, gets its whole ledger back.
-    ///
-    /// # Errors
-    /// If the archived ledger is another one: either of them would be lost.
-    fn restore_ledger(&mut self) -> Result<(), (Reason, String)> {
-        let Some(archived) = self.observed.archived.as_ref().filter(|found| !found.entries.is_empty()) else {
-            return Ok(());
-        };
-        let (base, known) = (&self.observed.model.spec.base.digest, self.status.ledger.len());
-        let config_map = names::ledger_archive(&self.observed.model.name_any());
-        if archived.base != *base {
-            let message = format!(
-                "ConfigMap {config_map:?} keeps the ledger of an earlier model of this name with base {}, and this base \
-                 is {}: what was forgotten would come back. Give the new lineage another name, or delete the ConfigMap \
-                 to give that ledger up",
-                archived.base.short(),
-                base.short()
-            );
-            return Err((Reason::LedgerOfAnotherBase, message));
-        }
-        if self.status.ledger.starts_with(&archived.entries) {
-            return Ok(());
-        }
-        if !archived.entries.starts_with(&self.status.ledger) {
-            let message = format!(
-                "ConfigMap {config_map:?} keeps {} ledger entries that are not those of this model's status ({known}): \
-                 neither continues the other. Move the ConfigMap away if the status is right; it is written anew",
-                archived.entries.len()
-            );
-            return Err((Reason::LedgerConflict, message));
-        }
-        self.status.ledger = archived.entries.clone();
-        let note = format!(
-            "{} ledger entries were restored from ConfigMap {config_map:?}",
-            archived.entries.len() - known
-        );
-        self.events.push(Event { warning: false, reason: "LedgerRestored".into(), note });
-        Ok(())
-    }
-
-    /// Makes the baseline, once. True if it is there.
-    fn prepare(&mut self) -> bool {
-        if self.status.baseline.is_some() {
-            return true;
-        }
-        let prepare_runs: Vec<_> = self.own_runs().filter(|run| run.spec.type_ == RunType::Prepare).collect();
-        let prepared = prepare_runs.iter().find_map(|run| run.status.as_ref()?.prepared.as_ref());
-        if let Some(prepared) = prepared {
-            self.status.labels = prepared.labels.clone();
-            self.status.baseline = Some(prepared.baseline.clone());
-            let message =
-                format!("{} labels, baseline {}", prepared.labels.len(), prepared.baseline.bundle.short());
-            self.status.active_run = None;
-            self.conditions.yes(ConditionType::Prepared, Reason::Prepared, message);
-            return true;
-        }
-        if let Some(run) = prepare_runs.iter().find(|run| !is_over(run)) {
-            let message = format!("run {} distils the baseline", run.name_any());
-            self.status.active_run = Some(run.name_any());
-            self.conditions.unknown(ConditionType::Prepared, Reason::Preparing, message);
-            return false;
-        }
-        let policy = match &self.observed.policy {
-            Ok(policy) => policy,
-            Err(none) => {
-                let model = &self.observed.model;
-                let (reason, message) = none.say(&model.name_any(), &model.spec.policy_ref);
-                self.conditions.unknown(ConditionType::Prepared, reason, message);
-                return false;
-            }
-        };
-        let plan = plans::prepare(&self.observed.model, &policy.spec, self.installation);
-        match prepare_runs.iter().find(|run| run.spec.policy == policy.spec) {
-            Some(failed) => self.preparing_failed(failed),
-            None => {
-                let (type_, mode, requests) = (RunType::Prepare, Mode::Enforce, vec![]);
-                self.start_run(NextRun { type_, mode, plan, requests }, policy);
-                self.conditions.unknown(
-                    ConditionType::Prepared,
-                    Reason::Preparing,
-                    "the baseline is being planned",
-                );
-            }
-        }
-        false
-    }
-
-    fn preparing_failed(&mut self, run: &UnlearnRun) {
-        self.status.active_run = None;
-        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
-        let Some(mut failure) = ConditionType::Ready.find(conditions).cloned() else { return };
-        failure.message = format!(
-            "run {} failed: {}. Remedy it, then change the policy or delete the run to try again",
-            run.name_any(),
-            failure.message
-        );
-        failure.type_ = ConditionType::Prepared.as_str().into();
-        self.conditions.copy(&failure);
     }
 
     /// As [`own_runs`].
@@ -346,13 +228,17 @@ impl<'a> Lineage<'a> {
         policy: &UnlearnPolicySpec,
         source: Option<&PolicySource>,
     ) {
-        let NextRun { type_, mode, plan, requests } = next;
+        let NextRun { type_, mode, plan, requests, new_base } = next;
         let model = &self.observed.model;
-        let baseline = self.status.baseline.as_ref().filter(|_| type_ == RunType::Forget);
+        let baseline = match &new_base {
+            Some(_) => self.status.new_base.as_ref().map(|prepared| &prepared.baseline),
+            None => self.status.baseline.as_ref().filter(|_| type_ == RunType::Forget),
+        };
         let spec = UnlearnRunSpec {
             model: model.name_any(),
             type_,
             requests,
+            new_base,
             mode,
             policy: policy.clone(),
             policy_source: source.cloned(),
@@ -379,10 +265,15 @@ impl<'a> Lineage<'a> {
         let forgotten = targets::ledger_targets(&self.status.ledger).len();
         self.status.forgotten = Some(forgotten as u32);
         compliance::judge(self, forgotten);
-        use ConditionType::{Compliant, Prepared, Ready, Serving};
+        use ConditionType::{BaseInService, Compliant, Prepared, Ready, Serving};
         let list = self.conditions.clone().into_list();
-        let failed = [Prepared, Compliant, Serving].into_iter().find(|type_| type_.is_false(&list));
-        let waiting = [Prepared, Serving].into_iter().find(|type_| !type_.is_true(&list));
+        let failed =
+            [Prepared, Compliant, Serving, BaseInService].into_iter().find(|type_| type_.is_false(&list));
+        let waits = |type_: &ConditionType| match type_ {
+            BaseInService => type_.find(&list).is_some_and(|condition| condition.status != "True"),
+            _ => !type_.is_true(&list),
+        };
+        let waiting = [Prepared, Serving, BaseInService].into_iter().find(waits);
         let serves_nothing =
             self.observed.model.spec.serving.initial == InitialServing::None && forgotten == 0;
         match (failed, waiting) {
@@ -394,6 +285,7 @@ impl<'a> Lineage<'a> {
                 self.status.phase = Some(match type_ {
                     Prepared if self.status.active_run.is_some() => ModelPhase::Preparing,
                     Serving => ModelPhase::RollingOut,
+                    BaseInService if self.status.active_run.is_some() => base::phase(&list),
                     _ => ModelPhase::Pending,
                 });
                 self.repeat(&list, type_, "Unknown");
@@ -444,32 +336,4 @@ fn free_name(name: &str, taken: &[&UnlearnRun]) -> String {
     let is_taken = |name: &str| taken.iter().any(|run| run.name_any() == name);
     let numbered = (2..).map(|attempt| format!("{name}-{attempt}"));
     std::iter::once(name.to_owned()).chain(numbered).find(|name| !is_taken(name)).unwrap_or_default()
-}
-
-/// The ConfigMap that keeps a ledger. It has no owner: nothing deletes it with the model.
-fn archive(model: &DiffusionModel, archived: &ArchivedLedger) -> ConfigMap {
-    let ledger = serde_json::to_string(archived).expect("a ledger is strings and times");
-    ConfigMap {
-        metadata: ObjectMeta {
-            name: Some(names::ledger_archive(&model.name_any())),
-            namespace: model.namespace(),
-            labels: Some(
-                [(labels::MANAGED_BY, labels::MANAGER.to_owned()), (labels::MODEL, model.name_any())]
-                    .map(|(key, value)| (key.to_owned(), value))
-                    .into(),
-            ),
-            ..Default::default()
-        },
-        data: Some([(ARCHIVE_KEY.to_owned(), ledger)].into()),
-        ..Default::default()
-    }
-}
-
-const ARCHIVE_KEY: &str = "ledger.json";
-
-/// Reads an archive ConfigMap. An unreadable one is an error: a ledger must not be lost silently.
-pub fn read_archive(config_map: &ConfigMap) -> Result<ArchivedLedger, String> {
-    let text = config_map.data.as_ref().and_then(|data| data.get(ARCHIVE_KEY));
-    let text = text.ok_or_else(|| format!("it has no key {ARCHIVE_KEY:?}"))?;
-    serde_json::from_str(text).map_err(|error| error.to_string())
 }

@@ -8,7 +8,8 @@ use lethe_api::{
         Task,
     },
     v1alpha1::{
-        Baseline, DiffusionModel, Gate, GateName, KnownLabel, RequestRef, UnlearnPolicySpec, UnlearnRunSpec,
+        Baseline, DiffusionModel, Gate, GateName, KnownLabel, Prepared, RequestRef, UnlearnPolicySpec,
+        UnlearnRunSpec,
     },
 };
 
@@ -35,9 +36,34 @@ pub fn forget(
     let uid = model.uid().unwrap_or_default();
     let requests: Vec<String> = requests.iter().map(attempt).collect();
     let seed = seed(["forget", uid.as_str()].into_iter().chain(requests.iter().map(String::as_str)));
+    let task = forget_task(baseline, labels, targets, policy);
+    named(model, seed, policy, installation, Task::Forget(task))
+}
+
+/// The plan by which another base forgets everything that is forgotten.
+pub fn forget_all(
+    model: &DiffusionModel,
+    base: &Prepared,
+    targets: Vec<PlannedTarget>,
+    attempt: u32,
+    policy: &UnlearnPolicySpec,
+    installation: &Installation,
+) -> Plan {
+    let (uid, attempt) = (model.uid().unwrap_or_default(), attempt.to_string());
+    let seed = seed(["base", uid.as_str(), base.baseline.teacher.as_str(), attempt.as_str()]);
+    let task = forget_task(&base.baseline, &base.labels, targets, policy);
+    named(model, seed, policy, installation, Task::Forget(task))
+}
+
+fn forget_task(
+    baseline: &Baseline,
+    labels: &[KnownLabel],
+    targets: Vec<PlannedTarget>,
+    policy: &UnlearnPolicySpec,
+) -> ForgetTask {
     let is_target = |name: &str| targets.iter().any(|target| target.label == name);
     let kept = labels.iter().map(|label| label.name.clone()).filter(|name| !is_target(name)).collect();
-    let task = ForgetTask {
+    ForgetTask {
         teacher: baseline.teacher.clone(),
         baseline: baseline.bundle.clone(),
         distillation: baseline.distillation.clone(),
@@ -47,8 +73,7 @@ pub fn forget(
         steps: policy.training.forget_steps,
         robustness: policy.training.robustness,
         reference: policy.training.early_stop.then(|| baseline.reference.clone()),
-    };
-    named(model, seed, policy, installation, Task::Forget(task))
+    }
 }
 
 /// What a seed follows from: the request, and which attempt at it this is.

@@ -6,13 +6,13 @@ use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::
 use lethe_api::{
     Digest,
     v1alpha1::{
-        ConditionType, InitialServing, LedgerEntry, LedgerRequest, Reason, Rollout, RolloutState, Served,
-        UnlearnRun, Verdict,
+        ConditionType, InitialServing, LedgerEntry, LedgerRequest, Reason, Rollout, RolloutState, RunType,
+        Served, UnlearnRun, Verdict,
     },
 };
 
 use crate::{
-    Effect, POLL, audit,
+    Effect, POLL, audit, base,
     model::Lineage,
     rollout::{self, Next},
     targets,
@@ -122,7 +122,10 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
 /// A candidate that every pod serves is served once the live server was asked for what is forgotten, where the policy
 /// wants that.
 fn audited(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: Option<&UnlearnRun>, next: Next) -> Next {
-    let Some(run) = run.filter(|run| audit::asks_for_audits(&run.spec.policy)) else { return next };
+    // Of a baseline that has forgotten nothing there is nothing to ask.
+    let asks =
+        |run: &&UnlearnRun| run.spec.type_ == RunType::Forget && audit::asks_for_audits(&run.spec.policy);
+    let Some(run) = run.filter(asks) else { return next };
     match (rollout.state, &next) {
         (RolloutState::Progressing, Next::Complete) => {
             rollout.state = RolloutState::Auditing;
@@ -144,6 +147,7 @@ fn complete(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     if let Some(run) = run {
         let entries = ledger_entries(run, &rollout, lineage.now);
         lineage.status.ledger.extend(entries);
+        base::served(lineage, run, &rollout.to);
     }
     rollout.state = RolloutState::Complete;
     rollout.message = None;
@@ -296,8 +300,8 @@ fn awaits_verdict(lineage: &Lineage<'_>) -> bool {
 /// What should be served when no rollout is under way: the last digest that passed for the whole ledger.
 pub(crate) fn wanted(lineage: &Lineage<'_>) -> Option<Digest> {
     let status = &lineage.status;
-    if let Some(last) = status.ledger.last() {
-        return Some(last.digest.clone());
+    if let Some(compliant) = base::compliant(lineage) {
+        return Some(compliant.digest);
     }
     match lineage.observed.model.spec.serving.initial {
         InitialServing::Baseline => status.baseline.as_ref().map(|baseline| baseline.bundle.clone()),

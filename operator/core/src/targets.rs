@@ -170,6 +170,33 @@ pub fn resolve(forgotten: &Forgotten, labels: &[KnownLabel]) -> Result<Vec<Plann
         .collect()
 }
 
+/// The targets of a plan that makes another base forget everything. What that does not know under its name could not be
+/// asked for, and so not be measured: such a base is refused, whether or not it shows the same under another name.
+///
+/// # Errors
+/// With what keeps the base from honouring the ledger, in words.
+pub fn of_another_base(forgotten: &Forgotten, labels: &[KnownLabel]) -> Result<Vec<PlannedTarget>, String> {
+    let is_known = |name: &str| labels.iter().any(|known| known.name == name);
+    let lacks = |(label, replacement): (&String, &Override)| match replacement {
+        _ if !is_known(label) => Some(format!("{label:?}, which is forgotten")),
+        Override::Fixed { label: other } if !is_known(other) => {
+            Some(format!("{other:?}, which {label:?} yields"))
+        }
+        _ => None,
+    };
+    let lacking: Vec<_> = forgotten.iter().filter_map(lacks).collect();
+    if !lacking.is_empty() {
+        let shown = lacking[..lacking.len().min(SHOWN)].join(", ");
+        let more = lacking.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        return Err(format!("it does not know {shown}{more}"));
+    }
+    if labels.iter().all(|known| forgotten.contains_key(&known.name)) {
+        return Err("nothing would remain of it".into());
+    }
+    resolve(forgotten, labels).map_err(|error| error.to_string())
+}
+
 fn as_override(spec: &OverrideSpec) -> Override {
     match (spec.strategy, &spec.label) {
         (Strategy::Fixed, Some(label)) => Override::Fixed { label: label.clone() },

@@ -16,7 +16,7 @@ use crate::{
     cluster::settled,
     decisions::{Call, Pods, Store, When, is_owned_by},
     jobs::{End, bad_ends},
-    objects::{self, MODEL, fixed, nearest},
+    objects::{self, BASES, MODEL, fixed, nearest},
     shared::Shared,
     state::{InFlight, Key, Pending, Stale, State, find, find_job, find_mut, written},
     trainer::digest,
@@ -62,6 +62,8 @@ pub enum Disturbance {
     DeletesRun(Arc<str>),
     DeletesModel,
     EditsPolicy,
+    /// Names the other base artifact.
+    EditsBase,
     Drifts(Drift),
 }
 
@@ -238,6 +240,7 @@ impl Checker {
             Disturbance::DeletesRun(name) => next.objects.runs.retain(|run| run.name_any() != **name),
             Disturbance::DeletesModel => next.delete_model(),
             Disturbance::EditsPolicy => next.edit_policy(77),
+            Disturbance::EditsBase => next.edit_base(),
             Disturbance::Drifts(Drift::Nothing) => next.annotate(None),
             Disturbance::Drifts(Drift::Baseline) => next.annotate(Some(digest("baseline").as_str())),
             Disturbance::Drifts(Drift::Garbage) => next.annotate(Some("garbage")),
@@ -310,7 +313,7 @@ fn people(state: &State, all: &mut Vec<Disturbance>) {
     }
     all.extend(state.objects.runs.iter().map(|run| Disturbance::DeletesRun(run.name_any().into())));
     if state.objects.model.as_ref().is_some_and(|model| model.metadata.deletion_timestamp.is_none()) {
-        all.push(Disturbance::DeletesModel);
+        all.extend([Disturbance::DeletesModel, Disturbance::EditsBase]);
     }
     if state.objects.policy.spec.training.forget_steps.is_none() {
         all.push(Disturbance::EditsPolicy);
@@ -410,6 +413,17 @@ impl State {
         model.metadata.generation = Some(1);
         model.metadata.creation_timestamp = Some(Time(written() - SignedDuration::from_secs(1_000)));
         self.objects.model = Some(Shared::new(model));
+    }
+
+    pub fn edit_base(&mut self) {
+        let base = |name: &str| objects::base(name);
+        if let Some(model) = &mut self.objects.model {
+            *model = model.with(|model| {
+                let is_first = model.spec.base == base(BASES[0]);
+                model.spec.base = base(BASES[usize::from(is_first)]);
+                model.metadata.generation = Some(if is_first { 2 } else { 1 });
+            });
+        }
     }
 
     fn delete_model(&mut self) {

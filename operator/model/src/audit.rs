@@ -17,9 +17,10 @@ use serde::Serialize;
 
 use crate::{
     decisions::is_owned_by,
+    objects::BASES,
     shared::Shared,
     state::{Objects, State},
-    trainer::digest,
+    trainer::{digest, made_of},
 };
 
 /// The invariants of the design, as far as decisions can break them.
@@ -138,7 +139,8 @@ impl Audit {
     pub fn serves(&mut self, bundle: Option<&Digest>) {
         let Some(bundle) = bundle else { return };
         let forgotten: BTreeSet<String> = ledger_targets(&self.ledger).into_keys().collect();
-        let may = match *bundle == digest("baseline") {
+        let is_baseline = BASES.map(|base| made_of(&digest(base), "baseline")).contains(bundle);
+        let may = match is_baseline {
             true => forgotten.is_empty(),
             false => self.has_passed(bundle, &forgotten),
         };
@@ -148,6 +150,14 @@ impl Audit {
     pub fn wrote_model(&mut self, model: &DiffusionModel) {
         let Some(status) = &model.status else { return };
         self.demand(status.ledger.starts_with(&self.ledger), Invariant::Ledger, "the ledger lost something");
+        if let Some(compliant) = &status.compliant {
+            let all: BTreeSet<String> = ledger_targets(&status.ledger).into_keys().collect();
+            let how = "what should be served did not pass for the whole ledger";
+            self.demand(self.has_passed(&compliant.digest, &all), Invariant::Served, how);
+            let base = status.baseline.as_ref().map(|baseline| &baseline.teacher);
+            let of_it = base.is_none_or(|base| *base == compliant.base);
+            self.demand(of_it, Invariant::Served, "runs work with another base than that in service");
+        }
         if status.ledger.len() > self.ledger.len() {
             let all: BTreeSet<String> = ledger_targets(&status.ledger).into_keys().collect();
             let last = status.ledger.last().is_some_and(|last| self.has_passed(&last.digest, &all));
@@ -266,9 +276,16 @@ pub fn at_the_end(state: &State) -> Result<(), Broken> {
         let archive = names::ledger_archive(&model.name_any());
         return broken(Invariant::Ledger, format!("{archive} does not keep the ledger"));
     }
-    let wanted = status.ledger.last().map_or(digest("baseline"), |last| last.digest.clone());
-    if state.objects.serving.as_deref() != Some(&wanted) {
+    let of_ledger = status.ledger.last().map(|last| last.digest.clone());
+    let of_baseline = || status.baseline.as_ref().map(|baseline| baseline.bundle.clone());
+    let wanted = status.compliant.map(|it| it.digest).or(of_ledger).or_else(of_baseline);
+    if state.objects.serving.as_deref() != wanted.as_ref() {
         return broken(Invariant::Served, "what is served in the end is not what should be".into());
+    }
+    let base = status.baseline.as_ref().map(|baseline| &baseline.teacher);
+    let is_refused = ConditionType::BaseInService.is_false(&status.conditions);
+    if base != Some(&model.spec.base.digest) && !is_refused {
+        return broken(Invariant::Answered, "the base is not in service, and nobody says why".into());
     }
     Ok(())
 }

@@ -38,6 +38,8 @@ pub enum Start {
     Ready,
     /// A first request is fulfilled.
     Fulfilled,
+    /// It is, and the model names another base.
+    Rebased,
     /// The candidate for a first request passed and is rolled out, and the live server is about to be asked what it shows.
     Asked,
 }
@@ -57,7 +59,7 @@ impl Checker {
     fn scratch(&self) -> State {
         let policy = match self.settings.start {
             Start::Asked => objects::watchful(),
-            Start::Scratch | Start::Ready | Start::Fulfilled => objects::policy(),
+            Start::Scratch | Start::Ready | Start::Fulfilled | Start::Rebased => objects::policy(),
         };
         let mut state = State {
             objects: Objects {
@@ -93,13 +95,20 @@ impl Checker {
         state
     }
 
+    fn fulfilled(&self) -> State {
+        let ready = self.rested(self.scratch());
+        self.rested(self.after(&ready, &Act::Asks(0)))
+    }
+
     fn first(&self) -> State {
         match self.settings.start {
             Start::Scratch => self.scratch(),
             Start::Ready => self.rested(self.scratch()),
-            Start::Fulfilled => {
-                let ready = self.rested(self.scratch());
-                self.rested(self.after(&ready, &Act::Asks(0)))
+            Start::Fulfilled => self.fulfilled(),
+            Start::Rebased => {
+                let mut state = self.fulfilled();
+                state.edit_base();
+                state
             }
             Start::Asked => {
                 let mut state = self.after(&self.rested(self.scratch()), &Act::Asks(0));
@@ -185,6 +194,11 @@ fn disturbed() -> Vec<Property<Checker>> {
     vec![
         Property::sometimes("a request is held", |_, state| is_any(state, RequestPhase::Held)),
         Property::sometimes("a request fails", |_, state| is_any(state, RequestPhase::Failed)),
+        Property::sometimes("another base is in service", |_, state: &State| {
+            let status = state.objects.model.as_ref().and_then(|model| model.status.as_ref());
+            let base = status.and_then(|status| status.baseline.as_ref()).map(|baseline| &baseline.teacher);
+            base.is_some_and(|base| *base != objects::base(objects::BASES[0]).digest)
+        }),
         Property::sometimes("a run is given up", |_, state| gives(state, Reason::Superseded)),
         Property::sometimes("a roll-out is taken back", |_, state: &State| {
             let model = state.objects.model.as_ref().and_then(|model| model.status.as_ref());
@@ -224,6 +238,8 @@ pub fn summary(state: &State) -> String {
     if let Some(model) = &state.objects.model {
         let status = model.status.clone().unwrap_or_default();
         let rollout = status.rollout.map(|r| (r.run, r.state, r.to.short().to_owned()));
+        let base = status.baseline.map(|baseline| baseline.teacher.short().to_owned());
+        lines.push(format!("base {base:?}, asked for {}", model.spec.base.digest.short()));
         lines.push(format!("model {:?} runs {:?}, rollout {rollout:?}", status.phase, status.active_run));
         for entry in status.ledger {
             lines.push(format!("  forgot {:?} by {} {}", entry.targets, entry.run, entry.digest.short()));

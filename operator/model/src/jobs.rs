@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use lethe_api::{
     Digest,
-    contract::{Count, Plan, RecordBody},
+    contract::{Count, Plan, RecordBody, Task},
     v1alpha1::labels,
 };
 
@@ -146,8 +146,8 @@ fn fate(plan: &Plan, end: End) -> Fate {
         }
         End::Unchanged => {
             let mut body = honest_body(plan);
-            if let RecordBody::Forget(record) = &mut body {
-                record.candidate = digest("baseline");
+            if let (RecordBody::Forget(record), Task::Forget(task)) = (&mut body, &plan.task) {
+                record.candidate = task.baseline.clone();
             }
             reports(plan, body)
         }

@@ -14,11 +14,18 @@ use crate::trainer::digest;
 
 pub const MODEL: &str = "digits";
 
+/// The base artifacts of the model: the one that it begins with, and another.
+pub const BASES: [&str; 2] = ["teacher", "another teacher"];
+
+pub fn base(name: &str) -> BaseArtifact {
+    BaseArtifact { uri: "file:///base".into(), digest: digest(name) }
+}
+
 pub fn model(initial: InitialServing) -> DiffusionModel {
     let target =
         ServingTarget { api_version: "apps/v1".into(), kind: "Deployment".into(), name: MODEL.into() };
     let spec = DiffusionModelSpec {
-        base: BaseArtifact { uri: "file:///base".into(), digest: digest("teacher") },
+        base: base(BASES[0]),
         policy_ref: PolicyRef { kind: PolicyKind::UnlearnPolicy, name: "standard".into() },
         serving: Serving { target, container: "server".into(), port: 8080, endpoint: None, initial },
         audit: None,

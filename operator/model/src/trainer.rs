@@ -74,9 +74,18 @@ pub fn honest_body(plan: &Plan) -> RecordBody {
     }
 }
 
+/// What is made of a base artifact: of each something else.
+pub fn made_of(base: &Digest, what: &str) -> Digest {
+    match *base == digest("teacher") {
+        true => digest(what),
+        false => digest(&format!("{what} of {base}")),
+    }
+}
+
 /// A good baseline. The label nearest to i is i + 1.
 fn prepared(task: &PrepareTask) -> PrepareRecord {
     let count = LABELS.len();
+    let digest = |what: &str| made_of(&task.base.digest, what);
     let near = |i: usize, j: usize| 1.0 / (1 + (j + count - i) % count) as f64;
     PrepareRecord {
         teacher: task.base.digest.clone(),
@@ -95,7 +104,8 @@ fn prepared(task: &PrepareTask) -> PrepareRecord {
 
 /// The candidate is a function of the plan.
 fn forgotten(seed: u64, task: &ForgetTask) -> ForgetRecord {
-    let candidate = digest(&format!("candidate {seed} {:?}", task.targets));
+    let of = made_of(&task.teacher, "candidate");
+    let candidate = digest(&format!("{} {seed} {:?}", of, task.targets));
     ForgetRecord { candidate, targets: task.targets.clone(), steps: 500, curves: None }
 }
 

@@ -1,12 +1,16 @@
 //! An operator that dies after every single write, in the scenarios that do not end well. The one that does is in `crash.rs`.
 
 use anyhow::{Result, ensure};
-use lethe_api::v1alpha1::{DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest};
+use lethe_api::{
+    Digest,
+    v1alpha1::{DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest},
+};
 use lethe_tests::{World, kubelet::Conduct, trainer, wait, world::policy};
 use serde_json::json;
 
 use crate::{
     audits::{has_pods, prepare, unserved, watchful},
+    bases::{edit_base, is_in_service},
     crash::every_job_was_made_once,
 };
 
@@ -124,6 +128,30 @@ pub async fn dying_all_the_time_it_has_the_live_server_asked(world: &World) -> R
     ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
     let attempt = ["forget", "evaluate", "audit"];
     every_job_was_made_once(world, &[&["prepare"][..], &attempt, &attempt].concat()).await
+}
+
+pub async fn dying_all_the_time_it_gets_another_base(world: &World) -> Result<()> {
+    begin(world, 300).await?;
+    let next = Digest::of("another teacher");
+    let life = async {
+        world.prepare().await?;
+        world.request("first", "3", "8").await?;
+        world.forget(|_| {}).await?;
+        world.request_until("first", RequestPhase::Fulfilled).await?;
+        rests(world).await?;
+        edit_base(world, &next).await?;
+        let task = world.task(Stage::Prepare).await?;
+        world.succeed(&task).await?;
+        let candidate = world.forget(|_| {}).await?;
+        is_in_service(world, &next).await?;
+        Ok(candidate)
+    };
+    let (candidate, deaths) = world.dying(life).await?;
+    ensure!(deaths.len() > 25, "it died only {} times: {deaths:#?}", deaths.len());
+    world.assert_serves(&candidate).await?;
+    let ledger = world.ledger().await?;
+    ensure!(ledger.len() == 1 && ledger[0].digest != candidate, "{ledger:?}");
+    every_job_was_made_once(world, &["prepare", "forget", "evaluate", "prepare", "forget", "evaluate"]).await
 }
 
 /// Everything but the operator. `patience` is how many seconds a roll-out may take.

@@ -7,6 +7,7 @@ use lethe_tests::{Server, scenarios};
 mod admission;
 mod attempts;
 mod audits;
+mod bases;
 mod charts;
 mod crash;
 mod deaths;
@@ -88,7 +89,7 @@ fn main() -> ExitCode {
             a_fulfilled_request_that_is_deleted_stays_forgotten,
             a_model_that_comes_back_has_its_ledger_back,
             a_model_that_was_lost_without_the_operator_has_its_ledger_back,
-            a_model_of_another_base_is_not_given_the_ledger_of_its_name,
+            a_model_that_comes_back_with_another_base_forgets_its_ledger_first,
             a_model_that_is_deleted_during_a_run_takes_the_run_with_it,
             a_run_that_somebody_deletes_is_planned_again;
         rollout:
@@ -104,6 +105,8 @@ fn main() -> ExitCode {
             a_live_server_that_leaks_is_taken_down_until_one_does_not,
             a_roll_back_of_the_deployment_is_said_of_the_requests_that_it_exposes,
             an_audit_that_is_due_and_fails_exposes_what_was_forgotten;
+        bases:
+            a_new_base_that_leaks_leaves_the_old_one_in_service_until_it_does_not;
         crash:
             an_operator_that_dies_after_every_write_comes_to_the_same_end,
             an_operator_that_is_killed_at_every_stage_goes_on,
@@ -120,7 +123,8 @@ fn main() -> ExitCode {
             dying_all_the_time_it_holds_what_leaks,
             dying_all_the_time_it_turns_back_a_roll_out_that_stalls,
             dying_all_the_time_it_lets_two_requests_share_a_run,
-            dying_all_the_time_it_lets_go_of_what_is_deleted;
+            dying_all_the_time_it_lets_go_of_what_is_deleted,
+            dying_all_the_time_it_gets_another_base;
         charts:
             the_api_server_takes_what_the_charts_render,
             values_that_no_operator_could_work_with_are_refused,

@@ -15,6 +15,8 @@ pub enum ConditionType {
     Compliant,
     /// Model: when the live server was last asked for what is forgotten, it showed nothing of it.
     Audited,
+    /// Model: what is served descends from the base that the spec names.
+    BaseInService,
     /// Request: it makes sense for its model and policy.
     Accepted,
     /// Request: as many people as the policy asks for agreed.
@@ -58,6 +60,7 @@ pub enum Reason {
     Accepted,
     Approved,
     Prepared,
+    BaseInService,
     Scheduled,
     Trained,
     Evaluated,
@@ -80,6 +83,7 @@ pub enum Reason {
     OverrideIsTarget,
     OverrideUnavailable,
     LedgerFull,
+    BaseLacksLabels,
     ApprovalDenied,
     Aborted,
     RequesterUnknown,
@@ -115,7 +119,6 @@ pub enum Reason {
     DigestMismatch,
     Drifted,
     LedgerMoved,
-    LedgerOfAnotherBase,
     LedgerConflict,
     Superseded,
     Reexposed,
@@ -130,6 +133,7 @@ impl ConditionType {
             ConditionType::Serving => "Serving",
             ConditionType::Compliant => "Compliant",
             ConditionType::Audited => "Audited",
+            ConditionType::BaseInService => "BaseInService",
             ConditionType::Accepted => "Accepted",
             ConditionType::Approved => "Approved",
             ConditionType::Scheduled => "Scheduled",

@@ -18,9 +18,9 @@ pub use approval::{ApprovalDecision, ApprovedRequest, UnlearnApproval, UnlearnAp
 pub use cluster_policy::{ClusterUnlearnPolicy, ClusterUnlearnPolicySpec};
 pub use conditions::{ConditionType, Reason, conditions_schema};
 pub use model::{
-    Audit, AuditSpec, Baseline, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus, InitialServing,
-    KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, NeverSaw, PolicyKind, PolicyRef,
-    PolicySource, Rollout, RolloutState, ScaledDown, Served, Serving, ServingTarget,
+    Audit, AuditSpec, Baseline, CompliantBundle, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus,
+    InitialServing, KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, NeverSaw,
+    PolicyKind, PolicyRef, PolicySource, Rollout, RolloutState, ScaledDown, Served, Serving, ServingTarget,
 };
 pub use policy::{
     ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, NoCompliantDigest, Probes,
@@ -31,7 +31,7 @@ pub use request::{
     RequestRun, Strategy, Target, UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
 };
 pub use run::{
-    Attempts, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun,
+    Attempts, NewBase, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun,
     UnlearnRunSpec, UnlearnRunStatus,
 };
 

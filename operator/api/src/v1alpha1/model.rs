@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NAME_PATTERN, OverrideSpec, conditions_schema};
+use super::{NAME_PATTERN, OverrideSpec, Prepared, conditions_schema};
 use crate::{
     Digest,
     contract::{BaseArtifact, MAX_LABELS},
@@ -37,8 +37,8 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DiffusionModelSpec {
-    /// The teacher. Never served by Lethe. Another base is another lineage.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("base is immutable: another base artifact is another DiffusionModel"))]
+    /// The teacher. Never served by Lethe. If it is changed, the lineage stays: what it has forgotten is forgotten by the new
+    /// base as well, before anything of that is served. Until then, and if that fails, the old one stays in service.
     pub base: BaseArtifact,
     pub policy_ref: PolicyRef,
     pub serving: Serving,
@@ -148,7 +148,7 @@ pub enum InitialServing {
     None,
 }
 
-/// Conditions: Prepared, Serving, Compliant, Audited, Ready.
+/// Conditions: Prepared, Serving, Compliant, Audited, BaseInService, Ready.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DiffusionModelStatus {
@@ -160,12 +160,20 @@ pub struct DiffusionModelStatus {
     /// The policy that the next run would be under. Absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicySource>,
-    /// What the base artifact knows, in the order of its condition table.
+    /// What the base in service knows, in the order of its condition table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     pub labels: Vec<KnownLabel>,
+    /// Of the base in service. Requests are worked for with it, whatever `spec.base` says meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Baseline>,
+    /// What was prepared of another base, which is not in service yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_base: Option<Prepared>,
+    /// The last bundle that passed every gate for the whole ledger: what should be served. Absent if nothing is forgotten, and
+    /// in statuses of earlier versions, for which it is that of the ledger's last entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compliant: Option<CompliantBundle>,
     /// The last digest that was confirmed to be served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<Served>,
@@ -250,11 +258,23 @@ pub struct Served {
     pub since: Time,
 }
 
+/// A bundle that honours the whole ledger.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CompliantBundle {
+    pub digest: Digest,
+    /// The base artifact that it descends from.
+    pub base: Digest,
+    /// The run that made it.
+    #[schemars(length(max = 63))]
+    pub run: String,
+}
+
 /// A change of what is served.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// The run whose candidate is rolled out; absent for the baseline.
+    /// The run whose candidate is rolled out, or whose baseline, of a new base; absent for the first baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub run: Option<String>,

@@ -44,10 +44,13 @@ pub struct UnlearnRunSpec {
     pub model: String,
     #[serde(rename = "type")]
     pub type_: RunType,
-    /// The requests that this run works for; empty for `Prepare` and `Audit`.
+    /// The requests that this run works for; empty for `Prepare` and `Audit`, and for a new base.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub requests: Vec<RequestRef>,
+    /// `Forget`: the base artifact that is made to forget the whole ledger. Absent for that in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_base: Option<NewBase>,
     /// That of its requests: the candidate of a `Pilot` is never rolled out.
     #[serde(default)]
     pub mode: Mode,
@@ -98,6 +101,18 @@ pub struct RequestRef {
     #[schemars(length(max = 64), inner(length(max = 253)))]
     pub approved_by: Vec<String>,
     /// The how manyeth attempt at it this run is. Each has a seed of its own.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
+}
+
+/// A base artifact that is to replace the one in service.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewBase {
+    /// Of its `manifest.json`.
+    pub digest: Digest,
+    /// The how manyeth attempt this run is. Each has a seed of its own.
     #[serde(default = "first", skip_serializing_if = "is_first")]
     #[schemars(range(min = 1))]
     pub attempt: u32,

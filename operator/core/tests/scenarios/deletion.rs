@@ -212,23 +212,6 @@ fn a_ledger_survives_the_loss_of_every_status() {
 }
 
 #[test]
-fn a_ledger_is_not_handed_to_another_base() {
-    let mut world = World::new();
-    asks(&mut world);
-    world.settle();
-    let served = world.named_bundle();
-    world.delete_model();
-    world.settle();
-    let mut other = model(InitialServing::Baseline);
-    other.spec.base.digest = lethe_api::Digest::of("another base");
-    world.apply_model(other);
-    world.settle();
-    assert!(!world.model_is(ConditionType::Prepared) && !world.model_is(ConditionType::Ready));
-    assert_eq!(world.named_bundle(), served, "what is served does not change");
-    assert_eq!(world.ledger(), Vec::<String>::new());
-}
-
-#[test]
 fn a_model_that_comes_back_does_not_wait_for_its_preparation_to_honour_the_ledger() {
     let mut world = World::new();
     asks(&mut world);

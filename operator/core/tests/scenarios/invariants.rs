@@ -80,7 +80,10 @@ pub fn may_serve(world: &World, bundle: Option<&Digest>) {
     let forgotten: BTreeSet<String> =
         world.audit.ledgers.values().flat_map(|ledger| ledger_targets(ledger).into_keys()).collect();
     let is_baseline = world.cluster.models.values().any(|model| {
-        model.status.iter().flat_map(|s| &s.baseline).any(|baseline| baseline.bundle == *bundle)
+        let known = model.status.iter().flat_map(|status| {
+            status.baseline.iter().chain(status.new_base.as_ref().map(|prepared| &prepared.baseline))
+        });
+        known.into_iter().any(|baseline| baseline.bundle == *bundle)
     });
     if is_baseline && forgotten.is_empty() {
         return;
@@ -100,7 +103,8 @@ pub fn may_be_deleted(world: &World, run: &str) {
     };
     let named = world.cluster.models.values().filter_map(|model| model.status.as_ref()).any(|status| {
         let audit = status.audit.as_ref().map(|audit| &audit.run);
-        model::named_runs(status).chain(audit).any(|named| named == run)
+        let compliant = status.compliant.as_ref().map(|compliant| &compliant.run);
+        model::named_runs(status).chain(audit).chain(compliant).any(|named| named == run)
     });
     let open = found.spec.requests.iter().any(|request| is_open(&request.uid));
     assert!(
@@ -139,20 +143,19 @@ fn no_pass_without_a_measurement(audit: &mut Audit, run: &UnlearnRun) {
 fn the_ledger_only_grows(world: &mut World) {
     for (name, model) in &world.cluster.models {
         let Some(status) = &model.status else { continue };
-        // Of another base: its own ledger begins, and the earlier one stays in the archive.
-        let archive = world.cluster.config_maps.get(&lethe_core::names::ledger_archive(name));
-        let archived =
-            archive.map(|map| lethe_core::model::read_archive(map).expect("an archive can be read"));
         let known = world.audit.ledgers.entry(name.clone()).or_default();
-        if archived.is_some_and(|kept| kept.base != model.spec.base.digest && kept.entries == *known) {
-            continue;
-        }
         assert!(status.ledger.starts_with(known), "the ledger of {name} lost something");
         known.clone_from(&status.ledger);
         let unique: BTreeSet<_> =
             status.ledger.iter().map(|e| (&e.run, &e.request.uid, &e.targets)).collect();
         assert_eq!(unique.len(), status.ledger.len(), "an entry is in the ledger twice");
         let all: BTreeSet<_> = targets::ledger_targets(&status.ledger).into_keys().collect();
+        if let Some(compliant) = &status.compliant {
+            let passed = world.audit.passed.get(&compliant.digest).is_some_and(|it| it.is_superset(&all));
+            assert!(passed, "what should be served did not pass for the whole ledger");
+            let baseline = status.baseline.as_ref().map(|baseline| &baseline.teacher);
+            assert!(baseline.is_none_or(|of| *of == compliant.base), "the baseline is of another base");
+        }
         if let Some(last) = status.ledger.last() {
             assert!(world.audit.passed[&last.digest].is_superset(&all), "the ledger names a bad digest");
             let run = world.cluster.runs.get(&last.run).filter(|run| has_served_leak(&run.spec.policy));
@@ -179,7 +182,8 @@ fn one_active_run_per_model(world: &World) {
         assert!(active.len() <= 1, "{} has two runs at work: {active:?}", model.name_any());
     }
     for run in world.cluster.runs.values() {
-        assert_eq!(run.spec.requests.is_empty(), run.spec.type_ != RunType::Forget);
+        let works_for_requests = run.spec.type_ == RunType::Forget && run.spec.new_base.is_none();
+        assert_eq!(run.spec.requests.is_empty(), !works_for_requests);
     }
 }
 

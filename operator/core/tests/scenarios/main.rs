@@ -14,6 +14,7 @@ mod asked;
 mod attempts;
 mod audited_attempts;
 mod audits;
+mod bases;
 mod chaos;
 mod deletion;
 mod duplicates;

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use lethe_api::{
     Digest,
+    contract::BaseArtifact,
     v1alpha1::{
         ApprovalDecision, ApprovedRequest, ConditionType, DiffusionModel, Extension, InitialServing, Mode,
         OverrideSpec, Reason, RequestPhase, Stage, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicy,
@@ -52,6 +53,17 @@ impl World {
     pub fn apply_model(&mut self, mut model: DiffusionModel) {
         self.admit(&mut model);
         self.change(|cluster| cluster.models.insert(model.name_any(), model));
+    }
+
+    /// Names another base artifact in the model's spec.
+    pub fn edit_base(&mut self, base: &str) {
+        let version = self.bump();
+        self.change(|cluster| {
+            let model = cluster.models.get_mut(MODEL).expect("applied before");
+            model.spec.base = BaseArtifact { uri: format!("file:///{base}"), digest: digest(base) };
+            model.metadata.resource_version = version;
+            *model.metadata.generation.get_or_insert(1) += 1;
+        });
     }
 
     /// `kubectl delete`: with a finalizer, the operator has the last word.
@@ -280,6 +292,10 @@ impl World {
             let _ = writeln!(text, "model {name} {:?} {:?}", status.phase, status.active_run);
             let _ = writeln!(text, "  {}", shown(&status.conditions));
             let _ = writeln!(text, "  served {:?}", status.served.map(|served| served.short));
+            let base = status.baseline.map(|baseline| baseline.teacher.short().to_owned());
+            let new_base = status.new_base.map(|new| new.baseline.teacher.short().to_owned());
+            let compliant = status.compliant.map(|it| (it.digest.short().to_owned(), it.run));
+            let _ = writeln!(text, "  base {base:?} to be {new_base:?} compliant {compliant:?}");
             let _ = writeln!(
                 text,
                 "  rollout {:?}",

@@ -1,0 +1,96 @@
+//! The ledger beside its model: a backup or a repository restores specs, not statuses.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{ResourceExt, core::ObjectMeta};
+use lethe_api::v1alpha1::{CompliantBundle, DiffusionModel, Reason, labels};
+
+use crate::{ArchivedLedger, Effect, Event, base, model::Lineage, names};
+
+const KEY: &str = "ledger.json";
+
+/// Keeps what the status says. The entries are only ever added to; what honours them changes with a new base.
+pub(crate) fn keep(lineage: &mut Lineage<'_>) {
+    let Some(compliant) = base::compliant(lineage) else { return };
+    let archived = ArchivedLedger {
+        base: compliant.base,
+        entries: lineage.status.ledger.clone(),
+        digest: Some(compliant.digest),
+        run: Some(compliant.run),
+    };
+    let is_news = lineage.observed.archived.as_ref().is_none_or(|found| {
+        archived.entries.starts_with(&found.entries)
+            && (archived.entries.len() > found.entries.len() || honours(&archived) != honours(found))
+    });
+    if is_news {
+        let kept = config_map(&lineage.observed.model, &archived);
+        lineage.effects.push(Effect::ArchiveLedger(Box::new(kept)));
+    }
+}
+
+/// What an archived ledger is honoured by. Earlier versions kept no more than the entries.
+fn honours(archived: &ArchivedLedger) -> Option<CompliantBundle> {
+    let last = archived.entries.last()?;
+    Some(CompliantBundle {
+        digest: archived.digest.clone().unwrap_or_else(|| last.digest.clone()),
+        base: archived.base.clone(),
+        run: archived.run.clone().unwrap_or_else(|| last.run.clone()),
+    })
+}
+
+/// A model that comes back under its old name, or with an old status, gets its whole ledger back, and what honours it. With
+/// another base, it is as if that had been edited.
+///
+/// # Errors
+/// If the archived ledger is another one: either of them would be lost.
+pub(crate) fn restore(lineage: &mut Lineage<'_>) -> Result<(), (Reason, String)> {
+    let Some(archived) = &lineage.observed.archived else { return Ok(()) };
+    let status = &mut lineage.status;
+    let known = status.ledger.len();
+    if status.ledger.starts_with(&archived.entries) {
+        return Ok(());
+    }
+    let config_map = names::ledger_archive(&lineage.observed.model.name_any());
+    if !archived.entries.starts_with(&status.ledger) {
+        let message = format!(
+            "ConfigMap {config_map:?} keeps {} ledger entries that are not those of this model's status ({known}): \
+             neither continues the other. Move the ConfigMap away if the status is right; it is written anew",
+            archived.entries.len()
+        );
+        return Err((Reason::LedgerConflict, message));
+    }
+    status.ledger = archived.entries.clone();
+    status.compliant = honours(archived);
+    base::drop_what_is_not_in_service(status);
+    let note = format!(
+        "{} ledger entries were restored from ConfigMap {config_map:?}",
+        archived.entries.len() - known
+    );
+    lineage.events.push(Event { warning: false, reason: "LedgerRestored".into(), note });
+    Ok(())
+}
+
+/// The ConfigMap that keeps a ledger. It has no owner: nothing deletes it with the model.
+fn config_map(model: &DiffusionModel, archived: &ArchivedLedger) -> ConfigMap {
+    let ledger = serde_json::to_string(archived).expect("a ledger is strings and times");
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(names::ledger_archive(&model.name_any())),
+            namespace: model.namespace(),
+            labels: Some(
+                [(labels::MANAGED_BY, labels::MANAGER.to_owned()), (labels::MODEL, model.name_any())]
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .into(),
+            ),
+            ..Default::default()
+        },
+        data: Some([(KEY.to_owned(), ledger)].into()),
+        ..Default::default()
+    }
+}
+
+/// Reads an archive ConfigMap. An unreadable one is an error: a ledger must not be lost silently.
+pub fn read(config_map: &ConfigMap) -> Result<ArchivedLedger, String> {
+    let text = config_map.data.as_ref().and_then(|data| data.get(KEY));
+    let text = text.ok_or_else(|| format!("it has no key {KEY:?}"))?;
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
