@@ -293,7 +293,16 @@ impl<'a> Lineage<'a> {
             _ => {
                 let busy = self.status.active_run.is_some();
                 self.status.phase = Some(if busy { ModelPhase::Forgetting } else { ModelPhase::Ready });
-                self.conditions.yes(Ready, Reason::Ready, "prepared, served and compliant");
+                match &self.observed.policy {
+                    Ok(_) => self.conditions.yes(Ready, Reason::Ready, "prepared, served and compliant"),
+                    // What is served stays, and a run under way has its copy.
+                    Err(none) => {
+                        let model = &self.observed.model;
+                        let (reason, message) = none.say(&model.name_any(), &model.spec.policy_ref);
+                        let message = format!("{message}. It is served, and no run can begin");
+                        self.conditions.unknown(Ready, reason, message);
+                    }
+                }
             }
         }
     }

@@ -70,6 +70,31 @@ fn a_policy_of_the_cluster_that_is_gone_holds_up_what_comes_next_and_says_so() {
 }
 
 #[test]
+fn a_prepared_model_whose_policy_is_gone_is_served_and_not_ready() {
+    let world = crashes(&|world: &mut World| {
+        world.ready();
+        world.ask("first", &["3"], fixed("8"));
+        world.until("it is fulfilled", |world| world.phase("first") == Some(RequestPhase::Fulfilled));
+        world.change(|cluster| cluster.policies.clear());
+        world.until("the model says so", |world| !world.model_is(ConditionType::Ready));
+        assert!(world.model_is(ConditionType::Serving) && world.model_is(ConditionType::Compliant));
+    });
+    let (status, reason, message) = world.model_condition(ConditionType::Ready);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "PolicyNotFound"), "{message}");
+    assert!(
+        message.contains("UnlearnPolicy \"standard\"") && message.contains("no run can begin"),
+        "{message}"
+    );
+    let world = crashes(&|world: &mut World| {
+        world.ready();
+        world.change(|cluster| cluster.policies.clear());
+        world.until("the model says so", |world| !world.model_is(ConditionType::Ready));
+        world.apply_policy(policy());
+    });
+    assert!(world.model_is(ConditionType::Ready));
+}
+
+#[test]
 fn an_operator_of_some_namespaces_says_what_to_do_about_a_policy_of_the_cluster() {
     let mut world = World::new();
     world.watches_all = false;
