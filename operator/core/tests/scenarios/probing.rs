@@ -177,3 +177,23 @@ fn the_gates_on_probes_have_as_much_drawn_as_they_want() {
     // As many of each of nine kept labels as make 4,000.
     assert_eq!((samples.leak, samples.retain_per_label), (4005, 450));
 }
+
+#[test]
+fn a_new_base_waits_for_a_model_that_never_saw_what_is_forgotten() {
+    let mut world = World::new();
+    ready(&mut world, &[("without three", &["3"])]);
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.settle();
+    let served = world.named_bundle();
+    name_references(&mut world, &[]);
+    world.edit_base("next");
+    world.settle();
+    let (status, reason, message) = world.model_condition(ConditionType::BaseInService);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "WaitingForReference"), "{message}");
+    assert_eq!(world.named_bundle(), served, "the old base stays in service");
+    name_references(&mut world, &[("next without three", &["3"])]);
+    world.settle();
+    assert!(world.model_is(ConditionType::Ready), "{}", world.summary());
+    let status = world.model().status.as_ref().unwrap();
+    assert_eq!(status.baseline.as_ref().unwrap().teacher, digest("next"));
+}
