@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use axum::{Json, Router, extract::State, routing::get};
-use futures::{StreamExt, stream::BoxStream};
+use futures::{
+    StreamExt,
+    stream::{BoxStream, select},
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -17,7 +20,10 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::watcher,
 };
-use lethe_api::{Digest, v1alpha1::BUNDLE_ANNOTATION};
+use lethe_api::{
+    Digest,
+    v1alpha1::{BUNDLE_ANNOTATION, labels},
+};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -40,7 +46,7 @@ pub struct Kubelet {
 }
 
 impl Kubelet {
-    /// Looks after the pods whose `app.kubernetes.io/name` is `app`.
+    /// Looks after the pods whose `app.kubernetes.io/name` is `app`, and after those beside a serving target.
     ///
     /// # Errors
     /// If there is no free port.
@@ -49,8 +55,8 @@ impl Kubelet {
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|one| one.local_addr());
         let port = port.context("no free port on the loopback interface")?.port();
         let (conduct, receiver) = watch::channel(Conduct::Honest);
-        let labels = format!("app.kubernetes.io/name={app}");
-        let events = watcher(pods.clone(), watcher::Config::default().labels(&labels)).boxed();
+        let watch = |labels: &str| watcher(pods.clone(), watcher::Config::default().labels(labels));
+        let events = select(watch(&format!("app.kubernetes.io/name={app}")), watch(labels::CANARY)).boxed();
         let node = Node { pods, port, servers: HashMap::new(), known: HashMap::new() };
         let task = tokio::spawn(node.run(events, receiver));
         Ok(Self { conduct, port, task })

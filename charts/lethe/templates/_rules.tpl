@@ -38,10 +38,14 @@ nothing here reads a Secret.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
-# The bundle annotation on a serving target.
+# The bundle annotation on a serving target; and a second Deployment beside it, where a policy tries candidates first.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch, create, patch, delete]
+# Where audits ask that one.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, create, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

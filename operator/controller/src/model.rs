@@ -3,10 +3,15 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service},
+};
 use kube::{Api, ResourceExt};
-use lethe_api::v1alpha1::{DiffusionModel, DiffusionModelStatus, UnlearnRequest, UnlearnRun};
-use lethe_core::{ArchivedLedger, Decision, model, names};
+use lethe_api::v1alpha1::{
+    DiffusionModel, DiffusionModelStatus, UnlearnPolicySpec, UnlearnRequest, UnlearnRun,
+};
+use lethe_core::{ArchivedLedger, Decision, canary, model, names};
 
 use crate::{
     calls,
@@ -42,6 +47,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         }
         _ => Vec::new(),
     };
+    let canary = beside(context, object, policy.as_ref().ok().map(|policy| &policy.spec)).await?;
     let archived = archived(context, &namespace, &name).await?;
     let runs = runs(context, &namespace, object).await?;
     let requests = requests(context, &namespace, object, &runs).await?;
@@ -56,6 +62,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         rivals: stores.rivals_of(object).iter().map(|rival| rival.as_ref().clone()).collect(),
         deployment,
         reports,
+        canary,
         archived,
     })
 }
@@ -104,6 +111,26 @@ async fn requests(
 async fn deployment(context: &Context, namespace: &str, name: &str) -> Result<Option<Deployment>> {
     let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), namespace);
     calls::read(format!("read Deployment {namespace}/{name}"), deployments.get_opt(name)).await
+}
+
+/// What there is beside the serving target, as it is now.
+async fn beside(
+    context: &Context,
+    object: &DiffusionModel,
+    policy: Option<&UnlearnPolicySpec>,
+) -> Result<canary::Seen> {
+    let Some(name) = canary::to_look_for(object, policy) else { return Ok(canary::Seen::default()) };
+    let namespace = &object.namespace().unwrap_or_default();
+    let deployment = deployment(context, namespace, &name).await?;
+    let services: Api<Service> = Api::namespaced(context.client.clone(), namespace);
+    let service = calls::read(format!("read Service {namespace}/{name}"), services.get_opt(&name)).await?;
+    let rollout = object.status.as_ref().and_then(|status| status.rollout.as_ref());
+    let may_have_pods = rollout.is_some_and(|rollout| rollout.canary.is_some());
+    let reports = match may_have_pods {
+        true => context.inquiry.reports_beside(&context.client, object).await?,
+        false => Vec::new(),
+    };
+    Ok(canary::Seen { deployment, service, reports })
 }
 
 /// The ledger of an earlier model of the same name. One that cannot be read stops everything: it must not be

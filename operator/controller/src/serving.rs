@@ -1,7 +1,7 @@
 //! What the pods of a serving target say they serve.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams, core::Selector};
 use lethe_api::{
     Digest,
-    v1alpha1::{DiffusionModel, RolloutState},
+    v1alpha1::{DiffusionModel, RolloutState, labels},
 };
 use lethe_core::rollout::PodReport;
 use serde::Deserialize;
@@ -61,15 +61,27 @@ impl Inquiry {
     ) -> Result<Vec<PodReport>> {
         let uid = model.uid().unwrap_or_default();
         let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
-        let decides = rollout.is_some_and(|rollout| rollout.state == RolloutState::Progressing);
+        let decides =
+            rollout.is_some_and(|it| matches!(it.state, RolloutState::Canary | RolloutState::Progressing));
         if let Some(known) = self.known(&uid, target).filter(|_| !decides) {
             return Ok(known);
         }
-        let reports = ask(client, &self.prober, model, target).await?;
+        let Some(selector) = selector(target) else { return Ok(Vec::new()) };
+        let what = format!("list the pods of Deployment {:?}", target.name_any());
+        // Those of a canary that gets traffic have the target's labels as well, and are no pods of it.
+        let is_of_target = |pod: &Pod| !pod.labels().contains_key(labels::CANARY);
+        let reports = ask(client, &self.prober, model, what, &selector, is_of_target).await?;
         let answer =
             Answer { at: Instant::now(), target: target.resource_version(), reports: reports.clone() };
         self.lock().insert(uid, answer);
         Ok(reports)
+    }
+
+    /// What every pod says that is ready and beside the target, whichever Deployment made it. Always afresh.
+    pub async fn reports_beside(&self, client: &Client, model: &DiffusionModel) -> Result<Vec<PodReport>> {
+        let own: BTreeMap<_, _> = [(labels::CANARY.to_owned(), model.name_any())].into();
+        let what = format!("list the pods beside the serving target of {:?}", model.name_any());
+        ask(client, &self.prober, model, what, &Selector::from_iter(own), |_| true).await
     }
 
     fn known(&self, uid: &str, target: &Deployment) -> Option<Vec<PodReport>> {
@@ -84,19 +96,20 @@ impl Inquiry {
     }
 }
 
-/// Asks every pod of the target that is ready. They are listed afresh.
+/// Asks every pod that is meant and ready. They are listed afresh.
 async fn ask(
     client: &Client,
     prober: &Prober,
     model: &DiffusionModel,
-    target: &Deployment,
+    what: String,
+    selector: &Selector,
+    is_meant: fn(&Pod) -> bool,
 ) -> Result<Vec<PodReport>> {
     let namespace = model.namespace().unwrap_or_default();
-    let Some(selector) = selector(target) else { return Ok(Vec::new()) };
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let what = format!("list the pods of Deployment {namespace}/{}", target.name_any());
-    let pods = calls::read(what, api.list(&ListParams::default().labels_from(&selector))).await?;
-    let serving = pods.items.into_iter().filter(is_ready);
+    let what = format!("{what} in namespace {namespace}");
+    let pods = calls::read(what, api.list(&ListParams::default().labels_from(selector))).await?;
+    let serving = pods.items.into_iter().filter(|pod| is_ready(pod) && is_meant(pod));
     let port = model.spec.serving.port;
     let path = format!("/v2/models/{}", model.name_any());
     let asked = serving.map(|pod| {

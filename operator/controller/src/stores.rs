@@ -289,8 +289,11 @@ impl Triggers {
             return self.everything(stores);
         };
         let namespace = namespace(target);
+        // One beside a target says whose it is.
+        let beside = target.labels().get(labels::CANARY);
         let served_by = |m: &DiffusionModel| {
-            in_namespace(m, &namespace) && m.spec.serving.target.name == target.name_any()
+            let is_it = m.spec.serving.target.name == target.name_any() || Some(&m.name_any()) == beside;
+            in_namespace(m, &namespace) && is_it
         };
         for model in stores.models.state_filter(served_by) {
             self.model(&namespace, &model.name_any());

@@ -3,7 +3,15 @@
 use std::collections::BTreeSet;
 
 use kube::ResourceExt;
-use lethe_api::v1alpha1::{ApprovalDecision, Mode, UnlearnApproval, UnlearnPolicySpec, UnlearnRequest};
+use lethe_api::{
+    Digest,
+    v1alpha1::{
+        ApprovalDecision, Mode, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicySpec, UnlearnRequest,
+        UnlearnRun,
+    },
+};
+
+use crate::model::Observed;
 
 /// Most approvers that a status names.
 const MOST: usize = 64;
@@ -39,8 +47,11 @@ pub fn standing(
     let uid = request.uid().unwrap_or_default();
     let others = || {
         // Whoever asked may take it back by deleting the request, and has no other word.
+        // What is about a step of a roll-out is not about the request.
         let is_others = |approval: &&UnlearnApproval| {
-            approval.spec.request_ref.uid == uid && Some(&approval.spec.approver) != requester.as_ref()
+            approval.spec.rollout.is_none()
+                && approval.spec.request_ref.uid == uid
+                && Some(&approval.spec.approver) != requester.as_ref()
         };
         approvals.into_iter().flatten().filter(is_others).map(|approval| &approval.spec)
     };
@@ -75,4 +86,72 @@ impl Standing {
             Self::Waits { .. } | Self::Denied { .. } | Self::RequesterUnknown | Self::NotProtected => None,
         }
     }
+}
+
+/// Where a step of a roll-out stands with the people who have to agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepStanding {
+    Agreed,
+    Waits {
+        by: Vec<String>,
+    },
+    /// This request does not say who asks: anybody might approve of their own.
+    RequesterUnknown(String),
+    /// Nothing in this installation checks who creates an approval.
+    NotProtected,
+}
+
+/// Whether so many people let the candidate of a run go on from a step.
+pub fn of_step(
+    run: &UnlearnRun,
+    candidate: &Digest,
+    step: u32,
+    required: u8,
+    observed: &Observed,
+) -> StepStanding {
+    if observed.approvals.is_none() {
+        return StepStanding::NotProtected;
+    }
+    if let Some(nobodys) = requests_of(run, observed).find(|request| request.spec.requested_by.is_none()) {
+        return StepStanding::RequesterUnknown(nobodys.name_any());
+    }
+    let agrees = |spec: &&UnlearnApprovalSpec| {
+        spec.decision == ApprovalDecision::Approve && spec.rollout.as_ref().is_some_and(|it| it.step == step)
+    };
+    let by: BTreeSet<_> =
+        about(run, candidate, observed).filter(agrees).map(|s| s.approver.clone()).collect();
+    match by.len() >= usize::from(required) {
+        true => StepStanding::Agreed,
+        false => StepStanding::Waits { by: by.into_iter().take(MOST).collect() },
+    }
+}
+
+/// Who said no to the candidate of a run, at whichever step, in words.
+pub fn denied(run: &UnlearnRun, candidate: &Digest, observed: &Observed) -> Option<String> {
+    let no = about(run, candidate, observed).find(|spec| spec.decision == ApprovalDecision::Deny)?;
+    Some(format!("{} said no to the candidate: {}", no.approver, no.reason))
+}
+
+fn requests_of<'a>(run: &UnlearnRun, observed: &'a Observed) -> impl Iterator<Item = &'a UnlearnRequest> {
+    let uids: BTreeSet<_> = run.spec.requests.iter().map(|request| request.uid.clone()).collect();
+    observed.requests.iter().filter(move |request| request.uid().is_some_and(|uid| uids.contains(&uid)))
+}
+
+/// What was said about the candidate, by people who have made none of the requests.
+fn about<'a>(
+    run: &UnlearnRun,
+    candidate: &Digest,
+    observed: &'a Observed,
+) -> impl Iterator<Item = &'a UnlearnApprovalSpec> {
+    let uids: BTreeSet<_> = run.spec.requests.iter().map(|request| request.uid.clone()).collect();
+    let requesters: BTreeSet<_> =
+        requests_of(run, observed).filter_map(|request| request.spec.requested_by.clone()).collect();
+    let candidate = candidate.clone();
+    let said = observed.approvals.iter().flatten().map(|approval| &approval.spec);
+    said.filter(move |spec| {
+        spec.rollout.as_ref().is_some_and(|it| it.digest == candidate)
+            // A run for another base works for none: whoever names its candidate means it.
+            && (uids.is_empty() || uids.contains(&spec.request_ref.uid))
+            && !requesters.contains(&spec.approver)
+    })
 }

@@ -6,7 +6,7 @@ use lethe_api::{
     Digest,
     contract::{Plan, Task},
     v1alpha1::{
-        Audit, ConditionType, GateName, NoCompliantDigest, Reason, Rollout, RolloutState, RunType,
+        Audit, Canary, ConditionType, GateName, NoCompliantDigest, Reason, Rollout, RolloutState, RunType,
         ScaledDown, UnlearnPolicySpec, UnlearnRun, Verdict,
     },
 };
@@ -51,6 +51,31 @@ pub(crate) fn of_rollout(
     let plan = plans::audit(model, of, &occasion, &frozen.policy, lineage.installation)?;
     rollout.audit = Some(plan.run.clone());
     say_that_it_is_asked(lineage, &plan.run);
+    lineage.create_run(NextRun::audit(plan), &frozen.policy, frozen.policy_source.as_ref());
+    None
+}
+
+/// Has a candidate asked that nobody else sees yet, at its own Service. What comes of it says nothing of what is served.
+pub(crate) fn of_canary(
+    lineage: &mut Lineage<'_>,
+    rollout: &mut Rollout,
+    canary: &mut Canary,
+    run: &UnlearnRun,
+) -> Option<Found> {
+    let audit = lineage.own_runs().find(|audit| Some(audit.name_any()) == canary.audit);
+    if let Some(audit) = audit {
+        if !is_over(audit) {
+            rollout.message = Some(say_that_it_is_asked_in_the_dark(lineage, &audit.name_any()));
+        }
+        return outcome(audit);
+    }
+    let port = lineage.observed.model.spec.serving.port;
+    let endpoint = Some(format!("http://{}:{port}", canary.name));
+    let of = AuditOf { endpoint, ..of_candidate(run, &rollout.to)? };
+    let (frozen, occasion) = (&run.spec, format!("{} dark", canary.since.0));
+    let plan = plans::audit(&lineage.observed.model, of, &occasion, &frozen.policy, lineage.installation)?;
+    canary.audit = Some(plan.run.clone());
+    rollout.message = Some(say_that_it_is_asked_in_the_dark(lineage, &plan.run));
     lineage.create_run(NextRun::audit(plan), &frozen.policy, frozen.policy_source.as_ref());
     None
 }
@@ -129,6 +154,7 @@ fn plan_of(lineage: &Lineage<'_>, occasion: &str) -> Option<Plan> {
     let forgotten = targets::ledger_targets(&status.ledger);
     let labels = status.labels.iter().map(|label| label.name.clone());
     let of = AuditOf {
+        endpoint: None,
         served: compliant.digest,
         baseline: baseline.bundle.clone(),
         judge: baseline.judge.clone(),
@@ -196,6 +222,14 @@ fn say_that_it_is_asked(lineage: &mut Lineage<'_>, run: &str) {
     lineage.conditions.unknown(ConditionType::Serving, Reason::Auditing, message);
 }
 
+fn say_that_it_is_asked_in_the_dark(lineage: &mut Lineage<'_>, run: &str) -> String {
+    let message =
+        format!("run {run} asks the canary, which nobody else sees, for everything that is forgotten");
+    lineage.conditions.unknown(ConditionType::Serving, Reason::Auditing, message.clone());
+    lineage.look_again_in(POLL);
+    message
+}
+
 /// A measurement that is missing is not one that passed.
 fn outcome(audit: &UnlearnRun) -> Option<Found> {
     let status = audit.status.as_ref().filter(|_| is_over(audit))?;
@@ -230,6 +264,7 @@ fn of_candidate(run: &UnlearnRun, served: &Digest) -> Option<AuditOf> {
         return None;
     };
     Some(AuditOf {
+        endpoint: None,
         served: served.clone(),
         baseline: task.baseline,
         judge: task.judge,

@@ -45,8 +45,11 @@ pub(crate) fn judge(lineage: &mut Lineage<'_>, forgotten: usize) {
             || honours(named)
             || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
     };
-    let reports = &lineage.observed.reports;
-    let other = rollout::other_than(reports, |digest| passed(digest.as_str()));
+    let canary = lineage.status.rollout.as_ref().and_then(|rollout| rollout.canary.as_ref());
+    let is_seen = canary.is_some_and(|canary| canary.weight.is_some());
+    let beside = lineage.observed.canary.reports.iter().filter(|_| is_seen);
+    let reports: Vec<_> = lineage.observed.reports.iter().chain(beside).cloned().collect();
+    let other = rollout::other_than(&reports, |digest| passed(digest.as_str()));
     let told = reports.iter().filter_map(|report| report.digest.as_ref().ok()).map(|digest| digest.as_str());
     let wrong = told.chain(named).filter(|digest| !passed(digest));
     let exposed: BTreeSet<_> =

@@ -50,8 +50,11 @@ pub(crate) fn step(lineage: &mut Lineage<'_>) {
 /// time that it arrives, two would work for one lineage: only the one that the status names does.
 fn give_up_strays(lineage: &mut Lineage<'_>) {
     let active = lineage.status.active_run.clone();
-    let audits = lineage.status.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Auditing);
-    let audits = audits.and_then(|rollout| rollout.audit.clone());
+    let audits = lineage.status.rollout.as_ref().and_then(|rollout| match rollout.state {
+        RolloutState::Auditing => rollout.audit.clone(),
+        RolloutState::Canary => rollout.canary.as_ref()?.audit.clone(),
+        _ => None,
+    });
     let is_stray = |run: &&UnlearnRun| {
         let status = run.status.as_ref();
         let conditions = status.map(|status| &status.conditions[..]).unwrap_or_default();
@@ -182,7 +185,7 @@ pub(crate) fn mark(
 }
 
 /// Names of requests that a run works for and that must not be rolled out.
-fn suspended(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Vec<String> {
+pub(crate) fn suspended(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Vec<String> {
     let is_suspended = |uid: &str| requests.iter().any(|r| r.uid().as_deref() == Some(uid) && r.spec.suspend);
     run.spec.requests.iter().filter(|r| is_suspended(&r.uid)).map(|r| r.name.clone()).collect()
 }

@@ -23,6 +23,7 @@ pub mod asked;
 pub mod attempts;
 pub(crate) mod audit;
 pub(crate) mod base;
+pub mod canary;
 pub(crate) mod compliance;
 pub mod conditions;
 pub mod deadline;
@@ -48,13 +49,14 @@ pub mod stall;
 pub mod targets;
 pub mod window;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
+        apps::v1::Deployment,
         batch::v1::Job,
-        core::v1::{ConfigMap, Volume},
+        core::v1::{ConfigMap, Service, Volume},
     },
     apimachinery::pkg::apis::meta::v1::Condition,
 };
@@ -104,6 +106,27 @@ pub enum Effect {
     ScaleServing {
         deployment: String,
         replicas: i32,
+    },
+    /// Create; "already exists" is success. Never re-applied.
+    CreateService(Box<Service>),
+    /// Create; "already exists" is success. Never re-applied.
+    CreateDeployment(Box<Deployment>),
+    /// Say how many pods this very Deployment has, and add these labels to theirs. Refused if it has changed meanwhile.
+    ShapeCanary {
+        name: String,
+        uid: String,
+        labels: BTreeMap<String, String>,
+        replicas: i32,
+    },
+    /// Delete this very Service; "not found" is success, and so is another one of that name.
+    DeleteService {
+        name: String,
+        uid: String,
+    },
+    /// Delete this very Deployment in the background, and with it its pods; as above.
+    DeleteDeployment {
+        name: String,
+        uid: String,
     },
     /// Write the `Promoted` condition of a run, under a field manager of its own.
     MarkPromoted {

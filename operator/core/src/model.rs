@@ -10,13 +10,14 @@ use lethe_api::{
     contract::Plan,
     v1alpha1::{
         ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, NewBase,
-        PolicySource, Reason, RequestRef, RunType, UnlearnApproval, UnlearnPolicySpec, UnlearnRequest,
-        UnlearnRun, UnlearnRunSpec, Verdict, labels,
+        PolicySource, Reason, RequestRef, RolloutState, RunType, UnlearnApproval, UnlearnPolicySpec,
+        UnlearnRequest, UnlearnRun, UnlearnRunSpec, Verdict, labels,
     },
 };
 
 use crate::{
-    ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL, archive, base, compliance,
+    ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL, archive, base, canary,
+    compliance,
     conditions::{Conditions, transitions},
     forgetting, history, job, look_at, plans,
     policy::{NoPolicy, Policy},
@@ -46,6 +47,8 @@ pub struct Observed {
     pub deployment: Option<Deployment>,
     /// What the target's pods say they serve. Asked only if [`wants_reports`].
     pub reports: Vec<PodReport>,
+    /// What there is beside the target, if [`canary::to_look_for`] names anything.
+    pub canary: canary::Seen,
     /// From the archive ConfigMap, if there is one.
     pub archived: Option<ArchivedLedger>,
 }
@@ -62,13 +65,17 @@ pub fn wants_reports(model: &DiffusionModel) -> bool {
 pub fn may_roll_out(model: &DiffusionModel, run: &UnlearnRun) -> bool {
     let verdict = run.status.as_ref().and_then(|status| status.verdict);
     let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
-    let has_begun = rollout.is_some_and(|rollout| rollout.run == Some(run.name_any()));
+    // As long as a canary runs, the target is not touched.
+    let has_begun = rollout
+        .is_some_and(|rollout| rollout.run == Some(run.name_any()) && rollout.state != RolloutState::Canary);
     verdict == Some(Verdict::Pass) && !has_begun
 }
 
 /// The runs that a status names as being at work: their absence has to be confirmed.
 pub fn named_runs(status: &DiffusionModelStatus) -> impl Iterator<Item = &String> {
-    status.active_run.iter().chain(status.rollout.iter().filter_map(|rollout| rollout.audit.as_ref()))
+    let rollout = status.rollout.as_ref();
+    let dark = rollout.and_then(|rollout| rollout.canary.as_ref()?.audit.as_ref());
+    status.active_run.iter().chain(rollout.and_then(|rollout| rollout.audit.as_ref())).chain(dark)
 }
 
 pub fn decide(

@@ -1,6 +1,9 @@
 //! Deterministic names of everything that the operator creates.
 
-use lethe_api::{contract::Plan, v1alpha1::Stage};
+use lethe_api::{Digest, contract::Plan, v1alpha1::Stage};
+
+/// Longest name of a Service, which is a DNS label.
+const MAX_LABEL: usize = 63;
 
 /// Name of the run that carries out `plan` for `model`. The plan's own `run` field does not count,
 /// since it will hold this name.
@@ -17,4 +20,30 @@ pub fn job(run: &str, stage: Stage) -> String {
 /// Name of the ConfigMap that keeps a deleted model's ledger.
 pub fn ledger_archive(model: &str) -> String {
     format!("{model}-lethe-ledger")
+}
+
+/// Name of the Deployment beside a serving target that tries a candidate, and of its Service. What cannot be the name of a
+/// Service is told apart by its digest.
+pub fn canary(target: &str) -> String {
+    let name = format!("{target}-canary");
+    let is_label = name.len() <= MAX_LABEL
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
+    if is_label { name } else { format!("lethe-{}-canary", &Digest::of(target).hex()[..16]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_canary_has_a_name_that_a_service_may_have() {
+        assert_eq!(canary("digits"), "digits-canary");
+        let long = "x".repeat(57);
+        for odd in ["digits.v2", "2digits", &long] {
+            let name = canary(odd);
+            assert!(name.starts_with("lethe-") && name.len() <= MAX_LABEL && !name.contains('.'), "{name}");
+        }
+        assert_ne!(canary("digits.v2"), canary("digits.v3"));
+    }
 }

@@ -123,6 +123,8 @@ pub(crate) fn never_saw(model: &DiffusionModel, task: &Task) -> Option<Digest> {
 /// What an audit looks for, and with what.
 #[derive(Clone, Debug)]
 pub struct AuditOf {
+    /// Where it is asked, if not where users ask.
+    pub endpoint: Option<String>,
     pub served: Digest,
     pub baseline: Digest,
     pub judge: Digest,
@@ -145,7 +147,7 @@ pub fn audit(
     let uid = model.uid().unwrap_or_default();
     let seed = seed(["audit", uid.as_str(), of.served.as_str(), occasion]);
     let task = AuditTask {
-        endpoint: serving.endpoint.clone().unwrap_or_else(by_name),
+        endpoint: of.endpoint.or_else(|| serving.endpoint.clone()).unwrap_or_else(by_name),
         model: model.name_any(),
         served: of.served,
         baseline: of.baseline,

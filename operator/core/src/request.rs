@@ -15,7 +15,7 @@ use crate::{
     Decision, Event,
     accept::{self, Acceptance},
     approval::{self, Standing},
-    asked, attempts,
+    asked, attempts, canary,
     conditions::{Conditions, transitions},
     deadline, duplicates,
     model::own_runs,
@@ -58,6 +58,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
         conditions: Conditions::new(&before.conditions, generation, now),
         status: UnlearnRequestStatus { observed_generation: generation, ..before.clone() },
         overruled: String::new(),
+        beside: None,
         events: vec![],
         recheck: None,
     };
@@ -77,6 +78,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) status: UnlearnRequestStatus,
     /// Appended to the answer where other requests decide what is yielded.
     overruled: String,
+    /// Where its candidate stands that is beside the serving target.
+    beside: Option<String>,
     pub(crate) events: Vec<Event>,
     pub(crate) recheck: Option<Duration>,
 }
@@ -135,6 +138,7 @@ impl Answer<'_> {
             self.status.at_risk = targets::at_risk(&self.request.spec, known, &planned);
         }
         if let Some(run) = run {
+            self.beside = canary::stands(model, &run.name_any());
             return self.mirror(run);
         }
         let known = model.status.as_ref().filter(|status| status.baseline.is_some());
@@ -399,11 +403,12 @@ impl Answer<'_> {
             }
             _ => {
                 self.status.phase = Some(RequestPhase::RollingOut);
-                let message = match self.request.spec.suspend {
-                    true => "every gate passed; spec.suspend holds the roll-out",
-                    false => "every gate passed; the candidate is being rolled out",
+                let message = match (&self.beside, self.request.spec.suspend) {
+                    (Some(beside), _) => format!("every gate passed; {beside}"),
+                    (None, true) => "every gate passed; spec.suspend holds the roll-out".into(),
+                    (None, false) => "every gate passed; the candidate is being rolled out".into(),
                 };
-                self.conditions.unknown(ConditionType::Promoted, Reason::RollingOut, message);
+                self.conditions.unknown(ConditionType::Promoted, Reason::RollingOut, message.clone());
                 self.conditions.unknown(ConditionType::Ready, Reason::RollingOut, message);
             }
         }

@@ -29,6 +29,10 @@ pub enum Next {
     TurnBack(Reason, String),
     /// Serving is what it was before.
     Back,
+    /// Nothing is wrong, and somebody or some time is waited for.
+    Hold(Reason, String),
+    /// The candidate has run long enough beside the target.
+    Promote,
 }
 
 /// The bundle that the target's pod template names.
@@ -85,7 +89,10 @@ pub fn next(
     now: Timestamp,
 ) -> Next {
     match rollout.state {
-        RolloutState::Complete | RolloutState::RolledBack => Next::Wait(Reason::Serving, String::new()),
+        // A canary is not about the target.
+        RolloutState::Canary | RolloutState::Complete | RolloutState::RolledBack => {
+            Next::Wait(Reason::Serving, String::new())
+        }
         RolloutState::RollingBack => match target(serving, found) {
             Ok(deployment) if reference(deployment) != rollout.from => Next::Patch(rollout.from.clone()),
             // Without a target nothing of the candidate is served either.

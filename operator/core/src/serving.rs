@@ -12,7 +12,7 @@ use lethe_api::{
 };
 
 use crate::{
-    Effect, POLL, audit, base,
+    Effect, POLL, audit, base, canary,
     model::Lineage,
     rollout::{self, Next},
     targets,
@@ -36,19 +36,32 @@ pub(crate) fn step(lineage: &mut Lineage<'_>) {
 /// Says that `to` will be served, and starts. `run` is the run whose candidate it is.
 pub(crate) fn begin(lineage: &mut Lineage<'_>, run: Option<String>, to: Digest) {
     let from = lineage.status.served.as_ref().map(|served| served.digest.clone());
+    let canary = lineage.own_runs().find(|it| Some(it.name_any()) == run);
+    let canary = canary.and_then(|run| canary::begin(lineage, run));
     let rollout = Rollout {
         run,
         from,
         to,
         started_at: Time(lineage.now),
         written_again_at: None,
-        state: RolloutState::Progressing,
+        state: if canary.is_some() { RolloutState::Canary } else { RolloutState::Progressing },
         audit: None,
+        canary,
         reason: None,
         message: None,
     };
     lineage.status.rollout = Some(rollout.clone());
-    drive(lineage, rollout);
+    match rollout.state {
+        // What there is beside the target was not looked for yet.
+        RolloutState::Canary => say_that_it_begins(lineage, &rollout),
+        _ => drive(lineage, rollout),
+    }
+}
+
+fn say_that_it_begins(lineage: &mut Lineage<'_>, rollout: &Rollout) {
+    let message = format!("{} is being rolled out", rollout.to.short());
+    lineage.conditions.unknown(ConditionType::Serving, Reason::RollingOut, message);
+    lineage.look_again_in(POLL);
 }
 
 fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
@@ -59,6 +72,8 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let next = if is_orphan {
         // The run's plan says what was forgotten: without it the ledger could not be written.
         Next::TurnBack(Reason::RunDeleted, "its run was deleted during the roll-out".into())
+    } else if let Some(run) = run.filter(|_| rollout.state == RolloutState::Canary) {
+        canary::step(lineage, &mut rollout, run)
     } else {
         // As the policy was when the run was planned. The baseline has no deadline.
         let deadline = run.map(|run| run.spec.policy.rollout.clone()).unwrap_or_default();
@@ -98,6 +113,17 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
             lineage.look_again_in(POLL);
         }
         Next::Complete => return complete(lineage, rollout),
+        Next::Hold(reason, message) => {
+            rollout.message = Some(message.chars().take(500).collect());
+            lineage.conditions.unknown(ConditionType::Serving, reason, message);
+            lineage.look_again_in(UNCONFIRMED);
+        }
+        Next::Promote => {
+            rollout.state = RolloutState::Progressing;
+            rollout.started_at = Time(lineage.now);
+            rollout.message = None;
+            say_that_it_begins(lineage, &rollout);
+        }
         // The condition was set by whoever waits for the audit.
         Next::Audit => {}
         Next::TurnBack(reason, why) => {
@@ -107,12 +133,16 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
             let from = rollout.from.as_ref().map_or("nothing", |digest| digest.short());
             let message = format!("going back from {to} to {from}: {why}");
             lineage.conditions.no(ConditionType::Serving, reason, message);
+            canary::take_away(lineage);
             let deployment = serving.target.name.clone();
             lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });
             lineage.look_again_in(POLL);
         }
         Next::Back => {
-            rollout.state = RolloutState::RolledBack;
+            if !canary::take_away(lineage) {
+                rollout.canary = None;
+                rollout.state = RolloutState::RolledBack;
+            }
             lineage.look_again_in(POLL);
         }
     }
@@ -196,6 +226,7 @@ pub(crate) fn planned_targets(run: &UnlearnRun) -> Vec<PlannedTarget> {
 fn keep(lineage: &mut Lineage<'_>) {
     let serving = &lineage.observed.model.spec.serving;
     audit::withhold(lineage);
+    clear(lineage);
     if awaits_verdict(lineage) {
         return lineage.look_again_in(POLL);
     }
@@ -215,6 +246,15 @@ fn keep(lineage: &mut Lineage<'_>) {
             Ok(_) => confirm(lineage, deployment, &wanted),
             Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
         },
+    }
+}
+
+/// Nothing is beside the target once a roll-out is over.
+fn clear(lineage: &mut Lineage<'_>) {
+    if !canary::take_away(lineage)
+        && let Some(rollout) = &mut lineage.status.rollout
+    {
+        rollout.canary = None;
     }
 }
 

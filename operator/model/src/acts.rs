@@ -7,13 +7,13 @@ use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
-    v1alpha1::{InitialServing, UnlearnRequest, UnlearnRun},
+    v1alpha1::{DiffusionModel, InitialServing, UnlearnRequest, UnlearnRun},
 };
 use lethe_core::{Effect, request, rollout};
 
 use crate::{
     checker::Checker,
-    cluster::settled,
+    cluster::{Beside, settled},
     decisions::{Call, Pods, Store, When, is_owned_by},
     jobs::{End, bad_ends},
     objects::{self, BASES, MODEL, fixed, nearest},
@@ -32,6 +32,7 @@ pub enum Act {
     JobStarts(usize),
     JobEnds(usize),
     PodsRoll,
+    CanaryRolls,
     Collects,
     // People, as they may.
     Asks(usize),
@@ -65,6 +66,8 @@ pub enum Disturbance {
     /// Names the other base artifact.
     EditsBase,
     Drifts(Drift),
+    DeletesCanary,
+    DeletesService,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +170,7 @@ impl Checker {
             Act::JobStarts(index) => next.start(*index),
             Act::JobEnds(index) => next.end(&self.mind, *index, End::Honest),
             Act::PodsRoll => next.roll(),
+            Act::CanaryRolls => next.roll_canary(),
             Act::Collects => next.collect(),
             Act::Asks(which) => next.ask(*which),
             Act::Resumes(name) => next.suspend(name, false),
@@ -214,6 +218,10 @@ impl Checker {
             if matches!(**effect, Effect::PatchServing { .. }) && !read {
                 return;
             }
+            let read = sent.canary == next.objects.canary.as_ref().map(Shared::content);
+            if matches!(**effect, Effect::ShapeCanary { .. }) && !read {
+                return;
+            }
             // Not so late as that: no API server holds a creation back until its Job was made, has ended and is gone.
             if matches!(&**effect, Effect::CreateJob(job) if next.is_gone(job)) {
                 return;
@@ -239,6 +247,8 @@ impl Checker {
             }
             Disturbance::DeletesRun(name) => next.objects.runs.retain(|run| run.name_any() != **name),
             Disturbance::DeletesModel => next.delete_model(),
+            Disturbance::DeletesCanary => next.objects.canary = None,
+            Disturbance::DeletesService => next.objects.service = None,
             Disturbance::EditsPolicy => next.edit_policy(77),
             Disturbance::EditsBase => next.edit_base(),
             Disturbance::Drifts(Drift::Nothing) => next.annotate(None),
@@ -264,6 +274,9 @@ fn cluster_acts(state: &State, acts: &mut Vec<Act>) {
     }
     if state.can_roll() {
         acts.push(Act::PodsRoll);
+    }
+    if state.rolled_canary().is_some() {
+        acts.push(Act::CanaryRolls);
     }
 }
 
@@ -318,6 +331,8 @@ fn people(state: &State, all: &mut Vec<Disturbance>) {
     if state.objects.policy.spec.training.forget_steps.is_none() {
         all.push(Disturbance::EditsPolicy);
     }
+    all.extend(state.objects.canary.is_some().then_some(Disturbance::DeletesCanary));
+    all.extend(state.objects.service.is_some().then_some(Disturbance::DeletesService));
     let named = rollout::annotation(&state.objects.deployment);
     let baseline = digest("baseline");
     for (drift, names) in [
@@ -337,6 +352,8 @@ enum Garbage {
     Run(usize),
     Job(usize),
     Plan(usize),
+    Canary,
+    Service,
 }
 
 impl State {
@@ -359,6 +376,17 @@ impl State {
         });
     }
 
+    fn rolled_canary(&self) -> Option<Beside> {
+        let mut canary = (**self.objects.canary.as_ref()?).clone();
+        canary.roll(true).then_some(canary)
+    }
+
+    fn roll_canary(&mut self) {
+        if let Some(canary) = self.rolled_canary() {
+            self.objects.canary = Some(Shared::new(canary));
+        }
+    }
+
     fn garbage(&self) -> Option<Garbage> {
         let objects = &self.objects;
         let model = objects.model.as_ref();
@@ -370,7 +398,14 @@ impl State {
         let orphan = |is_child: &dyn Fn(&Shared<UnlearnRun>) -> bool| !objects.runs.iter().any(is_child);
         let job = || objects.jobs.iter().position(|work| orphan(&|run| is_owned_by(&work.job, &**run)));
         let plan = || objects.plans.iter().position(|map| orphan(&|run| is_owned_by(&**map, &**run)));
-        lost.map(Garbage::Run).or_else(|| job().map(Garbage::Job)).or_else(|| plan().map(Garbage::Plan))
+        let is_lost = |is_ours: &dyn Fn(&Shared<DiffusionModel>) -> bool| !model.is_some_and(is_ours);
+        let canary = || objects.canary.as_ref().filter(|it| is_lost(&|m| is_owned_by(&it.deployment, &**m)));
+        let service = || objects.service.as_ref().filter(|it| is_lost(&|m| is_owned_by(&***it, &**m)));
+        lost.map(Garbage::Run)
+            .or_else(|| job().map(Garbage::Job))
+            .or_else(|| plan().map(Garbage::Plan))
+            .or_else(|| canary().map(|_| Garbage::Canary))
+            .or_else(|| service().map(|_| Garbage::Service))
     }
 
     fn collect(&mut self) {
@@ -379,6 +414,8 @@ impl State {
             Some(Garbage::Run(index)) => drop(self.objects.runs.remove(index)),
             Some(Garbage::Job(index)) => drop(self.objects.jobs.remove(index)),
             Some(Garbage::Plan(index)) => drop(self.objects.plans.remove(index)),
+            Some(Garbage::Canary) => self.objects.canary = None,
+            Some(Garbage::Service) => self.objects.service = None,
             None => {}
         }
     }
@@ -444,7 +481,8 @@ impl State {
         let deployment = self.objects.deployment.content();
         let pending = std::mem::take(&mut self.pending);
         let sent = pending.into_iter().find(|pending| Some(&pending.key) == under_way);
-        self.in_flight = sent.map(|pending| Box::new(InFlight { pending, deployment }));
+        let canary = self.objects.canary.as_ref().map(Shared::content);
+        self.in_flight = sent.map(|pending| Box::new(InFlight { pending, deployment, canary }));
         self.stale = None;
     }
 

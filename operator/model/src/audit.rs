@@ -12,10 +12,11 @@ use lethe_api::{
         UnlearnRequest, UnlearnRun, Verdict,
     },
 };
-use lethe_core::{model, names, request, run, targets::ledger_targets};
+use lethe_core::{canary, model, names, request, rollout, run, targets::ledger_targets};
 use serde::Serialize;
 
 use crate::{
+    cluster::replicas,
     decisions::is_owned_by,
     objects::BASES,
     shared::Shared,
@@ -147,6 +148,20 @@ impl Audit {
         self.demand(may, Invariant::Served, "a digest is served that did not pass for the whole ledger");
     }
 
+    /// Asked whenever pods are put beside the target.
+    pub fn is_beside(&mut self, objects: &Objects) {
+        let Some(canary) = objects.canary.as_ref().map(|canary| &canary.deployment) else { return };
+        if replicas(canary) == 0 {
+            return;
+        }
+        let bundle = rollout::reference(canary);
+        self.serves(bundle.as_ref());
+        let was_asked = self.heard.iter().any(|(_, heard)| Some(heard) == bundle.as_ref());
+        let may = !self.asks || was_asked || !canary::gets_traffic(canary, &objects.deployment);
+        let how = "users get a canary that no honest pod has asked before";
+        self.demand(may, Invariant::Served, how);
+    }
+
     pub fn wrote_model(&mut self, model: &DiffusionModel) {
         let Some(status) = &model.status else { return };
         self.demand(status.ledger.starts_with(&self.ledger), Invariant::Ledger, "the ledger lost something");
@@ -275,6 +290,9 @@ pub fn at_the_end(state: &State) -> Result<(), Broken> {
     if kept != status.ledger {
         let archive = names::ledger_archive(&model.name_any());
         return broken(Invariant::Ledger, format!("{archive} does not keep the ledger"));
+    }
+    if state.objects.canary.is_some() || state.objects.service.is_some() {
+        return broken(Invariant::Served, "something is left beside the serving target".into());
     }
     let of_ledger = status.ledger.last().map(|last| last.digest.clone());
     let of_baseline = || status.baseline.as_ref().map(|baseline| baseline.bundle.clone());

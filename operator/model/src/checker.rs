@@ -42,6 +42,8 @@ pub enum Start {
     Rebased,
     /// The candidate for a first request passed and is rolled out, and the live server is about to be asked what it shows.
     Asked,
+    /// The policy tries candidates beside the target first, and a second Deployment was just created for the first.
+    Beside,
 }
 
 pub struct Checker {
@@ -59,6 +61,7 @@ impl Checker {
     fn scratch(&self) -> State {
         let policy = match self.settings.start {
             Start::Asked => objects::watchful(),
+            Start::Beside => objects::careful(serde_json::json!([{"weight": 50}])),
             Start::Scratch | Start::Ready | Start::Fulfilled | Start::Rebased => objects::policy(),
         };
         let mut state = State {
@@ -72,6 +75,8 @@ impl Checker {
                 archive: None,
                 deployment: Shared::new(deployment(MODEL, "server")),
                 serving: None,
+                canary: None,
+                service: None,
             },
             stale: None,
             pending: vec![],
@@ -110,14 +115,18 @@ impl Checker {
                 state.edit_base();
                 state
             }
-            Start::Asked => {
-                let mut state = self.after(&self.rested(self.scratch()), &Act::Asks(0));
-                while !is_asked(&state) {
-                    state = self.moves(&state).expect("after a roll-out the live server is asked");
-                }
-                state
-            }
+            Start::Asked => self.asked_until(is_asked),
+            Start::Beside => self.asked_until(|state| state.objects.canary.is_some()),
         }
+    }
+
+    /// A first request was made, and it has come as far as this.
+    fn asked_until(&self, reached: impl Fn(&State) -> bool) -> State {
+        let mut state = self.after(&self.rested(self.scratch()), &Act::Asks(0));
+        while !reached(&state) {
+            state = self.moves(&state).expect("an undisturbed request comes that far");
+        }
+        state
     }
 
     /// What is broken in a state, at once or in the end.

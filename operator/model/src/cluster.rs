@@ -10,7 +10,7 @@ use k8s_openapi::{
         core::v1::{
             ConfigMap, Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
             ContainerStateWaiting, ContainerStatus, Event, ObjectReference, Pod, PodCondition, PodSpec,
-            PodStatus, PodTemplateSpec,
+            PodStatus, PodTemplateSpec, Service,
         },
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
@@ -24,7 +24,11 @@ use lethe_api::{
         UnlearnRequest, UnlearnRun,
     },
 };
-use lethe_core::{job::CONTAINER, rollout};
+use lethe_core::{
+    canary::Seen,
+    job::CONTAINER,
+    rollout::{self, PodReport},
+};
 use serde::Serialize;
 
 use crate::trainer::Fate;
@@ -45,6 +49,61 @@ pub struct Cluster {
     pub deployment: Option<Deployment>,
     /// What the pods of the Deployment really serve.
     pub serving: Option<Digest>,
+    /// A second Deployment beside it.
+    pub canary: Option<Beside>,
+    pub service: Option<Service>,
+}
+
+/// A Deployment beside the serving target, and what its pods really serve.
+#[derive(Clone, Debug, Serialize)]
+pub struct Beside {
+    pub deployment: Deployment,
+    pub serving: Option<Digest>,
+}
+
+impl Beside {
+    /// As the API server admits it, under a uid.
+    pub fn new(mut deployment: Deployment, uid: String) -> Self {
+        deployment.metadata.uid = Some(uid);
+        deployment.metadata.generation = Some(1);
+        Beside { deployment, serving: None }
+    }
+
+    /// Changes its pods, as a patch would.
+    pub fn shape(&mut self, labels: &BTreeMap<String, String>, replicas: i32) {
+        let spec = self.deployment.spec.as_mut().expect("built with a spec");
+        spec.replicas = Some(replicas);
+        let pods = spec.template.metadata.get_or_insert_default();
+        pods.labels.get_or_insert_default().extend(labels.clone());
+        // Two generations are enough: the one that its pods run, and a newer one.
+        self.deployment.metadata.generation = Some(2);
+        self.deployment.status = Some(settled(1));
+    }
+
+    /// One move of the Deployment controller.
+    pub fn roll(&mut self, works: bool) -> bool {
+        let wanted = replicas(&self.deployment);
+        let status = settled_with(self.deployment.metadata.generation.unwrap_or_default(), wanted);
+        let status = match works {
+            true => status,
+            false => DeploymentStatus { available_replicas: Some(0), ..status },
+        };
+        let serving = rollout::reference(&self.deployment).filter(|_| works && wanted > 0);
+        if self.deployment.status.as_ref() == Some(&status) && self.serving == serving {
+            return false;
+        }
+        (self.deployment.status, self.serving) = (Some(status), serving);
+        true
+    }
+
+    /// What the operator sees of it.
+    pub fn seen(&self) -> Seen {
+        let pods = if self.serving.is_some() { replicas(&self.deployment) } else { 0 };
+        let digest = || self.serving.clone().ok_or_else(|| "it serves nothing".into());
+        let report = |pod| PodReport { pod: format!("digits-canary-{pod}"), digest: digest() };
+        let deployment = Some(self.deployment.clone());
+        Seen { deployment, service: None, reports: (0..pods).map(report).collect() }
+    }
 }
 
 /// A Job and its pods.
@@ -262,6 +321,8 @@ pub fn deployment(name: &str, container: &str) -> Deployment {
         containers: vec![Container { name: container.into(), ..Default::default() }],
         ..Default::default()
     };
+    let meta =
+        ObjectMeta { labels: Some([("app".to_owned(), name.to_owned())].into()), ..ObjectMeta::default() };
     Deployment {
         metadata: ObjectMeta {
             name: Some(name.into()),
@@ -271,7 +332,7 @@ pub fn deployment(name: &str, container: &str) -> Deployment {
         },
         spec: Some(DeploymentSpec {
             replicas: Some(2),
-            template: PodTemplateSpec { metadata: Some(ObjectMeta::default()), spec: Some(pod) },
+            template: PodTemplateSpec { metadata: Some(meta), spec: Some(pod) },
             ..Default::default()
         }),
         status: Some(settled(1)),
@@ -320,6 +381,11 @@ pub fn annotate(deployment: &mut Deployment, bundle: Option<&str>) {
 impl Cluster {
     /// One move of the Deployment controller: pods of a bundle that `works` come up, others never do.
     pub fn roll(&mut self, works: impl Fn(Option<&Digest>) -> bool) -> bool {
+        if let Some(canary) = &mut self.canary
+            && canary.roll(works(rollout::reference(&canary.deployment).as_ref()))
+        {
+            return true;
+        }
         let Some(deployment) = &mut self.deployment else { return false };
         let generation = deployment.metadata.generation.unwrap_or_default();
         let named = rollout::reference(deployment);
@@ -346,6 +412,11 @@ impl Cluster {
             return self.models.remove(&name).is_some();
         }
         let models: Vec<_> = self.models.values().filter_map(|model| model.uid()).collect();
+        if self.canary.take_if(|canary| is_orphan(&canary.deployment, &models)).is_some()
+            || self.service.take_if(|service| is_orphan(service, &models)).is_some()
+        {
+            return true;
+        }
         if let Some(name) = self.runs.values().find(|run| is_orphan(*run, &models)).map(|run| run.name_any())
         {
             return self.runs.remove(&name).is_some();

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service},
+};
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
@@ -15,7 +18,7 @@ use lethe_api::{
     },
 };
 use lethe_core::{
-    Decision, Effect, Installation, asked, duplicates, model, names,
+    Decision, Effect, Installation, asked, canary, duplicates, model, names,
     policy::Policy,
     request,
     rollout::PodReport,
@@ -26,7 +29,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use crate::{
-    cluster::Work,
+    cluster::{Beside, Work},
     shared::{Memo, Shared, hash_of},
     state::{Key, State, find, find_job, written},
     trainer::digest,
@@ -106,6 +109,8 @@ struct ModelView<'a> {
     serving: Option<&'a Shared<Digest>>,
     asked: bool,
     archive: Option<&'a Shared<ConfigMap>>,
+    canary: Option<&'a Shared<Beside>>,
+    service: Option<&'a Shared<Service>>,
     when: When,
 }
 
@@ -181,6 +186,7 @@ impl Mind {
             }
         }
         let asked = model::wants_reports(object);
+        let looks = canary::to_look_for(object, Some(&state.objects.policy.spec)).is_some();
         let view = ModelView {
             model: object,
             policy: &state.objects.policy,
@@ -190,6 +196,8 @@ impl Mind {
             serving: state.objects.serving.as_ref().filter(|_| asked),
             asked,
             archive: state.objects.archive.as_ref(),
+            canary: state.objects.canary.as_ref().filter(|_| looks),
+            service: state.objects.service.as_ref().filter(|_| looks),
             when: if asked { when } else { When { pods: Pods::Honest, ..when } },
         };
         self.answer(&view.keys(), || {
@@ -289,7 +297,8 @@ impl RunView<'_> {
 
 impl ModelView<'_> {
     fn keys(&self) -> Keys {
-        let own = (self.model, self.policy, self.deployment, self.serving, self.archive, self.when);
+        let beside = (self.canary, self.service);
+        let own = (self.model, self.policy, self.deployment, self.serving, self.archive, beside, self.when);
         let facts = |all: &[u64]| hash_of(&("model", own, all));
         let requests = self.requests.iter().map(|request| request.facts());
         let runs = self.runs.iter().map(|run| run.facts());
@@ -315,6 +324,10 @@ impl ModelView<'_> {
             runs: self.runs.iter().map(|run| (***run).clone()).collect(),
             rivals: vec![],
             deployment: Some((**self.deployment).clone()),
+            canary: canary::Seen {
+                service: self.service.map(|service| (**service).clone()),
+                ..self.canary.map(|canary| canary.seen()).unwrap_or_default()
+            },
             reports: if self.asked { vec![report("digits-a"), report("digits-b")] } else { vec![] },
             archived: self.archive.map(|map| model::read_archive(map).expect("an archive can be read")),
         }

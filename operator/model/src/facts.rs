@@ -1,19 +1,25 @@
 //! What a decision about one object reads of others. The rest of them only makes more observations of what is the same.
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::ConfigMap},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Service},
+    },
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use lethe_api::{
     Digest,
-    v1alpha1::{ConditionType, DiffusionModel, LedgerEntry, UnlearnPolicy, UnlearnRequest, UnlearnRun},
+    v1alpha1::{
+        ConditionType, DiffusionModel, LedgerEntry, Rollout, RolloutState, UnlearnPolicy, UnlearnRequest,
+        UnlearnRun,
+    },
 };
 use lethe_core::{asked, attempts, request, run};
 use serde::Serialize;
 
 use crate::{
     audit::Passed,
-    cluster::Work,
+    cluster::{Beside, Work},
     shared::{Facts, hash_of},
 };
 
@@ -21,6 +27,8 @@ impl Facts for UnlearnPolicy {}
 impl Facts for ConfigMap {}
 impl Facts for Deployment {}
 impl Facts for Work {}
+impl Facts for Beside {}
+impl Facts for Service {}
 impl Facts for Digest {}
 impl Facts for Passed {}
 impl Facts for Vec<LedgerEntry> {}
@@ -63,7 +71,12 @@ impl Facts for DiffusionModel {
             json(&ConditionType::Serving.find(&status.conditions).filter(|c| c.status == "False")),
         );
         let knows = (json(&status.labels), json(&status.ledger), status.baseline.is_some());
-        hash_of(&(json(&(&self.metadata, &self.spec)), knows, &status.active_run, conditions))
+        // Where a candidate stands that is beside the target is repeated by its requests.
+        let is_beside = |rollout: &&Rollout| rollout.state == RolloutState::Canary;
+        let beside = status.rollout.as_ref().filter(is_beside);
+        let beside =
+            json(&beside.map(|it| (&it.run, &it.message, it.canary.as_ref().map(|canary| &canary.at))));
+        hash_of(&(json(&(&self.metadata, &self.spec)), knows, &status.active_run, conditions, beside))
     }
 }
 

@@ -91,6 +91,14 @@ pub fn watchful() -> UnlearnPolicy {
     policy
 }
 
+/// A policy that tries a candidate beside the target first.
+pub fn careful(steps: serde_json::Value) -> UnlearnPolicy {
+    let mut policy = watchful();
+    let rollout = json!({"strategy": "Canary", "steps": steps, "progressDeadlineSeconds": 120});
+    policy.spec.rollout = serde_json::from_value(rollout).expect("steps as a person would write them");
+    policy
+}
+
 pub fn request(name: &str, targets: &[&str], replacement: OverrideSpec) -> UnlearnRequest {
     let spec = UnlearnRequestSpec {
         model_ref: ModelRef { name: MODEL.into() },

@@ -1,8 +1,14 @@
 //! The API server's side: what a call changes, and when it is refused.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
 use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::ConfigMap},
+    api::{
+        apps::v1::Deployment,
+        batch::v1::Job,
+        core::v1::{ConfigMap, Service},
+    },
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::ResourceExt;
@@ -13,8 +19,7 @@ use lethe_api::{
 use lethe_core::{Effect, FINALIZER};
 
 use crate::{
-    cluster::scale,
-    cluster::{Work, annotate, settled},
+    cluster::{Beside, Work, annotate, scale, settled},
     decisions::{Call, Mind, Status, is_owned_by},
     shared::{Shared, hash_of},
     state::{Key, Pending, State, find, find_job, find_mut, written},
@@ -96,6 +101,17 @@ impl State {
                 self.objects.deployment = self.objects.deployment.with(|it| scale(it, *replicas));
                 true
             }
+            Effect::CreateService(service) => self.create_service(service),
+            Effect::CreateDeployment(deployment) => self.create_beside(deployment),
+            Effect::ShapeCanary { uid, labels, replicas, .. } => self.shape_beside(uid, labels, *replicas),
+            Effect::DeleteService { uid, .. } => {
+                self.objects.service.take_if(|it| it.metadata.uid.as_ref() == Some(uid));
+                true
+            }
+            Effect::DeleteDeployment { uid, .. } => {
+                self.objects.canary.take_if(|it| it.deployment.metadata.uid.as_ref() == Some(uid));
+                true
+            }
             Effect::MarkPromoted { run, condition } => self.mark_promoted(run, condition),
             Effect::ArchiveLedger(map) => {
                 self.objects.archive = Some(Shared::new((**map).clone()));
@@ -122,6 +138,36 @@ impl State {
                 deployment.status = Some(settled(1));
             }
         });
+    }
+
+    fn create_service(&mut self, service: &Service) -> bool {
+        if let Some(found) = &self.objects.service {
+            return found.owner_references() == service.owner_references();
+        }
+        let mut service = service.clone();
+        service.metadata.uid = Some(format!("uid-service-{}", self.births.add("service")));
+        self.objects.service = Some(Shared::new(service));
+        true
+    }
+
+    fn create_beside(&mut self, deployment: &Deployment) -> bool {
+        if let Some(found) = &self.objects.canary {
+            return found.deployment.owner_references() == deployment.owner_references();
+        }
+        let uid = format!("uid-canary-{}", self.births.add("canary"));
+        self.objects.canary = Some(Shared::new(Beside::new(deployment.clone(), uid)));
+        self.audit.is_beside(&self.objects);
+        true
+    }
+
+    fn shape_beside(&mut self, uid: &str, labels: &BTreeMap<String, String>, replicas: i32) -> bool {
+        let found = self.objects.canary.as_mut();
+        let Some(canary) = found.filter(|it| it.deployment.metadata.uid.as_deref() == Some(uid)) else {
+            return false;
+        };
+        *canary = canary.with(|canary| canary.shape(labels, replicas));
+        self.audit.is_beside(&self.objects);
+        true
     }
 
     fn create_run(&mut self, run: &UnlearnRun) -> bool {

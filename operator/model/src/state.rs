@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service},
+};
 use kube::ResourceExt;
 use lethe_api::{
     Digest,
@@ -11,7 +14,12 @@ use lethe_api::{
 };
 use lethe_core::Effect;
 
-use crate::{audit::Audit, cluster::Work, decisions::Call, shared::Shared};
+use crate::{
+    audit::Audit,
+    cluster::{Beside, Work},
+    decisions::Call,
+    shared::Shared,
+};
 
 /// The API server's contents: one namespace with one model. Objects are the real ones, without resource versions
 /// (their content is their version) and with canonical names, uids and times.
@@ -31,6 +39,8 @@ pub struct Objects {
     pub deployment: Shared<Deployment>,
     /// What the pods of the Deployment really serve.
     pub serving: Option<Shared<Digest>>,
+    pub canary: Option<Shared<Beside>>,
+    pub service: Option<Shared<Service>>,
 }
 
 /// A cache that lags behind: what it goes on showing.
@@ -67,6 +77,8 @@ pub struct InFlight {
     pub pending: Pending,
     /// The version of the Deployment when it was sent.
     pub deployment: u64,
+    /// And of the one beside it.
+    pub canary: Option<u64>,
 }
 
 /// How often something of a name was created: the uid of the next one differs.

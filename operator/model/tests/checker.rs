@@ -23,7 +23,7 @@ const fn settings(requests: usize, disturbances: u8, start: Start, enough: Optio
 }
 
 /// Each with the least number of states, below which not everything was seen.
-const CHECKS: [(&str, Settings, usize); 9] = [
+const CHECKS: [(&str, Settings, usize); 10] = [
     ("two_requests_undisturbed", settings(2, 0, Start::Ready, ALL), 70_000),
     ("the_first_steps_after_a_first_request", settings(2, 1, Start::Fulfilled, SOME), 350_000),
     ("the_first_steps_of_one_request_and_two_disturbances", settings(1, 2, Start::Ready, SOME), 350_000),
@@ -32,6 +32,7 @@ const CHECKS: [(&str, Settings, usize); 9] = [
     ("the_first_steps_while_the_live_server_is_asked", settings(1, 1, Start::Asked, SOME), 350_000),
     ("another_base_and_one_disturbance", settings(1, 1, Start::Rebased, SOME), 120_000),
     ("the_first_steps_to_another_base_while_requests_come", settings(2, 1, Start::Rebased, FEW), 120_000),
+    ("the_first_steps_while_a_candidate_is_beside_the_target", settings(1, 1, Start::Beside, SOME), 350_000),
     ("one_request_and_one_disturbance", settings(1, 1, Start::Ready, ALL), 800_000),
 ];
 

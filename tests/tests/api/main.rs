@@ -8,6 +8,7 @@ mod admission;
 mod attempts;
 mod audits;
 mod bases;
+mod canaries;
 mod charts;
 mod crash;
 mod deaths;
@@ -107,6 +108,13 @@ fn main() -> ExitCode {
             an_audit_that_is_due_and_fails_exposes_what_was_forgotten;
         bases:
             a_new_base_that_leaks_leaves_the_old_one_in_service_until_it_does_not;
+        canaries:
+            a_step_is_one_thing_and_belongs_to_a_canary,
+            a_candidate_is_asked_unseen_gets_a_share_waits_for_a_person_and_is_served,
+            a_candidate_that_leaks_unseen_is_taken_away_unseen,
+            what_somebody_else_has_where_the_canary_should_be_stays,
+            a_model_that_is_deleted_takes_its_canary_with_it,
+            dying_all_the_time_it_tries_a_candidate_beside_the_target;
         crash:
             an_operator_that_dies_after_every_write_comes_to_the_same_end,
             an_operator_that_is_killed_at_every_stage_goes_on,

@@ -119,6 +119,7 @@ async fn live_a_full_life(world: &World) -> Result<()> {
     world.apply(&examples::first("serving.yaml")?).await?;
     let mut forgetful = policy()?;
     forgetful["spec"]["retention"] = json!({"runs": 0});
+    forgetful["spec"]["rollout"]["strategy"] = json!("Canary");
     world.apply(&forgetful).await?;
     world.prepare().await?;
     world.request("withdrawn", "5", "6").await?;

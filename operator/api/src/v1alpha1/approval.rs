@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{NAME_PATTERN, PRINTABLE_PATTERN};
+use crate::Digest;
 
 /// One person's word on one request. It is created and never changed; who `approver` is, is checked when it is created.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,10 @@ use super::{NAME_PATTERN, PRINTABLE_PATTERN};
 pub struct UnlearnApprovalSpec {
     pub request_ref: ApprovedRequest,
     pub decision: ApprovalDecision,
+    /// A step of a roll-out that works for the request. Without it, this is about the request, and says nothing of a
+    /// candidate that nobody had seen yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<ApprovedStep>,
     /// The API user who creates this: `kubectl auth whoami` says who that is.
     #[schemars(length(min = 1, max = 253), regex(pattern = PRINTABLE_PATTERN))]
     pub approver: String,
@@ -47,9 +52,20 @@ pub struct ApprovedRequest {
     pub uid: String,
 }
 
+/// What somebody looked at before they let a roll-out go on: `status.rollout` of the model says both.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApprovedStep {
+    /// The candidate.
+    pub digest: Digest,
+    /// The number of the policy's step, from 1.
+    #[schemars(range(min = 1, max = 16))]
+    pub step: u32,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ApprovalDecision {
     Approve,
-    /// The request is denied, whoever else approves of it.
+    /// The request is denied, whoever else approves of it; or the candidate, whichever step it is at.
     Deny,
 }

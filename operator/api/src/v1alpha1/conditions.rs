@@ -115,6 +115,7 @@ pub enum Reason {
     TargetTaken,
     ContainerNotFound,
     RolloutTimedOut,
+    CanaryNotPossible,
     RunDeleted,
     DigestMismatch,
     Drifted,

@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod approval;
+pub mod canary;
 pub mod cluster_policy;
 pub mod conditions;
 pub mod model;
@@ -14,7 +15,8 @@ pub mod request;
 pub mod run;
 
 pub use crate::gate::{BaselineQuality, Gate, GateName, GateResult, Verdict};
-pub use approval::{ApprovalDecision, ApprovedRequest, UnlearnApproval, UnlearnApprovalSpec};
+pub use approval::{ApprovalDecision, ApprovedRequest, ApprovedStep, UnlearnApproval, UnlearnApprovalSpec};
+pub use canary::{ApprovalStep, Canary, PauseStep, RolloutStep, RolloutStrategy};
 pub use cluster_policy::{ClusterUnlearnPolicy, ClusterUnlearnPolicySpec};
 pub use conditions::{ConditionType, Reason, conditions_schema};
 pub use model::{
@@ -60,6 +62,8 @@ pub mod labels {
     pub const MODEL: &str = "lethe.dev/model";
     pub const RUN: &str = "lethe.dev/run";
     pub const STAGE: &str = "lethe.dev/stage";
+    /// On the pods of a second Deployment, whose selector it is, and on the Deployment and its Service: the model's name.
+    pub const CANARY: &str = "lethe.dev/canary";
 }
 
 /// What a reference to another object looks like. A reference becomes part of the path of a request to the API server: one that

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NAME_PATTERN, OverrideSpec, Prepared, conditions_schema};
+use super::{NAME_PATTERN, OverrideSpec, Prepared, canary::Canary, conditions_schema};
 use crate::{
     Digest,
     contract::{BaseArtifact, MAX_LABELS},
@@ -33,6 +33,7 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Base", type_ = "string", json_path = ".spec.base.uri", priority = "1"),
     printcolumn(name = "Policy", type_ = "string", json_path = ".spec.policyRef.name", priority = "1"),
+    printcolumn(name = "Canary", type_ = "string", json_path = ".status.rollout.canary.at", priority = "1"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -281,6 +282,7 @@ pub struct Rollout {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Digest>,
     pub to: Digest,
+    /// Of a canary that is over: when it was, and the target began to be changed.
     pub started_at: Time,
     /// When the reference had to be written once more: the time that the pods have counts from here. An operator
     /// that was away before the first write has not used it up; whoever keeps changing the reference gains nothing.
@@ -291,6 +293,9 @@ pub struct Rollout {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub audit: Option<String>,
+    /// The second Deployment that serves `to`, until it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Why it was turned back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     // By its path: the derive macro has a `Reason` of its own.
@@ -333,6 +338,8 @@ pub struct ScaledDown {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RolloutState {
+    /// `to` is served by a second Deployment, and the target goes on serving `from`.
+    Canary,
     /// Serving is being changed to `to`.
     Progressing,
     /// `to` is available and every pod reports it; what the live server shows is being judged.
@@ -349,7 +356,7 @@ impl RolloutState {
     /// Whether serving is still being changed, or judged.
     pub fn is_under_way(self) -> bool {
         match self {
-            Self::Progressing | Self::Auditing | Self::RollingBack => true,
+            Self::Canary | Self::Progressing | Self::Auditing | Self::RollingBack => true,
             Self::Complete | Self::RolledBack => false,
         }
     }

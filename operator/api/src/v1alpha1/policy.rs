@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     contract::{Device, Precision, ProbeLevel, Robustness},
     gate::Gate,
+    v1alpha1::canary::{RolloutStep, RolloutStrategy},
 };
 
 /// The rules under which a model is made to forget. A run freezes the policy it was created under.
@@ -257,7 +258,15 @@ pub struct TrainingPolicy {
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!has(self.steps) || self.steps.size() == 0 || self.strategy == 'Canary'").message("steps belong to strategy Canary only"))]
 pub struct RolloutPolicy {
+    #[serde(default)]
+    pub strategy: RolloutStrategy,
+    /// `Canary`: what happens, in this order, once the candidate runs beside the target and, where the policy has a
+    /// `served-leak` gate, was asked there. Without any, it then takes the target's place at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub steps: Vec<RolloutStep>,
     /// How long the new pods may take to become available and to report the new digest.
     /// After that serving goes back to the previous digest.
     #[serde(default = "five_minutes")]
@@ -271,7 +280,12 @@ pub struct RolloutPolicy {
 
 impl Default for RolloutPolicy {
     fn default() -> Self {
-        Self { progress_deadline_seconds: five_minutes(), no_compliant_digest: NoCompliantDigest::default() }
+        Self {
+            strategy: RolloutStrategy::default(),
+            steps: Vec::new(),
+            progress_deadline_seconds: five_minutes(),
+            no_compliant_digest: NoCompliantDigest::default(),
+        }
     }
 }
 

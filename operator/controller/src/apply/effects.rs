@@ -1,8 +1,15 @@
 //! Effects, each of which may be carried out twice.
 
-use std::{collections::BTreeSet, fmt::Debug};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
 
-use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job, core::v1::ConfigMap};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    batch::v1::Job,
+    core::v1::{ConfigMap, Service},
+};
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -41,12 +48,27 @@ pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Ef
             }
             Effect::CreateJob(job) => create(context, &namespace, &**job, |_, _| true).await?,
             Effect::DeleteJob { name } => delete_job(context, &current, name).await?,
-            Effect::DeleteRun { name, uid } => delete_run(context, &namespace, name, uid).await?,
+            Effect::DeleteRun { name, uid } => {
+                delete_exactly::<UnlearnRun>(context, &namespace, name, uid).await?
+            }
             Effect::PatchServing { deployment, bundle } => {
                 patch_serving(context, &namespace, deployment, bundle.as_ref()).await?;
             }
             Effect::ScaleServing { deployment, replicas } => {
                 scale_serving(context, &namespace, deployment, *replicas).await?;
+            }
+            Effect::CreateService(service) => create(context, &namespace, &**service, |_, _| true).await?,
+            Effect::CreateDeployment(deployment) => {
+                create(context, &namespace, &**deployment, |_, _| true).await?
+            }
+            Effect::ShapeCanary { name, uid, labels, replicas } => {
+                shape_canary(context, &namespace, name, uid, labels, *replicas).await?;
+            }
+            Effect::DeleteService { name, uid } => {
+                delete_exactly::<Service>(context, &namespace, name, uid).await?
+            }
+            Effect::DeleteDeployment { name, uid } => {
+                delete_exactly::<Deployment>(context, &namespace, name, uid).await?
             }
             Effect::MarkPromoted { run, condition } => {
                 let patch = json!({
@@ -126,10 +148,13 @@ async fn delete_job(context: &Context, run: &impl Resource, name: &str) -> Resul
     delete(context, &jobs, "Job", namespace, name, job.uid()).await
 }
 
-/// Deletes the run of this name, if it still is the one of this uid, and with it its Jobs and plans.
-async fn delete_run(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<()> {
-    let runs: Api<UnlearnRun> = Api::namespaced(context.client.clone(), namespace);
-    match delete(context, &runs, "UnlearnRun", namespace, name, Some(uid.into())).await {
+/// Deletes the object of this name, if it still is the one of this uid, and with it what it owns.
+async fn delete_exactly<K>(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+{
+    let all: Api<K> = Api::namespaced(context.client.clone(), namespace);
+    match delete(context, &all, &K::kind(&()), namespace, name, Some(uid.into())).await {
         Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 409 => Ok(()),
         other => other,
     }
@@ -197,6 +222,33 @@ async fn patch_serving(
         bundle = bundle.map(Digest::as_str),
         "changed what is served"
     );
+    Ok(())
+}
+
+/// Says how many pods a Deployment of Lethe's own has, and adds labels to them. As for the target, the patch names the version
+/// that was read: one that was sent by an operator that has died since brings nothing back into service.
+async fn shape_canary(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    labels: &BTreeMap<String, String>,
+    replicas: i32,
+) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), namespace);
+    let what = format!("Deployment {namespace}/{name}");
+    let found = calls::read(format!("read {what}"), deployments.get_opt(name)).await?;
+    let Some(found) = found.filter(|found| found.metadata.uid.as_deref() == Some(uid)) else {
+        return Err(Error::Stale { what });
+    };
+    let patch = Patch::Merge(json!({
+        "metadata": {"uid": uid, "resourceVersion": found.metadata.resource_version},
+        "spec": {"replicas": replicas, "template": {"metadata": {"labels": labels}}},
+    }));
+    let parameters = PatchParams { field_manager: Some("lethe".into()), ..PatchParams::default() };
+    let call = deployments.patch(name, &parameters, &patch);
+    write(context, format!("shape {what}"), call).await.map_err(|error| stale(error, what))?;
+    tracing::info!(namespace, deployment = name, replicas, "put a candidate beside the serving target");
     Ok(())
 }
 

@@ -7,10 +7,11 @@ use proptest::{
     prelude::*,
     test_runner::{Config, FileFailurePersistence},
 };
+use serde_json::json;
 
 use crate::{
     cluster::Waits,
-    script::{fixed, model, nearest},
+    script::{careful, fixed, model, nearest},
     trainer::{Fate, LABELS, digest, honest, measures},
     world::{Chance, World},
 };
@@ -33,6 +34,8 @@ enum Act {
     EditPolicy(u32),
     Retries(u32),
     Annotate { which: usize, abort: bool, word: u8 },
+    Careful(bool),
+    DeleteCanary,
     DeleteModel,
     ApplyModel,
     DeleteRun(usize),
@@ -56,6 +59,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (1u32..4).prop_map(Act::Retries),
         1 => (0usize..8, any::<bool>(), 0u8..3)
             .prop_map(|(which, abort, word)| Act::Annotate { which, abort, word }),
+        2 => prop::bool::weighted(0.8).prop_map(Act::Careful),
+        1 => Just(Act::DeleteCanary),
         1 => Just(Act::DeleteModel),
         2 => Just(Act::ApplyModel),
         1 => (0usize..4).prop_map(Act::DeleteRun),
@@ -125,6 +130,11 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
                 world.annotate(name, annotation, &word.to_string());
             }
         }
+        Act::Careful(yes) => world.edit_policy(|policy| {
+            let steps = json!([{"weight": 50}, {"pause": {"seconds": 30}}]);
+            policy.rollout = if yes { careful(steps).spec.rollout } else { Default::default() };
+        }),
+        Act::DeleteCanary => world.change(|cluster| cluster.canary = None),
         Act::DeleteModel => world.delete_model(),
         Act::ApplyModel if world.cluster.models.is_empty() => {
             world.apply_model(model(InitialServing::Baseline));

@@ -6,10 +6,10 @@ use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
     contract::{AuditTask, EvaluateTask, Plan, Record, RecordBody, Task},
-    v1alpha1::{GateName, LedgerEntry, RunType, UnlearnPolicySpec, UnlearnRun, Verdict},
+    v1alpha1::{GateName, LedgerEntry, RolloutState, RunType, UnlearnPolicySpec, UnlearnRun, Verdict},
 };
 use lethe_core::{
-    model, run,
+    canary, model, rollout, run,
     targets::{self, ledger_targets},
 };
 
@@ -91,6 +91,34 @@ pub fn may_serve(world: &World, bundle: Option<&Digest>) {
     let measured = world.audit.passed.get(bundle);
     let measured = measured.unwrap_or_else(|| panic!("{bundle} is served and never passed its gates"));
     assert!(measured.is_superset(&forgotten), "{bundle} is served and was not measured for the whole ledger");
+}
+
+/// Asked when pods are put beside the target: is what they serve measured for everything, and was it asked before users get it?
+pub fn may_be_beside(world: &World) {
+    let Some(canary) = &world.cluster.canary else { return };
+    let bundle = rollout::reference(&canary.deployment).expect("a canary serves a candidate");
+    may_serve(world, Some(&bundle));
+    let target = world.cluster.deployment.as_ref();
+    if target.is_none_or(|target| !canary::gets_traffic(&canary.deployment, target)) {
+        return;
+    }
+    let of = |run: &&UnlearnRun| run.status.as_ref().is_some_and(|s| s.candidate.as_ref() == Some(&bundle));
+    let run = world.cluster.runs.values().find(of).expect("a candidate is of a run");
+    if has_served_leak(&run.spec.policy) {
+        let labels = &world.audit.passed[&bundle];
+        let was_asked = world.audit.showed_none(&run.spec.policy, &bundle, labels);
+        assert!(was_asked, "users get {bundle}, and nobody has asked it before");
+    }
+}
+
+/// At rest: there is nothing beside the target but what waits for people.
+pub fn nothing_is_left_beside(world: &World) {
+    let waits = world.cluster.models.values().any(|model| {
+        let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
+        rollout.is_some_and(|rollout| rollout.state == RolloutState::Canary)
+    });
+    let is_left = world.cluster.canary.is_some() || world.cluster.service.is_some();
+    assert!(waits || !is_left, "something is left beside the target\n{}", world.summary());
 }
 
 /// Asked before the operator deletes a run: is there nothing that refers to it?

@@ -15,6 +15,7 @@ mod attempts;
 mod audited_attempts;
 mod audits;
 mod bases;
+mod canaries;
 mod chaos;
 mod deletion;
 mod duplicates;

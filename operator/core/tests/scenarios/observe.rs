@@ -8,7 +8,7 @@ use lethe_api::{
     },
 };
 use lethe_core::{
-    asked, duplicates, model, names,
+    asked, canary, duplicates, model, names,
     policy::{NoPolicy, Policy},
     request,
     rollout::PodReport,
@@ -17,7 +17,7 @@ use lethe_core::{
 };
 
 use crate::{
-    cluster::{Cluster, Work, replicas},
+    cluster::{Beside, Cluster, Work, replicas},
     world::{Cache, World},
 };
 
@@ -71,9 +71,19 @@ impl World {
             runs,
             rivals: rivals.filter(is_rival).cloned().collect(),
             deployment,
+            canary: self.beside(object),
             reports: if asks { vec![report("digits-a"), report("digits-b")] } else { vec![] },
             archived: archived.map(|map| model::read_archive(map).expect("an archive can be read")),
         }
+    }
+
+    fn beside(&self, model: &DiffusionModel) -> canary::Seen {
+        let policy = self.policy_of(model).ok();
+        let wanted = canary::to_look_for(model, policy.as_ref().map(|policy| &policy.spec));
+        let Some(wanted) = wanted else { return canary::Seen::default() };
+        let found = self.cluster.canary.as_ref().filter(|found| found.deployment.name_any() == wanted);
+        let service = self.cluster.service.clone().filter(|service| service.name_any() == wanted);
+        canary::Seen { service, ..found.map(Beside::seen).unwrap_or_default() }
     }
 
     pub fn observe_request(&self, object: &UnlearnRequest) -> request::Observed {

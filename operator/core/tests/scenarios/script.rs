@@ -9,16 +9,17 @@ use lethe_api::{
     Digest,
     contract::BaseArtifact,
     v1alpha1::{
-        ApprovalDecision, ApprovedRequest, ConditionType, DiffusionModel, Extension, InitialServing, Mode,
-        OverrideSpec, Reason, RequestPhase, Stage, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicy,
-        UnlearnPolicySpec, UnlearnRequest, UnlearnRun, annotations,
+        ApprovalDecision, ApprovedRequest, ApprovedStep, ConditionType, DiffusionModel, Extension,
+        InitialServing, Mode, OverrideSpec, Reason, RequestPhase, Stage, UnlearnApproval,
+        UnlearnApprovalSpec, UnlearnPolicy, UnlearnPolicySpec, UnlearnRequest, UnlearnRun, annotations,
     },
 };
 use lethe_core::names;
-pub use lethe_model::objects::{MODEL, fixed, model, nearest, policy, probing, request, watchful};
+pub use lethe_model::objects::{MODEL, careful, fixed, model, nearest, policy, probing, request, watchful};
 
 use crate::{
     cluster::{Cluster, Work, annotate, deployment},
+    invariants,
     trainer::digest,
     world::{Chance, Tape, World, repeated},
 };
@@ -149,9 +150,21 @@ impl World {
         let uid = self.cluster.requests[request].uid().expect("it was admitted");
         let request_ref = ApprovedRequest { name: request.into(), uid };
         let (approver, reason) = (approver.to_owned(), "looked at it".to_owned());
-        let spec = UnlearnApprovalSpec { request_ref, decision, approver: approver.clone(), reason };
+        let rollout = None;
+        let spec = UnlearnApprovalSpec { request_ref, decision, rollout, approver: approver.clone(), reason };
         let approval = UnlearnApproval::new(&format!("{approver}-{request}"), spec);
         self.change(|cluster| cluster.approvals.push(approval));
+    }
+
+    /// Says yes or no to the candidate that is being rolled out for a request, at a step.
+    pub fn says_of_step(&mut self, approver: &str, decision: ApprovalDecision, request: &str, step: u32) {
+        let digest =
+            self.run_for(request).and_then(|run| run.status.clone()?.candidate).expect("there is one");
+        self.says(approver, decision, request);
+        self.change(|cluster| {
+            let last = cluster.approvals.last_mut().expect("just said");
+            last.spec.rollout = Some(ApprovedStep { digest, step });
+        });
     }
 
     pub fn delete_request(&mut self, name: &str) {
@@ -193,6 +206,7 @@ impl World {
                 self.now += SignedDuration::from_secs(150);
             } else {
                 self.rests();
+                invariants::nothing_is_left_beside(self);
                 return self.record_wait();
             }
         }

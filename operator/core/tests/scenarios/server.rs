@@ -1,8 +1,10 @@
 //! The API server's side: what a call changes, and when it is refused.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
 use k8s_openapi::{
-    api::batch::v1::Job,
+    api::{apps::v1::Deployment, batch::v1::Job},
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
 };
 use kube::{Resource, ResourceExt};
@@ -15,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    cluster::{Work, annotate, scale},
+    cluster::{Beside, Work, annotate, replicas, scale},
     invariants,
     world::{Key, Patches, World},
 };
@@ -68,6 +70,22 @@ impl World {
                 let found = self.cluster.deployment.as_mut();
                 found.map(|deployment| scale(deployment, replicas)).is_some()
             }
+            Effect::CreateService(service) => {
+                let mut service = *service;
+                self.admit(&mut service);
+                let found = self.cluster.service.get_or_insert_with(|| service.clone());
+                found.owner_references() == service.owner_references()
+            }
+            Effect::CreateDeployment(deployment) => self.create_beside(*deployment),
+            Effect::ShapeCanary { uid, labels, replicas, .. } => self.shape_beside(&uid, &labels, replicas),
+            Effect::DeleteService { uid, .. } => {
+                self.cluster.service.take_if(|it| it.uid().as_ref() == Some(&uid));
+                true
+            }
+            Effect::DeleteDeployment { uid, .. } => {
+                self.cluster.canary.take_if(|it| it.deployment.uid().as_ref() == Some(&uid));
+                true
+            }
             Effect::MarkPromoted { run, condition } => self.mark_promoted(&run, condition),
             Effect::ArchiveLedger(map) => {
                 self.cluster.config_maps.insert(map.name_any(), *map);
@@ -94,6 +112,27 @@ impl World {
         if before != bundle {
             self.audit.served.push(bundle);
         }
+        true
+    }
+
+    fn create_beside(&mut self, mut deployment: Deployment) -> bool {
+        if let Some(found) = &self.cluster.canary {
+            return found.deployment.owner_references() == deployment.owner_references();
+        }
+        assert!(replicas(&deployment) == 0, "what is created late must put nothing into service");
+        self.admit(&mut deployment);
+        let uid = deployment.uid().unwrap_or_default();
+        self.cluster.canary = Some(Beside::new(deployment, uid));
+        true
+    }
+
+    fn shape_beside(&mut self, uid: &str, labels: &BTreeMap<String, String>, replicas: i32) -> bool {
+        let Some(canary) = &mut self.cluster.canary else { return false };
+        if canary.deployment.metadata.uid.as_deref() != Some(uid) {
+            return false;
+        }
+        canary.shape(labels, replicas);
+        invariants::may_be_beside(self);
         true
     }
 
