@@ -45,22 +45,25 @@ fn every_attempt_is_made_on_the_controls_too() {
     let world = World::new();
     let plan = plan(&world, Some(ProbeLevel::Attack), true);
     let found = probes(world.record(&plan)).expect("the plan asked for them");
-    let names: BTreeSet<String> = found
-        .attempts
-        .iter()
-        .map(|attempt| serde_json::to_value(attempt.probe).unwrap().to_string())
-        .collect();
-    let expected = [
-        "benign-resurgence",
-        "direct-leak",
-        "embedding-inversion",
-        "multistep-leak",
-        "other-door-leak",
-        "relearning",
-        "seed-search",
-        "stochastic-leak",
-    ];
-    assert_eq!(names, expected.map(|name| format!("{name:?}")).into());
+    // Gates look for every attempt by its name.
+    for probe in [
+        ProbeName::DirectLeak,
+        ProbeName::OtherDoorLeak,
+        ProbeName::MultistepLeak,
+        ProbeName::StochasticLeak,
+        ProbeName::EmbeddingInversion,
+        ProbeName::SeedSearch,
+        ProbeName::Relearning,
+        ProbeName::BenignResurgence,
+    ] {
+        let of = found.attempts.iter().filter(|one| one.probe == probe);
+        let made: BTreeSet<&str> = of.map(|one| one.attempt.as_str()).collect();
+        let wanted: BTreeSet<&str> = probe.attempts(ProbeLevel::Attack).iter().copied().collect();
+        assert_eq!(made, wanted, "{probe:?}");
+    }
+    let attacker = found.attacker.as_ref().expect("something was attacked");
+    assert_ne!(*attacker, world.prepared.judge);
+    assert!(world.file(attacker, "model.safetensors").exists(), "attacks can be repeated");
     for attempt in &found.attempts {
         assert_eq!((attempt.target.as_str(), &attempt.seeds[..]), ("three", &[plan.seed][..]), "{attempt:?}");
         assert!(attempt.candidate.n > 0 && attempt.candidate.n == attempt.control.n, "{attempt:?}");
