@@ -16,10 +16,11 @@ pub(crate) fn keep(lineage: &mut Lineage<'_>) {
         entries: lineage.status.ledger.clone(),
         digest: Some(compliant.digest),
         run: Some(compliant.run),
+        turn: compliant.turn,
     };
     let is_news = lineage.observed.archived.as_ref().is_none_or(|found| {
         archived.entries.starts_with(&found.entries)
-            && (archived.entries.len() > found.entries.len() || honours(&archived) != honours(found))
+            && (archived.entries.len() > found.entries.len() || archived.turn > found.turn)
     });
     if is_news {
         let kept = config_map(&lineage.observed.model, &archived);
@@ -34,6 +35,7 @@ fn honours(archived: &ArchivedLedger) -> Option<CompliantBundle> {
         digest: archived.digest.clone().unwrap_or_else(|| last.digest.clone()),
         base: archived.base.clone(),
         run: archived.run.clone().unwrap_or_else(|| last.run.clone()),
+        turn: archived.turn,
     })
 }
 
@@ -47,6 +49,12 @@ pub(crate) fn restore(lineage: &mut Lineage<'_>) -> Result<(), (Reason, String)>
     let status = &mut lineage.status;
     let known = status.ledger.len();
     if status.ledger.starts_with(&archived.entries) {
+        let turn = status.compliant.as_ref().map_or(0, |compliant| compliant.turn);
+        if status.ledger.len() == archived.entries.len() && archived.turn > turn {
+            // A status from before another base: no entry tells that it is old.
+            status.compliant = honours(archived);
+            base::drop_what_is_not_in_service(status);
+        }
         return Ok(());
     }
     let config_map = names::ledger_archive(&lineage.observed.model.name_any());

@@ -32,6 +32,7 @@ pub(crate) fn compliant(lineage: &Lineage<'_>) -> Option<CompliantBundle> {
         digest: last.digest.clone(),
         base: status.baseline.as_ref().map_or_else(|| wanted(lineage).clone(), |it| it.teacher.clone()),
         run: last.run.clone(),
+        turn: 0,
     };
     Some(status.compliant.clone().unwrap_or_else(of_last))
 }
@@ -199,6 +200,8 @@ fn stays(old: &Digest) -> String {
 fn serve_baseline(lineage: &mut Lineage<'_>, prepared: &Prepared) -> bool {
     let serves = lineage.observed.model.spec.serving.initial == InitialServing::Baseline;
     if !serves || lineage.status.served.is_none() {
+        // The first baseline may not have come up, which may be why there is another base: nobody waits for it any more.
+        lineage.status.rollout.take_if(|it| it.run.is_none() && it.state.is_under_way());
         put_into_service(&mut lineage.status);
         return false;
     }
@@ -361,7 +364,8 @@ pub(crate) fn served(lineage: &mut Lineage<'_>, run: &UnlearnRun, digest: &Diges
     if !lineage.status.ledger.is_empty()
         && let Some(base) = descends_from(run)
     {
-        let compliant = CompliantBundle { digest: digest.clone(), base, run: run.name_any() };
+        let turn = lineage.status.compliant.as_ref().map_or(0, |before| before.turn) + 1;
+        let compliant = CompliantBundle { digest: digest.clone(), base, run: run.name_any(), turn };
         lineage.status.compliant = Some(compliant);
     }
     if run.spec.new_base.is_some() || run.spec.type_ == RunType::Prepare {

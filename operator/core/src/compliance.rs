@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lethe_api::v1alpha1::{ConditionType, LedgerEntry, Reason, Verdict};
+use lethe_api::v1alpha1::{ConditionType, LedgerEntry, Reason};
 
 use crate::{
     audit, base,
@@ -31,19 +31,12 @@ pub(crate) fn judge(lineage: &mut Lineage<'_>, forgotten: usize) {
         return lineage.conditions.yes(ConditionType::Compliant, Reason::NotServed, message);
     }
     let named = lineage.observed.deployment.as_ref().and_then(rollout::annotation);
-    // So has the last that was made for a request, of a base that was in service earlier; but for what was seen to leak.
-    let shown = lineage.status.audit.as_ref().filter(|audit| audit.verdict == Verdict::Fail);
-    let shown = shown.map(|audit| audit.digest.as_str());
-    let last = lineage.status.ledger.last().map(|last| last.digest.as_str());
-    let honours = |named: &str| last == Some(named) && shown != Some(named);
     let passed = |named: &str| {
         // A candidate under way, or just taken back, has passed the gates for the whole ledger as well; but for one that
         // the live server has shown to be no better.
         let candidate = lineage.status.rollout.as_ref();
         let candidate = candidate.filter(|rollout| rollout.run.is_some() && !audit::is_refuted(rollout));
-        named == compliant.digest.as_str()
-            || honours(named)
-            || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
+        named == compliant.digest.as_str() || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
     };
     let canary = lineage.status.rollout.as_ref().and_then(|rollout| rollout.canary.as_ref());
     let is_seen = canary.is_some_and(|canary| canary.weight.is_some());

@@ -181,4 +181,7 @@ pub struct ArchivedLedger {
     /// The run that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// How often that had changed before; of two that honour the same entries the later one counts.
+    #[serde(default)]
+    pub turn: u32,
 }

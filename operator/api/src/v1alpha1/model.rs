@@ -269,6 +269,9 @@ pub struct CompliantBundle {
     /// The run that made it.
     #[schemars(length(max = 63))]
     pub run: String,
+    /// Counts the bundles that were this one.
+    #[serde(default)]
+    pub turn: u32,
 }
 
 /// A change of what is served.
