@@ -456,6 +456,22 @@ fn a_digest_of_the_old_base_is_drift_and_is_set_back() {
     assert!(world.model_is(ConditionType::Ready));
 }
 
+/// It knows as many entries: only what honours them is older.
+#[test]
+fn a_status_from_before_another_base_does_not_bring_the_old_one_back() {
+    let mut world = World::new();
+    forgotten(&mut world);
+    let before = world.model().status.clone();
+    world.edit_base(NEW);
+    world.until("it is in service", |world| base_is(world, NEW) && world.model_is(ConditionType::Ready));
+    world.settle();
+    let (served, times) = (world.named_bundle(), world.audit.served.len());
+    world.change(|cluster| cluster.models.get_mut(MODEL).unwrap().status = before.clone());
+    world.settle();
+    assert!(base_is(&world, NEW) && world.model_is(ConditionType::Ready), "{}", world.summary());
+    assert_eq!((world.named_bundle(), world.audit.served.len()), (served, times), "{:?}", world.audit.served);
+}
+
 #[test]
 fn a_base_that_is_only_elsewhere_is_the_same() {
     let mut world = World::new();
