@@ -147,6 +147,9 @@ impl<'a> Summary<'a> {
 
     /// Whether the levels that are to withstand attack do: on average, and every digit by itself.
     fn demands(&self, text: &mut String) {
+        if ![HARDEN, SCRUB].iter().any(|level| self.models.contains(level)) {
+            return;
+        }
         *text +=
             "\n| level | what | found | at most | on average | every digit |\n|---|---|---|---|---|---|\n";
         for (model, limit) in
