@@ -16,10 +16,10 @@ use crate::{
     world::World,
 };
 
-const NEW: &str = "teacher of next year";
+pub const NEW: &str = "teacher of next year";
 
 /// Something was forgotten by the first base.
-fn forgotten(world: &mut World) {
+pub fn forgotten(world: &mut World) {
     world.ready();
     world.ask("forget-three", &["3"], fixed("8"));
     world.until("it is fulfilled", |world| is_fulfilled(world, "forget-three"));
@@ -31,7 +31,7 @@ fn is_fulfilled(world: &World, request: &str) -> bool {
 }
 
 /// The base in service.
-fn base_is(world: &World, base: &str) -> bool {
+pub fn base_is(world: &World, base: &str) -> bool {
     let status = world.model().status.as_ref();
     let baseline = status.and_then(|status| status.baseline.as_ref());
     baseline.is_some_and(|baseline| baseline.teacher == digest(base))
@@ -454,22 +454,6 @@ fn a_digest_of_the_old_base_is_drift_and_is_set_back() {
     let compliant = world.model().status.clone().unwrap().compliant.unwrap();
     assert_eq!(world.named_bundle(), Some(compliant.digest));
     assert!(world.model_is(ConditionType::Ready));
-}
-
-/// It knows as many entries: only what honours them is older.
-#[test]
-fn a_status_from_before_another_base_does_not_bring_the_old_one_back() {
-    let mut world = World::new();
-    forgotten(&mut world);
-    let before = world.model().status.clone();
-    world.edit_base(NEW);
-    world.until("it is in service", |world| base_is(world, NEW) && world.model_is(ConditionType::Ready));
-    world.settle();
-    let (served, times) = (world.named_bundle(), world.audit.served.len());
-    world.change(|cluster| cluster.models.get_mut(MODEL).unwrap().status = before.clone());
-    world.settle();
-    assert!(base_is(&world, NEW) && world.model_is(ConditionType::Ready), "{}", world.summary());
-    assert_eq!((world.named_bundle(), world.audit.served.len()), (served, times), "{:?}", world.audit.served);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use lethe_api::v1alpha1::{ConditionType, InitialServing, Reason, RequestPhase, R
 use lethe_core::names;
 
 use crate::{
+    bases::{NEW, base_is, forgotten},
     script::{MODEL, crashes, everywhere, fixed, model, play},
     world::World,
 };
@@ -134,6 +135,22 @@ fn an_archive_that_is_found_after_the_preparation_is_restored() {
     world.settle();
     world.ended("forget-five", RequestPhase::Fulfilled, Reason::Fulfilled, "");
     assert_eq!(world.ledger(), ["3->8", "5->8"]);
+}
+
+/// It knows as many entries: only what honours them is older.
+#[test]
+fn a_status_from_before_another_base_does_not_bring_the_old_one_back() {
+    let mut world = World::new();
+    forgotten(&mut world);
+    let before = world.model().status.clone();
+    world.edit_base(NEW);
+    world.until("it is in service", |world| base_is(world, NEW) && world.model_is(ConditionType::Ready));
+    world.settle();
+    let (served, times) = (world.named_bundle(), world.audit.served.len());
+    world.change(|cluster| cluster.models.get_mut(MODEL).unwrap().status = before.clone());
+    world.settle();
+    assert!(base_is(&world, NEW) && world.model_is(ConditionType::Ready), "{}", world.summary());
+    assert_eq!((world.named_bundle(), world.audit.served.len()), (served, times), "{:?}", world.audit.served);
 }
 
 #[test]
