@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Train a teacher from images: the only command that reads any.
+    /// Train a teacher from images.
     Teach(TeachArgs),
     /// From a teacher alone: the one-step baseline, the judge and the reference statistics.
     Prepare(JobArgs),
@@ -34,6 +34,9 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Ask a live server for samples and judge them.
     Probe(ProbeArgs),
+    /// Where the forgotten images are at hand: does a candidate still tell them from others that nobody was taught with?
+    /// With `teach` the only command that reads images.
+    Membership(MembershipArgs),
     /// Write an artifact of the store to stdout, verified.
     Show(ShowArgs),
     /// Write a page for people about a measurement, with verdicts if a policy is given.
@@ -184,6 +187,30 @@ pub(crate) struct ProbeArgs {
     pub(crate) threads: Option<u32>,
     #[command(flatten)]
     pub(crate) termination: TerminationArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MembershipArgs {
+    /// The images that were to be forgotten and that the teacher was taught with, in the form that `teach` reads.
+    #[arg(long)]
+    pub(crate) members: PathBuf,
+    /// At least a hundred of the same kind that it was not taught with.
+    #[arg(long)]
+    pub(crate) others: PathBuf,
+    /// Digest of the model that forgot.
+    #[arg(long)]
+    pub(crate) candidate: Digest,
+    /// Digest of the model that it was before.
+    #[arg(long)]
+    pub(crate) baseline: Digest,
+    /// Noise level, in units of the pixels' standard deviation, at which both are asked.
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) sigma: f64,
+    /// URI of the store that holds both.
+    #[arg(long, env = "LETHE_STORE")]
+    pub(crate) store: String,
+    #[arg(long)]
+    pub(crate) threads: Option<u32>,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,10 @@
-//! The optical digits: the only file of images that this program can read, and only `teach` does.
+//! The optical digits: the only file of images that this program can read. `teach` does, and `membership`, which measures.
 
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
 
 use flate2::read::GzDecoder;
 use lethe_sfd::{ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation, TrainingImages};
+use tch::Tensor;
 
 use crate::failure::{Failed, Result};
 
@@ -15,15 +16,7 @@ const INK: f32 = 16.0;
 
 /// Reads a gzip-compressed CSV: 64 pixels and the digit in each line.
 pub(crate) fn read(path: &Path) -> Result<(ModelConfig, TrainingImages)> {
-    let failed = |problem: String| Failed::bad_artifact(format!("images {}: {problem}", path.display()));
-    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-    let mut text = String::new();
-    let mut unpacked = GzDecoder::new(file).take(MAX_BYTES + 1);
-    unpacked.read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(failed(format!("larger than {MAX_BYTES} bytes")));
-    }
-    let (pixels, labels) = parse(&text).map_err(failed)?;
+    let (pixels, labels) = unpack(path)?;
     let known: BTreeSet<i64> = labels.iter().copied().collect();
     let config = ModelConfig {
         image: ImageShape { channels: 1, height: SIDE, width: SIDE },
@@ -35,7 +28,38 @@ pub(crate) fn read(path: &Path) -> Result<(ModelConfig, TrainingImages)> {
     let index = |label: &i64| known.range(..label).count() as i64;
     let labels: Vec<i64> = labels.iter().map(index).collect();
     let images = config.validate().and_then(|()| TrainingImages::new(&config, &pixels, &labels));
-    Ok((config, images.map_err(|error| failed(error.to_string()))?))
+    Ok((config, images.map_err(|error| failed(path, error.to_string()))?))
+}
+
+/// The same file as images [N, pixels] and labels [N] of this model.
+pub(crate) fn of(path: &Path, config: &ModelConfig) -> Result<(Tensor, Tensor)> {
+    let (pixels, digits) = unpack(path)?;
+    let label = |digit: &i64| {
+        config
+            .label(&digit.to_string())
+            .ok_or_else(|| failed(path, format!("the model has no label {digit}")))
+    };
+    let labels = digits.iter().map(label).collect::<Result<Vec<i64>>>()?;
+    let images = TrainingImages::new(config, &pixels, &labels);
+    let images = images.map_err(|error| failed(path, error.to_string()))?;
+    let (images, labels) = images.tensors();
+    Ok((images.shallow_clone(), labels.shallow_clone()))
+}
+
+fn failed(path: &Path, problem: String) -> Failed {
+    Failed::bad_artifact(format!("images {}: {problem}", path.display()))
+}
+
+/// Pixels in [-1, 1], image after image, and the digits.
+fn unpack(path: &Path) -> Result<(Vec<f32>, Vec<i64>)> {
+    let file = File::open(path).map_err(|error| failed(path, error.to_string()))?;
+    let mut text = String::new();
+    let mut unpacked = GzDecoder::new(file).take(MAX_BYTES + 1);
+    unpacked.read_to_string(&mut text).map_err(|error| failed(path, error.to_string()))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(failed(path, format!("larger than {MAX_BYTES} bytes")));
+    }
+    parse(&text).map_err(|problem| failed(path, problem))
 }
 
 /// Pixels in [-1, 1], image after image, and the labels.

@@ -17,6 +17,7 @@ mod images;
 mod job;
 mod live;
 mod logging;
+mod membership;
 mod model;
 mod prepare;
 mod probe;
@@ -49,6 +50,7 @@ fn main() {
         Command::Audit(args) => job::main(TaskKind::Audit, &args, Ok),
         Command::Serve(args) => serve::main(&args),
         Command::Probe(args) => probe::main(&args),
+        Command::Membership(args) => membership::main(&args),
         Command::Show(args) => show::main(&args),
         Command::Report(args) => report::main(&args),
     });

@@ -8,6 +8,7 @@ mod endings;
 mod files;
 mod import;
 mod interruption;
+mod membership;
 mod networks;
 mod probes;
 mod reports;
