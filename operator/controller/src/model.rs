@@ -52,7 +52,15 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     let runs = runs(context, &namespace, object).await?;
     let requests = requests(context, &namespace, object, &runs).await?;
     let names: BTreeSet<String> = requests.iter().map(ResourceExt::name_any).collect();
-    let approvals = || stores.approvals_of(&namespace, |name| names.contains(name));
+    let rollout = object.status.as_ref().and_then(|status| status.rollout.as_ref());
+    let approvals = || {
+        stores.approvals_of(&namespace, |said| {
+            // Of a base's candidate, there may be no request to name any more.
+            let is_of_candidate =
+                || said.rollout.as_ref().is_some_and(|it| rollout.is_some_and(|r| r.to == it.digest));
+            names.contains(&said.request_ref.name) || is_of_candidate()
+        })
+    };
     Ok(model::Observed {
         approvals: context.approvals_are_protected.then(approvals),
         model: object.clone(),

@@ -48,7 +48,7 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
         None => Err(NoPolicy::NotFound),
     };
     let own_name = request.name_any();
-    let approvals = || stores.approvals_of(&namespace, |name| *name == own_name);
+    let approvals = || stores.approvals_of(&namespace, |said| said.request_ref.name == own_name);
     Ok(request::Observed {
         request: request.clone(),
         others: stores.requests_like(request),

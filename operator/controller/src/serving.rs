@@ -68,8 +68,10 @@ impl Inquiry {
         }
         let Some(selector) = selector(target) else { return Ok(Vec::new()) };
         let what = format!("list the pods of Deployment {:?}", target.name_any());
-        // Those of a canary that gets traffic have the target's labels as well, and are no pods of it.
-        let is_of_target = |pod: &Pod| !pod.labels().contains_key(labels::CANARY);
+        // Those of a canary that gets traffic have the target's labels as well, and are no pods of it. Where there should be
+        // none, what they say counts as what users get.
+        let has_canary = rollout.is_some_and(|rollout| rollout.canary.is_some());
+        let is_of_target = |pod: &Pod| !(has_canary && pod.labels().contains_key(labels::CANARY));
         let reports = ask(client, &self.prober, model, what, &selector, is_of_target).await?;
         let answer =
             Answer { at: Instant::now(), target: target.resource_version(), reports: reports.clone() };
@@ -103,7 +105,7 @@ async fn ask(
     model: &DiffusionModel,
     what: String,
     selector: &Selector,
-    is_meant: fn(&Pod) -> bool,
+    is_meant: impl Fn(&Pod) -> bool,
 ) -> Result<Vec<PodReport>> {
     let namespace = model.namespace().unwrap_or_default();
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);

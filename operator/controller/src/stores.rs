@@ -10,7 +10,8 @@ use kube::{
 };
 use kube_runtime::reflector::{self, ObjectRef, Store, store::Writer};
 use lethe_api::v1alpha1::{
-    ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun, labels,
+    ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicy,
+    UnlearnRequest, UnlearnRun, labels,
 };
 use lethe_core::{duplicates, request};
 use serde::de::DeserializeOwned;
@@ -156,9 +157,13 @@ impl Stores {
         self.requests.state_filter(names_it)
     }
 
-    /// What people said to requests of such names.
-    pub fn approvals_of(&self, namespace: &str, is_such: impl Fn(&String) -> bool) -> Vec<UnlearnApproval> {
-        let of = |a: &UnlearnApproval| in_namespace(a, namespace) && is_such(&a.spec.request_ref.name);
+    /// What people said that is such.
+    pub fn approvals_of(
+        &self,
+        namespace: &str,
+        is_such: impl Fn(&UnlearnApprovalSpec) -> bool,
+    ) -> Vec<UnlearnApproval> {
+        let of = |a: &UnlearnApproval| in_namespace(a, namespace) && is_such(&a.spec);
         self.approvals.state_filter(of).iter().map(|approval| approval.as_ref().clone()).collect()
     }
 }

@@ -352,7 +352,7 @@ pub(crate) fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) -> bool {
         Some(rollout) if rollout.state == RolloutState::RolledBack && !is_taken_back(run) => {
             let why = rollout.message.unwrap_or_default();
             let reason = rollout.reason.unwrap_or(Reason::RolloutTimedOut);
-            forgetting::mark(lineage, run, false, reason, format!("serving went back: {why}"));
+            forgetting::mark(lineage, run, false, reason, why);
             false
         }
         _ => true,

@@ -8,50 +8,26 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use k8s_openapi::{
-    api::{
-        apps::v1::{Deployment, DeploymentSpec},
-        core::v1::{Service, ServicePort, ServiceSpec},
-    },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, Time},
-        util::intstr::IntOrString,
-    },
-};
-use kube::{Resource, ResourceExt, core::ObjectMeta};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time};
+use kube::ResourceExt;
 use lethe_api::v1alpha1::{
-    BUNDLE_ANNOTATION, Canary, DiffusionModel, Reason, Rollout, RolloutPolicy, RolloutState, RolloutStep,
-    RolloutStrategy, RunType, UnlearnPolicySpec, UnlearnRun, Verdict, labels,
+    Canary, DiffusionModel, Reason, Rollout, RolloutPolicy, RolloutState, RolloutStep, RolloutStrategy,
+    RunType, UnlearnPolicySpec, UnlearnRun, Verdict, labels,
 };
 
 use crate::{
     Effect, accept,
     approval::{self, StepStanding},
-    audit, forgetting, job,
+    audit, base,
+    beside::{self, pod_labels, traffic_labels},
+    forgetting,
     model::Lineage,
     names,
-    rollout::{self, Next, PodReport},
+    rollout::{self, Next},
 };
 
-/// What there is of a second Deployment. Not from a cache.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// Of the name that [`to_look_for`] says, whoever made it.
-    pub deployment: Option<Deployment>,
-    /// The same of the Service.
-    pub service: Option<Service>,
-    /// What its pods say that are ready, even if it is gone.
-    pub reports: Vec<PodReport>,
-}
-
-impl Seen {
-    /// What of it is somebody else's.
-    fn is_taken(&self, model: &DiffusionModel) -> Option<&'static str> {
-        let deployment = self.deployment.as_ref().filter(|found| !is_ours(model, *found));
-        let service = self.service.as_ref().filter(|found| !is_ours(model, *found));
-        deployment.map(|_| "Deployment").or(service.map(|_| "Service"))
-    }
-}
+pub(crate) use crate::beside::take_away;
+pub use crate::beside::{Seen, gets_traffic, is_ours};
 
 /// What its pods should be.
 struct Shape {
@@ -77,49 +53,32 @@ pub fn to_look_for(model: &DiffusionModel, policy: Option<&UnlearnPolicySpec>) -
     known.map(|canary| canary.name.clone()).or_else(by_name)
 }
 
-/// Whether it is this very model's.
-pub fn is_ours(model: &DiffusionModel, object: &impl Resource) -> bool {
-    let uid = model.uid();
-    let owners = object.meta().owner_references.iter().flatten();
-    uid.is_some() && owners.into_iter().any(|owner| Some(&owner.uid) == uid.as_ref())
-}
-
-/// Whether its pods have every label of the target's, by which the users' Services find them.
-pub fn gets_traffic(canary: &Deployment, target: &Deployment) -> bool {
-    let own = pod_labels(canary);
-    traffic_labels(target).iter().all(|(key, value)| own.get(key) == Some(value))
-}
-
-fn pod_labels(deployment: &Deployment) -> BTreeMap<String, String> {
-    let template = deployment.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref());
-    template.and_then(|meta| meta.labels.clone()).unwrap_or_default()
-}
-
-fn traffic_labels(target: &Deployment) -> BTreeMap<String, String> {
-    let mut labels = pod_labels(target);
-    labels.remove(labels::CANARY);
-    labels
-}
-
 /// Where the candidate of a run begins that is not to replace the target's pods at once.
 pub(crate) fn begin(lineage: &Lineage<'_>, run: &UnlearnRun) -> Option<Canary> {
     // A baseline of which nothing had to be forgotten is no candidate.
     let is_asked_for =
         run.spec.policy.rollout.strategy == RolloutStrategy::Canary && run.spec.type_ == RunType::Forget;
-    is_asked_for.then(|| Canary {
+    is_asked_for.then(|| new(lineage, &run.spec.policy.rollout))
+}
+
+/// As every candidate begins: unseen, and asked nothing.
+fn new(lineage: &Lineage<'_>, policy: &RolloutPolicy) -> Canary {
+    Canary {
         name: names::canary(&lineage.observed.model.spec.serving.target.name),
         step: 0,
-        at: at(&run.spec.policy.rollout, 0),
+        at: at(policy, 0),
         since: Time(lineage.now),
         weight: None,
         replicas: 1,
         unready_since: Some(Time(lineage.now)),
         audit: None,
-    })
+    }
 }
 
 /// What comes next for a candidate that is beside the target.
 pub(crate) fn step(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: &UnlearnRun) -> Next {
+    // What leaks in the target stays without pods, whatever is beside it.
+    audit::withhold(lineage);
     let Some(mut canary) = rollout.canary.clone() else {
         return Next::TurnBack(Reason::CanaryNotPossible, "its state is not known".into());
     };
@@ -132,8 +91,15 @@ fn follow(lineage: &mut Lineage<'_>, rollout: &mut Rollout, canary: &mut Canary,
     if let Some(withdrawn) = accept::withdrawn(run, &lineage.observed.requests) {
         return Next::TurnBack(Reason::Superseded, format!("withdrawn: {withdrawn}"));
     }
+    if base::is_outdated(lineage, run) {
+        return Next::TurnBack(Reason::Superseded, "spec.base was changed during the canary".into());
+    }
     if let Some(no) = approval::denied(run, &rollout.to, lineage.observed) {
         return Next::TurnBack(Reason::ApprovalDenied, no);
+    }
+    if canary.weight.is_some() && lineage.observed.canary.deployment.is_none() {
+        // It will be a copy of the target as that is by now, of which nobody has asked anything.
+        *canary = new(lineage, &run.spec.policy.rollout);
     }
     match is_beside(lineage, rollout, canary) {
         Ok(target) => {
@@ -161,7 +127,7 @@ fn wait(
     let late = lineage.now.duration_since(counts_from) > SignedDuration::from_secs(patience.into());
     let why = match unready {
         Unready::Idle(why) => {
-            canary.unready_since = None;
+            (canary.unready_since, rollout.written_again_at) = (None, None);
             return Next::Hold(Reason::RollingOut, why);
         }
         Unready::Writes(effects, why) if !late || rollout.written_again_at.is_none() => {
@@ -203,9 +169,16 @@ fn is_beside<'a>(
         );
         return Err(Unready::Waits(Reason::CanaryNotPossible, why));
     }
+    if seen.deployment.as_ref().is_some_and(beside::is_going)
+        || seen.service.as_ref().is_some_and(beside::is_going)
+    {
+        let why = format!("somebody deleted {:?}, and it is not gone yet; it is made anew then", canary.name);
+        return Err(Unready::Waits(Reason::RollingOut, why));
+    }
     let (Some(found), Some(_)) = (&seen.deployment, &seen.service) else {
-        let service = || Effect::CreateService(Box::new(service(model, canary)));
-        let deployment = || Effect::CreateDeployment(Box::new(deployment(model, target, rollout, canary)));
+        let service = || Effect::CreateService(Box::new(beside::service(model, canary)));
+        let deployment =
+            || Effect::CreateDeployment(Box::new(beside::deployment(model, target, rollout, canary)));
         let first = seen.service.is_none().then(service);
         let effects = first.into_iter().chain(seen.deployment.is_none().then(deployment)).collect();
         return Err(Unready::Writes(effects, format!("Deployment {:?} is being created", canary.name)));
@@ -214,10 +187,9 @@ fn is_beside<'a>(
     let may_be_seen = canary.weight.is_some();
     if rollout::reference(found).as_ref() != Some(&rollout.to)
         || (gets_traffic(found, target) && !may_be_seen)
-        || found.metadata.deletion_timestamp.is_some()
     {
         let why = format!("Deployment {:?} is not of this roll-out; it is made anew", canary.name);
-        return Err(Unready::Writes(vec![delete(found)], why));
+        return Err(Unready::Writes(vec![beside::delete(found)], why));
     }
     if !has(found, &shape) {
         let effect = Effect::ShapeCanary {
@@ -344,8 +316,11 @@ fn waits_for(
         }
         StepStanding::Waits { by } => {
             let agreed = if by.is_empty() { "nobody".into() } else { by.join(", ") };
+            // A new base is nobody's request: whoever names its candidate means it.
+            let which = if run.spec.requests.is_empty() { " (requestRef may name any request)" } else { "" };
             let why = format!(
-                "{required} people have to agree by an UnlearnApproval with spec.rollout {{digest: {}, step: {}}}; {agreed} did",
+                "{required} people have to agree by an UnlearnApproval with spec.rollout {{digest: {}, step: {}}}{which}; \
+                 {agreed} did",
                 rollout.to, canary.step
             );
             (Reason::WaitingForApproval, why)
@@ -393,89 +368,6 @@ pub(crate) fn stands(model: &DiffusionModel, run: &str) -> Option<String> {
     let is_it = rollout.state == RolloutState::Canary && rollout.run.as_deref() == Some(run);
     let at = || rollout.canary.as_ref().map(|canary| format!("canary {}", canary.at));
     is_it.then(|| rollout.message.clone().or_else(at)).flatten()
-}
-
-/// Takes away what there is of it. False if nothing of it is there any more.
-pub(crate) fn take_away(lineage: &mut Lineage<'_>) -> bool {
-    let observed = lineage.observed;
-    let Seen { deployment, service, reports } = &observed.canary;
-    let found = deployment.as_ref().filter(|found| is_ours(&observed.model, *found));
-    let service = service.as_ref().filter(|found| is_ours(&observed.model, *found));
-    lineage.effects.extend(
-        service.map(|it| Effect::DeleteService { name: it.name_any(), uid: it.uid().unwrap_or_default() }),
-    );
-    lineage.effects.extend(found.map(delete));
-    // The Deployment goes before its pods do. Somebody else's of the name has none of ours.
-    let has_pods = deployment.is_none() && !reports.is_empty();
-    let is_there = found.is_some() || service.is_some() || has_pods;
-    if is_there {
-        lineage.look_again_in(crate::POLL);
-    }
-    is_there
-}
-
-fn delete(found: &Deployment) -> Effect {
-    Effect::DeleteDeployment { name: found.name_any(), uid: found.uid().unwrap_or_default() }
-}
-
-fn meta(model: &DiffusionModel, canary: &Canary) -> ObjectMeta {
-    let own = [
-        (labels::MANAGED_BY, labels::MANAGER.to_owned()),
-        (labels::MODEL, model.name_any()),
-        (labels::CANARY, model.name_any()),
-    ];
-    ObjectMeta {
-        name: Some(canary.name.clone()),
-        namespace: model.namespace(),
-        owner_references: job::owner(model).map(|owner| vec![owner]),
-        labels: Some(own.map(|(key, value)| (key.to_owned(), value)).into()),
-        ..ObjectMeta::default()
-    }
-}
-
-fn selector(model: &DiffusionModel) -> BTreeMap<String, String> {
-    [(labels::CANARY.to_owned(), model.name_any())].into()
-}
-
-/// The target's pods with another bundle and without their labels.
-fn deployment(model: &DiffusionModel, target: &Deployment, rollout: &Rollout, canary: &Canary) -> Deployment {
-    let of_target = target.spec.clone().unwrap_or_default();
-    let mut template = of_target.template;
-    let pods = template.metadata.get_or_insert_default();
-    let annotations = pods.annotations.take().unwrap_or_default();
-    let bundle = (BUNDLE_ANNOTATION.to_owned(), rollout.to.to_string());
-    *pods = ObjectMeta {
-        labels: Some(selector(model)),
-        annotations: Some(annotations.into_iter().chain([bundle]).collect()),
-        ..ObjectMeta::default()
-    };
-    Deployment {
-        metadata: meta(model, canary),
-        spec: Some(DeploymentSpec {
-            replicas: Some(0),
-            selector: LabelSelector { match_labels: Some(selector(model)), ..LabelSelector::default() },
-            template,
-            min_ready_seconds: of_target.min_ready_seconds,
-            revision_history_limit: Some(0),
-            ..DeploymentSpec::default()
-        }),
-        status: None,
-    }
-}
-
-/// Where the audit asks the candidate, whoever else sees it.
-fn service(model: &DiffusionModel, canary: &Canary) -> Service {
-    let port = i32::from(model.spec.serving.port);
-    let port = ServicePort { port, target_port: Some(IntOrString::Int(port)), ..ServicePort::default() };
-    Service {
-        metadata: meta(model, canary),
-        spec: Some(ServiceSpec {
-            selector: Some(selector(model)),
-            ports: Some(vec![port]),
-            ..ServiceSpec::default()
-        }),
-        status: None,
-    }
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) {
         Some(rollout) if rollout.state == RolloutState::RolledBack => {
             let why = rollout.message.unwrap_or_default();
             let reason = rollout.reason.unwrap_or(Reason::RolloutTimedOut);
-            mark(lineage, run, false, reason, format!("serving went back: {why}"));
+            mark(lineage, run, false, reason, why);
         }
         Some(_) => {}
         None => try_to_roll_out(lineage, run, candidate),

@@ -23,6 +23,7 @@ pub mod asked;
 pub mod attempts;
 pub(crate) mod audit;
 pub(crate) mod base;
+pub(crate) mod beside;
 pub mod canary;
 pub(crate) mod compliance;
 pub mod conditions;

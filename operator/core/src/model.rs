@@ -201,6 +201,8 @@ impl<'a> Lineage<'a> {
             }
         }
         archive::keep(&mut self);
+        // Who orphans what the model owns means the archive, not a candidate beside the target.
+        canary::take_away(&mut self);
         let mut effects = self.effects;
         effects.push(Effect::RemoveFinalizer);
         let status = self.observed.model.status.clone().unwrap_or_default();

@@ -35,7 +35,12 @@ pub(crate) fn step(lineage: &mut Lineage<'_>) {
 
 /// Says that `to` will be served, and starts. `run` is the run whose candidate it is.
 pub(crate) fn begin(lineage: &mut Lineage<'_>, run: Option<String>, to: Digest) {
-    let from = lineage.status.served.as_ref().map(|served| served.digest.clone());
+    if lineage.status.rollout.as_ref().is_some_and(|last| last.canary.is_some()) {
+        // Only the status of the last one says that something of it may still be beside the target.
+        return lineage.look_again_in(POLL);
+    }
+    // A status may be old. What is not confirmed yet is nothing to go back to.
+    let from = lineage.status.served.as_ref().and_then(|_| wanted(lineage));
     let canary = lineage.own_runs().find(|it| Some(it.name_any()) == run);
     let canary = canary.and_then(|run| canary::begin(lineage, run));
     let rollout = Rollout {
@@ -87,7 +92,8 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         )
     };
     let to = rollout.to.short().to_owned();
-    if rollout.state != RolloutState::RollingBack
+    // A canary is not about the target: what that names then may be what leaks.
+    if matches!(rollout.state, RolloutState::Progressing | RolloutState::Auditing)
         && let Some(deployment) = observed.deployment.as_ref()
         && rollout::reference(deployment).as_ref() == Some(&rollout.to)
     {
@@ -95,6 +101,10 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     }
     match audited(lineage, &mut rollout, run, next) {
         Next::Patch(bundle) => {
+            if rollout.state == RolloutState::RollingBack {
+                // Whoever turned it back may have died before, and the target may be kept from going back.
+                canary::take_away(lineage);
+            }
             let deployment = serving.target.name.clone();
             lineage.effects.push(Effect::PatchServing { deployment, bundle });
             // On the way back the condition says why.
@@ -108,13 +118,13 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
             lineage.look_again_in(POLL);
         }
         Next::Wait(reason, message) => {
-            rollout.message = Some(message.chars().take(500).collect());
+            rollout.message = Some(shortened(&message));
             lineage.conditions.unknown(ConditionType::Serving, reason, message);
             lineage.look_again_in(POLL);
         }
         Next::Complete => return complete(lineage, rollout),
         Next::Hold(reason, message) => {
-            rollout.message = Some(message.chars().take(500).collect());
+            rollout.message = Some(shortened(&message));
             lineage.conditions.unknown(ConditionType::Serving, reason, message);
             lineage.look_again_in(UNCONFIRMED);
         }
@@ -126,18 +136,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         }
         // The condition was set by whoever waits for the audit.
         Next::Audit => {}
-        Next::TurnBack(reason, why) => {
-            rollout.state = RolloutState::RollingBack;
-            rollout.reason = Some(reason);
-            rollout.message = Some(why.chars().take(500).collect());
-            let from = rollout.from.as_ref().map_or("nothing", |digest| digest.short());
-            let message = format!("going back from {to} to {from}: {why}");
-            lineage.conditions.no(ConditionType::Serving, reason, message);
-            canary::take_away(lineage);
-            let deployment = serving.target.name.clone();
-            lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });
-            lineage.look_again_in(POLL);
-        }
+        Next::TurnBack(reason, why) => turn_back(lineage, &mut rollout, reason, &why),
         Next::Back => {
             if !canary::take_away(lineage) {
                 rollout.canary = None;
@@ -147,6 +146,36 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         }
     }
     lineage.status.rollout = Some(rollout);
+}
+
+/// Takes the candidate out of service. As long as it was beside the target, that served and goes on serving what it did.
+fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, why: &str) {
+    rollout.reason = Some(reason);
+    let to = rollout.to.short();
+    let became = match rollout.state {
+        RolloutState::Canary => {
+            let message = format!("the canary of {to} is taken away, the target was not touched: {why}");
+            lineage.conditions.unknown(ConditionType::Serving, reason, message);
+            "the target was not touched"
+        }
+        _ => {
+            let from = rollout.from.as_ref().map_or("nothing", |digest| digest.short());
+            let message = format!("going back from {to} to {from}: {why}");
+            lineage.conditions.no(ConditionType::Serving, reason, message);
+            "serving went back"
+        }
+    };
+    rollout.message = Some(shortened(&format!("{became}: {why}")));
+    rollout.state = RolloutState::RollingBack;
+    canary::take_away(lineage);
+    let deployment = lineage.observed.model.spec.serving.target.name.clone();
+    lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });
+    lineage.look_again_in(POLL);
+}
+
+/// As much as a status holds of it.
+fn shortened(words: &str) -> String {
+    words.chars().take(500).collect()
 }
 
 /// A candidate that every pod serves is served once the live server was asked for what is forgotten, where the policy
@@ -301,6 +330,11 @@ fn confirm(lineage: &mut Lineage<'_>, deployment: &Deployment, wanted: &Digest) 
     match pods.and_then(|pods| rollout::confirmed(reports, pods, wanted)) {
         Ok(()) => {
             lineage.conditions.yes(ConditionType::Serving, Reason::Serving, confirmation(wanted));
+            // An old status says what was served then.
+            if lineage.status.served.as_ref().is_none_or(|served| served.digest != *wanted) {
+                let (digest, short) = (wanted.clone(), wanted.short().to_owned());
+                lineage.status.served = Some(Served { digest, short, since: Time(lineage.now) });
+            }
             lineage.look_again_in(CONFIRMED);
         }
         Err(why) => {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A baseline is served, and its policy tries candidates beside it first.
-fn begin(world: &mut World, steps: Value) {
+pub fn begin(world: &mut World, steps: Value) {
     begin_with(world, steps, InitialServing::Baseline);
     world.until("the baseline is served", |world| world.model_is(ConditionType::Serving));
     world.prologue = world.calls;
@@ -30,7 +30,7 @@ fn begin_with(world: &mut World, steps: Value, initial: InitialServing) {
 }
 
 /// Somebody who says who they are asks for the three to be forgotten.
-fn ask(world: &mut World) {
+pub fn ask(world: &mut World) {
     let mut asked = request("forget-three", &["3"], fixed("8"));
     asked.spec.requested_by = Some("alice".into());
     world.apply_request(asked);
@@ -41,12 +41,12 @@ fn canary(world: &World) -> Option<Canary> {
     rollout.canary.filter(|_| rollout.state == RolloutState::Canary)
 }
 
-fn is_at(step: u32) -> impl Fn(&World) -> bool {
+pub fn is_at(step: u32) -> impl Fn(&World) -> bool {
     move |world| canary(world).is_some_and(|canary| canary.step == step)
 }
 
 /// Every pod of the step is there.
-fn has_come_to(step: u32) -> impl Fn(&World) -> bool {
+pub fn has_come_to(step: u32) -> impl Fn(&World) -> bool {
     move |world| canary(world).is_some_and(|it| it.step == step && it.unready_since.is_none())
 }
 
@@ -55,11 +55,11 @@ fn is_seen(world: &World) -> bool {
     world.cluster.canary.as_ref().is_some_and(|canary| gets_traffic(&canary.deployment, target))
 }
 
-fn pods(world: &World) -> i32 {
+pub fn pods(world: &World) -> i32 {
     world.cluster.canary.as_ref().map_or(0, |canary| replicas(&canary.deployment))
 }
 
-fn names_the_baseline(world: &World) -> bool {
+pub fn names_the_baseline(world: &World) -> bool {
     world.named_bundle() == Some(world.baseline())
 }
 
@@ -102,6 +102,9 @@ fn a_candidate_that_leaks_in_the_dark_is_never_seen_and_nothing_is_scaled_down()
             });
         });
         world.ended("forget-three", RequestPhase::Failed, Reason::GateFailed, "300 of 3000 samples");
+        assert!(
+            world.condition("forget-three", ConditionType::Ready).2.contains("the target was not touched")
+        );
         assert_eq!(replicas(world.cluster.deployment.as_ref().unwrap()), 2);
         assert_eq!(world.model_condition(ConditionType::Compliant).0, "True");
         assert!(world.audit.served.iter().all(|served| *served == Some(world.baseline())));
@@ -227,6 +230,8 @@ fn what_somebody_does_to_the_canary_is_put_right() {
         ask(world);
         world.until("it waits for people", has_come_to(2));
         world.change(|cluster| (cluster.canary, cluster.service) = (None, None));
+        world.until("it is a copy of the target of now, and unseen", |world| pods(world) == 1);
+        assert!(!is_seen(world), "nobody has asked this one yet");
         world.until("it is there again", |world| is_seen(world) && has_come_to(2)(world));
         world.change(|cluster| cluster.canary.as_mut().unwrap().shape(&Default::default(), 7));
         world.until("it has its pods again", |world| pods(world) == 2 && has_come_to(2)(world));

@@ -16,6 +16,7 @@ mod audited_attempts;
 mod audits;
 mod bases;
 mod canaries;
+mod canary_faults;
 mod chaos;
 mod deletion;
 mod duplicates;

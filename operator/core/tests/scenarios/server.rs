@@ -79,11 +79,22 @@ impl World {
             Effect::CreateDeployment(deployment) => self.create_beside(*deployment),
             Effect::ShapeCanary { uid, labels, replicas, .. } => self.shape_beside(&uid, &labels, replicas),
             Effect::DeleteService { uid, .. } => {
+                let ours = self.cluster.service.as_ref().map(|it| it.owner_references().to_vec());
+                let pods = self.cluster.canary.as_ref().map(|it| &it.deployment);
+                let is_first = pods.is_some_and(|it| {
+                    it.metadata.deletion_timestamp.is_none() && Some(it.owner_references()) == ours.as_deref()
+                });
+                assert!(!is_first, "users get the candidate for as long as its Service cannot be deleted");
                 self.cluster.service.take_if(|it| it.uid().as_ref() == Some(&uid));
                 true
             }
             Effect::DeleteDeployment { uid, .. } => {
-                self.cluster.canary.take_if(|it| it.deployment.uid().as_ref() == Some(&uid));
+                // One that is being deleted already waits for somebody's finalizer.
+                let is_it = |it: &Beside| {
+                    it.deployment.uid().as_ref() == Some(&uid)
+                        && it.deployment.metadata.deletion_timestamp.is_none()
+                };
+                self.cluster.canary.take_if(|it| is_it(it));
                 true
             }
             Effect::MarkPromoted { run, condition } => self.mark_promoted(&run, condition),
