@@ -133,8 +133,12 @@ pub async fn a_candidate_is_asked_unseen_gets_a_share_waits_for_a_person_and_is_
     says(world, "alice", "Approve", &candidate, 3).await?;
     says(world, "bob", "Approve", &candidate, 2).await?;
     world.crash_operator().await?;
-    // It puts right what somebody does to it.
+    // It puts right what somebody does to it: another copy, which is asked before users get it.
     world.delete::<Deployment>(CANARY).await?;
+    let task = world.task(Stage::Audit).await?;
+    let Task::Audit(audit) = &task.plan.task else { anyhow::bail!("no audit: {:?}", task.plan) };
+    ensure!(audit.endpoint.contains(CANARY), "it asks others: {}", audit.endpoint);
+    world.succeed(&task).await?;
     let is_anew = |found: &Deployment| {
         let ready = found.status.as_ref().and_then(|status| status.available_replicas);
         found.uid() != canary.uid() && ready == Some(1) && pod_labels(found).len() > 1
