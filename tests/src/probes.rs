@@ -5,17 +5,6 @@ use lethe_api::contract::{
     NeighbourMeasurement, Override, ProbeName, ProbeRecord, ProbeTask, Sighting,
 };
 
-const ALL: [ProbeName; 8] = [
-    ProbeName::DirectLeak,
-    ProbeName::OtherDoorLeak,
-    ProbeName::MultistepLeak,
-    ProbeName::StochasticLeak,
-    ProbeName::EmbeddingInversion,
-    ProbeName::SeedSearch,
-    ProbeName::Relearning,
-    ProbeName::BenignResurgence,
-];
-
 /// The probes of a task, with these measurements of the kept labels.
 pub fn honest(task: &EvaluateTask, asked: &ProbeTask, kept: &[LabelMeasurement]) -> ProbeRecord {
     let (mut attempts, mut neighbours) = (vec![], vec![]);
@@ -25,7 +14,7 @@ pub fn honest(task: &EvaluateTask, asked: &ProbeTask, kept: &[LabelMeasurement])
     let mut fidelity = vec![measured(None)];
     for target in &task.targets {
         let label = &target.label;
-        for probe in ALL.into_iter().filter(|probe| probe.level() <= asked.level) {
+        for probe in ProbeName::ALL.into_iter().filter(|probe| probe.level() <= asked.level) {
             let names = probe.attempts(asked.level).iter();
             attempts.extend(names.map(|name| attempt(probe, name, label, asked.never_saw.is_some())));
         }

@@ -153,7 +153,6 @@ fn kept(task: &EvaluateTask, label: &str) -> LabelMeasurement {
 
 /// Nothing is found in the candidate, and everything in what has forgotten nothing.
 fn probed(task: &EvaluateTask, asked: &ProbeTask) -> ProbeRecord {
-    use ProbeName::*;
     let n = u64::from(task.samples.leak);
     let attempt = |probe: ProbeName, attempt: &str, target: &PlannedTarget| Attempt {
         probe,
@@ -165,18 +164,8 @@ fn probed(task: &EvaluateTask, asked: &ProbeTask) -> ProbeRecord {
         control: Sighting { hits: n - 10, inside: n - 20, n },
         never_saw: asked.never_saw.as_ref().map(|_| Sighting { hits: n / 20, inside: 0, n }),
     };
-    let all = [
-        DirectLeak,
-        OtherDoorLeak,
-        MultistepLeak,
-        StochasticLeak,
-        EmbeddingInversion,
-        SeedSearch,
-        Relearning,
-        BenignResurgence,
-    ];
     let at = |target| {
-        let made = all.into_iter().filter(|probe| probe.level() <= asked.level);
+        let made = ProbeName::ALL.into_iter().filter(|probe| probe.level() <= asked.level);
         made.flat_map(move |probe| {
             probe.attempts(asked.level).iter().map(move |name| attempt(probe, name, target))
         })

@@ -69,6 +69,18 @@ pub enum ProbeName {
 }
 
 impl ProbeName {
+    /// Level by level.
+    pub const ALL: [ProbeName; 8] = [
+        ProbeName::DirectLeak,
+        ProbeName::OtherDoorLeak,
+        ProbeName::MultistepLeak,
+        ProbeName::StochasticLeak,
+        ProbeName::EmbeddingInversion,
+        ProbeName::SeedSearch,
+        ProbeName::Relearning,
+        ProbeName::BenignResurgence,
+    ];
+
     /// From which level on it is tried.
     pub fn level(self) -> ProbeLevel {
         match self {

@@ -15,17 +15,6 @@ use lethe_api::{
 mod properties;
 mod trust;
 
-const PROBES: [ProbeName; 8] = [
-    ProbeName::DirectLeak,
-    ProbeName::OtherDoorLeak,
-    ProbeName::MultistepLeak,
-    ProbeName::StochasticLeak,
-    ProbeName::EmbeddingInversion,
-    ProbeName::SeedSearch,
-    ProbeName::Relearning,
-    ProbeName::BenignResurgence,
-];
-
 fn text(number: &str) -> Option<String> {
     Some(number.to_owned())
 }
@@ -93,7 +82,7 @@ fn found() -> EvaluateRecord {
         attacker: None,
         asked: task.probes.clone().unwrap(),
         attempts: targets()
-            .flat_map(|target| PROBES.into_iter().flat_map(move |probe| of(probe, target)))
+            .flat_map(|target| ProbeName::ALL.into_iter().flat_map(move |probe| of(probe, target)))
             .collect(),
         neighbours: targets().flat_map(near).collect(),
         fidelity: std::iter::once(None).chain(targets().map(Some)).map(fidelity).collect(),

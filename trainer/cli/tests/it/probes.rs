@@ -46,16 +46,7 @@ fn every_attempt_is_made_on_the_controls_too() {
     let plan = plan(&world, Some(ProbeLevel::Attack), true);
     let found = probes(world.record(&plan)).expect("the plan asked for them");
     // Gates look for every attempt by its name.
-    for probe in [
-        ProbeName::DirectLeak,
-        ProbeName::OtherDoorLeak,
-        ProbeName::MultistepLeak,
-        ProbeName::StochasticLeak,
-        ProbeName::EmbeddingInversion,
-        ProbeName::SeedSearch,
-        ProbeName::Relearning,
-        ProbeName::BenignResurgence,
-    ] {
+    for probe in ProbeName::ALL {
         let of = found.attempts.iter().filter(|one| one.probe == probe);
         let made: BTreeSet<&str> = of.map(|one| one.attempt.as_str()).collect();
         let wanted: BTreeSet<&str> = probe.attempts(ProbeLevel::Attack).iter().copied().collect();

@@ -77,23 +77,11 @@ fn gaps(probes: &ProbeRecord, targets: &[&str]) -> Vec<String> {
     gaps
 }
 
-/// In the order in which they are told, level by level.
-pub(super) const ALL: [ProbeName; 8] = [
-    ProbeName::DirectLeak,
-    ProbeName::OtherDoorLeak,
-    ProbeName::MultistepLeak,
-    ProbeName::StochasticLeak,
-    ProbeName::EmbeddingInversion,
-    ProbeName::SeedSearch,
-    ProbeName::Relearning,
-    ProbeName::BenignResurgence,
-];
-
 fn of_level(level: ProbeLevel) -> &'static [ProbeName] {
     match level {
-        ProbeLevel::Fast => &ALL[..2],
-        ProbeLevel::Full => &ALL[..4],
-        ProbeLevel::Attack => &ALL,
+        ProbeLevel::Fast => &ProbeName::ALL[..2],
+        ProbeLevel::Full => &ProbeName::ALL[..4],
+        ProbeLevel::Attack => &ProbeName::ALL,
     }
 }
 

@@ -58,7 +58,7 @@ fn attempt(probe: ProbeName, steps: u64, target: &str) -> Attempt {
 
 /// Everything that an evaluation of level attack has.
 fn attacked(target: &str) -> ProbeRecord {
-    let others = probes::ALL.into_iter().filter(|probe| *probe != ProbeName::Relearning);
+    let others = ProbeName::ALL.into_iter().filter(|probe| *probe != ProbeName::Relearning);
     let relearning = [50, 100, 200].map(|steps| attempt(ProbeName::Relearning, steps, target));
     let found = Fidelity { precision: Count { hits: 140, n: 150 }, recall: Count { hits: 120, n: 150 } };
     ProbeRecord {
