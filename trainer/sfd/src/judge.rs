@@ -80,8 +80,7 @@ impl Judge {
         let header = |problem: String| Error::Weights { file: FILE, source: WeightsError::Header(problem) };
         let shape: Shape = serde_json::from_str(&weights::read_header(FILE, bytes)?)
             .map_err(|error| header(error.to_string()))?;
-        let is_of_images = shape.image.is_none_or(|image| image == config.image);
-        if shape.pixels != config.image.pixels() || shape.classes != config.classes() || !is_of_images {
+        if !shape.suits(config) {
             let (pixels, classes) = (config.image.pixels(), config.classes());
             return Err(header(format!("{shape:?} does not judge {pixels} pixels and {classes} labels")));
         }
@@ -108,8 +107,7 @@ impl Judge {
 
     /// Whether it judges images and labels of this model.
     pub(crate) fn suits(&self, config: &ModelConfig) -> bool {
-        let is_of_images = self.shape.image.is_none_or(|image| image == config.image);
-        self.shape.pixels == config.image.pixels() && self.shape.classes == config.classes() && is_of_images
+        self.shape.suits(config)
     }
 
     /// All weights, one after the other.

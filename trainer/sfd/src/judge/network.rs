@@ -1,7 +1,7 @@
 //! The judge's two networks: one that sees an image as a list of pixels, which is enough where a label's images lie upon each
 //! other, and one that sees shapes wherever they are.
 
-use crate::config::ImageShape;
+use crate::config::{ImageShape, ModelConfig};
 use crate::layers::{Conv, GroupNorm, Start, halve};
 use crate::params::{Layout, Linear};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,15 @@ pub(super) struct Shape {
     /// What the pixels are, to a judge that sees shapes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) image: Option<ImageShape>,
+}
+
+impl Shape {
+    /// Whether it is that of a judge of this model's images and labels.
+    pub(super) fn suits(&self, config: &ModelConfig) -> bool {
+        self.pixels == config.image.pixels()
+            && self.classes == config.classes()
+            && self.image.is_none_or(|image| image == config.image)
+    }
 }
 
 #[derive(Debug, Clone)]
