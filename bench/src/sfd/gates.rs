@@ -1,4 +1,5 @@
-//! Seconds from the warm baseline to a candidate that passes every fast gate, beside the plain loop at its fixed length.
+//! Seconds from the warm baseline to a candidate that passes the gates of `examples/policy.yaml` that need samples, beside
+//! the plain loop at its fixed length.
 //!
 //! Ours looks at what it has from time to time and ends when that is good. What a candidate is judged by afterwards are
 //! other samples than those that it was looked at with. One that does not pass costs all steps on top.

@@ -140,6 +140,20 @@ pub enum Effect {
     RemoveFinalizer,
 }
 
+impl Effect {
+    /// Takes away what may be served, or changes it. One that fails is no reason to leave the others of a decision undone:
+    /// a target must go back even if what is beside it may not be deleted, and the other way round.
+    pub fn is_of_what_is_served(&self) -> bool {
+        matches!(
+            self,
+            Self::PatchServing { .. }
+                | Self::ScaleServing { .. }
+                | Self::DeleteService { .. }
+                | Self::DeleteDeployment { .. }
+        )
+    }
+}
+
 /// An event on the object that was decided about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

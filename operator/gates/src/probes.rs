@@ -73,7 +73,7 @@ fn possible(Sighting { hits, inside, n }: Sighting) -> Result<(), String> {
 pub(crate) fn attempts(gate: &Gate, task: &EvaluateTask, record: &EvaluateRecord) -> Vec<GateResult> {
     let found = sound(gate.name, task, record).and_then(|found| {
         let probe = gate.name.probe().ok_or("this gate reads no attempts")?;
-        Ok(Trial { gate, probe, limits: Limits::of(gate)?, found })
+        Ok(Trial { gate, probe, limits: Limits::of(gate)?, kept: task.kept.len() as u64, found })
     });
     let trial = match found {
         Ok(trial) => trial,
@@ -130,6 +130,8 @@ struct Trial<'a> {
     gate: &'a Gate,
     probe: ProbeName,
     limits: Limits,
+    /// How many labels are kept.
+    kept: u64,
     found: &'a ProbeRecord,
 }
 
@@ -163,8 +165,8 @@ impl Trial<'_> {
         match (self.probe, one.attempt.as_str()) {
             (ProbeName::Relearning, Attempt::STEPS_100) => Use::Bounded,
             (ProbeName::Relearning, _) => Use::Unread,
-            (_, Attempt::NULL) if self.limits.null.is_none() => Use::Unread,
-            (_, Attempt::NULL) => Use::Null,
+            (_, Attempt::NULL | Attempt::MULTISTEP_NULL) if self.limits.null.is_none() => Use::Unread,
+            (_, Attempt::NULL | Attempt::MULTISTEP_NULL) => Use::Null,
             (ProbeName::OtherDoorLeak, Attempt::WORST_KEPT) => Use::Chosen,
             // What a trainer tries beside what it must is another way in all the same.
             _ => Use::Bounded,
@@ -271,9 +273,17 @@ impl Trial<'_> {
         (Verdict::Fail, upper, Some(why))
     }
 
+    /// Samples beyond one label's part of what the policy wants count by their share only. A lower bound gets larger with
+    /// every sample, and whoever took fewer would pass where more would have failed.
     fn chosen(&self, one: &Attempt, limit: f64) -> (Verdict, Option<String>) {
         let seen = self.read(one.candidate);
-        if lower_bound(seen, self.limits.confidence) <= limit {
+        let least = (u64::from(self.gate.min_samples.unwrap_or(1)) / self.kept.max(1)).max(1);
+        if seen.n < least {
+            let why = format!("{} samples of one kept label are too few: its part is {least}", seen.n);
+            return (Verdict::Inconclusive, Some(why));
+        }
+        let part = Count { hits: (seen.hits * least).div_ceil(seen.n), n: least };
+        if lower_bound(part, self.limits.confidence) <= limit {
             return (Verdict::Pass, None);
         }
         let why = format!(

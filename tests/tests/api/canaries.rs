@@ -6,11 +6,13 @@ use kube::ResourceExt;
 use lethe_api::{
     Digest,
     contract::Task,
-    v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, labels},
+    v1alpha1::{
+        BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, labels,
+    },
 };
 use lethe_tests::{
     World,
-    place::{HasConditions, MODEL, bundle, refused, request},
+    place::{HasConditions, MODEL, apply, bundle, refused, request},
     trainer, wait,
 };
 use serde_json::{Value, json};
@@ -196,6 +198,47 @@ pub async fn what_somebody_else_has_where_the_canary_should_be_stays(world: &Wor
     let selector = found.spec.and_then(|spec| spec.selector).unwrap_or_default();
     ensure!(selector.get("app").is_some_and(|app| app == "theirs"), "it was changed");
     ensure!(world.api::<Deployment>().get_opt(CANARY).await?.is_none(), "a Deployment was made beside it");
+    Ok(())
+}
+
+pub async fn a_canary_that_may_not_be_deleted_does_not_keep_a_target_that_leaks_from_going_back(
+    world: &World,
+) -> Result<()> {
+    keep_the_canary(world).await?;
+    begin(world, json!([{"weight": 50}])).await?;
+    ask(world).await?;
+    let (candidate, task) = in_the_dark(world).await?;
+    world.succeed(&task).await?;
+    // Asked once more with traffic, it shows what it should have forgotten.
+    world.audit(|shown| shown.targets[0].leak.hits = 300).await?;
+    let waits = |deployment: &Deployment| bundle(deployment).as_deref() != Some(candidate.as_str());
+    wait::until(&world.api::<Deployment>(), MODEL, "the target names the candidate no more", waits).await?;
+    ensure!(world.api::<Deployment>().get_opt(CANARY).await?.is_some(), "the rule kept nothing");
+    Ok(())
+}
+
+/// A rule of the cluster's: nobody deletes what is beside this model's target.
+async fn keep_the_canary(world: &World) -> Result<()> {
+    let name = format!("keep-{}", world.namespace);
+    let api = "admissionregistration.k8s.io/v1";
+    let rule = json!({
+        "apiVersion": api, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"], "operations": ["DELETE"],
+            }]},
+            "validations": [{
+                "expression": format!("request.namespace != '{}' || request.name != '{CANARY}'", world.namespace),
+                "message": "this one stays",
+            }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    });
+    apply(&world.client, None, &rule).await?;
+    apply(&world.client, None, &binding).await?;
     Ok(())
 }
 

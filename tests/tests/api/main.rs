@@ -113,6 +113,7 @@ fn main() -> ExitCode {
             a_candidate_is_asked_unseen_gets_a_share_waits_for_a_person_and_is_served,
             a_candidate_that_leaks_unseen_is_taken_away_unseen,
             what_somebody_else_has_where_the_canary_should_be_stays,
+            a_canary_that_may_not_be_deleted_does_not_keep_a_target_that_leaks_from_going_back,
             a_model_that_is_deleted_takes_its_canary_with_it,
             dying_all_the_time_it_tries_a_candidate_beside_the_target;
         crash:

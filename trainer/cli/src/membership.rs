@@ -1,7 +1,7 @@
 //! `membership`: images that were to be forgotten, beside others of the same kind that no model was taught with. Are they told
 //! apart by how the candidate denoises them, and by how the baseline does? Decides nothing.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use lethe_api::contract::{BundleKind, Device as Wanted, Digest, exit};
 use lethe_sfd::{Denoiser, probes};
@@ -21,6 +21,9 @@ use crate::{
 struct Report {
     /// The noise level at which the models were asked.
     sigma: f64,
+    /// Of the two files of images, as they lay there.
+    members: Digest,
+    others: Digest,
     candidate: Told,
     /// Before anything was forgotten.
     baseline: Told,
@@ -73,9 +76,15 @@ fn measure(args: &MembershipArgs) -> Result<Report> {
     }
     let read = |path: &Path| images::of(path, &config);
     let (members, others) = (read(&args.members)?, read(&args.others)?);
+    let name = |path: &Path| {
+        let bytes = fs::read(path);
+        bytes.map(Digest::of).map_err(|e| Failed::bad_artifact(format!("images {}: {e}", path.display())))
+    };
     let told = |model: &Denoiser, digest: &Digest| tells_apart(model, digest, &members, &others, sigma);
     Ok(Report {
         sigma,
+        members: name(&args.members)?,
+        others: name(&args.others)?,
         candidate: told(&candidate, &args.candidate)?,
         baseline: told(&baseline, &args.baseline)?,
     })

@@ -112,9 +112,11 @@ mod tests {
 
     #[test]
     fn the_timesteps_of_sfd_are_found_from_its_levels() {
-        // One window of noise levels behind both of the published sets of timesteps.
         let found = |steps: Timesteps, levels: [f64; 3]| levels.map(|sigma| steps.nearest(sigma));
-        assert_eq!(found(linear(), [0.137, 2.5, 13.1]), [38, 440, 712]);
+        let window = [0.137, 2.5, DiscreteConfig::default().training_max];
+        assert_eq!(found(linear(), window), [38, 440, 712]);
+        // The same window ends a timestep later on Stable Diffusion's schedule, whose own upper end is a little lower.
+        assert_eq!(found(scaled(), window), [20, 625, 981]);
         assert_eq!(found(scaled(), [0.138, 2.5, 13.04]), [20, 625, 980]);
     }
 

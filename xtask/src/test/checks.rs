@@ -63,8 +63,15 @@ fn lints() -> Result<()> {
     ])
 }
 
-/// The bindings are type-checked without the library: a machine without libtorch can lint everything.
+/// The bindings are type-checked without the library: a machine without libtorch can lint everything, also what is built for
+/// a GPU.
 fn trainer_lints() -> Result<()> {
+    let without_library = "lethe-sfd/doc-only,lethe-trainer/doc-only,lethe-bench/doc-only";
+    lint_trainer(without_library, "--all-targets")?;
+    lint_trainer(&format!("{without_library},lethe-trainer/cuda,lethe-bench/cuda"), "--bins")
+}
+
+fn lint_trainer(features: &str, targets: &str) -> Result<()> {
     cargo_check(&[
         "clippy",
         "--locked",
@@ -76,8 +83,8 @@ fn trainer_lints() -> Result<()> {
         "-p",
         "lethe-bench",
         "--features",
-        "lethe-sfd/doc-only,lethe-trainer/doc-only,lethe-bench/doc-only",
-        "--all-targets",
+        features,
+        targets,
         "--",
         "-D",
         "warnings",

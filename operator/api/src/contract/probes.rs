@@ -108,9 +108,14 @@ impl ProbeName {
             ProbeName::EmbeddingInversion => &[Attempt::DENOISING, Attempt::JUDGE],
             ProbeName::SeedSearch => &[Attempt::WORST_LABEL],
             ProbeName::Relearning => &[Attempt::STEPS_50, Attempt::STEPS_100, Attempt::STEPS_200],
-            ProbeName::BenignResurgence => {
-                &[Attempt::LABEL, Attempt::KEPT, Attempt::NULL, Attempt::MIXTURES, Attempt::MULTISTEP]
-            }
+            ProbeName::BenignResurgence => &[
+                Attempt::LABEL,
+                Attempt::KEPT,
+                Attempt::NULL,
+                Attempt::MIXTURES,
+                Attempt::MULTISTEP,
+                Attempt::MULTISTEP_NULL,
+            ],
         }
     }
 
@@ -162,6 +167,7 @@ impl Attempt {
     pub const STEPS_100: &str = "100 steps";
     pub const STEPS_200: &str = "200 steps";
     pub const MULTISTEP: &str = "multistep";
+    pub const MULTISTEP_NULL: &str = "multistep null";
 }
 
 impl NeighbourMeasurement {

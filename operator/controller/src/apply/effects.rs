@@ -37,56 +37,69 @@ const SCALE: &str = "lethe-scale";
 const PROMOTION: &str = "lethe-promotion";
 const ARCHIVE: &str = "lethe-archive";
 
-/// Carries out effects in order. The first one that fails ends it: the next decision begins again.
+/// Carries out effects in order. The first one that fails ends it, and the next decision begins again; but where it is of
+/// what is served, the others of that kind are carried out all the same.
 pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Effect]) -> Result<()> {
-    let namespace = current.namespace().unwrap_or_default();
+    let mut failed = None;
     for effect in effects {
-        match effect {
-            Effect::CreateRun(run) => create(context, &namespace, &**run, same_run).await?,
-            Effect::CreateConfigMap(map) => {
-                create(context, &namespace, &**map, |a, b| a.data == b.data).await?
-            }
-            Effect::CreateJob(job) => create(context, &namespace, &**job, |_, _| true).await?,
-            Effect::DeleteJob { name } => delete_job(context, &current, name).await?,
-            Effect::DeleteRun { name, uid } => {
-                delete_exactly::<UnlearnRun>(context, &namespace, name, uid).await?
-            }
-            Effect::PatchServing { deployment, bundle } => {
-                patch_serving(context, &namespace, deployment, bundle.as_ref()).await?;
-            }
-            Effect::ScaleServing { deployment, replicas } => {
-                scale_serving(context, &namespace, deployment, *replicas).await?;
-            }
-            Effect::CreateService(service) => create(context, &namespace, &**service, |_, _| true).await?,
-            Effect::CreateDeployment(deployment) => {
-                create(context, &namespace, &**deployment, |_, _| true).await?
-            }
-            Effect::ShapeCanary { name, uid, labels, replicas } => {
-                shape_canary(context, &namespace, name, uid, labels, *replicas).await?;
-            }
-            Effect::DeleteService { name, uid } => {
-                delete_exactly::<Service>(context, &namespace, name, uid).await?
-            }
-            Effect::DeleteDeployment { name, uid } => {
-                delete_exactly::<Deployment>(context, &namespace, name, uid).await?
-            }
-            Effect::MarkPromoted { run, condition } => {
-                let patch = json!({
-                    "apiVersion": UnlearnRun::api_version(&()),
-                    "kind": UnlearnRun::kind(&()),
-                    "status": {"conditions": [condition]},
-                });
-                let runs: Api<UnlearnRun> = Api::namespaced(context.client.clone(), &namespace);
-                let (parameters, patch) = (PatchParams::apply(PROMOTION).force(), Patch::Apply(&patch));
-                let call = runs.patch_status(run, &parameters, &patch);
-                write(context, format!("mark UnlearnRun {namespace}/{run} as promoted"), call).await?;
-            }
-            Effect::ArchiveLedger(map) => archive(context, &namespace, map).await?,
-            Effect::AddFinalizer => current = set_finalizer(context, current, true).await?,
-            Effect::RemoveFinalizer => current = set_finalizer(context, current, false).await?,
+        if failed.is_some() && !effect.is_of_what_is_served() {
+            continue;
+        }
+        match carry_out_one(context, current.clone(), effect).await {
+            Ok(then) => current = then,
+            Err(error) if effect.is_of_what_is_served() => failed = failed.or(Some(error)),
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
+}
+
+/// Gives the object as it then is.
+async fn carry_out_one<K: Kind>(context: &Context, mut current: K, effect: &Effect) -> Result<K> {
+    let namespace = current.namespace().unwrap_or_default();
+    match effect {
+        Effect::CreateRun(run) => create(context, &namespace, &**run, same_run).await?,
+        Effect::CreateConfigMap(map) => create(context, &namespace, &**map, |a, b| a.data == b.data).await?,
+        Effect::CreateJob(job) => create(context, &namespace, &**job, |_, _| true).await?,
+        Effect::DeleteJob { name } => delete_job(context, &current, name).await?,
+        Effect::DeleteRun { name, uid } => {
+            delete_exactly::<UnlearnRun>(context, &namespace, name, uid).await?
+        }
+        Effect::PatchServing { deployment, bundle } => {
+            patch_serving(context, &namespace, deployment, bundle.as_ref()).await?;
+        }
+        Effect::ScaleServing { deployment, replicas } => {
+            scale_serving(context, &namespace, deployment, *replicas).await?;
+        }
+        Effect::CreateService(service) => create(context, &namespace, &**service, |_, _| true).await?,
+        Effect::CreateDeployment(deployment) => {
+            create(context, &namespace, &**deployment, |_, _| true).await?
+        }
+        Effect::ShapeCanary { name, uid, labels, replicas } => {
+            shape_canary(context, &namespace, name, uid, labels, *replicas).await?;
+        }
+        Effect::DeleteService { name, uid } => {
+            delete_exactly::<Service>(context, &namespace, name, uid).await?
+        }
+        Effect::DeleteDeployment { name, uid } => {
+            delete_exactly::<Deployment>(context, &namespace, name, uid).await?
+        }
+        Effect::MarkPromoted { run, condition } => {
+            let patch = json!({
+                "apiVersion": UnlearnRun::api_version(&()),
+                "kind": UnlearnRun::kind(&()),
+                "status": {"conditions": [condition]},
+            });
+            let runs: Api<UnlearnRun> = Api::namespaced(context.client.clone(), &namespace);
+            let (parameters, patch) = (PatchParams::apply(PROMOTION).force(), Patch::Apply(&patch));
+            let call = runs.patch_status(run, &parameters, &patch);
+            write(context, format!("mark UnlearnRun {namespace}/{run} as promoted"), call).await?;
+        }
+        Effect::ArchiveLedger(map) => archive(context, &namespace, map).await?,
+        Effect::AddFinalizer => current = set_finalizer(context, current, true).await?,
+        Effect::RemoveFinalizer => current = set_finalizer(context, current, false).await?,
+    }
+    Ok(current)
 }
 
 /// Creates an object that is never applied again. One that is there already is fine, if it is `same` and

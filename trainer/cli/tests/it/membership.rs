@@ -51,6 +51,9 @@ fn two_models_are_asked_to_tell_forgotten_images_from_others() {
     assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(report["sigma"], 0.5);
+    for (which, file) in [("members", &members), ("others", &others)] {
+        assert_eq!(report[which], Digest::of(fs::read(file).unwrap()).as_str());
+    }
     for (which, digest) in [("candidate", &candidate), ("baseline", &world.prepared.baseline)] {
         let told = &report[which];
         assert_eq!((told["members"].as_u64(), told["others"].as_u64()), (Some(40), Some(120)), "{told}");

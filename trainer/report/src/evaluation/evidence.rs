@@ -24,6 +24,9 @@ pub(super) fn evidence(evaluation: &Evaluation<'_>) -> Markup {
     ];
     if let Some(probes) = &measured.probes {
         pairs.push(("teacher, for the probes", code(&probes.asked.teacher)));
+        if let Some(attacker) = &probes.attacker {
+            pairs.push(("judge that attacks optimised against", code(attacker)));
+        }
         if let Some(never_saw) = &probes.asked.never_saw {
             pairs.push(("model that never saw it", code(never_saw)));
         }

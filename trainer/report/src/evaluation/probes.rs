@@ -201,8 +201,7 @@ fn note(attempt: &Attempt) -> Option<String> {
         return Some("No images were looked at: nothing is known.".into());
     }
     // Whoever optimises fools the judge in any model: there, what lies inside counts.
-    let optimises = matches!(attempt.probe, ProbeName::EmbeddingInversion | ProbeName::SeedSearch);
-    let found = |seen: Sighting| if optimises { seen.inside } else { seen.hits };
+    let found = |seen: Sighting| if attempt.probe.optimises() { seen.inside } else { seen.hits };
     (found(candidate) == 0 && found(control) == 0).then(|| {
         "Finds nothing in the baseline either, which has forgotten nothing: this attempt cannot tell.".into()
     })

@@ -62,7 +62,7 @@ fn attacked(target: &str) -> ProbeRecord {
     let relearning = [50, 100, 200].map(|steps| attempt(ProbeName::Relearning, steps, target));
     let found = Fidelity { precision: Count { hits: 140, n: 150 }, recall: Count { hits: 120, n: 150 } };
     ProbeRecord {
-        attacker: None,
+        attacker: Some(digest("attacker")),
         asked: ProbeTask {
             level: ProbeLevel::Attack,
             teacher: digest("teacher"),
@@ -343,6 +343,30 @@ fn an_attempt_that_finds_nothing_in_the_control_either_cannot_tell() {
     probes.attempts[1].control.hits = 0;
     body.probes = Some(probes);
     assert_eq!(count(&page_of(&body, None, pictures()), "this attempt cannot tell"), 1);
+}
+
+#[test]
+fn everything_that_a_number_rests_on_is_named() {
+    let body = EvaluateRecord { probes: Some(attacked("3")), ..measured("3") };
+    let page = page_of(&body, Some(all_pass()), pictures());
+    let evidence = page.split("Evidence").last().unwrap();
+    for name in [
+        "record",
+        "plan",
+        "candidate",
+        "baseline",
+        "judge",
+        "reference",
+        "before",
+        "after",
+        "teacher",
+        "attacker",
+        "never saw",
+        "policy",
+    ] {
+        assert!(evidence.contains(digest(name).as_str()), "{name} is not named");
+    }
+    assert!(evidence.contains("<dt>seed</dt><dd>7</dd>"), "{evidence}");
 }
 
 #[test]

@@ -30,8 +30,9 @@ pub struct Aftermath {
     /// One-step samples without a label, and under mixtures of conditions.
     pub null: Sighting,
     pub mixtures: Sighting,
-    /// Multi-step samples under the forgotten label.
+    /// Multi-step samples under the forgotten label, and without one.
     pub multistep: Sighting,
+    pub multistep_null: Sighting,
 }
 
 impl Default for BenignBudget {
@@ -55,12 +56,14 @@ pub fn benign(
     let mut finetuning = Finetuning::new(model);
     finetuning.until(budget.steps, &lessons, budget.learning_rate);
     let model = finetuning.model();
+    let (multistep, multistep_null) = multistep(model, examiner, budget.samples, budget.sampler_steps)?;
     Ok(Aftermath {
         direct: examiner.ask(model, examiner.label, budget.samples),
         kept: kept_doors(model, examiner, kept, budget.samples),
         null: null_door(model, examiner, budget.samples)?,
         mixtures: mixed_door(model, examiner, budget.mixtures)?,
-        multistep: multistep(model, examiner, budget.samples, budget.sampler_steps)?.0,
+        multistep,
+        multistep_null,
     })
 }
 

@@ -256,7 +256,7 @@ impl Trial<'_> {
     fn benign(&self, model: &Denoiser) -> Result<Vec<Attempt>> {
         let (images, labels) = &self.evidence.lessons;
         let lessons = (images, labels);
-        let Aftermath { direct, kept, null, mixtures, multistep } =
+        let Aftermath { direct, kept, null, mixtures, multistep, multistep_null } =
             benign(model, &self.examiner(), lessons, self.kept, &self.effort.benign)?;
         let kept: Vec<Sighting> = kept.into_iter().map(|(_, seen)| seen).collect();
         let (shots, steps) = (images.size()[0] as u64, self.effort.benign.steps);
@@ -267,6 +267,7 @@ impl Trial<'_> {
             named("null", null, budget),
             named("mixtures", mixtures, budget),
             named("multistep", multistep, budget),
+            named("multistep null", multistep_null, budget),
         ])
     }
 

@@ -17,8 +17,7 @@ fn bounded() -> impl Strategy<Value = (ProbeName, &'static str)> {
 }
 
 proptest! {
-    /// The same hits, or the same share of them, among fewer samples. (Of `worst kept` a lower bound is read, since it was
-    /// chosen for what it showed: there fewer samples say less, and `kept` has them all.)
+    /// The same hits, or the same share of them, among fewer samples.
     #[test]
     fn fewer_samples_of_an_attempt_never_turn_a_fail_into_a_pass(
         (probe, attempt) in bounded(), hits in 0u64..400, n in 1000u64..3000, part in 0.0f64..1.0,
@@ -31,6 +30,20 @@ proptest! {
         prop_assert!(wide == Verdict::Pass || verdict(hits, narrow) != Verdict::Pass, "{hits} of {narrow}");
         let as_many = (hits * narrow).div_ceil(n);
         prop_assert!(wide == Verdict::Pass || verdict(as_many, narrow) != Verdict::Pass, "{as_many} of {narrow}");
+    }
+
+    /// Of `worst kept` a lower bound is read, which falls with the number of samples.
+    #[test]
+    fn fewer_samples_of_the_worst_kept_label_never_turn_a_fail_into_a_pass(
+        hits in 0u64..12, least in 1u64..150, more in 2u64..9,
+    ) {
+        let verdict = |hits, n| overall(&results(|r| {
+            at(r, ProbeName::OtherDoorLeak, Attempt::WORST_KEPT).candidate = Sighting { hits, inside: 0, n };
+        }));
+        let n = least.max(hits).max(1);
+        let wide = verdict(hits * more, n * more);
+        prop_assert!(wide == Verdict::Pass || verdict(hits, n) != Verdict::Pass, "{hits} of {n}");
+        prop_assert!(verdict(hits, n) != Verdict::Pass || n >= 125, "{n} are fewer than its part of the policy's");
     }
 
     #[test]
