@@ -6,9 +6,7 @@ use kube::ResourceExt;
 use lethe_api::{
     Digest,
     contract::Task,
-    v1alpha1::{
-        BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, labels,
-    },
+    v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, labels},
 };
 use lethe_tests::{
     World,
