@@ -41,6 +41,7 @@ pub mod plans;
 pub mod policy;
 pub mod queue;
 pub(crate) mod reference;
+mod remedy;
 pub mod request;
 pub mod rollout;
 pub mod run;

@@ -21,6 +21,7 @@ use crate::{
     model::own_runs,
     policy::{NoPolicy, Policy},
     queue::Queue,
+    remedy,
     serving::planned_targets,
     targets::{self, Forgotten},
 };
@@ -353,8 +354,9 @@ impl Answer<'_> {
         };
         if ConditionType::Ready.is_false(&run.conditions) {
             let message = format!(
-                "run {name} failed: {}. Nothing was rolled out. Remedy it, then create the request anew",
-                say(ready)
+                "run {name} failed: {}. Nothing was rolled out. Remedy it, {}",
+                say(ready),
+                remedy::TRY_AGAIN
             );
             return self.end(RequestPhase::Failed, ready, message);
         }
@@ -374,7 +376,9 @@ impl Answer<'_> {
             Some(Verdict::Pass) => self.stand_promotion(run),
             Some(_) => {
                 let gates = ConditionType::GatesPassed.find(&run.conditions);
-                let message = format!("held: {}. What is served did not change", say(gates));
+                let (todo, again) = (remedy::of(&run.gates), remedy::TRY_AGAIN);
+                let message =
+                    format!("held: {}. What is served did not change. To do: {todo}; {again}", say(gates));
                 self.end(RequestPhase::Held, gates, message);
             }
         }

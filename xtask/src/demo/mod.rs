@@ -77,7 +77,7 @@ const SUMMARY: &str = "target/demo/summary.json";
 ///   - a node with an nvidia.com/gpu to give: the training pods ask for one each, and work without using it
 ///     where the container sees none
 ///
-/// It creates the namespace and everything else in it (charts, claim, Jobs, Deployment), and the four CRDs. The
+/// It creates the namespace and everything else in it (charts, claim, Jobs, Deployment), and the CRDs. The
 /// operator gets no right outside of the namespace. At the end the models, the CRDs and the namespace are deleted,
 /// and with them all of it; a volume that the StorageClass provisioned goes as its reclaim policy says.
 #[derive(Debug, clap::Args)]
