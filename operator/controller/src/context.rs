@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use kube::Client;
-use kube_runtime::events::Recorder;
 use lethe_core::Installation;
 
 use crate::{
-    journal::Journal, leader::Leadership, metrics::Metrics, progress::ProgressReader, serving::Inquiry,
-    stores::Stores,
+    herald::Herald, journal::Journal, leader::Leadership, metrics::Metrics, progress::ProgressReader,
+    serving::Inquiry, stores::Stores,
 };
 
 /// One per watched scope; everything but the stores is shared between them.
@@ -17,7 +16,7 @@ pub struct Context {
     pub client: Client,
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
-    pub recorder: Recorder,
+    pub herald: Arc<Herald>,
     pub installation: Arc<Installation>,
     /// Whether the API server checks who creates an approval.
     pub approvals_are_protected: bool,

@@ -23,6 +23,7 @@ mod controller;
 mod crds;
 mod error;
 mod health;
+mod herald;
 mod journal;
 mod kept;
 mod leader;

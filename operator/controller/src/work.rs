@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use kube_runtime::events::{Recorder, Reporter};
+use kube_runtime::events::Reporter;
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
@@ -15,6 +15,7 @@ use crate::{
     context::Context,
     controller::{self, Stop},
     crds,
+    herald::Herald,
     journal::Journal,
     leader::Leadership,
     probe::Prober,
@@ -87,7 +88,7 @@ fn start_controllers(
 ) -> JoinSet<()> {
     let reporter =
         Reporter { controller: "lethe.dev/operator".into(), instance: Some(args.identity.clone()) };
-    let recorder = Recorder::new(watching.client.clone(), reporter);
+    let herald = Arc::new(Herald::new(watching.client.clone(), reporter));
     let installation = Arc::new(args.installation());
     let prober = Prober::new();
     let progress = Arc::new(ProgressReader::new(prober.clone()));
@@ -100,7 +101,7 @@ fn start_controllers(
             client: watching.client.clone(),
             leadership: leadership.clone(),
             metrics: watching.metrics.clone(),
-            recorder: recorder.clone(),
+            herald: herald.clone(),
             installation: installation.clone(),
             approvals_are_protected: args.approvals_are_protected,
             inquiry: inquiry.clone(),

@@ -217,6 +217,7 @@ impl Life<'_> {
         // A look at a model reads its Deployment and its archive from the API server.
         self.row("noop-model-p99", Looks::of(&metrics, "model")?.quantile(0.99)?, None, "ms");
         let again = memory(operator.id()?)?;
+        eprintln!("(and {:.0} MiB after the restart)", again.now);
         self.row("rss-peak", again.peak.max(peak), 256.0, "MiB");
         Ok(operator)
     }

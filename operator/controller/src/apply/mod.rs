@@ -153,7 +153,8 @@ async fn publish<K: Kind>(context: &Context, object: &K, event: &lethe_core::Eve
         secondary: None,
     };
     let reference = object.object_ref(&());
-    let call = context.recorder.publish(&event, &reference);
+    let recorder = context.herald.recorder();
+    let call = recorder.publish(&event, &reference);
     let action = format!("publish {} on {}", event.reason, describe(object));
     if let Err(error) = write(context, action, call).await {
         tracing::warn!(%error, "an event is lost");
