@@ -7,7 +7,6 @@ use lethe_sfd::probes::{Level, Probe};
 use lethe_sfd::{Concept, Denoiser, ForgetSettings, Forgetting, Override, Robustness, Target, Training};
 use serde::{Deserialize, Serialize};
 
-use crate::results::merged;
 use crate::studio::{Studio, finish};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,7 +64,7 @@ impl Contestant {
         let (level, settings) = text.split_once('=').context("LEVEL={...}")?;
         let level = serde_json::from_value(level.into()).context("suppress, harden or scrub")?;
         let settings = serde_json::from_str(settings).context("the settings are no JSON")?;
-        merged(&ForgetSettings::of(level), &settings)?;
+        ForgetSettings::of(level).with(&settings)?;
         Ok(Self::Forgotten(level, settings))
     }
 
@@ -139,7 +138,7 @@ fn forget(studio: &Studio, label: i64, level: Robustness, settings: &serde_json:
     let baseline = studio.baseline(&teacher)?;
     let confusion = studio.bar(&teacher, &baseline)?.confusion;
     let concept = Concept::new(10, &[Target { label, replacement: Override::Nearest }], Some(&confusion))?;
-    let mut settings = merged(&studio.data.forgetting(level), settings)?;
+    let mut settings = studio.data.forgetting(level).with(settings)?;
     settings.steps = settings.steps.div_ceil(studio.fewer);
     let began = Instant::now();
     let mut forgetting = Forgetting::new(teacher, baseline, concept, settings, studio.seed)?;
@@ -156,7 +155,7 @@ mod tests {
     fn every_published_setting_is_one() {
         for model in Contestant::published() {
             if let Contestant::Known(name, settings) = model {
-                let settings = merged(&ForgetSettings::of(Robustness::Suppress), &settings).unwrap();
+                let settings = ForgetSettings::of(Robustness::Suppress).with(&settings).unwrap();
                 settings.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
             }
         }

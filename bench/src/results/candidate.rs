@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lethe_sfd::probes::{fidelity_of, teacher_samples};
 use lethe_sfd::{
-    Baseline, Concept, Denoiser, ForgetSettings, Forgetting, Override, Replacement, Robustness, Target,
-    Training, measure,
+    Baseline, Concept, Denoiser, Forgetting, Override, Replacement, Robustness, Target, Training, measure,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -75,7 +74,7 @@ impl Candidate {
     }
 
     fn forgetting(&self, models: &Models, start: Baseline, labels: &[i64], seed: u64) -> Result<Forgetting> {
-        let mut settings = merged(&self.studio.data.forgetting(Robustness::Suppress), &self.settings)?;
+        let mut settings = self.studio.data.forgetting(Robustness::Suppress).with(&self.settings)?;
         let fewer = if self.going_on { GOING_ON * self.studio.fewer } else { self.studio.fewer };
         settings.steps = settings.steps.div_ceil(fewer);
         let concept = self.concept(models, labels)?;
@@ -128,58 +127,5 @@ impl Candidate {
     fn teacher_samples(&self, teacher: &Denoiser, label: i64, first: u64, n: i64) -> Tensor {
         let steps = self.studio.drawing().sampler_steps;
         teacher_samples(teacher, label, first, self.studio.samples(n), steps, self.studio.seed)
-    }
-}
-
-/// The settings with the fields that `others` names replaced, also those within another: what is not named stays.
-///
-/// # Errors
-/// If a name is unknown or a value is not one of its field.
-pub fn merged(settings: &ForgetSettings, others: &Value) -> Result<ForgetSettings> {
-    others.as_object().context("settings must be a JSON object")?;
-    let mut all = serde_json::to_value(settings)?;
-    replace(&mut all, others);
-    serde_json::from_value(all).context("not the settings of a forgetting")
-}
-
-fn replace(value: &mut Value, by: &Value) {
-    match (value, by) {
-        (Value::Object(fields), Value::Object(others)) => {
-            for (name, other) in others {
-                replace(fields.entry(name).or_insert(Value::Null), other);
-            }
-        }
-        (value, by) => *value = by.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use lethe_sfd::SfdOptimiser;
-
-    use super::*;
-
-    #[test]
-    fn named_settings_replace_the_defaults_of_the_level() {
-        let harden = ForgetSettings::of(Robustness::Harden);
-        let found = merged(&harden, &serde_json::json!({"steps": 7})).unwrap();
-        assert_eq!(found, ForgetSettings { steps: 7, ..harden.clone() });
-        assert!(merged(&harden, &serde_json::json!({"stepz": 7})).is_err());
-        assert!(merged(&harden, &serde_json::json!([])).is_err());
-    }
-
-    #[test]
-    fn a_setting_within_another_leaves_its_neighbours_as_the_level_has_them() {
-        let harden = ForgetSettings::of(Robustness::Harden);
-        assert_ne!(harden.optimiser, SfdOptimiser::default());
-        let found = merged(&harden, &serde_json::json!({"optimiser": {"alpha": 1.0}})).unwrap();
-        let optimiser = SfdOptimiser { alpha: 1.0, ..harden.optimiser.clone() };
-        assert_eq!(found, ForgetSettings { optimiser, ..harden.clone() });
-        assert!(merged(&harden, &serde_json::json!({"optimiser": {"alpa": 1.0}})).is_err());
-        // Something for nothing, and nothing for something.
-        let looks = merged(&harden, &serde_json::json!({"earlyStop": {}})).unwrap();
-        assert!(looks.early_stop.is_some());
-        let none = merged(&looks, &serde_json::json!({"earlyStop": null})).unwrap();
-        assert!(none.early_stop.is_none());
     }
 }

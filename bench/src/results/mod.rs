@@ -11,7 +11,6 @@ use std::str::FromStr;
 use anyhow::{Result, ensure};
 
 use self::candidate::Candidate;
-pub use self::candidate::merged;
 use self::row::Row;
 use crate::data::Data;
 use crate::studio::Studio;

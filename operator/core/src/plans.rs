@@ -73,6 +73,7 @@ fn forget_task(
         steps: policy.training.forget_steps,
         robustness: policy.training.robustness,
         reference: policy.training.early_stop.then(|| baseline.reference.clone()),
+        settings: None,
     }
 }
 

@@ -71,10 +71,12 @@ impl From<lethe_store::Error> for Failed {
 
 impl From<lethe_sfd::Error> for Failed {
     fn from(error: lethe_sfd::Error) -> Self {
-        use lethe_sfd::Error::{Concept, Config, Diverged, Images, Resume, Stopped, TooFewSamples, Weights};
+        use lethe_sfd::Error::{
+            Concept, Config, Diverged, Images, Resume, Settings, Stopped, TooFewSamples, Weights,
+        };
         let failure = match error {
             Weights { .. } | Images(_) | Resume { .. } => Failure::BadArtifact,
-            Config { .. } | Concept(_) | TooFewSamples { .. } => Failure::BadPlan,
+            Config { .. } | Settings(_) | Concept(_) | TooFewSamples { .. } => Failure::BadPlan,
             Diverged { .. } => Failure::Diverged,
             Stopped => return Self::stopped(),
         };

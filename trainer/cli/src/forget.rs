@@ -1,10 +1,11 @@
 //! `forget`: from the teacher and the baseline, with every target at once, to a candidate.
 
-use lethe_api::contract::{self, BundleKind, ForgetRecord, ForgetTask, PlannedTarget};
+use lethe_api::contract::{self, BundleKind, ForgetRecord, ForgetTask, Plan, PlannedTarget, one_line};
 use lethe_sfd::{
-    Baseline, Concept, Confusion, Denoiser, EarlyStop, ForgetSettings, Forgetting, Judge, Measures,
-    ModelConfig, Named, Override, Robustness, Target, Training,
+    Baseline, Concept, Confusion, Denoiser, EarlyStop, ForgetSettings, Forgetting, Judge, LabelPrior,
+    Measures, ModelConfig, Named, Override, Robustness, Target, Training,
 };
+use serde_json::Value;
 
 use crate::{
     curves,
@@ -21,6 +22,7 @@ const CONFUSION_SAMPLES: i64 = 400;
 const LOOK_SAMPLES: i64 = 200;
 
 pub(crate) fn run(job: &mut Job<'_>, task: &ForgetTask) -> Result<ForgetRecord> {
+    let settings = settings(job.plan, task)?;
     job.watch.begin("load", 0, 1);
     let load = |digest, kind| model::denoiser(&job.artifacts.bundle(digest, kind)?, job.device);
     let (model, teacher) = load(&task.teacher, BundleKind::Teacher)?;
@@ -42,11 +44,9 @@ pub(crate) fn run(job: &mut Job<'_>, task: &ForgetTask) -> Result<ForgetRecord> 
     let concept = resolve(job, task, &generator, &judge, &targets)?;
     let forgotten = resolved(config, &task.targets, &targets, &concept);
 
-    let mut settings = settings(task);
-    settings.optimiser.precision = runtime::precision(job.plan.precision);
     let baseline = Baseline { generator, fake_score };
     let seed = job.plan.seed;
-    let mut forgetting = match measures(job, task, &form)? {
+    let mut forgetting = match measures(job, task, &settings, &form)? {
         Some(measures) => Forgetting::with_measures(teacher, baseline, concept, settings, seed, measures)?,
         None => Forgetting::new(teacher, baseline, concept, settings, seed)?,
     };
@@ -76,7 +76,7 @@ fn leak(training: &Forgetting, judge: &Judge) -> Vec<Named> {
 }
 
 /// The level's settings, with what the plan says otherwise.
-fn settings(task: &ForgetTask) -> ForgetSettings {
+fn settings(plan: &Plan, task: &ForgetTask) -> Result<ForgetSettings> {
     let level = match task.robustness {
         None | Some(contract::Robustness::Suppress) => Robustness::Suppress,
         Some(contract::Robustness::Harden) => Robustness::Harden,
@@ -88,15 +88,47 @@ fn settings(task: &ForgetTask) -> ForgetSettings {
     // A plan may have fewer steps than would be wanted in any case.
     let early_stop =
         task.reference.as_ref().map(|_| EarlyStop { least_steps: usual.least_steps.min(steps), ..usual });
-    ForgetSettings { steps, early_stop, ..settings }
+    let mut settings = ForgetSettings { steps, early_stop, ..settings };
+    settings.optimiser.precision = runtime::precision(plan.precision);
+    let Some(own) = &task.settings else { return Ok(settings) };
+    let own = Value::Object(own.clone());
+    check_said_once(task, &own)?;
+    let bad = |error: lethe_sfd::Error| Failed::bad_plan(format!("task.settings: {}", one_line(&error)));
+    let settings = settings.with(&own).map_err(bad)?;
+    settings.validate().map_err(bad)?;
+    Ok(settings)
 }
 
-/// What the training is looked at with, if the plan lets it end early.
-fn measures(job: &Job<'_>, task: &ForgetTask, form: &Form<'_>) -> Result<Option<Measures>> {
-    let Some(digest) = &task.reference else { return Ok(None) };
+/// What the plan has a field of its own for is said there and nowhere else.
+fn check_said_once(task: &ForgetTask, settings: &Value) -> Result<()> {
+    let stop = settings.get("earlyStop");
+    let problem = if settings.get("steps").is_some() {
+        "steps: say it in task.steps"
+    } else if settings.pointer("/optimiser/precision").is_some() {
+        "optimiser.precision: say it in precision of the plan"
+    } else if stop.is_some() && task.reference.is_none() {
+        "earlyStop: what to compare with has to be in task.reference"
+    } else if stop.is_some_and(Value::is_null) {
+        "earlyStop: leave task.reference out to take all steps"
+    } else {
+        return Ok(());
+    };
+    Err(Failed::bad_plan(format!("task.settings.{problem}")))
+}
+
+/// What the training is looked at with, if the plan lets it end early, or it has to know which labels are neighbours.
+fn measures(
+    job: &Job<'_>,
+    task: &ForgetTask,
+    settings: &ForgetSettings,
+    form: &Form<'_>,
+) -> Result<Option<Measures>> {
+    if task.reference.is_none() && !matches!(settings.label_prior, LabelPrior::Neighbours(_)) {
+        return Ok(None);
+    }
     let judge = form.judge(job.artifacts, &task.judge, job.device)?;
-    let reference = Some(form.reference(job.artifacts, digest, &judge)?);
-    Ok(Some(Measures { judge, reference }))
+    let reference = task.reference.as_ref().map(|digest| form.reference(job.artifacts, digest, &judge));
+    Ok(Some(Measures { reference: reference.transpose()?, judge }))
 }
 
 /// Checks the targets against the model, and asks the judge where the plan says `Nearest`.

@@ -9,6 +9,9 @@ pub enum Error {
     /// A configuration or a setting is out of its range.
     #[error("{field} is {value}: {problem}")]
     Config { field: &'static str, value: String, problem: &'static str },
+    /// Settings that cannot be read: at which field, and why.
+    #[error("{0}")]
+    Settings(String),
     /// The labels to forget and their overrides contradict each other or the model.
     #[error("targets: {0}")]
     Concept(#[from] ConceptError),

@@ -122,15 +122,31 @@ impl Preconditioning {
         }
     }
 
-    /// Levels at which a generator is trained, from uniform draws in (0, 1): [B, 1] in f32.
-    pub(crate) fn generator_levels(&self, uniform: &[f64]) -> Tensor {
+    /// Levels at which a generator is trained, from uniform draws in (0, 1): [B, 1] in f32. In EDM the lowest `range` of
+    /// all, else those of the training timesteps.
+    pub(crate) fn generator_levels(&self, range: f64, uniform: &[f64]) -> Tensor {
         let levels = match self.discrete() {
             None => {
                 let levels: Vec<f64> =
-                    uniform.iter().map(|&u| sigma::generator_level(&self.noise, u)).collect();
+                    uniform.iter().map(|&u| sigma::generator_level(&self.noise, range, u)).collect();
                 Tensor::from_slice(&levels)
             }
             Some(discrete) => discrete.draw(&Tensor::from_slice(uniform)),
+        };
+        levels.to_kind(Kind::Float).view([-1, 1])
+    }
+
+    /// Levels from nearly all that there are, evenly spread as a sampler's, from uniform draws in (0, 1): [B, 1] in f32.
+    pub(crate) fn widest_levels(&self, uniform: &[f64]) -> Tensor {
+        let levels = match self.discrete() {
+            None => {
+                let levels: Vec<f64> = uniform.iter().map(|&u| sigma::widest_level(&self.noise, u)).collect();
+                Tensor::from_slice(&levels)
+            }
+            Some(Discrete { timesteps, .. }) => {
+                let edge = (sigma::EDGE * timesteps.len() as f64).round() as usize;
+                timesteps.draw(&Tensor::from_slice(uniform), edge, timesteps.len() - edge)
+            }
         };
         levels.to_kind(Kind::Float).view([-1, 1])
     }
@@ -270,13 +286,16 @@ mod tests {
     fn discrete_time_trains_at_the_published_timesteps() {
         for form in &forms()[1..] {
             let uniform: Vec<f64> = (0..1000).map(|i| (i as f64 + 0.5) / 1000.0).collect();
-            let generator = form.generator_levels(&uniform);
+            let generator = form.generator_levels(0.8, &uniform);
             let score = form.score_levels(&Tensor::linspace(-6.0, 6.0, 1000, (Kind::Double, Device::Cpu)));
             for levels in [generator.to_kind(Kind::Double).view([-1]), score] {
                 let steps = form.timesteps(&levels).unwrap().round();
                 let ends = (steps.min().double_value(&[]), steps.max().double_value(&[]));
                 assert_eq!(ends, (38.0, 711.0));
             }
+            let widest = form.widest_levels(&uniform).to_kind(Kind::Double).view([-1]);
+            let widest = form.timesteps(&widest).unwrap().round();
+            assert_eq!((widest.min().double_value(&[]), widest.max().double_value(&[])), (20.0, 979.0));
             let ends = form.teacher_levels(&Tensor::from_slice(&[-6.0, 6.0]));
             let ends = Vec::<f64>::try_from(form.timesteps(&ends).unwrap()).unwrap();
             assert_eq!(ends, [0.0, 999.0]);

@@ -1,10 +1,11 @@
 //! How long and how hard to train: plain numbers, each with a default that was measured on 8x8 digits.
 //!
-//! A plan sets the steps of a distillation and of a forgetting, and how robust and how early the latter may end; the rest
-//! is changed here. An unknown name is refused.
+//! A plan sets the steps of a distillation, and every setting of a forgetting (`docs/settings.md`); the rest is changed
+//! here. An unknown name is refused.
 
 use crate::config::{ModelConfig, NetworkConfig, fraction, positive, within};
 use crate::error::Result;
+use crate::sigma::GENERATOR_RANGE;
 use serde::{Deserialize, Serialize};
 
 mod adversary;
@@ -56,6 +57,10 @@ pub struct SfdOptimiser {
     /// alpha of the generator's loss (SiD, equation 23).
     pub alpha: f64,
     pub gradient: Gradient,
+    /// Part of the noise levels, from the lowest up and spaced as a sampler's, at which the generator is trained (SiD's t_max).
+    /// Of EDM's form only: in discrete time the model itself has a window of timesteps.
+    #[serde(skip_serializing_if = "is_usual_range")]
+    pub generator_range: f64,
     /// Each component of a gradient is clipped to [-clip, clip].
     pub clip: f64,
     /// How much of the generator's average each step keeps; the average is what is served.
@@ -163,6 +168,7 @@ impl Default for SfdOptimiser {
             decay: 0.7,
             alpha: 1.2,
             gradient: Gradient::default(),
+            generator_range: GENERATOR_RANGE,
             clip: 1.0,
             ema_decay: 0.99,
             averaging: Averaging::default(),
@@ -216,10 +222,17 @@ impl SfdOptimiser {
     fn validate(&self) -> Result<()> {
         warmup("optimiser.warmupSteps", self.warmup_steps)?;
         positive("optimiser.alpha", self.alpha)?;
+        positive("optimiser.generatorRange", self.generator_range)?;
+        fraction("optimiser.generatorRange", self.generator_range, 0.0, 1.0 + f64::EPSILON)?;
         positive("optimiser.clip", self.clip)?;
         fraction("optimiser.decay", self.decay, 0.0, 1.0 + f64::EPSILON)?;
         fraction("optimiser.emaDecay", self.ema_decay, 0.0, 1.0)
     }
+}
+
+/// What everybody has need not be said: a state that was saved before there was a choice is gone on from.
+fn is_usual_range(range: &f64) -> bool {
+    *range == GENERATOR_RANGE
 }
 
 /// Images with more pixel values than this are taken for photographs: 32x32 in grey.
@@ -267,6 +280,47 @@ fn steps(field: &'static str, value: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What serde would have taken in the place of a name that it does not know.
+    fn names<T: serde::de::DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
+        let error = serde_json::from_str::<T>(r#"{"?": 0}"#).unwrap_err().to_string();
+        let (_, expected) = error.split_once("expected").unwrap();
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_setting_of_a_forgetting_is_on_its_page() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let all = [
+            names::<ForgetSettings>(),
+            names::<SfdOptimiser>(),
+            names::<Adversary>(),
+            names::<crate::EarlyStop>(),
+        ];
+        for names in &all {
+            assert!(names.len() > 6, "{names:?}");
+        }
+        let words = all.concat().into_iter().map(|name| format!("`{name}`")).chain(
+            [
+                "`two`",
+                "`one`",
+                "`ramped`",
+                "`constant`",
+                "`scoreDistillation`",
+                "`diffInstruct`",
+                "\"uniform\"",
+                "\"weights\"",
+                "\"neighbours\"",
+                "\"remain\"",
+                "\"forget\"",
+            ]
+            .map(str::to_owned),
+        );
+        for word in words {
+            assert!(page.contains(&word), "docs/settings.md does not say what {word} is");
+        }
+    }
 
     #[test]
     fn defaults_are_valid() {

@@ -7,14 +7,16 @@
 
 use crate::adversary::Search;
 use crate::concept::Concept;
-use crate::config::config;
+use crate::config::{Parametrisation, config};
 use crate::denoiser::Denoiser;
 use crate::early_stop::{Measures, Watch};
 use crate::error::Result;
 use crate::iteration::{Iteration, Plan};
 use crate::judge::Judge;
 use crate::measure::{self, Confusion};
-use crate::settings::{DistilSettings, ForgetSettings, LabelPrior, PartShares, PartWeights, Stages};
+use crate::settings::{
+    DistilSettings, ForgetSettings, LabelPrior, PartShares, PartWeights, SfdOptimiser, Stages,
+};
 use crate::step::BatchShape;
 use crate::training::{Progress, Stage, Training};
 use serde_json::json;
@@ -75,6 +77,7 @@ impl Distillation {
     /// If a setting is not valid.
     pub fn new(teacher: Denoiser, settings: DistilSettings, seed: u64) -> Result<Self> {
         settings.validate()?;
+        check_range(&teacher, &settings.optimiser)?;
         let concept = Concept::keep_all(teacher.config().classes());
         let identity = [("settings", json!(settings))];
         let start = Baseline::of(&teacher);
@@ -85,6 +88,8 @@ impl Distillation {
             fake_score: weights,
             generator: weights,
             reentry: PartShares::default(),
+            generator_range: settings.optimiser.generator_range,
+            forget_warmup: 0,
         };
         let plan = Plan {
             stage: Stage::Distil,
@@ -162,6 +167,7 @@ impl Forgetting {
         measures: Option<Measures>,
     ) -> Result<Self> {
         settings.validate()?;
+        check_range(&teacher, &settings.optimiser)?;
         check(&teacher, &baseline, &concept, measures.as_ref())?;
         let (judge, reference) = match measures {
             Some(Measures { judge, reference }) => (Some(judge), reference),
@@ -250,6 +256,20 @@ impl Forgetting {
     }
 }
 
+/// In discrete time the levels are those of the model's own window of timesteps.
+fn check_range(teacher: &Denoiser, optimiser: &SfdOptimiser) -> Result<()> {
+    let range = optimiser.generator_range;
+    match teacher.config().parametrisation {
+        Parametrisation::Edm => Ok(()),
+        _ if range == SfdOptimiser::default().generator_range => Ok(()),
+        _ => Err(config(
+            "optimiser.generatorRange",
+            range,
+            "a model in discrete time has trainingMax in model.json",
+        )),
+    }
+}
+
 fn check(
     teacher: &Denoiser,
     baseline: &Baseline,
@@ -313,6 +333,8 @@ fn iteration(
         fake_score: settings.fake_score_weights,
         generator: settings.generator_weights,
         reentry: settings.reentry,
+        generator_range: settings.optimiser.generator_range,
+        forget_warmup: (settings.forget_warmup * settings.steps as f64).round() as u64,
     };
     let plan = Plan {
         stage: Stage::Forget,

@@ -8,8 +8,11 @@ const RHO: f64 = 7.0;
 /// Mean and standard deviation of ln sigma when a score is trained (EDM, table 1).
 const LN_SIGMA_MEAN: f64 = -1.2;
 const LN_SIGMA_STD: f64 = 1.2;
-/// Part of the levels, from the lowest up, at which the generator is trained (SiD, section 5: t_max = 800 of 1000).
-const GENERATOR_RANGE: f64 = 0.8;
+/// Part of the levels, from the lowest up, at which the generator is trained if nobody says otherwise (SiD, section 5:
+/// t_max = 800 of 1000).
+pub const GENERATOR_RANGE: f64 = 0.8;
+/// Part of the levels at either end that is left out where the range is widest (the program published with SFD).
+pub const EDGE: f64 = 0.02;
 
 /// The level at position `u`: sigma_min at 0, sigma_max at 1, evenly spaced in sigma^(1/rho).
 pub fn at(noise: &NoiseConfig, u: f64) -> f64 {
@@ -34,9 +37,14 @@ pub fn score_levels(normal: &Tensor) -> Tensor {
     (normal * LN_SIGMA_STD + LN_SIGMA_MEAN).exp()
 }
 
-/// The generator's training level from a uniform draw in (0, 1) (SiD, section 5).
-pub fn generator_level(noise: &NoiseConfig, uniform: f64) -> f64 {
-    at(noise, GENERATOR_RANGE * uniform)
+/// The generator's training level in the lowest `range` of all, from a uniform draw in (0, 1) (SiD, section 5).
+pub fn generator_level(noise: &NoiseConfig, range: f64, uniform: f64) -> f64 {
+    at(noise, range * uniform)
+}
+
+/// A level from nearly the whole range, from a uniform draw in (0, 1).
+pub fn widest_level(noise: &NoiseConfig, uniform: f64) -> f64 {
+    at(noise, EDGE + (1.0 - 2.0 * EDGE) * uniform)
 }
 
 #[cfg(test)]
@@ -55,8 +63,11 @@ mod tests {
         close(at(&noise, 0.8), 24.408);
         close(at(&noise, 1.0), 80.0);
         close(position(&noise, at(&noise, 0.3)), 0.3);
-        close(generator_level(&noise, 1.0), 24.408);
-        close(generator_level(&noise, 0.0), 0.002);
+        close(generator_level(&noise, GENERATOR_RANGE, 1.0), 24.408);
+        close(generator_level(&noise, GENERATOR_RANGE, 0.0), 0.002);
+        close(generator_level(&noise, 1.0, 1.0), 80.0);
+        close(position(&noise, widest_level(&noise, 0.0)), 0.02);
+        close(position(&noise, widest_level(&noise, 1.0)), 0.98);
         let levels = score_levels(&Tensor::from_slice(&[0.0, 1.0]));
         close(levels.double_value(&[0]), 0.301_194);
         close(levels.double_value(&[1]), 1.0);

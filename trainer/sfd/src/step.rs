@@ -37,6 +37,10 @@ pub(crate) struct BatchShape {
     pub(crate) generator: PartWeights,
     /// Shares of them that re-enter.
     pub(crate) reentry: PartShares,
+    /// Part of EDM's levels, from the lowest up, at which theta is trained.
+    pub(crate) generator_range: f64,
+    /// Before this step the forget part is trained at nearly all levels there are.
+    pub(crate) forget_warmup: u64,
 }
 
 /// How theta is moved.
@@ -114,6 +118,16 @@ impl Batch {
         let pixels = form.config.image.pixels();
         let normal = |stream, columns| Noise::new(seed, stream).normal(first, size, columns, Device::Cpu);
         let levels = &form.preconditioning;
+        let fake = normal(Stream::FakeSigma, 1);
+        let uniform = Noise::new(seed, Stream::GeneratorSigma).uniform(first, size);
+        let (mut fake_sigma, mut generator_sigma) =
+            (levels.score_levels(&fake), levels.generator_levels(shape.generator_range, &uniform));
+        if step < shape.forget_warmup {
+            let fake = Vec::<f64>::try_from(fake.to_kind(Kind::Double).special_ndtr().view([-1]));
+            let fake = fake.expect("a row of numbers");
+            fake_sigma = widened(form, shape, &fake_sigma, &fake);
+            generator_sigma = widened(form, shape, &generator_sigma, &uniform);
+        }
         let reentry = |sigma, noise| {
             let [sigma, noise] = [sigma, noise].map(|stream| Noise::new(seed, stream));
             Reentry::draw(form, shape, first, sigma, noise)
@@ -129,15 +143,14 @@ impl Batch {
             taught: Tensor::from_slice(&taught),
             fake_score: Sample {
                 latent: normal(Stream::FakeLatent, pixels),
-                sigma: levels.score_levels(&normal(Stream::FakeSigma, 1)),
+                sigma: fake_sigma,
                 noise: normal(Stream::FakeNoise, pixels),
                 weight: weights(shape, shape.fake_score),
                 reentry: reentry(Stream::FakeReentrySigma, Stream::FakeReentryNoise),
             },
             generator: Sample {
                 latent: normal(Stream::GeneratorLatent, pixels),
-                sigma: levels
-                    .generator_levels(&Noise::new(seed, Stream::GeneratorSigma).uniform(first, size)),
+                sigma: generator_sigma,
                 noise: normal(Stream::GeneratorNoise, pixels),
                 weight: weights(shape, shape.generator),
                 reentry: reentry(Stream::GeneratorReentrySigma, Stream::GeneratorReentryNoise),
@@ -286,6 +299,12 @@ pub(crate) fn generator_loss(
         Gradient::DiffInstruct => no_grad(scores),
     };
     Loss::new(&loss::score_difference(&real, &fake, &clean, matching.alpha), weight)
+}
+
+/// Levels [B, 1] with those of the forget part drawn from nearly all there are, by the same uniform numbers.
+fn widened(form: &Form, shape: BatchShape, levels: &Tensor, uniform: &[f64]) -> Tensor {
+    let forget = form.preconditioning.widest_levels(&uniform[shape.remain as usize..]);
+    Tensor::cat(&[levels.narrow(0, 0, shape.remain), forget], 0)
 }
 
 /// remain / n for each of the n remain samples, forget / m for each of the m forget samples.

@@ -27,7 +27,7 @@ fn at(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
 }
 
 /// Text in which some of the input may be quoted, as one line of readable length.
-pub(super) fn one_line(text: &impl fmt::Display) -> String {
+pub fn one_line(text: &impl fmt::Display) -> String {
     const MOST: usize = 200;
     let text = text.to_string();
     let mut line = String::new();

@@ -23,12 +23,13 @@ pub mod record;
 pub use audit::{AuditMeasurement, AuditRecord, AuditTask};
 pub use bundle::{BundleKind, FileEntry, Manifest};
 pub use digest::{Digest, DigestError};
+pub use json::one_line;
 pub use labels::{MAX_LABEL_BYTES, MAX_LABELS, check_labels};
 pub use metrics::Metrics;
 pub use outcome::{Failure, Outcome, OutcomeError, Status};
 pub use plan::{
     BaseArtifact, Device, EvaluateTask, ForgetTask, Override, Plan, PlanError, PlannedTarget, Precision,
-    PrepareTask, Robustness, Samples, Task, TaskKind,
+    PrepareTask, Robustness, Samples, Settings, Task, TaskKind,
 };
 pub use probes::{
     Attempt, Budget, Fidelity, FidelityMeasurement, NeighbourMeasurement, ProbeLevel, ProbeName, ProbeRecord,

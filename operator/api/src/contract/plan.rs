@@ -128,7 +128,14 @@ pub struct ForgetTask {
     /// good twice in a row, and delivers the best that it saw. Without them it takes all steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Digest>,
+    /// The trainer's own settings, merged over those of the level: what is named in an object within replaces, what is not
+    /// stays. Which there are is the trainer's business. The operator's plans have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
 }
+
+/// Settings by name, which nobody but the trainer reads.
+pub type Settings = serde_json::Map<String, serde_json::Value>;
 
 /// How much of what the baseline knew a forgetting may leave in the weights. More robust takes longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -296,6 +303,7 @@ impl Plan {
             }
             Task::Forget(task) => {
                 check_steps(task.steps)?;
+                check_settings(task.settings.as_ref())?;
                 check_targets(&task.targets, &task.kept)
             }
             Task::Evaluate(task) => {
@@ -356,6 +364,21 @@ fn length(field: &str, text: &str, max: u64) -> Result<(), PlanError> {
 
 fn check_steps(steps: Option<u32>) -> Result<(), PlanError> {
     steps.map_or(Ok(()), |steps| in_range("task.steps", steps.into(), 1, 10_000_000))
+}
+
+/// The rest is the trainer's business, but a plan is its own JSON, to the digest: a number with more digits than are read
+/// exactly would be another one after each reading.
+fn check_settings(settings: Option<&Settings>) -> Result<(), PlanError> {
+    let again =
+        settings.map(|settings| serde_json::to_string(settings).map(|json| serde_json::from_str(&json)));
+    match again {
+        None => Ok(()),
+        Some(Ok(Ok(again))) if settings == Some(&again) => Ok(()),
+        Some(_) => Err(PlanError::Value {
+            field: "task.settings".into(),
+            problem: "holds a number of more than 15 digits; write it with fewer".into(),
+        }),
+    }
 }
 
 /// A scheme, and something after it: `[a-z][a-z0-9+.-]*://.+`.

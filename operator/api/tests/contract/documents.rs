@@ -30,6 +30,7 @@ pub fn plans() -> Vec<Value> {
         "type": "Forget", "teacher": digest("teacher"), "baseline": digest("baseline"),
         "distillation": digest("distillation"), "judge": digest("judge"), "targets": targets(),
         "kept": ["5", "9"], "steps": 100, "robustness": "Harden", "reference": digest("reference"),
+        "settings": {"stages": "one", "optimiser": {"alpha": 1.5}},
     });
     let evaluate = json!({
         "type": "Evaluate", "candidate": digest("candidate"), "baseline": digest("baseline"),

@@ -96,6 +96,34 @@ fn a_run_killed_while_it_saves_leaves_a_state_that_loads() {
     assert_eq!(forgotten(&world, &plan), forgotten(&undisturbed, &other));
 }
 
+#[test]
+fn the_state_of_a_killed_run_with_other_settings_is_not_gone_on_from() {
+    let world = World::new();
+    let usual = world.forget(&[("three", fixed("one"))], 200);
+    let mut other = usual.clone();
+    let lethe_api::contract::Task::Forget(task) = &mut other.task else { unreachable!("made above") };
+    let alpha = serde_json::json!({"optimiser": {"alpha": 1.0}});
+    task.settings = alpha.as_object().cloned();
+    let expected = forgotten(&world, &other);
+    let (mut pod, port) = start(world.path(), &usual, &["--checkpoint-seconds", "0"]);
+    reach(port, "forget", 10);
+    pod.0.kill().unwrap();
+    pod.wait();
+    // Another plan has a scratch space of its own: nothing but a mistake brings its state here.
+    fs::create_dir_all(world.scratch(&other.digest())).unwrap();
+    let state = |plan: &Plan| world.scratch(&plan.digest()).join("checkpoint");
+    fs::copy(state(&usual), state(&other)).unwrap();
+    let ended = world.run(&other);
+    assert!(
+        ended.stderr.contains("is not used") && ended.stderr.contains("settings was"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(forgotten(&world, &other), expected);
+    let resumed = world.run(&usual);
+    assert!(resumed.stderr.contains("continuing from the checkpoint"), "{}", resumed.stderr);
+}
+
 /// The kernel kills it as it is about to make a call of this kind for the `nth` time. Whether it lived to do so.
 fn killed_at(world: &World, plan: &Plan, call: &str, nth: u32) -> bool {
     fs::write(world.path().join("plan.json"), plan.to_json()).unwrap();

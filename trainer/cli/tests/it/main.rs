@@ -13,6 +13,7 @@ mod networks;
 mod probes;
 mod reports;
 mod serving;
+mod settings;
 mod spoiled;
 mod store_faults;
 mod teaching;

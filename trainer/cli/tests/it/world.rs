@@ -111,6 +111,7 @@ impl World {
             steps: Some(steps),
             robustness: None,
             reference: None,
+            settings: None,
         }))
     }
 

@@ -3,8 +3,9 @@
 use super::{Adversary, MOST_BATCH, SfdOptimiser, steps};
 use crate::config::{config, fraction, positive, within};
 use crate::early_stop::EarlyStop;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Stage 2: forgetting labels.
@@ -17,7 +18,11 @@ pub struct ForgetSettings {
     pub remain_batch: i64,
     /// Samples under forgotten labels per step.
     pub forget_batch: i64,
-    /// Weights of the two parts of psi's loss.
+    /// Part of the steps, from the first, in which the samples under forgotten labels are trained at nearly all noise levels
+    /// instead of those where training pays most (`forget_warmup` of the program published with SFD).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub forget_warmup: f64,
+    /// Weights of the two parts of psi's loss. A part that weighs nothing is drawn, measured and not learnt from.
     pub fake_score_weights: PartWeights,
     /// Weights of the two parts of theta's loss.
     pub generator_weights: PartWeights,
@@ -107,6 +112,7 @@ impl Default for ForgetSettings {
             stages: Stages::default(),
             remain_batch: 96,
             forget_batch: 96,
+            forget_warmup: 0.0,
             fake_score_weights: weights,
             generator_weights: weights,
             label_prior: LabelPrior::default(),
@@ -143,12 +149,27 @@ impl ForgetSettings {
         }
     }
 
+    /// The same with the fields that `others` names replaced, also those within another: what is not named stays.
+    ///
+    /// # Errors
+    /// Names the first field that is unknown or has a value of another kind. Ranges are for [`Self::validate`].
+    pub fn with(&self, others: &Value) -> Result<Self> {
+        if !others.is_object() {
+            return Err(Error::Settings("the settings must be a JSON object".into()));
+        }
+        let mut all = serde_json::to_value(self).expect("settings have string keys");
+        replace(&mut all, others);
+        serde_path_to_error::deserialize(all)
+            .map_err(|error| Error::Settings(format!("{}: {}", error.path(), error.inner())))
+    }
+
     /// # Errors
     /// Names the first setting that is out of its range.
     pub fn validate(&self) -> Result<()> {
         steps("forget.steps", self.steps)?;
         within("forget.remainBatch", self.remain_batch, 1, MOST_BATCH)?;
         within("forget.forgetBatch", self.forget_batch, 1, MOST_BATCH)?;
+        fraction("forget.forgetWarmup", self.forget_warmup, 0.0, 1.0 + f64::EPSILON)?;
         self.fake_score_weights.validate("forget.fakeScoreWeights")?;
         self.generator_weights.validate("forget.generatorWeights")?;
         self.label_prior.validate()?;
@@ -161,6 +182,10 @@ impl ForgetSettings {
         self.optimiser.validate()?;
         self.early_stop.as_ref().map_or(Ok(()), |stop| stop.validate(self.steps))
     }
+}
+
+fn is_zero(part: &f64) -> bool {
+    *part == 0.0
 }
 
 impl PartShares {
@@ -176,8 +201,15 @@ impl PartShares {
 
 impl PartWeights {
     fn validate(&self, field: &'static str) -> Result<()> {
-        positive(field, self.remain)?;
-        positive(field, self.forget)
+        for weight in [self.remain, self.forget] {
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(config(field, weight, "must be zero or a positive number"));
+            }
+        }
+        if self.remain + self.forget == 0.0 {
+            return Err(config(field, "zero for both parts", "nothing would be trained"));
+        }
+        Ok(())
     }
 }
 
@@ -198,9 +230,52 @@ impl LabelPrior {
     }
 }
 
+fn replace(value: &mut Value, by: &Value) {
+    match (value, by) {
+        (Value::Object(fields), Value::Object(others)) => {
+            for (name, other) in others {
+                replace(fields.entry(name).or_insert(Value::Null), other);
+            }
+        }
+        (value, by) => *value = by.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn named_settings_replace_those_of_the_level_and_their_neighbours_stay() {
+        let harden = ForgetSettings::of(Robustness::Harden);
+        assert_ne!(harden.optimiser, SfdOptimiser::default());
+        assert_eq!(harden.with(&json!({"steps": 7})).unwrap(), ForgetSettings { steps: 7, ..harden.clone() });
+        let found = harden.with(&json!({"optimiser": {"alpha": 1.0}})).unwrap();
+        let optimiser = SfdOptimiser { alpha: 1.0, ..harden.optimiser.clone() };
+        assert_eq!(found, ForgetSettings { optimiser, ..harden.clone() });
+        // Something for nothing, and nothing for something.
+        let looks = harden.with(&json!({"earlyStop": {}})).unwrap();
+        assert!(looks.early_stop.is_some());
+        assert!(looks.with(&json!({"earlyStop": null})).unwrap().early_stop.is_none());
+        assert_eq!(harden.with(&json!({"reentry": {"forget": 0.5}})).unwrap().reentry.forget, 0.5);
+    }
+
+    #[test]
+    fn an_unknown_name_or_a_value_of_another_kind_is_named() {
+        let refusal = |others| ForgetSettings::default().with(&others).unwrap_err().to_string();
+        for (others, words) in [
+            (json!({"stepz": 7}), "stepz"),
+            (json!({"optimiser": {"alpa": 1.0}}), "optimiser.alpa"),
+            (json!({"optimiser": {"gradient": "best"}}), "optimiser.gradient"),
+            (json!({"nullShare": "a tenth"}), "nullShare"),
+            (json!([]), "JSON object"),
+        ] {
+            let message = refusal(others);
+            assert!(message.contains(words), "{message}");
+        }
+    }
 
     #[test]
     fn an_override_keeps_the_other_defaults_and_a_typo_is_refused() {
@@ -232,7 +307,9 @@ mod tests {
         assert_eq!(settings.adversary.as_ref().map(|adversary| adversary.every), Some(10));
         assert_eq!(settings.early_stop.as_ref().map(|stop| stop.every), Some(50));
         let defaults = serde_json::to_string(&ForgetSettings::default()).unwrap();
-        assert!(!defaults.contains("reentry") && !defaults.contains("adversary"), "{defaults}");
+        for unsaid in ["reentry", "adversary", "forgetWarmup", "generatorRange"] {
+            assert!(!defaults.contains(unsaid), "{defaults}");
+        }
         let again = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<ForgetSettings>(&again).unwrap(), settings);
         assert!(serde_json::from_str::<ForgetSettings>(r#"{"stages": "three"}"#).is_err());
@@ -245,7 +322,7 @@ mod tests {
         let refusal = |settings: ForgetSettings| settings.validate().unwrap_err().to_string();
         let defaults = ForgetSettings::default;
         assert_eq!(refusal(ForgetSettings { steps: 0, ..defaults() }), "forget.steps is 0: too small");
-        for bad in [f64::NAN, 0.0, -1.0] {
+        for bad in [f64::NAN, f64::INFINITY, -1.0] {
             let weights = PartWeights { remain: 1.0, forget: bad };
             let message = refusal(ForgetSettings { fake_score_weights: weights, ..defaults() });
             assert!(message.contains("forget.fakeScoreWeights"), "{message}");
@@ -254,6 +331,15 @@ mod tests {
             let label_prior = LabelPrior::Weights(BTreeMap::from([(3, bad)]));
             let message = refusal(ForgetSettings { label_prior, ..defaults() });
             assert!(message.contains("forget.labelPrior.weights"), "{message}");
+        }
+        let nothing = PartWeights { remain: 0.0, forget: 0.0 };
+        let message = refusal(ForgetSettings { generator_weights: nothing, ..defaults() });
+        assert!(message.contains("forget.generatorWeights is zero for both"), "{message}");
+        for bad in [f64::NAN, -0.1, 1.1] {
+            let message = refusal(ForgetSettings { forget_warmup: bad, ..defaults() });
+            assert!(message.contains("forget.forgetWarmup"), "{message}");
+            let optimiser = SfdOptimiser { generator_range: bad, ..SfdOptimiser::default() };
+            assert!(refusal(ForgetSettings { optimiser, ..defaults() }).contains("optimiser.generatorRange"));
         }
         let message = refusal(ForgetSettings { label_prior: LabelPrior::Neighbours(-0.5), ..defaults() });
         assert!(message.contains("forget.labelPrior.neighbours is -0.5"), "{message}");

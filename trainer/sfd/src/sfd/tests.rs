@@ -1,6 +1,6 @@
 use super::*;
 use crate::concept::{Override, Target};
-use crate::config::{MlpConfig, SongUnetConfig};
+use crate::config::{DiscreteConfig, MlpConfig, NoiseConfig, SongUnetConfig};
 use crate::iteration::Nets;
 use crate::measure::{self, Reference};
 use crate::noise::{Noise, Stream};
@@ -60,6 +60,17 @@ fn assert_resumable<T: Training>(fresh: impl Fn() -> T, resume: impl Fn(&mut T, 
     assert!(whole.checkpoint().unwrap() == second.checkpoint().unwrap());
     assert!(saved != whole.checkpoint().unwrap());
     assert_eq!(whole.report().unwrap(), second.report().unwrap());
+}
+
+#[test]
+fn in_discrete_time_the_generators_range_is_the_models_own() {
+    let noise = NoiseConfig { sigma_min: 0.01, sigma_max: 157.0, ..NoiseConfig::default() };
+    let parametrisation = Parametrisation::Epsilon(DiscreteConfig::default());
+    let teacher = Denoiser::init(&ModelConfig { parametrisation, noise, ..tiny() }, 1, Device::Cpu).unwrap();
+    forgetting(&teacher, &[2]).unwrap();
+    let optimiser = SfdOptimiser { generator_range: 0.9, ..SfdOptimiser::default() };
+    let error = forgetting_with(&teacher, &[2], ForgetSettings { optimiser, ..few_steps() }).unwrap_err();
+    assert!(error.to_string().contains("optimiser.generatorRange is 0.9"), "{error}");
 }
 
 #[test]

@@ -9,7 +9,15 @@ const NONE: PartShares = PartShares { remain: 0.0, forget: 0.0 };
 
 const fn shape(remain: i64, forget: i64, weight: f64) -> BatchShape {
     let weights = PartWeights { remain: 1.0, forget: weight };
-    BatchShape { remain, forget, fake_score: weights, generator: weights, reentry: NONE }
+    BatchShape {
+        remain,
+        forget,
+        fake_score: weights,
+        generator: weights,
+        reentry: NONE,
+        generator_range: 0.8,
+        forget_warmup: 0,
+    }
 }
 
 struct Nets {
@@ -207,6 +215,68 @@ fn each_network_weighs_the_two_parts_in_its_own_way() {
     assert_close(fake.total.double_value(&[]), weighted(&fake, shape.fake_score));
     let moved = theta_loss(&nets, &batch, SCORES);
     assert_close(moved.total.double_value(&[]), weighted(&moved, shape.generator));
+}
+
+#[test]
+fn a_part_that_weighs_nothing_is_not_learnt_from() {
+    let nets = nets();
+    let none = |remain, forget| {
+        let weights = PartWeights { remain, forget };
+        batch(&nets, BatchShape { fake_score: weights, generator: weights, ..HALF })
+    };
+    let gradients = |batch: &Batch| {
+        let psi = nets.psi.params().gradient(&psi_loss(&nets.psi, &nets, batch).total);
+        [psi, nets.theta.params().gradient(&theta_loss(&nets, batch, SCORES).total)]
+    };
+    let [remain, forget, both] =
+        [none(1.0, 0.0), none(0.0, 1.0), none(1.0, 1.0)].map(|batch| gradients(&batch));
+    for ((remain, forget), both) in remain.iter().zip(&forget).zip(&both) {
+        assert!(largest(remain) > 0.0 && largest(forget) > 0.0);
+        assert!(largest(&(remain + forget - both)) < 1e-9 * largest(both));
+    }
+    // The forget part's images may be anything.
+    let mut other = none(1.0, 0.0);
+    for sample in [&mut other.fake_score, &mut other.generator] {
+        let _ = sample.latent.narrow(0, HALF.remain, HALF.forget).fill_(0.1);
+    }
+    for (found, alone) in gradients(&other).iter().zip(&remain) {
+        assert!(largest(&(found - alone)) < 1e-12 * largest(alone));
+    }
+}
+
+#[test]
+fn while_it_warms_up_the_forget_part_alone_is_trained_at_nearly_every_level() {
+    let nets = nets();
+    let shape = shape(300, 400, 0.3);
+    let draw = |forget_warmup, step| {
+        let shape = BatchShape { forget_warmup, ..shape };
+        let batch = Batch::draw(&nets.phi.form(), &concept(), shape, 9, step, None);
+        [batch.fake_score.sigma, batch.generator.sigma]
+    };
+    for (wide, usual) in draw(5, 4).iter().zip(&draw(0, 4)) {
+        assert!(wide.narrow(0, 0, 300).equal(&usual.narrow(0, 0, 300)));
+        let (wide, usual) = (wide.narrow(0, 300, 400), usual.narrow(0, 300, 400));
+        assert!(wide.max().double_value(&[]) > 60.0 && usual.max().double_value(&[]) < 30.0);
+        assert!(wide.min().double_value(&[]) > 0.002);
+    }
+    for (after, usual) in draw(5, 5).iter().zip(&draw(0, 5)) {
+        assert!(after.equal(usual));
+    }
+}
+
+#[test]
+fn the_generator_is_trained_in_the_range_that_is_asked_for() {
+    let nets = nets();
+    let draw = |generator_range| {
+        let shape = BatchShape { generator_range, ..shape(300, 400, 0.3) };
+        Batch::draw(&nets.phi.form(), &concept(), shape, 9, 4, None)
+    };
+    let [low, usual, whole] = [0.5, 0.8, 1.0].map(draw);
+    let highest = |batch: &Batch| batch.generator.sigma.max().double_value(&[]);
+    assert!(highest(&low) > 2.0 && highest(&low) < 2.516, "{}", highest(&low));
+    assert!(highest(&usual) > 20.0 && highest(&usual) < 24.409, "{}", highest(&usual));
+    assert!(highest(&whole) > 60.0 && highest(&whole) < 80.01, "{}", highest(&whole));
+    assert!(low.fake_score.sigma.equal(&whole.fake_score.sigma), "the fake score's levels are its own");
 }
 
 /// The gradient of -(real - fake) / distance times the sample, with everything but the sample held constant.

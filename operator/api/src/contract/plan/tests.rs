@@ -25,6 +25,7 @@ fn plan(targets: &[(&str, Override)]) -> Plan {
             steps: None,
             robustness: None,
             reference: None,
+            settings: None,
         }),
     }
 }
@@ -49,6 +50,38 @@ fn another_precision_is_another_plan_and_f32_need_not_be_said() {
     assert!(rounded.to_json().contains(r#""precision":"bf16""#));
     assert_ne!(exact.digest(), rounded.digest());
     assert_eq!(Plan::parse(rounded.to_json().as_bytes()).unwrap(), rounded);
+}
+
+#[test]
+fn settings_are_part_of_what_names_a_plan_and_none_need_not_be_said() {
+    let usual = plan(&[("3", fixed("9"))]);
+    assert!(!usual.to_json().contains("settings"));
+    let mut other = usual.clone();
+    let Task::Forget(task) = &mut other.task else { unreachable!("made above") };
+    let own = serde_json::json!({"stages": "one", "optimiser": {"alpha": 1.0, "clip": -1e-3}});
+    task.settings = own.as_object().cloned();
+    let read = Plan::parse(other.to_json().as_bytes()).unwrap();
+    assert_eq!((&read, read.digest()), (&other, other.digest()));
+    assert_ne!(other.digest(), usual.digest());
+}
+
+#[test]
+fn a_number_that_reading_and_writing_would_change_is_refused() {
+    let json = plan(&[("3", fixed("9"))]).to_json();
+    let with = |number: &str| json.replace("\"kept\"", &format!("\"settings\":{{\"x\":{number}}},\"kept\""));
+    let mut refused = 0;
+    for digits in 0..2000 {
+        let text = with(&format!("0.{digits}86129387465013897461{digits}e-57"));
+        match Plan::parse(text.as_bytes()) {
+            Ok(plan) => assert_eq!(Plan::parse(plan.to_json().as_bytes()).unwrap(), plan, "{text}"),
+            Err(error) => {
+                refused += 1;
+                assert!(error.to_string().contains("task.settings holds a number"), "{error}");
+            }
+        }
+    }
+    assert!(refused > 0, "numbers are read exactly now: the check is not needed any more");
+    Plan::parse(with("0.123456789012345").as_bytes()).unwrap();
 }
 
 #[test]
