@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::UNIX_EPOCH};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{ConditionType, DiffusionModel, LedgerEntry, Reason, RequestPhase, UnlearnRequest};
 use prometheus::{
@@ -27,6 +28,7 @@ struct Gauges {
     compliant: GaugeVec,
     drift: GaugeVec,
     base: GaugeVec,
+    waiting: GaugeVec,
     watch: GaugeVec,
 }
 
@@ -60,6 +62,11 @@ impl Gauges {
                 "1 if the base that a model names is not in service and will not be by itself.",
                 &["namespace", "model"],
             )?,
+            waiting: gauges(
+                "lethe_rollout_waits_for_people",
+                "1 if a step of a roll-out waits for somebody's approval.",
+                &["namespace", "model"],
+            )?,
             watch: gauges(
                 "lethe_watch_last_event_timestamp_seconds",
                 "Last sign of life of the quietest watch of a kind.",
@@ -68,9 +75,9 @@ impl Gauges {
         })
     }
 
-    fn all(&self) -> [&GaugeVec; 7] {
-        let Self { requests, due, gate_bound, compliant, drift, base, watch } = self;
-        [requests, due, gate_bound, compliant, drift, base, watch]
+    fn all(&self) -> [&GaugeVec; 8] {
+        let Self { requests, due, gate_bound, compliant, drift, base, waiting, watch } = self;
+        [requests, due, gate_bound, compliant, drift, base, waiting, watch]
     }
 
     fn request(&self, request: &UnlearnRequest, ledger: &[LedgerEntry]) {
@@ -105,9 +112,14 @@ impl Gauges {
             self.compliant.with_label_values(&labels).set(value);
         }
         let serving = ConditionType::Serving.find(&status.conditions);
-        let drifts = [Reason::Drifted, Reason::DigestMismatch].map(|reason| reason.to_string());
-        let drifted = serving.is_some_and(|c| c.status != "True" && drifts.contains(&c.reason));
-        self.drift.with_label_values(&labels).set(f64::from(u8::from(drifted)));
+        let serving_is = |reasons: &[Reason]| {
+            let is_one = |c: &Condition| reasons.iter().any(|reason| c.reason == reason.to_string());
+            f64::from(u8::from(serving.is_some_and(|c| c.status != "True" && is_one(c))))
+        };
+        let drifted = serving_is(&[Reason::Drifted, Reason::DigestMismatch]);
+        self.drift.with_label_values(&labels).set(drifted);
+        let people = [Reason::WaitingForApproval, Reason::RequesterUnknown, Reason::ApprovalsNotProtected];
+        self.waiting.with_label_values(&labels).set(serving_is(&people));
         let refused = ConditionType::BaseInService.is_false(&status.conditions);
         self.base.with_label_values(&labels).set(f64::from(u8::from(refused)));
     }
@@ -208,5 +220,34 @@ mod tests {
         let text = metrics.render().unwrap();
         assert!(!text.contains("lethe_gate_bound"), "{text}");
         assert!(text.contains("lethe_requests{phase=\"Held\"} 0\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_step_that_waits_for_people_is_seen_and_a_roll_out_that_goes_on_is_not() {
+        let (stores, mut writers) = stores();
+        let metrics = Metrics::new().unwrap();
+        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
+        for (reason, waits) in [("WaitingForApproval", 1), ("RollingOut", 0)] {
+            let model = serde_json::from_value(json!({
+                "apiVersion": "lethe.dev/v1alpha1", "kind": "DiffusionModel",
+                "metadata": {"name": "digits", "namespace": "studio"},
+                "spec": {
+                    "base": {"uri": "file:///b", "digest": lethe_api::Digest::of(b"")}, "policyRef": {"name": "standard"},
+                    "serving": {
+                        "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "digits"}, "container": "server",
+                    },
+                },
+                "status": {"conditions": [{
+                    "type": "Serving", "status": "Unknown", "reason": reason, "message": "",
+                    "lastTransitionTime": "2026-12-20T09:00:00Z",
+                }]},
+            }))
+            .unwrap();
+            writers.models.apply_watcher_event(&Event::Apply(model));
+            let text = metrics.render().unwrap();
+            let line =
+                format!("lethe_rollout_waits_for_people{{model=\"digits\",namespace=\"studio\"}} {waits}\n");
+            assert!(text.contains(&line), "{text}");
+        }
     }
 }
