@@ -15,7 +15,7 @@ use crate::step::{self, Batch, BatchShape, Loss, Matching, Piece};
 use crate::training::{Diverged, Means, Meter, NotFinite, Progress, Stage, schedule};
 use serde_json::json;
 use std::ops::Range;
-use std::panic::resume_unwind;
+use std::panic::{self, AssertUnwindSafe, resume_unwind};
 use std::thread::{self, JoinHandle};
 use tch::{Device, Tensor};
 
@@ -205,8 +205,9 @@ impl Iteration {
             self.follow_adversary();
         }
         let batch = self.next_batch();
-        let fake_score = self.follow_generator(&batch);
-        let generator = self.follow_teacher(&batch);
+        let [fake, moved] = NETWORKS;
+        let fake_score = training(fake, || self.follow_generator(&batch));
+        let generator = training(moved, || self.follow_teacher(&batch));
         let ([fake_remain, fake_forget], [remain, forget]) = (fake_score.losses, generator.losses);
         let norms = [fake_score.gradient_norm, generator.gradient_norm];
         self.meter.add(&[fake_remain, fake_forget, remain, forget], &norms);
@@ -363,10 +364,36 @@ impl Iteration {
     }
 }
 
+/// Does something to a network. A panic in it, which is how libtorch says that there is no memory, says which network it was.
+fn training<T>(network: &str, work: impl FnOnce() -> T) -> T {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let Some(said) = said.or_else(|| panic.downcast_ref::<&str>().copied()) else { resume_unwind(panic) };
+        resume_unwind(Box::new(format!("training the {network}: {said}")))
+    })
+}
+
 /// Clips every value of a gradient, and returns the norm that it had. An infinite value is not there any more afterwards:
 /// the norm is what tells of it.
 fn clip(gradient: &mut Tensor, most: f64) -> Tensor {
     let norm = gradient.norm();
     let _ = gradient.clamp_(-most, most);
     norm
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_step_says_whose_step_it_was() {
+        let said = |work: fn()| {
+            let panic = panic::catch_unwind(|| training("generator", work)).unwrap_err();
+            panic.downcast_ref::<String>().cloned()
+        };
+        let no_memory = Some("training the generator: no memory".to_owned());
+        assert_eq!(said(|| panic!("no memory")), no_memory);
+        assert_eq!(said(|| panic!("no {}", "memory")), no_memory);
+        assert_eq!(said(|| panic::panic_any(7)), None);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Output};
 
-use lethe_api::contract::{BundleKind, Failure, Plan, Task, exit};
+use lethe_api::contract::{BundleKind, Failure, Plan, Progress, Task, exit};
 use lethe_store::Bundle;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use safetensors::{SafeTensors, tensor::TensorView};
@@ -52,12 +52,16 @@ fn address_space(pod: &Running) -> u64 {
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
 }
 
-/// Starts the pod, and once it is in `stage` it gets no more memory than it has.
-fn starve(world: &World, plan: &Plan, stage: &str) -> Ended {
+/// Starts the pod, and once it has done so many steps of `stage` it gets no more memory than it has.
+fn starve(world: &World, plan: &Plan, stage: &str, steps: u64) -> Ended {
     fs::write(world.path().join("plan.json"), plan.to_json()).unwrap();
     let (mut pod, port) = start(trainer().args(arguments(world.path(), plan.task.kind())));
-    until(stage, || get(port, "/progress").filter(|(_, body)| body.contains(&format!("\"{stage}\""))));
-    let most = Some(address_space(&pod));
+    until(stage, || {
+        let progress: Progress = serde_json::from_str(&get(port, "/progress")?.1).unwrap();
+        (progress.stage == stage && progress.step >= steps).then_some(())
+    });
+    // A training may hold its most just now, and would never ask for more.
+    let most = Some(address_space(&pod) / if steps > 0 { 2 } else { 1 });
     let _ = prlimit(Some(Pid::from_child(&pod.0)), Resource::As, Rlimit { current: most, maximum: most });
     let status = pod.wait();
     ended(world.path(), &plan.digest(), Output { status, stdout: vec![], stderr: vec![] })
@@ -71,11 +75,31 @@ fn a_pod_that_gets_no_more_memory_says_where_it_was_and_what_to_do() {
     let Task::Evaluate(task) = &mut plan.task else { unreachable!("made above") };
     // Every batch of images takes more than what a process keeps at hand.
     (task.samples.leak, task.samples.quality) = (1_000_000, 1_000_000);
-    let ended = starve(&world, &plan, "measure");
+    let ended = starve(&world, &plan, "measure", 0);
     assert_eq!(ended.code, Some(exit::OUT_OF_MEMORY), "{:?}", ended.outcome);
     assert_eq!(ended.outcome.failure, Some(Failure::OutOfMemory));
     let message = ended.outcome.message.unwrap();
     assert!(message.starts_with("measure step ") && message.contains(": out of memory: "), "{message}");
     assert!(message.contains("resources.limits") && !message.contains('\n'), "{message}");
     assert!(!exit::FATAL.contains(&exit::OUT_OF_MEMORY), "somebody else may have used it");
+}
+
+#[test]
+fn a_training_that_gets_no_more_memory_says_which_network_was_trained() {
+    let world = World::new();
+    let mut plan = world.forget(&[("three", fixed("one"))], 1_000);
+    let Task::Forget(task) = &mut plan.task else { unreachable!("made above") };
+    // A step takes more than what a process keeps at hand.
+    let large = serde_json::json!({"remainBatch": 1 << 16, "forgetBatch": 1 << 16});
+    task.settings = large.as_object().cloned();
+    let ended = starve(&world, &plan, "forget", 1);
+    assert_eq!(ended.code, Some(exit::OUT_OF_MEMORY), "{:?}", ended.outcome);
+    let message = ended.outcome.message.unwrap();
+    assert!(
+        message.starts_with("forget step ") && message.contains(" of 1000: out of memory: "),
+        "{message}"
+    );
+    let networks = ["training the fake score: ", "training the generator: "];
+    assert!(networks.iter().any(|network| message.contains(network)), "{message}");
+    assert!(message.contains("resources.limits") && !message.contains('\n'), "{message}");
 }
