@@ -12,7 +12,7 @@ import sys
 
 from . import Refused, archive, bundle, describe, networks
 
-BAD_ARTIFACT, BAD_CONFIGURATION = 65, 78
+BAD_COMMAND, BAD_ARTIFACT, BAD_CONFIGURATION = 64, 65, 78
 
 # Whatever in a stranger's file nobody thought of: its importer gets a line all the same, and the exit code of a bad file.
 NOT_FORESEEN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError)
@@ -23,8 +23,15 @@ def one_line(text):
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+class Parser(argparse.ArgumentParser):
+    """Whose own exit code for a bad command line is 2, below its usage."""
+
+    def error(self, message):
+        self.exit(BAD_COMMAND, f"{self.prog}: {one_line(message)}; --help says what there is\n")
+
+
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lethe_import", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="a .pth or .pkl file")
     parser.add_argument("--out", required=True, help="folder to make")

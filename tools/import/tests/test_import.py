@@ -329,6 +329,12 @@ class Broken(Case):
         done = subprocess.run(arguments, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
         self.assertEqual((done.returncode, done.stderr.count("\n")), (78, 1), done.stderr)
 
+    def test_a_command_line_that_cannot_be_read_is_one_line_and_64(self):
+        for arguments in (["--nonsense"], ["teacher.pth", "--out", "base", "--image-size", "large"]):
+            command = [sys.executable, "-m", "lethe_import", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (64, 1), done.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf, process};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lethe_api::{
     Digest,
-    contract::{Plan, ProbeLevel, ProbeTask, Progress, Task},
+    contract::{Plan, ProbeLevel, ProbeTask, Progress, Task, exit},
 };
 
 use crate::failure::{Failed, Result};
@@ -39,6 +39,9 @@ pub(crate) enum Command {
     Membership(MembershipArgs),
     /// Write an artifact of the store to stdout, verified.
     Show(ShowArgs),
+    /// Make a base from a checkpoint that other programs wrote. Starts the tool in Python that does it.
+    #[command(disable_help_flag = true)]
+    Import(ImportArgs),
     /// Write a page for people about a measurement, with verdicts if a policy is given.
     Report(ReportArgs),
 }
@@ -226,6 +229,13 @@ pub(crate) struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The tool's own; --help says which.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
     /// The measurement: digest of a record that `evaluate` has written, or a file with its bytes.
     pub(crate) record: String,
@@ -262,6 +272,25 @@ pub(crate) enum PrecisionArg {
     F32,
     /// For GPUs with units for it.
     Bf16,
+}
+
+/// The command line. One that cannot be read ends the program, as a plan that cannot be carried out would: a pod that is
+/// started with it again fails again.
+pub(crate) fn read() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            error.exit();
+        }
+        eprintln!("{}; --help says what there is", problem(&error.render().to_string()));
+        process::exit(exit::BAD_PLAN)
+    })
+}
+
+/// What is wrong, in one line. What follows it after an empty line is how it should be used.
+fn problem(text: &str) -> String {
+    let said = text.lines().skip_while(|line| !line.starts_with("error: ")).map(str::trim);
+    let line = said.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    if line.is_empty() { "error: a command is missing".into() } else { line }
 }
 
 impl EvaluateArgs {

@@ -14,6 +14,7 @@ mod forget;
 mod grid;
 mod hygiene;
 mod images;
+mod import;
 mod job;
 mod live;
 mod logging;
@@ -32,14 +33,13 @@ mod termination;
 mod train;
 mod watch;
 
-use clap::Parser;
 use lethe_api::contract::TaskKind;
 
-use cli::{Cli, Command};
+use cli::Command;
 
 fn main() {
     lethe_sfd::process::settle();
-    let command = Cli::parse().command;
+    let command = cli::read().command;
     logging::init();
     failure::log_panics();
     std::process::exit(match command {
@@ -53,5 +53,6 @@ fn main() {
         Command::Membership(args) => membership::main(&args),
         Command::Show(args) => show::main(&args),
         Command::Report(args) => report::main(&args),
+        Command::Import(args) => import::main(&args),
     });
 }

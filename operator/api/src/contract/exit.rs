@@ -2,7 +2,8 @@
 
 /// The outcome is in the termination message, and its record in the store.
 pub const DONE: i32 = 0;
-/// The plan cannot be carried out: unknown field, contradiction, value out of range. Retrying is useless.
+/// The plan cannot be carried out: unknown field, contradiction, value out of range; or the command line cannot be read.
+/// Retrying is useless.
 pub const BAD_PLAN: i32 = 64;
 /// An artifact is missing, truncated, foreign, or does not match its digest. Retrying is useless.
 pub const BAD_ARTIFACT: i32 = 65;

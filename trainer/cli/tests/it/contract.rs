@@ -208,6 +208,33 @@ fn a_missing_plan_is_a_bad_plan() {
 }
 
 #[test]
+fn a_command_line_that_cannot_be_read_is_refused_with_64_in_one_line() {
+    for (arguments, words) in [
+        (&["forget", "--plam", "plan.json"][..], "--plam"),
+        (&["forgt"], "forgt"),
+        (&["forget", "--port", "many"], "many"),
+        (&["forget", "--port", "1", "--no-port"], "--no-port"),
+        (&["teach"], "--images"),
+        (&[], "a command is missing"),
+    ] {
+        let output = crate::world::trainer().args(arguments).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(exit::BAD_PLAN), "{arguments:?}: {message}");
+        assert!(
+            message.contains(words) && message.trim_end().lines().count() == 1,
+            "{arguments:?}: {message}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+    for asked in ["--help", "--version"] {
+        let output = crate::world::trainer()
+            .args(["forget", asked][usize::from(asked == "--version")..].iter())
+            .output();
+        assert_eq!(output.unwrap().status.code(), Some(exit::DONE), "{asked}");
+    }
+}
+
+#[test]
 fn a_gpu_that_is_not_there_is_a_bad_configuration() {
     let world = World::new();
     let mut plan = world.forget(&[("three", fixed("one"))], 3);
