@@ -1,5 +1,7 @@
 //! Requests and models that are deleted, at every point of their life. What was forgotten stays forgotten.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -154,6 +156,31 @@ pub async fn a_model_that_comes_back_has_its_ledger_back(world: &World) -> Resul
     let task = world.task(Stage::Forget).await?;
     ensure!(labels(&task) == ["3", "7"], "{:?}", task.plan.task);
     ensure!(world.events().await.contains("LedgerRestored"), "no event tells of it");
+    Ok(())
+}
+
+pub async fn an_archive_that_cannot_be_read_is_not_taken_for_an_empty_one(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("first", "3", "8").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("first", RequestPhase::Fulfilled).await?;
+    let before = world.ledger().await?;
+    world.delete::<DiffusionModel>(MODEL).await?;
+    wait::until_gone(&world.api::<DiffusionModel>(), MODEL, None).await?;
+    wait::until_answer("its runs are collected", || world.runs(), |runs| runs.is_empty()).await?;
+    let whole = world.api::<ConfigMap>().get(ARCHIVE).await?.data.unwrap_or_default();
+    let cut: BTreeMap<_, _> = whole.iter().map(|(key, text)| (key, &text[..text.len() / 2])).collect();
+    world.patch::<ConfigMap>(ARCHIVE, json!({"data": cut})).await?;
+
+    world.apply(&world.model()?).await?;
+    let said = async || Ok(world.events().await.contains("CannotApply"));
+    wait::until_answer("an event tells of it", said, |said| *said).await?;
+    ensure!(world.runs().await?.is_empty(), "a run began without the ledger");
+    ensure!(world.ledger().await?.is_empty(), "there is a ledger that was not read");
+    world.patch::<ConfigMap>(ARCHIVE, json!({"data": whole})).await?;
+    world.prepare().await?;
+    let after = world.ledger().await?;
+    ensure!(before == after, "before {before:?}, after {after:?}");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lethe_api::v1alpha1::{ConditionType, Reason, RequestPhase};
 
 use crate::{
+    cluster::scale,
     script::{crashes, everywhere, fixed, play},
     trainer::digest,
     world::{Patches, World},
@@ -316,4 +317,19 @@ fn a_model_that_is_edited_to_serve_nothing_first_is_not_called_drifted() {
     world.settle();
     assert_eq!(world.named_bundle(), Some(world.baseline()));
     assert!(world.model_is(ConditionType::Ready));
+}
+
+#[test]
+fn a_target_that_somebody_scaled_to_zero_is_not_scaled_up_and_confirms_nothing() {
+    let world = everywhere(|world| {
+        forgets_three(world);
+        world.change(|cluster| scale(cluster.deployment.as_mut().unwrap(), 0));
+        world.until("it says so", |world| {
+            let (serving, reason, _) = world.model_condition(ConditionType::Serving);
+            serving != "True" && reason == Reason::WaitingForServing.to_string()
+        });
+        assert_eq!(crate::cluster::replicas(world.cluster.deployment.as_ref().unwrap()), 0);
+        world.change(|cluster| scale(cluster.deployment.as_mut().unwrap(), 2));
+    });
+    assert_eq!(world.model_condition(ConditionType::Serving).0, "True");
 }
