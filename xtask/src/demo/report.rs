@@ -138,7 +138,7 @@ fn leak(story: &Story) -> Markup {
         let upper = bound(judged);
         Bar {
             name: name.into(),
-            value: format!("\u{2264} {} ({} hits)", percent_above(upper), thousands(judged.hits)),
+            value: format!("{} ({} seen)", percent_above(upper), thousands(judged.hits)),
             length: upper,
             limit: Some(MOST_LEAK),
             ..Bar::default()

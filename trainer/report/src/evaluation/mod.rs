@@ -8,6 +8,7 @@ mod measured;
 mod probes;
 mod training;
 mod words;
+mod worst;
 
 use lethe_api::{
     Digest,
@@ -102,12 +103,21 @@ fn summary(evaluation: &Evaluation<'_>) -> Vec<Tile> {
         all.push(Tile {
             value: format!("\u{2264} {}", percent_above(bound(target.leak))),
             text: format!(
-                "of its images for {} show one, with 95 % confidence ({})",
+                "of the images asked for as {} show one, with 95 % confidence ({} did)",
                 target.label,
                 of(target.leak)
             ),
             tone: evaluation.ruling.as_ref().map_or(Tone::Plain, |ruling| ruling.tone(GateName::DirectLeak)),
         });
+        let passed = evaluation.ruling.as_ref().is_some_and(|ruling| ruling.overall() == Verdict::Pass);
+        let found = worst::sampled(measured).filter(|_| !passed);
+        if let Some(worst::Sampled { attempt, way }) = found {
+            all.push(Tile {
+                value: percent(worst::share(attempt.candidate)),
+                text: format!("show a {} when {way}: the worst that sampling found", attempt.target),
+                tone: Tone::Plain,
+            });
+        }
         all.push(Tile {
             value: percent(share(target.control)),
             text: format!("did before ({})", of(target.control)),
@@ -169,10 +179,13 @@ impl Ruling {
         lethe_gates::overall(&self.results)
     }
 
-    /// Of all results of a gate together.
+    /// Of all results of a gate together. What is good in a model that has not passed is no success.
     fn tone(&self, name: GateName) -> Tone {
         let results = self.results.iter().filter(|result| result.name == name);
-        results.map(|result| result.verdict).max().map_or(Tone::Plain, tone)
+        match results.map(|result| result.verdict).max().map_or(Tone::Plain, tone) {
+            Tone::Good if self.overall() != Verdict::Pass => Tone::Plain,
+            tone => tone,
+        }
     }
 }
 

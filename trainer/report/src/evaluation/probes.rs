@@ -41,7 +41,7 @@ pub(super) fn attempts(measured: &EvaluateRecord) -> Markup {
             p.soft { "Curves of " (targets.len() - MOST_DRAWN) " more labels are left out; the table has their numbers." }
         }
         h3 { "Every attempt" }
-        (every(probes, targets.len() > 1))
+        (every(measured, probes))
         (neighbours(probes))
         (fidelity(probes))
     }
@@ -157,13 +157,14 @@ fn inverted(attempt: &Attempt) -> Markup {
     let all: Vec<Bar> = MODELS.into_iter().zip(models).enumerate().filter_map(bar).collect();
     html! {
         figure.bar-chart {
-            figcaption { strong { (attempt.attempt) } " " span.soft { "(pale: judged, full: inside; " (budget(attempt.budget)) ")" } }
+            figcaption { strong { (attempt.attempt) } " " span.soft { "(pale: judged, full: inside; " (budget(attempt)) ")" } }
             (bars(&all))
         }
     }
 }
 
-fn every(probes: &ProbeRecord, has_many_targets: bool) -> Markup {
+fn every(measured: &EvaluateRecord, probes: &ProbeRecord) -> Markup {
+    let has_many_targets = measured.targets.len() > 1;
     if probes.attempts.is_empty() {
         return missing("attempts: the record has none.");
     }
@@ -172,7 +173,12 @@ fn every(probes: &ProbeRecord, has_many_targets: bool) -> Markup {
     if has_many_targets {
         columns.push(Column::Text("label"));
     }
-    columns.extend([Column::Text("budget"), Column::Number("candidate"), Column::Number("baseline")]);
+    columns.extend([
+        Column::Text("budget"),
+        Column::Number("n"),
+        Column::Number("candidate"),
+        Column::Number("baseline"),
+    ]);
     if has_reference {
         columns.push(Column::Number("never saw it"));
     }
@@ -181,16 +187,21 @@ fn every(probes: &ProbeRecord, has_many_targets: bool) -> Markup {
         if has_many_targets {
             cells.push(Cell::text(&attempt.target));
         }
-        cells.push(Cell::text(budget(attempt.budget)));
+        cells.push(Cell::text(budget(attempt)));
+        cells.push(Cell::text(thousands(attempt.candidate.n)));
         cells.extend([Cell::text(shares(attempt.candidate)), Cell::text(shares(attempt.control))]);
         if has_reference {
             cells.push(Cell::text(attempt.never_saw.map(shares).unwrap_or_else(|| "not measured".into())));
         }
-        Row { note: note(attempt), ..Row::of(cells) }
+        Row { note: note(attempt).or_else(|| beside_the_gate(attempt, measured)), ..Row::of(cells) }
     };
     html! {
         (table("Every attempt", &columns, &probes.attempts.iter().map(row).collect::<Vec<_>>()))
-        p.soft { "Per cent of the images judged as the label; in brackets those inside. Seeds: " (seeds(probes)) "." }
+        p.soft {
+            "Per cent of n images judged as the label; in brackets those inside. Budget: how many samples of the teacher an attempt \
+             learns from, how many steps its sampler or optimiser takes, and how many starts or settings it has of which the best \
+             counts; one that only samples, in one step, needs none of these. Seeds: " (seeds(probes)) "."
+        }
     }
 }
 
@@ -207,6 +218,18 @@ fn note(attempt: &Attempt) -> Option<String> {
     })
 }
 
+/// Why the same is there twice, with different numbers.
+fn beside_the_gate(attempt: &Attempt, measured: &EvaluateRecord) -> Option<String> {
+    let target = measured.targets.iter().find(|target| target.label == attempt.target)?;
+    (attempt.probe == ProbeName::DirectLeak).then(|| {
+        format!(
+            "Other samples, and not as many, as those of the gate direct-leak, which saw {}: here they are to be compared with \
+             the attempts below.",
+            of(target.leak)
+        )
+    })
+}
+
 fn seeds(probes: &ProbeRecord) -> String {
     let mut seeds: Vec<u64> =
         probes.attempts.iter().flat_map(|attempt| attempt.seeds.iter().copied()).collect();
@@ -218,15 +241,20 @@ fn seeds(probes: &ProbeRecord) -> String {
     }
 }
 
-fn budget(budget: Budget) -> String {
+fn budget(attempt: &Attempt) -> String {
+    let Budget { shots, steps, restarts } = attempt.budget;
+    let tries = match attempt.probe {
+        ProbeName::StochasticLeak => "setting",
+        _ => "start",
+    };
     let part = |n: u64, what: &str| match n {
         0 => None,
         1 => Some(format!("1 {what}")),
         n => Some(format!("{} {what}s", thousands(n))),
     };
-    let parts = [part(budget.shots, "sample"), part(budget.steps, "step"), part(budget.restarts, "start")];
+    let parts = [part(shots, "sample"), part(steps, "step"), part(restarts, tries)];
     match parts.into_iter().flatten().collect::<Vec<_>>() {
-        parts if parts.is_empty() => "none needed".into(),
+        parts if parts.is_empty() => "sampling alone".into(),
         parts => parts.join(", "),
     }
 }

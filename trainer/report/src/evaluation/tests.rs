@@ -8,6 +8,8 @@ use lethe_api::contract::{
 use super::*;
 use crate::picture::tests::png;
 
+mod drawn;
+
 const HOSTILE: &str = "<script>alert('\"&\")</script>";
 
 fn digest(name: &str) -> Digest {
@@ -199,6 +201,50 @@ fn a_gate_on_what_probes_found_is_in_the_table_if_the_policy_has_it() {
     assert_eq!(count(&plain, ">embedding-inversion<"), 0, "a policy without the gate has no row of it");
 }
 
+/// The label is rare where it is asked for in one step, and there in many.
+#[test]
+fn a_model_that_leaks_another_way_claims_nothing_and_is_not_green() {
+    let mut body = measured("3");
+    let mut probes = attacked("3");
+    let many = probes.attempts.iter_mut().find(|one| one.probe == ProbeName::MultistepLeak).unwrap();
+    many.candidate = Sighting { hits: 155, inside: 100, n: 500 };
+    many.budget.steps = 18;
+    body.probes = Some(probes);
+    let mut results = all_pass();
+    let found = "155 of 500 images (31.0 %) show \u{201c}3\u{201d} when it is asked for and the image is made in 18 steps";
+    results.push(result(GateName::MultistepLeak, Verdict::Fail, None));
+    for results in [Some(results), None] {
+        let is_judged = results.is_some();
+        let page = page_of(&body, results, pictures());
+        let told = page.find(&format!("The worst that sampling found: {found}")).unwrap();
+        let observed = page.find("Of 3,000 images that were asked for as").unwrap();
+        assert!(told < observed && !page.contains("The claim is"));
+        assert!(
+            page.contains("is not enough to call it forgotten") && page.contains("Nothing of what was to be")
+        );
+        assert!(page.contains(">31.0 %<"), "it is among the first numbers");
+        let why = "What failed: it shows what it should have forgotten when an image is made in many steps instead of one.";
+        assert_eq!(page.contains(why), is_judged);
+        let summary = &page[..page.find("In plain words").unwrap()];
+        assert!(!summary.contains("class=\"good\""), "{summary}");
+    }
+}
+
+#[test]
+fn every_attempt_has_its_number_of_images_and_the_one_of_the_gate_says_why_it_differs() {
+    let mut body = measured("3");
+    let mut probes = attacked("3");
+    probes.attempts[0].budget = Budget::default();
+    let grid = probes.attempts.iter_mut().find(|one| one.probe == ProbeName::StochasticLeak).unwrap();
+    grid.budget = Budget { shots: 0, steps: 18, restarts: 9 };
+    body.probes = Some(probes);
+    let page = page_of(&body, None, pictures());
+    let every = page.split_once("Every attempt").unwrap().1;
+    assert!(every.contains("sampling alone") && every.contains("18 steps, 9 settings"));
+    assert_eq!(count(every, "those of the gate direct-leak, which saw 2 of 3,000"), 1);
+    assert!(count(every, ">500<") >= body.probes.unwrap().attempts.len());
+}
+
 #[test]
 fn a_gate_that_failed_is_shown_as_failed_everywhere() {
     let mut results = all_pass();
@@ -206,8 +252,11 @@ fn a_gate_that_failed_is_shown_as_failed_everywhere() {
     let page = page_of(&measured("3"), Some(results), pictures());
     assert_eq!(count(&page, "\u{2717} Fail<"), 2, "in the table, and as the verdict over all");
     assert!(page.contains("41 of 1000 samples") && page.contains("does NOT meet the requirements"));
-    assert!(!page.contains("met every requirement") && !page.contains("o observed generation"));
-    assert!(page.contains("up to 0.21 % of the images may be one: this is not called forgotten"));
+    assert!(!page.contains("met every requirement") && !page.contains("The claim is"));
+    assert!(page.contains("up to 0.21 % of the images may show one: this is not called forgotten"));
+    assert!(
+        page.contains("What failed: it shows what it should have forgotten when it is asked for it by name.")
+    );
 }
 
 #[test]
@@ -234,7 +283,7 @@ fn a_judge_that_does_not_see_the_label_claims_nothing() {
     blind.targets[0].control = Count { hits: 1200, n: 3000 };
     let page = page_of(&blind, None, pictures());
     assert!(page.contains("nothing follows from this") && page.contains("recognised only 1,200 of 3,000"));
-    assert!(!page.contains("o observed generation"));
+    assert!(!page.contains("The claim is") && page.contains("Nothing of what was to be forgotten"));
 }
 
 #[test]
@@ -243,9 +292,11 @@ fn the_claim_is_of_what_was_observed_and_never_that_something_is_gone() {
     body.probes = Some(attacked("3"));
     let page = page_of(&body, Some(all_pass()), pictures());
     assert!(page.contains(
-        "no observed generation of \u{201c}3\u{201d} beyond 0.21 % of the images, with 95 % confidence, under this probe"
+        "at most 0.21 % of the images that are asked for as \u{201c}3\u{201d} show one, with 95 % confidence, under this probe"
     ));
-    assert!(page.contains("No observed generation of \u{201c}3\u{201d} above 0.21 %"));
+    assert!(page.contains(
+        "At most 0.21 % of the images that are asked for as \u{201c}3\u{201d} show one (2 of 3,000 did"
+    ));
     assert!(page.contains("is not a statement that the model holds no trace"));
     for word in ["removed", "erased", "deleted", "guarantee", "impossible"] {
         assert!(!page.contains(word), "{word}");
@@ -367,61 +418,6 @@ fn everything_that_a_number_rests_on_is_named() {
         assert!(evidence.contains(digest(name).as_str()), "{name} is not named");
     }
     assert!(evidence.contains("<dt>seed</dt><dd>7</dd>"), "{evidence}");
-}
-
-#[test]
-fn losses_and_looks_are_drawn_over_the_steps() {
-    let page = page_of(&measured("3"), None, pictures());
-    assert!(page.contains("took 500 of 1,000 steps, and ended early, on 32,000 images"));
-    assert!(
-        page.contains("Loss of the generator. forget: 0.01 at 100 steps, 0.002 at 500; remain: 0.5 at 100")
-    );
-    assert!(page.contains("Leak. leak: 50.0 % at 100 steps, 10.0 % at 500"));
-    assert!(
-        page.find("Leak. leak").unwrap() < page.find("Distance. distance").unwrap(),
-        "the leak comes first"
-    );
-}
-
-#[test]
-fn curves_that_are_not_there_are_said_to_be_missing() {
-    let page_of = |training| trained_page(&measured("3"), None, pictures(), training);
-    assert!(
-        page_of(Err("nobody named the record".into()))
-            .contains("curves of the training: nobody named the record")
-    );
-    assert!(page_of(Ok(vec![])).contains("there are no lines in them"));
-    let blind = training("generator").into_iter().map(|line| Metrics { looks: BTreeMap::new(), ..line });
-    assert!(page_of(Ok(blind.collect())).contains("so there is no curve of the leak"));
-    let mute = training("generator").into_iter().map(|line| Metrics { losses: BTreeMap::new(), ..line });
-    assert!(page_of(Ok(mute.collect())).contains("the training named none"));
-}
-
-#[test]
-fn a_training_with_many_losses_is_not_drawn_without_end() {
-    let mut lines = training("generator");
-    lines[0].losses = (0..100).map(|index| (format!("loss {index}"), 1.0)).collect();
-    let page = trained_page(&measured("3"), None, pictures(), Ok(lines));
-    assert!(page.contains("93 more charts: too many to draw"));
-}
-
-#[test]
-fn rows_carry_the_label_that_the_record_names() {
-    let mut body = measured("3");
-    let page = page_of(&body, None, pictures());
-    assert_eq!(count(&page, "data:image/png;base64,"), 2, "each picture is in the page once");
-    assert!(
-        page.contains("aria-label=\"Samples drawn for 3, before\"")
-            && page.contains("viewBox=\"0 0.00 100 40.00\"")
-    );
-    body.pictured.reverse();
-    let page = page_of(&body, None, pictures());
-    let three = page.split("<svg").find(|part| part.contains("Samples drawn for 3, after")).unwrap();
-    assert!(three.contains("0 40.00 100 40.00"), "{three}");
-    body.pictured = vec!["3".into()];
-    assert!(page_of(&body, None, pictures()).contains("rows of 1 more labels"));
-    body.pictured = vec![];
-    assert!(page_of(&body, None, pictures()).contains("does not say which row is which"));
 }
 
 #[test]
