@@ -200,9 +200,9 @@ impl Bench<'_> {
     fn picture(&self, model: &Denoiser, labels: &[(String, i64)]) -> Result<lethe_api::Digest> {
         let row = |(_, label): &(String, i64)| {
             let requests: Vec<(i64, u64)> = (0..GRID_SAMPLES).map(|seed| (*label, seed)).collect();
-            generator::serve(model, &requests)
+            Ok(generator::serve(model, &requests)?)
         };
-        let rows: Vec<_> = labels.iter().map(row).collect();
+        let rows = labels.iter().map(row).collect::<Result<Vec<_>>>()?;
         let image = model.config().image;
         let scale = (GRID_SIDE / image.height.max(image.width)).max(1);
         self.job.artifacts.put_blob(grid::png(&rows, image, scale as usize)?)

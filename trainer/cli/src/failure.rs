@@ -72,11 +72,11 @@ impl From<lethe_store::Error> for Failed {
 impl From<lethe_sfd::Error> for Failed {
     fn from(error: lethe_sfd::Error) -> Self {
         use lethe_sfd::Error::{
-            Concept, Config, Diverged, Images, Resume, Settings, Stopped, TooFewSamples, Weights,
+            Concept, Config, Diverged, Images, Label, Resume, Settings, Stopped, TooFewSamples, Weights,
         };
         let failure = match error {
             Weights { .. } | Images(_) | Resume { .. } => Failure::BadArtifact,
-            Config { .. } | Settings(_) | Concept(_) | TooFewSamples { .. } => Failure::BadPlan,
+            Config { .. } | Settings(_) | Concept(_) | Label { .. } | TooFewSamples { .. } => Failure::BadPlan,
             Diverged { .. } => Failure::Diverged,
             Stopped => return Self::stopped(),
         };

@@ -1,6 +1,6 @@
 //! What a model is: its images, its labels, its noise levels and its network. Travels with the weights as `model.json`.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, WeightsError};
 use serde::{Deserialize, Serialize};
 
 mod network;
@@ -47,6 +47,17 @@ pub struct NoiseConfig {
     pub sigma_max: f64,
 }
 
+/// `model.json`. What the model has forgotten is for those who serve it, not for its form.
+#[derive(Deserialize)]
+struct Description {
+    schema: String,
+    model: ModelConfig,
+}
+
+impl Description {
+    const SCHEMA: &str = "lethe.dev/model/v1";
+}
+
 impl Default for NoiseConfig {
     fn default() -> Self {
         Self { sigma_data: 0.5, sigma_init: 2.5, sigma_min: 0.002, sigma_max: 80.0 }
@@ -61,6 +72,22 @@ impl ImageShape {
 }
 
 impl ModelConfig {
+    /// The model that a bundle's `model.json` describes, validated.
+    ///
+    /// # Errors
+    /// If it is no such description, or of a model that cannot be.
+    pub fn read(description: &[u8]) -> Result<Self> {
+        const FILE: &str = "model.json";
+        let refuse = |problem: String| Error::Weights { file: FILE, source: WeightsError::Header(problem) };
+        let read: Description =
+            serde_json::from_slice(description).map_err(|error| refuse(error.to_string()))?;
+        if read.schema != Description::SCHEMA {
+            return Err(refuse(format!("its schema is {:?}, not {:?}", read.schema, Description::SCHEMA)));
+        }
+        read.model.validate()?;
+        Ok(read.model)
+    }
+
     /// Number of labels.
     pub fn classes(&self) -> i64 {
         self.labels.len() as i64
@@ -176,6 +203,24 @@ mod tests {
         typo["network"]["widht"] = 12.into();
         let message = serde_json::from_value::<ModelConfig>(typo).unwrap_err().to_string();
         assert!(message.contains("widht"), "{message}");
+    }
+
+    #[test]
+    fn the_description_in_a_bundle_is_read_and_checked() {
+        let description = |schema: &str, model: ModelConfig| {
+            serde_json::json!({"schema": schema, "model": model, "forgotten": []}).to_string()
+        };
+        let read = |text: String| ModelConfig::read(text.as_bytes()).map_err(|error| error.to_string());
+        assert_eq!(read(description("lethe.dev/model/v1", tiny())).unwrap(), tiny());
+        let other = read(description("lethe.dev/model/v2", tiny())).unwrap_err();
+        assert!(other.contains("model.json") && other.contains("lethe.dev/model/v2"), "{other}");
+        let mut flat = tiny();
+        flat.image.height = 0;
+        assert_eq!(
+            read(description("lethe.dev/model/v1", flat)).unwrap_err(),
+            "image.height is 0: too small"
+        );
+        assert!(read("{}".into()).is_err());
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Denoiser {
     /// D(x; sigma, label). Gradients flow to `x` but not to the weights.
     ///
     /// # Shapes
-    /// x: [B, pixels]; sigma: [B, 1], or [1, 1] for all; label: [B] whole numbers -> [B, pixels]
+    /// x: `[B, pixels]`; sigma: `[B, 1]`, or `[1, 1]` for all; label: `[B]` whole numbers -> `[B, pixels]`
     pub fn denoise(&self, x: &Tensor, sigma: &Tensor, label: &Tensor) -> Tensor {
         self.precondition(self.params.frozen(), x, sigma, label)
     }

@@ -12,6 +12,9 @@ pub enum Error {
     /// Settings that cannot be read: at which field, and why.
     #[error("{0}")]
     Settings(String),
+    /// A model was asked for a label that it does not have.
+    #[error("label {label} does not exist: the model has labels 0 to {last}")]
+    Label { label: i64, last: i64 },
     /// The labels to forget and their overrides contradict each other or the model.
     #[error("targets: {0}")]
     Concept(#[from] ConceptError),

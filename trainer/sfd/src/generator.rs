@@ -2,6 +2,7 @@
 //! 2404.04057).
 
 use crate::denoiser::Denoiser;
+use crate::error::{Error, Result};
 use crate::loss::perturb;
 use crate::noise::{Noise, Stream};
 use tch::{Kind, Tensor, no_grad};
@@ -10,7 +11,7 @@ use tch::{Kind, Tensor, no_grad};
 /// anything else than what is served would prove nothing.
 ///
 /// # Shapes
-/// latent: [B, pixels] standard normal; label: [B] whole numbers -> [B, pixels]
+/// latent: `[B, pixels]` standard normal; label: `[B]` whole numbers -> `[B, pixels]`
 pub fn generate(model: &Denoiser, latent: &Tensor, label: &Tensor) -> Tensor {
     to_image(&denoise_latent(model, latent, label))
 }
@@ -41,10 +42,14 @@ const MOST_SERVED: usize = 64;
 /// One image per (label, seed) pair, the same whatever else is in the batch; pixel values, row by row, channel by
 /// channel.
 ///
-/// # Panics
-/// If a label is not one of the model's.
-pub fn serve(model: &Denoiser, requests: &[(i64, u64)]) -> Vec<Vec<f32>> {
-    requests.chunks(MOST_SERVED).flat_map(|requests| serve_batch(model, requests)).collect()
+/// # Errors
+/// [`Error::Label`] if a label is not one of the model's.
+pub fn serve(model: &Denoiser, requests: &[(i64, u64)]) -> Result<Vec<Vec<f32>>> {
+    let labels = 0..model.config().classes();
+    match requests.iter().find(|(label, _)| !labels.contains(label)) {
+        Some(&(label, _)) => Err(Error::Label { label, last: labels.end - 1 }),
+        None => Ok(requests.chunks(MOST_SERVED).flat_map(|requests| serve_batch(model, requests)).collect()),
+    }
 }
 
 fn serve_batch(model: &Denoiser, requests: &[(i64, u64)]) -> Vec<Vec<f32>> {
@@ -69,7 +74,7 @@ fn rows(images: &Tensor) -> Vec<Vec<f32>> {
 /// and lower levels, and denoised.
 ///
 /// # Shapes
-/// latent: [B, pixels] standard normal; noise: each [B, pixels], the same; label: [B] whole numbers -> [B, pixels]
+/// latent: `[B, pixels]` standard normal; noise: each `[B, pixels]`, the same; label: `[B]` whole numbers -> `[B, pixels]`
 pub fn refine(model: &Denoiser, latent: &Tensor, noise: &[Tensor], label: &Tensor) -> Tensor {
     let levels = model.preconditioning().few_step_levels(noise.len() as i64 + 1);
     let again = |image: Tensor, (noise, &level): (&Tensor, &f64)| {
@@ -131,7 +136,7 @@ mod tests {
         assert!(largest(&denoise_latent(&model, &latent, &label)) > 1.0);
         let image = generate(&model, &latent, &label);
         assert!(largest(&image) <= 1.0);
-        let served: Vec<f32> = serve(&model, &[(2, 7)]).concat();
+        let served: Vec<f32> = serve(&model, &[(2, 7)]).unwrap().concat();
         assert!(Tensor::from_slice(&served).view([1, 4]).equal(&image.to_kind(Kind::Float)));
     }
 
@@ -154,13 +159,22 @@ mod tests {
     #[test]
     fn a_served_image_depends_on_its_label_and_seed_only() {
         let model = Denoiser::init(&crate::testing::tiny(), 2, Device::Cpu).unwrap();
-        let together = serve(&model, &[(0, 7), (1, 8), (0, 7)]);
+        let together = serve(&model, &[(0, 7), (1, 8), (0, 7)]).unwrap();
         assert_eq!(together[0], together[2]);
         assert_ne!(together[0], together[1]);
-        assert_eq!(serve(&model, &[(1, 8)]), together[1..2]);
+        assert_eq!(serve(&model, &[(1, 8)]).unwrap(), together[1..2]);
         assert!(together.iter().flatten().all(|pixel| (-1.0..=1.0).contains(pixel)));
         let many: Vec<(i64, u64)> = (0..256).map(|seed| (1, seed)).collect();
-        assert_eq!(serve(&model, &many)[8..9], serve(&model, &[(1, 8)])[..]);
-        assert!(serve(&model, &[]).is_empty());
+        assert_eq!(serve(&model, &many).unwrap()[8..9], serve(&model, &[(1, 8)]).unwrap()[..]);
+        assert!(serve(&model, &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_label_that_the_model_does_not_have_is_an_error() {
+        let model = random_model(4);
+        for (label, last) in [(-1, 3), (4, 3)] {
+            let message = serve(&model, &[(0, 1), (label, 2)]).unwrap_err().to_string();
+            assert_eq!(message, format!("label {label} does not exist: the model has labels 0 to {last}"));
+        }
     }
 }

@@ -37,6 +37,7 @@ const AT_ONCE: i64 = 512;
 
 impl Judge {
     /// Learns to name the label that the teacher was asked for. `sampler_steps` is the teacher's number of noise levels.
+    /// Asks `stop` before the samples of each label are drawn, and then before each step.
     ///
     /// # Errors
     /// If a setting is not valid, a weight is not finite at the end, or `stop` said so.

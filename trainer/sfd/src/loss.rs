@@ -18,7 +18,7 @@ pub fn perturb(clean: &Tensor, noise: &Tensor, sigma: &Tensor) -> Tensor {
 /// noise level count alike (EDM, equation 2; `Denoiser::loss_weight`).
 ///
 /// # Shapes
-/// denoised, clean: [B, pixels]; weight: [B, 1] -> [B]
+/// denoised, clean: `[B, pixels]`; weight: `[B, 1]` -> `[B]`
 pub fn denoising(denoised: &Tensor, clean: &Tensor, weight: &Tensor) -> Tensor {
     (weight * (denoised - clean).square()).sum_dim_intlist(1, false, None::<Kind>)
 }
@@ -30,7 +30,7 @@ pub fn denoising(denoised: &Tensor, clean: &Tensor, weight: &Tensor) -> Tensor {
 /// gradient. The value may be negative and is no measure of progress.
 ///
 /// # Shapes
-/// real, fake, clean: [B, pixels] -> [B]
+/// real, fake, clean: `[B, pixels]` -> `[B]`
 pub fn score_difference(real: &Tensor, fake: &Tensor, clean: &Tensor, alpha: f64) -> Tensor {
     let difference = real - fake;
     let towards_real = real - clean;

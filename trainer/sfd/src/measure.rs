@@ -248,7 +248,7 @@ fn distance<'a>(
 }
 
 impl Reference {
-    /// Draws fresh teacher samples, other ones than the judge learnt from.
+    /// Draws fresh teacher samples, other ones than the judge learnt from. Asks `stop` before those of each label, twice.
     ///
     /// # Errors
     /// If a setting is not valid, or `stop` said so.

@@ -9,7 +9,7 @@ use tch::{Tensor, no_grad};
 /// Images under `label`, with pixels in [-1, 1]: `2 * steps - 1` evaluations of the network.
 ///
 /// # Shapes
-/// latent: [B, pixels] standard normal; label: [B] whole numbers -> [B, pixels]
+/// latent: `[B, pixels]` standard normal; label: `[B]` whole numbers -> `[B, pixels]`
 pub fn heun(model: &Denoiser, latent: &Tensor, label: &Tensor, steps: i64) -> Tensor {
     to_image(&heun_samples(model, latent, label, steps))
 }
@@ -24,7 +24,7 @@ pub(crate) fn heun_samples(model: &Denoiser, latent: &Tensor, label: &Tensor, st
 /// spaced timesteps if the model's time is discrete.
 ///
 /// # Shapes
-/// latent: [B, pixels] standard normal; label: [B] whole numbers -> [B, pixels]
+/// latent: `[B, pixels]` standard normal; label: `[B]` whole numbers -> `[B, pixels]`
 pub fn ddim(model: &Denoiser, latent: &Tensor, label: &Tensor, steps: i64) -> Tensor {
     to_image(&ddim_samples(model, latent, label, steps))
 }

@@ -118,7 +118,7 @@ impl Distillation {
     }
 
     /// # Errors
-    /// [`Error::Diverged`] if a weight is not finite.
+    /// [`crate::Error::Diverged`] if a weight is not finite.
     pub fn finish(self) -> Result<Baseline> {
         self.0.check()?;
         Ok(self.0.finish())
@@ -207,7 +207,7 @@ impl Forgetting {
     }
 
     /// Everything random about the next step, by name, for a comparison with another implementation: labels shown and
-    /// taught [B], and for each network's step latents and noise [B, pixels] and levels [B, 1]. The remain part is first.
+    /// taught `[B]`, and for each network's step latents and noise `[B, pixels]` and levels `[B, 1]`. The remain part is first.
     pub fn next_batch(&self) -> Vec<(&'static str, Tensor)> {
         let batch = self.iteration.batch();
         batch.tensors().into_iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect()

@@ -60,7 +60,7 @@ impl TrainingImages {
         self.len() == 0
     }
 
-    /// Images [N, pixels] and labels [N].
+    /// Images `[N, pixels]` and labels `[N]`.
     pub fn tensors(&self) -> (&Tensor, &Tensor) {
         (&self.images, &self.labels)
     }

@@ -1,6 +1,6 @@
 //! Everything that can be said about the repository without running it.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -10,7 +10,7 @@ use crate::{cache, cmd, codegen, progress, setup};
 
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 12] = [
     ("format", format),
     ("tidy", tidy::run),
     ("links between documents", links::run),
@@ -19,6 +19,7 @@ const CHECKS: [Check; 11] = [
     ("duplicate versions", dependencies::duplicates),
     ("lints of the operator", lints),
     ("lints of the trainer, without libtorch", trainer_lints),
+    ("pages of the library", pages),
     ("generated files", || codegen::generate(true)),
     ("import of checkpoints", import),
     ("charts", charts),
@@ -91,8 +92,19 @@ fn lint_trainer(features: &str, targets: &str) -> Result<()> {
     ])
 }
 
-fn cargo_check(args: &[&str]) -> Result<()> {
+/// What a reader of the library's documentation would find broken.
+fn pages() -> Result<()> {
     let mut command = cargo::command(&Build::default())?;
+    command.env("RUSTDOCFLAGS", "-Dwarnings");
+    let args = ["doc", "--locked", "--quiet", "--no-deps", "-p", "lethe-sfd", "--features", "doc-only"];
+    succeed(&mut command, &args)
+}
+
+fn cargo_check(args: &[&str]) -> Result<()> {
+    succeed(&mut cargo::command(&Build::default())?, args)
+}
+
+fn succeed(command: &mut Command, args: &[&str]) -> Result<()> {
     if !command.args(args).status()?.success() {
         bail!("`cargo {}` found something", args.join(" "));
     }
@@ -102,7 +114,7 @@ fn cargo_check(args: &[&str]) -> Result<()> {
 fn charts() -> Result<()> {
     let helm = setup::helm::binary()?;
     for chart in ["charts/lethe-crds", "charts/lethe"] {
-        let mut command = std::process::Command::new(&helm);
+        let mut command = Command::new(&helm);
         command.current_dir(cache::workspace()).args(["lint", "--strict", chart]);
         cmd::run_logged(&mut command, &cache::log("helm-lint")?)?;
     }
@@ -112,7 +124,7 @@ fn charts() -> Result<()> {
 /// The tool in Python has its tests in Python.
 fn import() -> Result<()> {
     setup::apt::ensure(setup::apt::PYTHON)?;
-    let mut command = std::process::Command::new("python3");
+    let mut command = Command::new("python3");
     command.current_dir(cache::workspace().join("tools/import")).args(["-B", "-m", "unittest"]);
     let log = cache::log("import")?;
     cmd::run_logged(&mut command, &log)?;

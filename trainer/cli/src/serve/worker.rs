@@ -63,7 +63,7 @@ fn work(model: &Denoiser, mut queue: mpsc::Receiver<Work>, metrics: &Metrics) {
         if reply.is_closed() {
             continue;
         }
-        match caught(|| Ok(draw(model, &requests))) {
+        match caught(|| draw(model, &requests)) {
             Ok(images) => {
                 metrics.images.inc_by(images.len() as u64);
                 // Gone by now: nobody to tell.
@@ -74,15 +74,15 @@ fn work(model: &Denoiser, mut queue: mpsc::Receiver<Work>, metrics: &Metrics) {
     }
 }
 
-fn draw(model: &Denoiser, requests: &[(i64, u64)]) -> Images {
+fn draw(model: &Denoiser, requests: &[(i64, u64)]) -> Result<Images> {
     let block = |requests: &[(i64, u64)]| {
         let mut padded = requests.to_vec();
         padded.resize(BLOCK, (0, 0));
-        let mut images = generator::serve(model, &padded);
+        let mut images = generator::serve(model, &padded)?;
         images.truncate(requests.len());
-        images
+        Ok(images)
     };
-    requests.chunks(BLOCK).flat_map(block).collect()
+    Ok(requests.chunks(BLOCK).map(block).collect::<Result<Vec<_>>>()?.concat())
 }
 
 #[cfg(test)]

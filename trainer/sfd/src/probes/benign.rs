@@ -41,7 +41,7 @@ impl Default for BenignBudget {
     }
 }
 
-/// Fine-tunes a copy on teacher samples of kept labels (images [N, pixels], labels [N]), and looks again.
+/// Fine-tunes a copy on teacher samples of kept labels (images `[N, pixels]`, labels `[N]`), and looks again.
 ///
 /// # Errors
 /// If the model has no condition table.

@@ -42,7 +42,7 @@ impl Manifold {
     /// Which of some other points lie in at least one ball.
     ///
     /// # Shapes
-    /// points: [B, dimensions] -> [B] of bool
+    /// points: `[B, dimensions]` -> `[B]` of bool
     pub fn contains(&self, points: &Tensor) -> Tensor {
         let parts = points
             .split(CHUNK, 0)

@@ -21,7 +21,7 @@ pub struct Membership {
 }
 
 /// # Shapes
-/// members, others: [N, pixels] and [M, pixels]; label of each: [N] and [M]; `sigma`: the one noise level to ask at
+/// members, others: `[N, pixels]` and `[M, pixels]`; label of each: `[N]` and `[M]`; `sigma`: the one noise level to ask at
 ///
 /// # Errors
 /// [`Error::TooFewSamples`] without members or with fewer than 100 others, of whom 1 % would be nobody;
