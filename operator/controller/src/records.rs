@@ -34,9 +34,11 @@ fn problem(error: Error) -> RecordProblem {
     let transient = match error {
         // The store's surroundings: they may be put right, and the record may be there.
         Error::Uri { .. } | Error::Unusable { .. } | Error::Unavailable { .. } => true,
-        Error::NotFound { .. } | Error::Corrupt { .. } | Error::TooLarge { .. } | Error::Refused { .. } => {
-            false
-        }
+        Error::NotFound { .. }
+        | Error::Corrupt { .. }
+        | Error::Another { .. }
+        | Error::TooLarge { .. }
+        | Error::Refused { .. } => false,
     };
     RecordProblem { transient, message: error.to_string() }
 }

@@ -2,6 +2,8 @@
 
 use std::{error::Error as StdError, fmt, io};
 
+use lethe_api::Digest;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Every variant's message is one line that says what was wrong, where, and what to do.
@@ -14,6 +16,9 @@ pub enum Error {
     /// Truncated, overwritten, or never what its name says.
     #[error("{what} is corrupt: expected {expected}, found {found}; restore it or write it again")]
     Corrupt { what: String, expected: String, found: String },
+    /// Nothing tells whether the file is damaged or whoever asked is mistaken.
+    #[error("{what} has digest {found}, you asked for {asked}: correct the digest, or restore the file")]
+    Another { what: String, found: Digest, asked: Digest },
     #[error("{what} has {bytes} bytes; at most {max} are read")]
     TooLarge { what: String, bytes: u64, max: u64 },
     /// Intact, but not what may be here: a pickle, a strange file name, another kind of bundle.

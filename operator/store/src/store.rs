@@ -128,6 +128,13 @@ impl Scratch {
         Ok(Some(bytes))
     }
 
+    /// Fails if nothing can be written here: a small file is written, and removed.
+    pub async fn try_out(&self) -> Result<()> {
+        const TRIED: &str = "tried";
+        self.objects.write(TRIED, b"tried\n".to_vec()).await?;
+        self.objects.remove(TRIED).await
+    }
+
     /// Removes everything that was kept.
     pub async fn clear(&self) -> Result<()> {
         for name in self.objects.list().await? {

@@ -5,9 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use object_store::{
-    ObjectStore, ObjectStoreScheme, local::LocalFileSystem, parse_url_opts, path::Path as ObjectPath,
-};
+use object_store::{ObjectStore, ObjectStoreScheme, local::LocalFileSystem, path::Path as ObjectPath};
 use url::Url;
 
 use crate::error::{Error, Problem, Result};
@@ -37,8 +35,10 @@ pub(crate) struct Place {
 /// Opens the storage that `uri` names. Of a folder on this machine, `must_exist` asks that it is there.
 pub(crate) fn resolve(uri: &str, must_exist: bool) -> Result<Place> {
     let refuse = |reason: String| Error::Uri { uri: uri.chars().take(200).collect(), reason };
-    let url = Url::parse(uri).map_err(|e| refuse(format!("{e}; write for example file:///artifacts")))?;
-    let (scheme, root) = ObjectStoreScheme::parse(&url).map_err(|e| refuse(e.to_string()))?;
+    let url = Url::parse(uri).map_err(|error| refuse(advice(uri, &error)))?;
+    const ONLY: &str = "only file:// stores are supported";
+    let (scheme, root) =
+        ObjectStoreScheme::parse(&url).map_err(|error| refuse(format!("{ONLY} ({error})")))?;
     match scheme {
         ObjectStoreScheme::Local => {
             let folder = url.to_file_path().map_err(|()| refuse("it is not the path of a folder".into()))?;
@@ -50,12 +50,15 @@ pub(crate) fn resolve(uri: &str, must_exist: bool) -> Result<Place> {
         }
         // Gone with the process, and shared with nobody.
         ObjectStoreScheme::Memory => Err(refuse("a store in memory keeps nothing".into())),
-        // Credentials and regions come from the process environment, by the names that each provider uses.
-        _ => {
-            let (storage, root) =
-                parse_url_opts(&url, std::env::vars()).map_err(|e| refuse(e.to_string()))?;
-            Ok(Place { storage: Arc::from(storage), root, prefix: "" })
-        }
+        _ => Err(refuse(ONLY.into())),
+    }
+}
+
+/// Most who give no URI give a path.
+fn advice(uri: &str, error: &url::ParseError) -> String {
+    match folder_uri(Path::new(uri)) {
+        Ok(meant) if !uri.contains("://") => format!("it is a path; write {meant}"),
+        _ => format!("{error}; write for example file:///artifacts"),
     }
 }
 
@@ -81,6 +84,16 @@ mod tests {
         }
         let missing = resolve("file:///no/such/folder", true);
         assert!(matches!(missing, Err(Error::Unusable { problem: Problem::Missing, .. })));
+    }
+
+    #[test]
+    fn a_path_is_told_its_uri_and_another_kind_of_store_that_there_is_none() {
+        let said = |uri| resolve(uri, false).err().unwrap().to_string();
+        assert!(said("/mnt/my store").contains("it is a path; write file:///mnt/my%20store"));
+        assert!(said("store").contains("; write file:///"), "{}", said("store"));
+        for uri in ["s3://bucket/store", "gs://bucket/store", "https://host/store", "ftp://host/x"] {
+            assert!(said(uri).contains("only file:// stores are supported"), "{}", said(uri));
+        }
     }
 
     #[test]

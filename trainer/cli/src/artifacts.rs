@@ -88,6 +88,11 @@ impl Artifacts {
 }
 
 impl Checkpoint<'_> {
+    /// Fails if nothing can be written here.
+    pub(crate) fn try_out(&self) -> Result<()> {
+        Ok(self.artifacts.runtime.block_on(self.scratch.try_out())?)
+    }
+
     /// Keeps a state, and what the training has said on its way there, in place of the one before: as a whole or not at
     /// all.
     pub(crate) fn save(&self, curves: &Curves, state: &[u8]) -> Result<()> {
@@ -144,6 +149,12 @@ fn part(mut whole: Vec<u8>) -> Result<(Curves, Vec<u8>), String> {
     let curves = Curves::parse(lines)?;
     let state = whole.split_off(8 + length);
     Ok((curves, state))
+}
+
+/// The bundle in a folder outside a store, by its digest, if there is a whole one.
+pub(crate) fn exported(uri: &str) -> Result<Option<Digest>> {
+    let folder = Folder::open(uri)?;
+    if_found(runtime()?.block_on(folder.digest()))
 }
 
 /// Writes a bundle to a folder outside a store.

@@ -103,6 +103,13 @@ pub(crate) struct JobArgs {
 pub(crate) struct EvaluateArgs {
     #[command(flatten)]
     pub(crate) job: JobArgs,
+    #[command(flatten)]
+    pub(crate) more: MoreProbes,
+}
+
+/// Probes beside those that the plan of an evaluation asks for.
+#[derive(Debug, Args)]
+pub(crate) struct MoreProbes {
     /// Also try to bring back what was forgotten, whatever the plan asks for. The result is of the plan that would have
     /// asked for it, and has that plan's digest.
     #[arg(long, value_enum, value_name = "LEVEL")]
@@ -245,18 +252,22 @@ pub(crate) struct ReportArgs {
     /// URI of the store.
     #[arg(long, env = "LETHE_STORE", default_value = "file:///artifacts")]
     pub(crate) store: String,
-    /// Digest of the record of `forget`: its curves are drawn.
+    /// Digest of the record of `forget`: its curves are drawn. Needs nothing beside it.
     #[arg(long, value_name = "DIGEST")]
     pub(crate) forget: Option<Digest>,
-    /// A manifest of kind UnlearnPolicy, in YAML or JSON: judge the measurement by its gates, as the operator would.
+    /// A manifest of kind UnlearnPolicy, in YAML or JSON: judge the measurement by its gates, as the operator would. Needs
+    /// --plan and --prepare beside it.
     #[arg(long, value_name = "FILE", requires_all = ["plan", "prepare"])]
     pub(crate) policy: Option<PathBuf>,
-    /// The plan of the evaluation: says what had to be measured.
+    /// The plan of the evaluation: says what had to be measured. Needs --policy and --prepare beside it, and what
+    /// `evaluate` was given of --probes, --teacher and --never-saw.
     #[arg(long, value_name = "FILE", requires = "policy")]
     pub(crate) plan: Option<PathBuf>,
-    /// Digest of the record of `prepare`: says how good the baseline was when it was made.
+    /// Digest of the record of `prepare`: says how good the baseline was when it was made. Needs --policy and --plan beside it.
     #[arg(long, value_name = "DIGEST", requires = "policy")]
     pub(crate) prepare: Option<Digest>,
+    #[command(flatten)]
+    pub(crate) more: MoreProbes,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -293,9 +304,9 @@ fn problem(text: &str) -> String {
     if line.is_empty() { "error: a command is missing".into() } else { line }
 }
 
-impl EvaluateArgs {
+impl MoreProbes {
     /// The plan's bytes; of one that asks for the probes of the command line, if there are any.
-    pub(crate) fn ask_for_more(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    pub(crate) fn ask(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let Some(level) = self.probes else { return Ok(bytes) };
         let mut plan = Plan::parse(&bytes)?;
         // Another task is refused later, in better words.

@@ -1,8 +1,15 @@
 //! Everything that ends a command early, sorted into the classes of the contract.
 
-use std::{any::Any, fmt, panic};
+use std::{
+    any::Any,
+    fmt,
+    io::{self, Write},
+    panic,
+};
 
 use lethe_api::contract::{Failure, PlanError};
+
+use crate::{bar, logging};
 
 pub(crate) type Result<T, E = Failed> = std::result::Result<T, E>;
 
@@ -59,9 +66,11 @@ impl From<PlanError> for Failed {
 
 impl From<lethe_store::Error> for Failed {
     fn from(error: lethe_store::Error) -> Self {
-        use lethe_store::Error::{Corrupt, NotFound, Refused, TooLarge, Unavailable, Unusable, Uri};
+        use lethe_store::Error::{Another, Corrupt, NotFound, Refused, TooLarge, Unavailable, Unusable, Uri};
         let failure = match error {
-            NotFound { .. } | Corrupt { .. } | TooLarge { .. } | Refused { .. } => Failure::BadArtifact,
+            NotFound { .. } | Corrupt { .. } | Another { .. } | TooLarge { .. } | Refused { .. } => {
+                Failure::BadArtifact
+            }
             Uri { .. } | Unusable { .. } => Failure::BadConfiguration,
             Unavailable { .. } => Failure::StoreUnavailable,
         };
@@ -76,11 +85,27 @@ impl From<lethe_sfd::Error> for Failed {
         };
         let failure = match error {
             Weights { .. } | Images(_) | Resume { .. } => Failure::BadArtifact,
-            Config { .. } | Settings(_) | Concept(_) | Label { .. } | TooFewSamples { .. } => Failure::BadPlan,
+            Config { .. } | Settings(_) | Concept(_) | Label { .. } | TooFewSamples { .. } => {
+                Failure::BadPlan
+            }
             Diverged { .. } => Failure::Diverged,
             Stopped => return Self::stopped(),
         };
         Self::new(failure, error.to_string())
+    }
+}
+
+impl Failed {
+    /// Says it on stderr, plainly to a person at a terminal and as a line of the log to whoever else reads it, and gives the
+    /// exit code that goes with it.
+    pub(crate) fn tell(&self) -> i32 {
+        if logging::is_terminal() {
+            // A terminal that went away is no reason to end otherwise.
+            let _ = writeln!(io::stderr(), "{}error: {}", bar::CLEAR, self.message);
+        } else {
+            tracing::error!(failure = ?self.failure, "{self}");
+        }
+        self.failure.exit_code()
     }
 }
 

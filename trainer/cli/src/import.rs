@@ -22,8 +22,7 @@ pub(crate) fn main(args: &ImportArgs) -> i32 {
         Ok(()) => unstartable(python().args(["-m", MODULE]).args(&args.arguments).exec()),
         Err(failed) => failed,
     };
-    tracing::error!("{failed}");
-    failed.failure.exit_code()
+    failed.tell()
 }
 
 fn find() -> Result<()> {

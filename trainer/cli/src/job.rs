@@ -124,6 +124,8 @@ fn carry_out(
 
     let artifacts = &*opened.artifacts.insert(Artifacts::open(&plan.store)?);
     let checkpoint = artifacts.checkpoint(&outcome.plan);
+    // Before anything is worked for that could not be kept.
+    checkpoint.try_out()?;
     let checkpoint_every = Duration::from_secs(args.checkpoint_seconds);
     let others = runtime::others(device, args.devices);
     let mut job =
@@ -188,13 +190,13 @@ fn conclude(outcome: &mut Outcome, result: Result<&Digest, &Failed>) -> i32 {
             outcome.record = Some(record.clone());
             exit::DONE
         }
-        Err(Failed { failure, message }) => {
-            tracing::error!(?failure, "{message}");
+        Err(failed) => {
+            let Failed { failure, message } = failed;
             let is_interrupted = *failure == Failure::Interrupted;
             outcome.status = if is_interrupted { Status::Interrupted } else { Status::Failed };
             outcome.failure = Some(*failure);
             outcome.message = Some(message.clone());
-            failure.exit_code()
+            failed.tell()
         }
     }
 }

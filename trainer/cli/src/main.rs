@@ -46,7 +46,7 @@ fn main() {
         Command::Teach(args) => teach::main(&args),
         Command::Prepare(args) => job::main(TaskKind::Prepare, &args, Ok),
         Command::Forget(args) => job::main(TaskKind::Forget, &args, Ok),
-        Command::Evaluate(args) => job::main(TaskKind::Evaluate, &args.job, |plan| args.ask_for_more(plan)),
+        Command::Evaluate(args) => job::main(TaskKind::Evaluate, &args.job, |plan| args.more.ask(plan)),
         Command::Audit(args) => job::main(TaskKind::Audit, &args, Ok),
         Command::Serve(args) => serve::main(&args),
         Command::Probe(args) => probe::main(&args),

@@ -48,10 +48,7 @@ type Group = (Tensor, Tensor);
 pub(crate) fn main(args: &MembershipArgs) -> i32 {
     match caught(|| measure(args)).and_then(|report| tell(&report)) {
         Ok(()) => exit::DONE,
-        Err(failed) => {
-            tracing::error!(failure = ?failed.failure, "{failed}");
-            failed.failure.exit_code()
-        }
+        Err(failed) => failed.tell(),
     }
 }
 

@@ -129,7 +129,7 @@ pub(crate) fn targets(
     planned: &[PlannedTarget],
     kept: &[String],
 ) -> Result<Vec<Target>> {
-    for name in kept {
+    for name in planned.iter().map(|target| &target.label).chain(kept) {
         label(config, name)?;
     }
     let is_named = |name: &String| kept.contains(name) || planned.iter().any(|target| target.label == *name);

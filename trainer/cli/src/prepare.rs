@@ -1,6 +1,6 @@
 //! `prepare`: once per teacher. The one-step baseline, the judge, and the statistics to compare with.
 
-use std::time::Instant;
+use std::{cell::Cell, time::Instant};
 
 use lethe_api::contract::{BundleKind, Count, PrepareRecord, PrepareTask, Quality};
 use lethe_sfd::{
@@ -18,6 +18,7 @@ use crate::{
     model::{self, Model},
     runtime,
     train::{self, Run, Saving},
+    watch::Watch,
 };
 
 /// Baseline samples per label behind the confusion matrix.
@@ -87,17 +88,58 @@ fn distil(job: &mut Job<'_>, task: &PrepareTask, teacher: &Denoiser) -> Result<(
 /// The judge, and what the teacher looks like to it. Interrupted, it is done again from the start: it takes seconds.
 fn learn_to_measure(job: &mut Job<'_>, teacher: &Denoiser) -> Result<(Judge, Reference)> {
     let (watch, seed, settings) = (job.watch, job.plan.seed, ReferenceSettings::default());
-    let stop = || watch.is_stopped();
-    watch.begin("judge", 0, 1);
+    let (labels, learning) = (teacher.config().classes() as u64, JudgeSettings::of(teacher.config()));
+    let pieces = Pieces::new(watch, [("judge samples", labels), ("judge", learning.steps)]);
     let judge = job.figures.time("judgeSeconds", || {
-        Judge::train(teacher, &JudgeSettings::of(teacher.config()), settings.sampler_steps, seed, &stop)
+        Judge::train(teacher, &learning, settings.sampler_steps, seed, &|| pieces.is_stopped())
     });
     let judge = judge.map_err(|error| Failed::from(error).of("training the judge"))?;
-    watch.begin("reference", 0, 1);
-    let reference =
-        job.figures.time("referenceSeconds", || Reference::measure(teacher, &judge, &settings, seed, &stop));
+    // The teacher's samples, and others of the same to compare them with.
+    let pieces = Pieces::new(watch, [("reference", labels), ("floor", labels)]);
+    let reference = job.figures.time("referenceSeconds", || {
+        Reference::measure(teacher, &judge, &settings, seed, &|| pieces.is_stopped())
+    });
     let reference = reference.map_err(|error| Failed::from(error).of("measuring the teacher"))?;
     Ok((judge, reference))
+}
+
+/// Work in two stages of so many pieces. Before each piece it is asked whether to go on, which tells how far it is.
+struct Pieces<'a> {
+    watch: &'a Watch,
+    stages: [(&'static str, u64); 2],
+    /// How often it was asked.
+    begun: Cell<u64>,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(watch: &'a Watch, stages: [(&'static str, u64); 2]) -> Self {
+        watch.begin(stages[0].0, 0, stages[0].1);
+        Self { watch, stages, begun: Cell::new(0) }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let done = self.begun.replace(self.begun.get() + 1);
+        let [(_, first), (stage, total)] = self.stages;
+        match done.checked_sub(first) {
+            None => self.watch.at(done),
+            Some(0) => {
+                self.watch.at(first);
+                self.watch.begin(stage, 0, total);
+            }
+            Some(done) => self.watch.at(done),
+        }
+        self.watch.is_stopped()
+    }
+}
+
+impl Drop for Pieces<'_> {
+    /// The last piece is done, or nobody looks any more.
+    fn drop(&mut self) {
+        let [(_, first), (_, second)] = self.stages;
+        if self.begun.get() == first + second {
+            self.watch.at(second);
+        }
+    }
 }
 
 /// Refuses a teacher with a label that the judge does not recognise: whether it was forgotten, or kept, could not be
@@ -170,6 +212,26 @@ pub(crate) fn count(count: measure::Count) -> Count {
 mod tests {
     use super::*;
     use lethe_api::contract::Failure;
+
+    #[test]
+    fn every_piece_of_the_judge_is_seen_in_the_progress() {
+        let watch = Watch::new("run");
+        let pieces = Pieces::new(&watch, [("samples", 2), ("judge", 3)]);
+        let seen = || {
+            let progress = watch.progress();
+            (progress.stage, progress.step, progress.total)
+        };
+        let expected =
+            [("samples", 0, 2), ("samples", 1, 2), ("judge", 0, 3), ("judge", 1, 3), ("judge", 2, 3)];
+        for (stage, step, total) in expected {
+            assert!(!pieces.is_stopped());
+            assert_eq!(seen(), (stage.into(), step, total));
+        }
+        watch.stop();
+        assert!(pieces.is_stopped());
+        drop(pieces);
+        assert_eq!(seen(), ("judge".into(), 3, 3));
+    }
 
     #[test]
     fn one_label_that_the_judge_does_not_recognise_is_refused_by_name() {

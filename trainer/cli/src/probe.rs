@@ -35,9 +35,8 @@ pub(crate) fn main(args: &ProbeArgs) -> i32 {
     match caught(|| probe(args)).and_then(|reports| tell(args, &reports)) {
         Ok(()) => exit::DONE,
         Err(failed) => {
-            tracing::error!(failure = ?failed.failure, "{failed}");
             args.termination.write(&failed.message);
-            failed.failure.exit_code()
+            failed.tell()
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     artifacts::Artifacts,
-    cli::ReportArgs,
+    cli::{MoreProbes, ReportArgs},
     failure::{Failed, Result, caught},
 };
 
@@ -43,6 +43,8 @@ struct Spec {
 struct Further<'a> {
     policy: Option<&'a Path>,
     plan: Option<&'a Path>,
+    /// What the evaluation was asked for beside its plan.
+    more: Option<&'a MoreProbes>,
     prepare: Option<&'a Digest>,
     forget: Option<&'a Digest>,
 }
@@ -58,10 +60,7 @@ struct Measurement<'a> {
 pub(crate) fn main(args: &ReportArgs) -> i32 {
     match caught(|| page(args)).and_then(|page| deliver(&page, args.out.as_deref())) {
         Ok(()) => exit::DONE,
-        Err(failed) => {
-            tracing::error!(failure = ?failed.failure, "{failed}");
-            failed.failure.exit_code()
-        }
+        Err(failed) => failed.tell(),
     }
 }
 
@@ -88,6 +87,7 @@ fn page(args: &ReportArgs) -> Result<String> {
     let further = Further {
         policy: args.policy.as_deref(),
         plan: args.plan.as_deref(),
+        more: Some(&args.more),
         prepare: args.prepare.as_ref(),
         forget: args.forget.as_ref(),
     };
@@ -154,7 +154,7 @@ impl Measurement<'_> {
             return Ok(None);
         };
         let (policy, written) = read_policy(policy)?;
-        let task = self.task(plan)?;
+        let task = self.task(plan, further.more)?;
         let prepared = self.prepared(prepare, measured)?;
         let quality =
             BaselineQuality { distance: prepared.quality.baseline.to_string(), samples: prepared.quality.n };
@@ -164,13 +164,15 @@ impl Measurement<'_> {
     }
 
     /// What the evaluation was asked to measure.
-    fn task(&self, path: &Path) -> Result<EvaluateTask> {
+    fn task(&self, path: &Path, more: Option<&MoreProbes>) -> Result<EvaluateTask> {
         let bytes = read_bytes(path, Plan::MAX_BYTES as u64, "plan").map_err(Failed::bad_plan)?;
+        let bytes = more.map_or(Ok(bytes.clone()), |more| more.ask(bytes))?;
         let (found, plan) = (Digest::of(&bytes), Plan::parse(&bytes)?);
         if found != self.record.plan {
             let asked = &self.record.plan;
             return Err(Failed::bad_plan(format!(
-                "plan {} is {found}, and the record is of plan {asked}",
+                "plan {} is {found}, and the record is of plan {asked}; if evaluate was given --probes, --teacher or \
+                 --never-saw, give report the same",
                 path.display()
             )));
         }

@@ -13,10 +13,7 @@ use crate::{
 pub(crate) fn main(args: &ShowArgs) -> i32 {
     match find(args).and_then(|bytes| write(&bytes)) {
         Ok(()) => exit::DONE,
-        Err(failed) => {
-            tracing::error!("{failed}");
-            failed.failure.exit_code()
-        }
+        Err(failed) => failed.tell(),
     }
 }
 

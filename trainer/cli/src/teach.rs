@@ -46,9 +46,8 @@ pub(crate) fn main(args: &TeachArgs) -> i32 {
     match caught(|| teach(args)).and_then(|report| tell(args, &report)) {
         Ok(()) => exit::DONE,
         Err(failed) => {
-            tracing::error!(failure = ?failed.failure, "{failed}");
             args.termination.write(&failed.message);
-            failed.failure.exit_code()
+            failed.tell()
         }
     }
 }
@@ -58,6 +57,10 @@ fn teach(args: &TeachArgs) -> Result<Report> {
     sidecar::start(watch.clone(), None)?;
     let device = runtime::init(args.threads.unwrap_or_else(runtime::all_threads), args.device.into())?;
     let uri = if args.out.contains("://") { args.out.clone() } else { folder_uri(Path::new(&args.out))? };
+    let there = artifacts::exported(&uri)?;
+    if let Some(base) = &there {
+        tracing::warn!(%base, out = args.out, "a base is there already: it stays, whatever is taught now");
+    }
     let (config, images) = images::read(&args.images)?;
     let count = images.len();
     let mut settings = TeachSettings::default();
@@ -71,6 +74,7 @@ fn teach(args: &TeachArgs) -> Result<Report> {
     // Whether a state is one of this training is for the training to say.
     let name = Digest::of(Stage::Teach.name());
     let checkpoint = scratch.artifacts.checkpoint(&name);
+    checkpoint.try_out()?;
     let curves = train::continue_from(&checkpoint, |state| teaching.resume(state))?;
     let saving = Saving { to: &checkpoint, every: Duration::from_secs(args.checkpoint_seconds) };
     Run { training: &mut teaching, curves, watch: &watch, saving }.finish(|_| Vec::new())?;
@@ -79,10 +83,18 @@ fn teach(args: &TeachArgs) -> Result<Report> {
 
     let description = Model::new(&config, Vec::new()).to_bytes()?;
     let bundle = Bundle::new(BundleKind::Teacher, teacher.to_bytes(), description)?;
-    artifacts::export(&uri, &bundle)?;
+    let is_another = there.is_some_and(|base| base != *bundle.digest());
+    if !is_another {
+        artifacts::export(&uri, &bundle)?;
+    }
     // Not before the teacher is where it belongs: whoever dies here goes on from the last step.
     checkpoint.clear();
     scratch.remove(&name);
+    if is_another {
+        let out = &args.out;
+        let problem = format!("{out} exists already and is another base; name a folder that does not");
+        return Err(Failed::bad_configuration(problem));
+    }
     let digest = bundle.digest().to_string();
     Ok(Report {
         digest,

@@ -82,9 +82,8 @@ pub(crate) fn main(args: &ServeArgs) -> i32 {
     match caught(|| serve(args)) {
         Ok(()) => exit::DONE,
         Err(failed) => {
-            tracing::error!(failure = ?failed.failure, "{failed}");
             args.termination.write(&failed.message);
-            failed.failure.exit_code()
+            failed.tell()
         }
     }
 }

@@ -35,7 +35,7 @@ fn a_base_with_another_digest_is_refused() {
         let manifest = fs::read_to_string(base.join(Manifest::FILE)).unwrap();
         fs::write(base.join(Manifest::FILE), manifest + " ").unwrap();
     });
-    assert_refused(&ended, "corrupt: expected sha256:");
+    assert_refused(&ended, "correct the digest, or restore the file");
 }
 
 #[test]

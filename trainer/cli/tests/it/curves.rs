@@ -1,8 +1,12 @@
 //! How a training went: the same numbers in the log, at a terminal's bar, and with the record.
 
-use std::{fs, io::Read, process::Stdio};
+use std::{
+    fs,
+    io::Read,
+    process::{Command, Stdio},
+};
 
-use lethe_api::contract::{Metrics, RecordBody};
+use lethe_api::contract::{Digest, Metrics, RecordBody, exit};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::world::{World, arguments, fixed, read_record, trainer};
@@ -45,28 +49,43 @@ fn preparing_keeps_its_curves_too() {
     );
 }
 
-#[test]
-fn a_terminal_gets_a_bar_and_no_json() {
-    let world = World::new();
-    let plan = world.forget(&[("three", fixed("one"))], 40);
-    fs::write(world.path().join("plan.json"), plan.to_json()).unwrap();
+/// Runs a command whose stderr is a terminal: its exit code, and what was on the screen.
+fn at_a_terminal(command: &mut Command) -> (Option<i32>, String) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
     let screen = fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
-    let mut pod = trainer()
-        .args(arguments(world.path(), plan.task.kind()))
-        .arg("--no-port")
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(screen))
-        .spawn()
-        .unwrap();
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::from(screen)).spawn().unwrap();
+    // Its end is seen once nobody holds the other side.
+    command.stderr(Stdio::null());
     let mut shown = Vec::new();
-    // Ends with an error once the other side is closed.
     let _ = fs::File::from(terminal).read_to_end(&mut shown);
-    assert!(pod.wait().unwrap().success());
-    let shown = String::from_utf8_lossy(&shown);
+    (process.wait().unwrap().code(), String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn an_error_is_one_plain_line_at_a_terminal_and_json_elsewhere() {
+    let mut command = trainer();
+    command.args(["show", Digest::of("nothing").as_str(), "--store", "file:///nowhere"]);
+    let (code, shown) = at_a_terminal(&mut command);
+    assert_eq!(code, Some(exit::BAD_CONFIGURATION));
+    let line = shown.trim_start_matches("\r\x1b[K").trim_end();
+    assert!(line.starts_with("error: cannot open file:///nowhere") && !line.contains('\n'), "{shown:?}");
+    let logged = command.stderr(Stdio::piped()).output().unwrap().stderr;
+    let logged: serde_json::Value = serde_json::from_slice(&logged).unwrap();
+    assert_eq!((&logged["level"], &logged["failure"]), (&"ERROR".into(), &"BadConfiguration".into()));
+}
+
+#[test]
+fn a_terminal_gets_a_bar_and_no_json() {
+    let world = World::new();
+    let plan = world.forget(&[("three", fixed("one"))], 40);
+    fs::write(world.path().join("plan.json"), plan.to_json()).unwrap();
+    let mut command = trainer();
+    let (code, shown) =
+        at_a_terminal(command.args(arguments(world.path(), plan.task.kind())).arg("--no-port"));
+    assert_eq!(code, Some(exit::DONE), "{shown}");
     assert!(shown.contains("forget ████████████████████████ 100 %  40/40"), "{shown}");
     assert!(shown.contains("\r\x1b[K") && !shown.contains("lethe.dev/metrics"), "{shown}");
 }

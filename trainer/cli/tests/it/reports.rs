@@ -1,8 +1,12 @@
 //! `report`: a page about a measurement, with verdicts for whoever brings a policy.
 
-use std::{fs, process::Output, sync::OnceLock};
+use std::{
+    fs,
+    process::{Output, Stdio},
+    sync::OnceLock,
+};
 
-use lethe_api::contract::{Digest, Plan, exit};
+use lethe_api::contract::{Digest, Outcome, Plan, exit};
 use tempfile::TempDir;
 
 use crate::world::{World, fixed, trainer};
@@ -129,6 +133,35 @@ fn with_a_policy_the_page_has_the_verdicts_of_the_operators_rules() {
             && page.contains("?\u{a0}Inconclusive")
     );
     assert!(!page.contains("met every requirement"));
+}
+
+/// The plan with the probes added is written nowhere.
+#[test]
+fn an_evaluation_with_more_probes_than_its_plan_is_judged_by_who_names_them_again() {
+    let world = World::new();
+    let targets = [("three", fixed("one"))];
+    let plan = world.evaluate(&world.candidate(&targets), &targets);
+    let teacher = world.prepared.teacher.clone();
+    let more = ["--probes", "fast", "--teacher", teacher.as_str()];
+    let file = world.path().join("evaluate.json");
+    fs::write(&file, plan.to_json()).unwrap();
+    let file = file.to_str().unwrap();
+    let mut evaluation = trainer();
+    evaluation.args(["evaluate", "--no-port", "--plan", file]).args(more);
+    let log = world.path().join("termination-log");
+    assert!(evaluation.arg("--termination-log").arg(&log).stderr(Stdio::null()).status().unwrap().success());
+    let outcome: Outcome = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
+    let evaluated = Evaluated { record: outcome.record.unwrap(), plan, world };
+
+    let policy = evaluated.world.path().join("policy.yaml");
+    fs::write(&policy, POLICY).unwrap();
+    let preparation = evaluated.preparation();
+    let judged = ["--policy", policy.to_str().unwrap(), "--plan", file, "--prepare", preparation.as_str()];
+    let record = evaluated.record.as_str();
+    let advice = "if evaluate was given --probes, --teacher or --never-saw, give report the same";
+    refused(&evaluated.report(record, &judged), exit::BAD_PLAN, advice);
+    let page = page(&evaluated.report(record, &[&judged[..], &more].concat()));
+    assert!(page.contains("under the policy &lt;lenient&gt;, from"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use lethe_api::contract::{Failure, Plan, exit};
+use lethe_api::contract::{Failure, Plan, Task, exit};
 
 use crate::world::{Ended, World, arguments, assert_whole, copy, ended, fixed, read_record, unprepared};
 
@@ -66,6 +66,25 @@ fn a_read_only_store_is_a_bad_configuration_for_every_task() {
         assert_unusable(&run_in(world.path(), &plan, read_only), "read-only");
     }
     assert_unusable(&run_in(empty.path(), &preparation, read_only), "read-only");
+}
+
+/// Reading needs no room, so that nothing but the trial says it before something was trained.
+#[test]
+fn a_store_that_cannot_be_written_is_said_so_before_anything_is_trained() {
+    if !can_mount() {
+        return;
+    }
+    let (root, mut preparation) = unprepared();
+    let Task::Prepare(task) = &mut preparation.task else { panic!("not a preparation") };
+    task.steps = Some(1_000_000);
+    let bundle = root.path().join("store/bundles").join(task.base.digest.hex());
+    fs::create_dir_all(bundle.parent().unwrap()).unwrap();
+    copy(&root.path().join("base"), &bundle);
+    let read_only =
+        "mount --bind \"$STORE\" \"$STORE\" && mount -o remount,bind,ro \"$STORE\" && exec \"$@\"";
+    let ended = run_in(root.path(), &preparation, read_only);
+    assert_unusable(&ended, "read-only");
+    assert!(!ended.stderr.contains("\"stage\""), "{}", ended.stderr);
 }
 
 /// However little room there is: the trainer says so, what is in the store is whole, and with more room the same comes out.

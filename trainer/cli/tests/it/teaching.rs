@@ -79,6 +79,25 @@ fn some_digits() -> TempDir {
 }
 
 #[test]
+fn a_base_that_is_there_is_not_replaced_by_another() {
+    let root = some_digits();
+    let out = root.path().join("out");
+    let taught = || fs::read(out.join("model.safetensors")).unwrap();
+    assert!(teach(root.path(), "3").status().unwrap().success());
+    let first = taught();
+    assert!(teach(root.path(), "3").status().unwrap().success(), "the same again is no other base");
+    assert_eq!(teach(root.path(), "4").status().unwrap().code(), Some(exit::BAD_CONFIGURATION));
+    let message = fs::read_to_string(root.path().join("log")).unwrap();
+    let said = format!("{} exists already and is another base; name a folder that does not", out.display());
+    assert_eq!(message, said);
+    assert!(taught() == first && !root.path().join("out.scratch").exists());
+    // Without its manifest it is the rest of a teacher that was never finished.
+    fs::remove_file(out.join("manifest.json")).unwrap();
+    assert!(teach(root.path(), "4").status().unwrap().success());
+    assert!(taught() != first);
+}
+
+#[test]
 fn an_interrupted_teacher_is_gone_on_with_and_nothing_is_left_beside_it() {
     const STEPS: &str = "60";
     let (root, undisturbed) = (some_digits(), some_digits());

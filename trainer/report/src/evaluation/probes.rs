@@ -199,7 +199,7 @@ fn every(measured: &EvaluateRecord, probes: &ProbeRecord) -> Markup {
         (table("Every attempt", &columns, &probes.attempts.iter().map(row).collect::<Vec<_>>()))
         p.soft {
             "Per cent of n images judged as the label; in brackets those inside. Budget: how many samples of the teacher an attempt \
-             learns from, how many steps its sampler or optimiser takes, and how many starts or settings it has of which the best \
+             learns from, how many steps its sampler or optimiser takes, and how many starts, settings or labels it has of which the best \
              counts; one that only samples, in one step, needs none of these. Seeds: " (seeds(probes)) "."
         }
     }
@@ -222,9 +222,10 @@ fn note(attempt: &Attempt) -> Option<String> {
 fn beside_the_gate(attempt: &Attempt, measured: &EvaluateRecord) -> Option<String> {
     let target = measured.targets.iter().find(|target| target.label == attempt.target)?;
     (attempt.probe == ProbeName::DirectLeak).then(|| {
+        let fewer = if attempt.candidate.n < target.leak.n { ", and fewer," } else { "" };
         format!(
-            "Other samples, and not as many, as those of the gate direct-leak, which saw {}: here they are to be compared with \
-             the attempts below.",
+            "Other samples{fewer} than those of the gate direct-leak, which saw {}: these are to be compared with the attempts \
+             below.",
             of(target.leak)
         )
     })
@@ -245,6 +246,7 @@ fn budget(attempt: &Attempt) -> String {
     let Budget { shots, steps, restarts } = attempt.budget;
     let tries = match attempt.probe {
         ProbeName::StochasticLeak => "setting",
+        ProbeName::OtherDoorLeak => "label",
         _ => "start",
     };
     let part = |n: u64, what: &str| match n {
