@@ -6,13 +6,20 @@ use crate::{cargo, progress, setup};
 
 /// Print the environment for plain cargo with the trainer crates, and kubectl: eval "$(cargo xtask env)"
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// For the trainer's crates alone: Kubernetes is neither built nor named
+    #[arg(long)]
+    trainer: bool,
+}
 
 /// # Errors
 /// If libtorch or Kubernetes is not there and cannot be had.
-pub fn run(_args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     for (name, value) in cargo::libtorch_env(&setup::libtorch::directory()?) {
         progress::say(format_args!("export {name}={}", quote(&value)))?;
+    }
+    if args.trainer {
+        return Ok(());
     }
     let bin = setup::kubernetes::binaries()?;
     progress::say(format_args!("export PATH={}:\"$PATH\"", quote(&bin.to_string_lossy())))?;

@@ -1,5 +1,6 @@
 //! What the schemas in `docs/contract` forbid is refused, field by field, in one line that names the field.
 
+mod command_line;
 mod documents;
 mod fields;
 
