@@ -2,6 +2,7 @@
 
   python3 -m lethe_import cifar10.pth --image-size 32 --out base
   python3 -m lethe_import edm-cifar10-32x32-cond-vp.pkl --out base
+  python3 -m lethe_import --seal base      after model.json was changed, or around a .safetensors file of your own
 
 Reads the `.pth` lists of the code published with SFD, dictionaries of tensors, and EDM's pickles. Nothing in them is
 executed: pickles are read as data, and one that names anything but tensors is refused.
@@ -33,14 +34,20 @@ class Parser(argparse.ArgumentParser):
 def main(arguments=None):
     parser = Parser(
         prog="lethe_import", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="a .pth or .pkl file")
-    parser.add_argument("--out", required=True, help="folder to make")
+    parser.add_argument("checkpoint", help="a .pth or .pkl file; with --seal, a folder with model.json and model.safetensors")
+    parser.add_argument("--out", help="folder to make")
+    parser.add_argument("--seal", action="store_true", help="write the manifest of what is in the folder, and print its digest")
     parser.add_argument("--network", default="ema", choices=networks.CHOICES, help="which one of the checkpoint's networks")
     parser.add_argument("--labels", type=lambda text: text.split(","), help="names of the labels, in order, with commas between")
     parser.add_argument("--image-size", type=int, choices=range(1, 16385), metavar="PIXELS", help="pixels of one side, where the network does not say")
     parser.add_argument("--kind", default="Teacher", choices=["Teacher", "Generator", "Distillation"], help="of the bundle")
     chosen = parser.parse_args(arguments)
+    if chosen.seal == bool(chosen.out):
+        parser.error("--out names the folder to make, and belongs to whatever is not --seal")
     try:
+        if chosen.seal:
+            print(bundle.seal(chosen.checkpoint, chosen.kind))
+            return 0
         with open(chosen.checkpoint, "rb") as file:
             opened = archive.load(file)
             tensors, sigma_data = networks.find(opened, chosen.network)

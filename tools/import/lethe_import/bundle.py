@@ -10,6 +10,7 @@ import tempfile
 from . import Refused
 
 MODEL_SCHEMA, MANIFEST_SCHEMA = "lethe.dev/model/v1", "lethe.dev/manifest/v1"
+DESCRIPTION, WEIGHTS, MANIFEST = "model.json", "model.safetensors", "manifest.json"
 
 
 def write(folder, kind, model, tensors):
@@ -20,16 +21,41 @@ def write(folder, kind, model, tensors):
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".import-") as working:
         description = {"schema": MODEL_SCHEMA, "model": model, "forgotten": []}
-        _file(working, "model.json", [json.dumps(description).encode()])
-        _file(working, "model.safetensors", safetensors(tensors))
-        names = ["model.json", "model.safetensors"]
-        files = {name: _entry(os.path.join(working, name)) for name in names}
-        manifest = json.dumps({"schema": MANIFEST_SCHEMA, "kind": kind, "files": files}).encode()
-        _file(working, "manifest.json", [manifest])
+        _file(working, DESCRIPTION, [json.dumps(description).encode()])
+        _file(working, WEIGHTS, safetensors(tensors))
+        manifest = _manifest(working, kind)
+        _file(working, MANIFEST, [manifest])
         os.mkdir(folder)
-        for name in [*names, "manifest.json"]:
+        for name in [DESCRIPTION, WEIGHTS, MANIFEST]:
             os.replace(os.path.join(working, name), os.path.join(folder, name))
     return "sha256:" + hashlib.sha256(manifest).hexdigest()
+
+
+def seal(folder, kind):
+    """Writes the manifest of a folder that has the other two files, in place of an older one, and returns the bundle's digest.
+
+    What is in them is for the trainer to check, which reads them strictly.
+    """
+    for name in [DESCRIPTION, WEIGHTS]:
+        if not os.path.isfile(os.path.join(folder, name)):
+            raise Refused(f"there is no {name} in it; docs/base-models.md says what a bundle holds")
+    with open(os.path.join(folder, DESCRIPTION), "rb") as file:
+        try:
+            schema = json.load(file).get("schema")
+        except (ValueError, AttributeError):
+            schema = None
+    if schema != MODEL_SCHEMA:
+        raise Refused(f"{DESCRIPTION} is no JSON object with the schema {MODEL_SCHEMA!r}")
+    manifest = _manifest(folder, kind)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".seal-") as working:
+        _file(working, MANIFEST, [manifest])
+        os.replace(os.path.join(working, MANIFEST), os.path.join(folder, MANIFEST))
+    return "sha256:" + hashlib.sha256(manifest).hexdigest()
+
+
+def _manifest(folder, kind):
+    files = {name: _entry(os.path.join(folder, name)) for name in [DESCRIPTION, WEIGHTS]}
+    return json.dumps({"schema": MANIFEST_SCHEMA, "kind": kind, "files": files}).encode()
 
 
 def safetensors(tensors):

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import os
@@ -324,13 +325,48 @@ class Broken(Case):
         self.assertEqual((code, list(out.iterdir())), (65, []))
         self.assertIn("exists already", said)
 
+    def seal(self, folder):
+        said, told = io.StringIO(), io.StringIO()
+        with redirect_stderr(told), redirect_stdout(said):
+            code = main(["--seal", str(folder)])
+        return code, said.getvalue() + told.getvalue()
+
+    def test_a_folder_is_sealed_again_after_its_description_was_changed(self):
+        with forge.torch() as known:
+            code, out, said = self.run_on(forge.edm(song(), known))
+        self.assertEqual(code, 0, said)
+        first = said.split()[0]
+        self.assertEqual(self.seal(out), (0, first + "\n"), "nothing was changed")
+        model = json.loads((out / "model.json").read_bytes())
+        model["model"]["noise"]["sigmaInit"] = 1.5
+        (out / "model.json").write_text(json.dumps(model))
+        code, said = self.seal(out)
+        manifest = (out / "manifest.json").read_bytes()
+        self.assertEqual((code, said), (0, "sha256:" + hashlib.sha256(manifest).hexdigest() + "\n"))
+        entry = json.loads(manifest)["files"]["model.json"]
+        self.assertEqual(entry["bytes"], (out / "model.json").stat().st_size)
+        self.assertNotEqual(said.strip(), first)
+        self.assertEqual(sorted(path.name for path in out.iterdir()), ["manifest.json", "model.json", "model.safetensors"])
+
+    def test_a_folder_that_is_no_bundle_is_not_sealed(self):
+        out = self.folder / "out"
+        out.mkdir()
+        self.assertIn("no model.json", self.seal(out)[1])
+        (out / "model.json").write_text("[]")
+        self.assertIn("no model.safetensors", self.seal(out)[1])
+        (out / "model.safetensors").write_bytes(b"")
+        code, said = self.seal(out)
+        self.assertEqual((code, said.count("\n"), (out / "manifest.json").exists()), (65, 1, False))
+        self.assertIn("lethe.dev/model/v1", said)
+
     def test_a_missing_file_is_a_configuration_to_be_corrected(self):
         arguments = [sys.executable, "-m", "lethe_import", "nowhere.pth", "--out", str(self.folder / "out")]
         done = subprocess.run(arguments, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
         self.assertEqual((done.returncode, done.stderr.count("\n")), (78, 1), done.stderr)
 
     def test_a_command_line_that_cannot_be_read_is_one_line_and_64(self):
-        for arguments in (["--nonsense"], ["teacher.pth", "--out", "base", "--image-size", "large"]):
+        for arguments in (["--nonsense"], ["teacher.pth", "--out", "base", "--image-size", "large"],
+                          ["teacher.pth"], ["base", "--seal", "--out", "other"]):
             command = [sys.executable, "-m", "lethe_import", *arguments]
             done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (64, 1), done.stderr)
