@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
 
 use flate2::read::GzDecoder;
+use lethe_api::contract::Digest;
 use lethe_sfd::{ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation, TrainingImages};
 use tch::Tensor;
 
@@ -16,7 +17,7 @@ const INK: f32 = 16.0;
 
 /// Reads a gzip-compressed CSV: 64 pixels and the digit in each line.
 pub(crate) fn read(path: &Path) -> Result<(ModelConfig, TrainingImages)> {
-    let (pixels, labels) = unpack(path)?;
+    let (pixels, labels) = unpack(path, &load(path)?)?;
     let known: BTreeSet<i64> = labels.iter().copied().collect();
     let config = ModelConfig {
         image: ImageShape { channels: 1, height: SIDE, width: SIDE },
@@ -31,9 +32,10 @@ pub(crate) fn read(path: &Path) -> Result<(ModelConfig, TrainingImages)> {
     Ok((config, images.map_err(|error| failed(path, error.to_string()))?))
 }
 
-/// The same file as images [N, pixels] and labels [N] of this model.
-pub(crate) fn of(path: &Path, config: &ModelConfig) -> Result<(Tensor, Tensor)> {
-    let (pixels, digits) = unpack(path)?;
+/// The same file as images `[N, pixels]` and labels `[N]` of this model, and its digest.
+pub(crate) fn of(path: &Path, config: &ModelConfig) -> Result<(Tensor, Tensor, Digest)> {
+    let file = load(path)?;
+    let (pixels, digits) = unpack(path, &file)?;
     let label = |digit: &i64| {
         config
             .label(&digit.to_string())
@@ -43,22 +45,35 @@ pub(crate) fn of(path: &Path, config: &ModelConfig) -> Result<(Tensor, Tensor)> 
     let images = TrainingImages::new(config, &pixels, &labels);
     let images = images.map_err(|error| failed(path, error.to_string()))?;
     let (images, labels) = images.tensors();
-    Ok((images.shallow_clone(), labels.shallow_clone()))
+    Ok((images.shallow_clone(), labels.shallow_clone(), Digest::of(file)))
 }
 
 fn failed(path: &Path, problem: String) -> Failed {
     Failed::bad_artifact(format!("images {}: {problem}", path.display()))
 }
 
+/// The file as it lies there.
+fn load(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    file.map_err(|error| failed(path, error.to_string()))?;
+    within(path, bytes.len())?;
+    Ok(bytes)
+}
+
+fn within(path: &Path, bytes: usize) -> Result<()> {
+    match bytes as u64 > MAX_BYTES {
+        true => Err(failed(path, format!("larger than {MAX_BYTES} bytes"))),
+        false => Ok(()),
+    }
+}
+
 /// Pixels in [-1, 1], image after image, and the digits.
-fn unpack(path: &Path) -> Result<(Vec<f32>, Vec<i64>)> {
-    let file = File::open(path).map_err(|error| failed(path, error.to_string()))?;
+fn unpack(path: &Path, file: &[u8]) -> Result<(Vec<f32>, Vec<i64>)> {
     let mut text = String::new();
     let mut unpacked = GzDecoder::new(file).take(MAX_BYTES + 1);
     unpacked.read_to_string(&mut text).map_err(|error| failed(path, error.to_string()))?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(failed(path, format!("larger than {MAX_BYTES} bytes")));
-    }
+    within(path, text.len())?;
     parse(&text).map_err(|problem| failed(path, problem))
 }
 

@@ -1,7 +1,7 @@
 //! `membership`: images that were to be forgotten, beside others of the same kind that no model was taught with. Are they told
 //! apart by how the candidate denoises them, and by how the baseline does? Decides nothing.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use lethe_api::contract::{BundleKind, Device as Wanted, Digest, exit};
 use lethe_sfd::{Denoiser, probes};
@@ -42,8 +42,8 @@ struct Told {
     others: u64,
 }
 
-/// Images of a model's size, and the labels under which it is asked.
-type Group = (Tensor, Tensor);
+/// Images of a model's size, the labels under which it is asked, and the digest of their file.
+type Group = (Tensor, Tensor, Digest);
 
 pub(crate) fn main(args: &MembershipArgs) -> i32 {
     match caught(|| measure(args)).and_then(|report| tell(&report)) {
@@ -73,15 +73,11 @@ fn measure(args: &MembershipArgs) -> Result<Report> {
     }
     let read = |path: &Path| images::of(path, &config);
     let (members, others) = (read(&args.members)?, read(&args.others)?);
-    let name = |path: &Path| {
-        let bytes = fs::read(path);
-        bytes.map(Digest::of).map_err(|e| Failed::bad_artifact(format!("images {}: {e}", path.display())))
-    };
     let told = |model: &Denoiser, digest: &Digest| tells_apart(model, digest, &members, &others, sigma);
     Ok(Report {
         sigma,
-        members: name(&args.members)?,
-        others: name(&args.others)?,
+        members: members.2.clone(),
+        others: others.2.clone(),
         candidate: told(&candidate, &args.candidate)?,
         baseline: told(&baseline, &args.baseline)?,
     })

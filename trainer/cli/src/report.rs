@@ -166,7 +166,10 @@ impl Measurement<'_> {
     /// What the evaluation was asked to measure.
     fn task(&self, path: &Path, more: Option<&MoreProbes>) -> Result<EvaluateTask> {
         let bytes = read_bytes(path, Plan::MAX_BYTES as u64, "plan").map_err(Failed::bad_plan)?;
-        let bytes = more.map_or(Ok(bytes.clone()), |more| more.ask(bytes))?;
+        let bytes = match more {
+            Some(more) => more.ask(bytes)?,
+            None => bytes,
+        };
         let (found, plan) = (Digest::of(&bytes), Plan::parse(&bytes)?);
         if found != self.record.plan {
             let asked = &self.record.plan;

@@ -45,8 +45,8 @@ pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Ef
         if failed.is_some() && !effect.is_of_what_is_served() {
             continue;
         }
-        match carry_out_one(context, current.clone(), effect).await {
-            Ok(then) => current = then,
+        match carry_out_one(context, &mut current, effect).await {
+            Ok(()) => {}
             Err(error) if effect.is_of_what_is_served() => failed = failed.or(Some(error)),
             Err(error) => return Err(error),
         }
@@ -54,14 +54,14 @@ pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Ef
     failed.map_or(Ok(()), Err)
 }
 
-/// Gives the object as it then is.
-async fn carry_out_one<K: Kind>(context: &Context, mut current: K, effect: &Effect) -> Result<K> {
+/// `current` is then as the API server has it.
+async fn carry_out_one<K: Kind>(context: &Context, current: &mut K, effect: &Effect) -> Result<()> {
     let namespace = current.namespace().unwrap_or_default();
     match effect {
         Effect::CreateRun(run) => create(context, &namespace, &**run, same_run).await?,
         Effect::CreateConfigMap(map) => create(context, &namespace, &**map, |a, b| a.data == b.data).await?,
         Effect::CreateJob(job) => create(context, &namespace, &**job, |_, _| true).await?,
-        Effect::DeleteJob { name } => delete_job(context, &current, name).await?,
+        Effect::DeleteJob { name } => delete_job(context, current, name).await?,
         Effect::DeleteRun { name, uid } => {
             delete_exactly::<UnlearnRun>(context, &namespace, name, uid).await?
         }
@@ -96,10 +96,10 @@ async fn carry_out_one<K: Kind>(context: &Context, mut current: K, effect: &Effe
             write(context, format!("mark UnlearnRun {namespace}/{run} as promoted"), call).await?;
         }
         Effect::ArchiveLedger(map) => archive(context, &namespace, map).await?,
-        Effect::AddFinalizer => current = set_finalizer(context, current, true).await?,
-        Effect::RemoveFinalizer => current = set_finalizer(context, current, false).await?,
+        Effect::AddFinalizer => *current = set_finalizer(context, current.clone(), true).await?,
+        Effect::RemoveFinalizer => *current = set_finalizer(context, current.clone(), false).await?,
     }
-    Ok(current)
+    Ok(())
 }
 
 /// Creates an object that is never applied again. One that is there already is fine, if it is `same` and
