@@ -1,8 +1,12 @@
-//! What the scenarios stand on. There are two tiers, each one test binary (`tests/api`, `tests/node`).
+//! What the scenarios stand on. There are three tiers, each one test binary (`tests/api`, `tests/ecosystem`,
+//! `tests/node`).
 //!
 //! **API tier**: a real API server with etcd and the controller manager, and the operator as a process of its
 //! own, with the rights that the chart gives it. There is no node: the test plays the kubelet ([`kubelet`])
 //! and the trainer ([`trainer`]), and can therefore lie as no trainer would. Needs no root.
+//!
+//! **Ecosystem tier**: the same, with programs of others around it that people use with Lethe: a real Prometheus and
+//! Alertmanager ([`monitoring`]).
 //!
 //! **Node tier** ([`node`]): a real node, real images, the real chart, and the real trainer.
 //!
@@ -17,6 +21,7 @@ mod diagnosis;
 pub mod examples;
 pub mod kubelet;
 pub mod load;
+pub mod monitoring;
 pub mod node;
 pub mod operator;
 pub mod place;

@@ -74,6 +74,11 @@ impl Operator {
         Ok(Self { child, launch: launch.clone(), metrics: format!("http://127.0.0.1:{port}") })
     }
 
+    /// Host and port of `/metrics`.
+    pub fn address(&self) -> &str {
+        self.metrics.trim_start_matches("http://")
+    }
+
     pub fn identity(&self) -> &str {
         &self.launch.identity
     }
@@ -160,7 +165,10 @@ pub fn signal_process(id: u32, signal: Signal) -> Result<()> {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// If there is none.
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on the loopback interface")?;
     Ok(listener.local_addr()?.port())
 }

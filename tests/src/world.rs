@@ -163,6 +163,15 @@ impl World {
         *self.operator.lock().await = Some(operator);
     }
 
+    /// Host and port at which the running operator says its metrics.
+    ///
+    /// # Errors
+    /// If none is running.
+    pub async fn operator_address(&self) -> Result<String> {
+        let operator = self.operator.lock().await;
+        Ok(operator.as_ref().context("no operator is running")?.address().to_owned())
+    }
+
     /// The text of the operator's metrics as soon as it `is` as described by `what`.
     ///
     /// # Errors

@@ -4,7 +4,12 @@ use std::{sync::Arc, time::UNIX_EPOCH};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use lethe_api::v1alpha1::{ConditionType, DiffusionModel, LedgerEntry, Reason, RequestPhase, UnlearnRequest};
+use lethe_api::{
+    gate::{GateResult, Verdict},
+    v1alpha1::{
+        ConditionType, DiffusionModel, LedgerEntry, Mode, Reason, RequestPhase, UnlearnRequest, UnlearnRun,
+    },
+};
 use prometheus::{
     GaugeVec, Opts,
     core::{Collector, Desc},
@@ -25,6 +30,10 @@ struct Gauges {
     requests: GaugeVec,
     due: GaugeVec,
     gate_bound: GaugeVec,
+    gate_threshold: GaugeVec,
+    gates_not_passed: GaugeVec,
+    progress: GaugeVec,
+    ledger: GaugeVec,
     compliant: GaugeVec,
     drift: GaugeVec,
     base: GaugeVec,
@@ -46,6 +55,26 @@ impl Gauges {
                 "lethe_gate_bound",
                 "What the verdict of a gate on one target rests on.",
                 &["namespace", "model", "request", "gate", "target"],
+            )?,
+            gate_threshold: gauges(
+                "lethe_gate_threshold",
+                "What the policy allows where lethe_gate_bound says what was found.",
+                &["namespace", "model", "request", "gate", "target"],
+            )?,
+            gates_not_passed: gauges(
+                "lethe_request_gates_not_passed",
+                "Verdicts that keep a request from being rolled out, until it is tried again, given up or deleted.",
+                &["namespace", "model", "request", "gate", "verdict"],
+            )?,
+            progress: gauges(
+                "lethe_run_progress_ratio",
+                "How much of its present stage a run has done, from 0 to 1.",
+                &["namespace", "model", "run"],
+            )?,
+            ledger: gauges(
+                "lethe_ledger_entries",
+                "Requests that a model has honoured and goes on honouring.",
+                &["namespace", "model"],
             )?,
             compliant: gauges(
                 "lethe_model_compliant",
@@ -75,9 +104,12 @@ impl Gauges {
         })
     }
 
-    fn all(&self) -> [&GaugeVec; 8] {
-        let Self { requests, due, gate_bound, compliant, drift, base, waiting, watch } = self;
-        [requests, due, gate_bound, compliant, drift, base, waiting, watch]
+    fn all(&self) -> [&GaugeVec; 12] {
+        let Self { requests, due, gate_bound, gate_threshold, gates_not_passed, progress, .. } = self;
+        let Self { ledger, compliant, drift, base, waiting, watch, .. } = self;
+        let of_requests = [requests, due, gate_bound, gate_threshold, gates_not_passed, progress];
+        let [a, b, c, d, e, f] = of_requests;
+        [a, b, c, d, e, f, ledger, compliant, drift, base, waiting, watch]
     }
 
     fn request(&self, request: &UnlearnRequest, ledger: &[LedgerEntry]) {
@@ -91,21 +123,52 @@ impl Gauges {
             let seconds = due.0.as_second() as f64;
             self.due.with_label_values(&[&namespace, model, &name]).set(seconds);
         }
+        // What a pilot finds wakes nobody.
+        let conditions = status.map(|status| &status.conditions[..]).unwrap_or_default();
+        let is_held = request.spec.mode == Mode::Enforce && ConditionType::GatesPassed.is_false(conditions);
         for gate in status.iter().flat_map(|status| &status.gates) {
-            let (Some(target), Some(bound)) = (&gate.target, &gate.bound) else { continue };
+            let (object, name_of_gate) = ([&*namespace, model, &*name], gate.name.as_str());
+            if is_held && gate.verdict != Verdict::Pass {
+                let [namespace, model, name] = object;
+                let labels = [namespace, model, name, name_of_gate, &format!("{:?}", gate.verdict)];
+                self.gates_not_passed.with_label_values(&labels).inc();
+            }
+            let Some(target) = &gate.target else { continue };
             // Labels come from what people wrote, never from what a trainer said.
             let is_known = request.spec.targets.iter().any(|t| t.label == *target)
                 || ledger.iter().any(|entry| entry.targets.contains(target));
-            if let (Ok(bound), true) = (bound.parse(), is_known) {
-                let labels = [&*namespace, model, &*name, gate.name.as_str(), &**target];
-                self.gate_bound.with_label_values(&labels).set(bound);
+            if is_known {
+                self.measured(object, gate, target);
             }
         }
+    }
+
+    fn measured(&self, [namespace, model, request]: [&str; 3], gate: &GateResult, target: &str) {
+        let labels = [namespace, model, request, gate.name.as_str(), target];
+        let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok());
+        if let Some(bound) = number(&gate.bound) {
+            self.gate_bound.with_label_values(&labels).set(bound);
+            if let Some(threshold) = number(&gate.threshold) {
+                self.gate_threshold.with_label_values(&labels).set(threshold);
+            }
+        }
+    }
+
+    fn run(&self, run: &UnlearnRun) {
+        let Some(status) = &run.status else { return };
+        let Some(progress) = status.progress.as_ref().filter(|progress| progress.total > 0) else { return };
+        if ConditionType::Ready.is_decided(&status.conditions) || status.verdict.is_some() {
+            return;
+        }
+        let labels = [&run.namespace().unwrap_or_default(), &run.spec.model, &run.name_any()];
+        let done = progress.step as f64 / progress.total as f64;
+        self.progress.with_label_values(&labels).set(done.min(1.));
     }
 
     fn model(&self, model: &DiffusionModel) {
         let Some(status) = &model.status else { return };
         let labels = [model.namespace().unwrap_or_default(), model.name_any()];
+        self.ledger.with_label_values(&labels).set(status.ledger.len() as f64);
         // A condition that nobody has set yet is no reason to wake anybody.
         if let Some(compliant) = ConditionType::Compliant.find(&status.conditions) {
             let value = f64::from(u8::from(compliant.status != "False"));
@@ -142,6 +205,7 @@ impl ObjectCollector {
                 gauges.request(&request, ledger.unwrap_or_default());
             }
             stores.models.state().iter().for_each(|model| gauges.model(model));
+            stores.runs.state().iter().for_each(|run| gauges.run(run));
         }
         for (resource, time) in self.watchdog.by_resource() {
             let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -179,9 +243,14 @@ mod tests {
     }
 
     fn request(phase: &str) -> UnlearnRequest {
+        request_called("forget-three", phase)
+    }
+
+    fn request_called(name: &str, phase: &str) -> UnlearnRequest {
+        let passed = if phase == "Held" { "False" } else { "True" };
         serde_json::from_value(json!({
             "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRequest",
-            "metadata": {"name": "forget-three", "namespace": "studio"},
+            "metadata": {"name": name, "namespace": "studio"},
             "spec": {
                 "modelRef": {"name": "digits"}, "targets": [{"label": "3"}],
                 "override": {"strategy": "Fixed", "label": "8"},
@@ -189,9 +258,14 @@ mod tests {
             "status": {
                 "phase": phase, "dueAt": "2026-12-20T09:00:00Z",
                 "gates": [
-                    {"name": "direct-leak", "target": "3", "bound": "0.0021", "verdict": "Pass"},
-                    {"name": "direct-leak", "target": "from a trainer", "bound": "1", "verdict": "Pass"},
+                    {"name": "direct-leak", "target": "3", "bound": "0.0021", "threshold": "0.005", "verdict": "Pass"},
+                    {"name": "direct-leak", "target": "from a trainer", "bound": "1", "verdict": "Fail"},
+                    {"name": "hygiene", "verdict": "Fail"},
                 ],
+                "conditions": [{
+                    "type": "GatesPassed", "status": passed, "reason": "GateFailed", "message": "",
+                    "lastTransitionTime": "2026-12-20T09:00:00Z",
+                }],
             },
         }))
         .unwrap()
@@ -205,21 +279,51 @@ mod tests {
         let bound = "lethe_gate_bound{gate=\"direct-leak\",model=\"digits\",namespace=\"studio\",\
             request=\"forget-three\",target=\"3\"} 0.0021\n";
         let due = "lethe_request_due_timestamp_seconds{model=\"digits\"";
+        let held = "lethe_request_gates_not_passed{gate=\"hygiene\",model=\"digits\",namespace=\"studio\",\
+            request=\"forget-three\",verdict=\"Fail\"} 1\n";
+        let allowed = "lethe_gate_threshold{gate=\"direct-leak\",model=\"digits\",namespace=\"studio\",\
+            request=\"forget-three\",target=\"3\"} 0.005\n";
 
         writers.requests.apply_watcher_event(&Event::Apply(request("Held")));
         let text = metrics.render().unwrap();
         assert!(text.contains(bound) && text.contains(due), "{text}");
         assert!(text.contains("lethe_requests{phase=\"Held\"} 1\n"), "{text}");
+        assert!(text.contains(held) && text.contains(allowed), "{text}");
         assert!(!text.contains("from a trainer"), "{text}");
 
         writers.requests.apply_watcher_event(&Event::Apply(request("Fulfilled")));
         let text = metrics.render().unwrap();
         assert!(text.contains(bound) && !text.contains(due), "{text}");
+        assert!(!text.contains("lethe_request_gates_not_passed"), "it is answered: {text}");
 
         writers.requests.apply_watcher_event(&Event::Delete(request("Fulfilled")));
         let text = metrics.render().unwrap();
         assert!(!text.contains("lethe_gate_bound"), "{text}");
         assert!(text.contains("lethe_requests{phase=\"Held\"} 0\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn how_far_a_run_is_is_seen_until_it_is_over() {
+        let (stores, mut writers) = stores();
+        let metrics = Metrics::new().unwrap();
+        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
+        for (verdict, is_shown) in [(None, true), (Some("Pass"), false)] {
+            let run = serde_json::from_value(json!({
+                "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun",
+                "metadata": {"name": "digits-1", "namespace": "studio"},
+                "spec": {
+                    "model": "digits", "type": "Forget", "plan": "{}", "planDigest": lethe_api::Digest::of(b""),
+                    "policy": {"trainer": {"image": "x"}, "gates": []},
+                },
+                "status": {"progress": {"stage": "forget", "step": 125, "total": 500}, "verdict": verdict},
+            }))
+            .unwrap();
+            writers.runs.apply_watcher_event(&Event::Apply(run));
+            let text = metrics.render().unwrap();
+            let line =
+                "lethe_run_progress_ratio{model=\"digits\",namespace=\"studio\",run=\"digits-1\"} 0.25\n";
+            assert_eq!(text.contains(line), is_shown, "{text}");
+        }
     }
 
     #[tokio::test]

@@ -51,6 +51,19 @@ pub enum Category {
 }
 
 impl Category {
+    pub const ALL: [Category; 10] = [
+        Category::Conflict,
+        Category::Throttled,
+        Category::Unavailable,
+        Category::Timeout,
+        Category::Forbidden,
+        Category::NotFound,
+        Category::Invalid,
+        Category::Malformed,
+        Category::Foreign,
+        Category::NotLeader,
+    ];
+
     /// The value of the metric label `category`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -3,15 +3,25 @@
 //! Every label takes its values from a closed set.
 
 use k8s_openapi::jiff::Timestamp;
-use lethe_api::v1alpha1::{GateName, Mode, UnlearnRun, UnlearnRunStatus, Verdict};
+use kube::ResourceExt;
+use lethe_api::v1alpha1::{
+    ConditionType, DiffusionModel, GateName, Mode, Stage, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
+    UnlearnRunStatus, Verdict,
+};
 use prometheus::{
-    Counter, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Counter, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
 };
+
+use crate::{controller::Kind, error::Category};
 
 /// From a smoke test's seconds to a night of training.
 const RUN_SECONDS: [f64; 12] =
     [5., 15., 30., 60., 120., 300., 600., 1_800., 3_600., 10_800., 36_000., 86_400.];
+/// From minutes to the longest legal term.
+const REQUEST_SECONDS: [f64; 9] =
+    [60., 600., 3_600., 4. * 3_600., DAY, 3. * DAY, 7. * DAY, 14. * DAY, 30. * DAY];
+const DAY: f64 = 86_400.;
 /// From a look that finds nothing to do to one that waits for an API server that does not answer.
 const RECONCILE_SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1., 5., 10., 60.];
@@ -27,6 +37,8 @@ pub struct Metrics {
     gate_evaluations: IntCounterVec,
     run_duration: HistogramVec,
     gpu_seconds: Counter,
+    approval_wait: Histogram,
+    request_duration: Histogram,
 }
 
 impl Metrics {
@@ -34,6 +46,9 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let histogram = |name: &str, help: &str, label: &str, buckets: &[f64]| {
             HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])
+        };
+        let of_requests = |name: &str, help: &str| {
+            Histogram::with_opts(HistogramOpts::new(name, help).buckets(REQUEST_SECONDS.to_vec()))
         };
         let counters =
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
@@ -77,15 +92,36 @@ impl Metrics {
                 "lethe_gpu_seconds_total",
                 "GPUs of finished Jobs times the seconds that they were held.",
             )?,
+            approval_wait: of_requests(
+                "lethe_approval_wait_seconds",
+                "Time from the creation of a request to the approval that it needed last.",
+            )?,
+            request_duration: of_requests(
+                "lethe_request_duration_seconds",
+                "Time from the creation of a request until it was fulfilled.",
+            )?,
         };
         metrics.register_all()?;
-        // A series that first appears with 1 has not increased: an alert would miss it.
+        metrics.begin_with_zero();
+        Ok(metrics)
+    }
+
+    /// A series that first appears with 1 has not increased: an alert would miss it, and so would a graph.
+    fn begin_with_zero(&self) {
         for gate in GateName::ALL {
             for verdict in Verdict::ALL {
-                metrics.gate_evaluations.with_label_values(&[gate.as_str(), &format!("{verdict:?}")]);
+                self.gate_evaluations.with_label_values(&[gate.as_str(), &format!("{verdict:?}")]);
             }
         }
-        Ok(metrics)
+        for stage in [Stage::Prepare, Stage::Forget, Stage::Evaluate, Stage::Audit] {
+            self.run_duration.with_label_values(&[stage.as_str()]);
+        }
+        for controller in [DiffusionModel::CONTROLLER, UnlearnRequest::CONTROLLER, UnlearnRun::CONTROLLER] {
+            for category in Category::ALL {
+                self.reconcile_errors.with_label_values(&[controller, category.as_str()]);
+            }
+            self.event_errors.with_label_values(&[controller]);
+        }
     }
 
     fn register_all(&self) -> prometheus::Result<()> {
@@ -93,7 +129,7 @@ impl Metrics {
             Opts::new("lethe_build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
         let info = IntGauge::with_opts(info)?;
         info.set(1);
-        let collectors: [Box<dyn Collector>; 11] = [
+        let collectors: [Box<dyn Collector>; 13] = [
             Box::new(info),
             Box::new(ProcessCollector::for_self()),
             Box::new(self.leader.clone()),
@@ -105,6 +141,8 @@ impl Metrics {
             Box::new(self.gate_evaluations.clone()),
             Box::new(self.run_duration.clone()),
             Box::new(self.gpu_seconds.clone()),
+            Box::new(self.approval_wait.clone()),
+            Box::new(self.request_duration.clone()),
         ];
         collectors.into_iter().try_for_each(|collector| self.registry.register(collector))
     }
@@ -136,6 +174,28 @@ impl Metrics {
             for gate in &after.gates {
                 let verdict = format!("{:?}", gate.verdict);
                 self.gate_evaluations.with_label_values(&[gate.name.as_str(), &verdict]).inc();
+            }
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts what is new in `after`: that people agreed, and that it is fulfilled. What waits for people is no work, and is
+    /// counted apart.
+    pub fn request_progressed(&self, request: &UnlearnRequest, after: &UnlearnRequestStatus) {
+        let Some(created) = request.creation_timestamp() else { return };
+        let before = request.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        let counted = [
+            (ConditionType::Approved, &self.approval_wait),
+            (ConditionType::Fulfilled, &self.request_duration),
+        ];
+        for (type_, histogram) in counted {
+            // A condition that was True before has come back: what was served was put right.
+            if let (None | Some("Unknown"), Some(now)) =
+                (type_.find(before).map(|c| c.status.as_str()), type_.find(&after.conditions))
+                && now.status == "True"
+            {
+                histogram.observe(seconds_between(created.0, now.last_transition_time.0));
             }
         }
     }
@@ -204,5 +264,52 @@ mod tests {
             text.contains("lethe_gate_evaluations_total{gate=\"hygiene\",verdict=\"Fail\"} 1\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_request_counts_once_when_people_agreed_and_once_when_it_is_fulfilled() {
+        let metrics = Metrics::new().unwrap();
+        let condition = |type_, status, at: &str| {
+            json!({"type": type_, "status": status, "reason": "Scheduled", "message": "",
+                "lastTransitionTime": format!("2026-11-24T{at}Z")})
+        };
+        let after = |conditions: serde_json::Value| -> UnlearnRequestStatus {
+            serde_json::from_value(json!({"conditions": conditions})).unwrap()
+        };
+        let steps = [
+            after(json!([condition("Approved", "Unknown", "21:00:00")])),
+            after(json!([condition("Approved", "True", "22:00:00")])),
+            after(json!([
+                condition("Approved", "True", "22:00:00"),
+                condition("Fulfilled", "True", "23:00:00")
+            ])),
+            after(json!([
+                condition("Approved", "True", "22:00:00"),
+                condition("Fulfilled", "False", "23:10:00")
+            ])),
+            after(json!([
+                condition("Approved", "True", "22:00:00"),
+                condition("Fulfilled", "True", "23:20:00")
+            ])),
+        ];
+        let mut request: UnlearnRequest = serde_json::from_value(json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRequest",
+            "metadata": {"name": "forget-three", "creationTimestamp": "2026-11-24T20:00:00Z"},
+            "spec": {"modelRef": {"name": "digits"}, "targets": [{"label": "3"}], "override": {"strategy": "Random"}},
+        }))
+        .unwrap();
+        for step in steps {
+            metrics.request_progressed(&request, &step);
+            request.status = Some(step);
+        }
+        let text = metrics.render().unwrap();
+        for line in [
+            "lethe_approval_wait_seconds_count 1\n",
+            "lethe_approval_wait_seconds_sum 7200\n",
+            "lethe_request_duration_seconds_count 1\n",
+            "lethe_request_duration_seconds_sum 10800\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
     }
 }

@@ -23,6 +23,10 @@ impl Kind for UnlearnRequest {
         let observed = observe(object, context).await?;
         Ok(request::decide(&observed, Timestamp::now()))
     }
+
+    fn wrote(context: &Context, observed: &Self, status: &UnlearnRequestStatus) {
+        context.metrics.request_progressed(observed, status);
+    }
 }
 
 async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request::Observed> {

@@ -57,6 +57,8 @@ impl Watch {
         K::DynamicType: Default + Eq + Hash + Clone,
     {
         let store = writer.as_reader();
+        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        self.metrics.malformed_objects.with_label_values(&[&kind]);
         let path = api.resource_url().to_owned();
         let mut events = self.open(api);
         while let Some(event) = events.next().await {
@@ -94,6 +96,7 @@ impl Watch {
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
+        self.metrics.watch_errors.with_label_values(&[resource(api.resource_url())]);
         let config = self.config.clone().timeout(self.watchdog.watch_seconds());
         watcher(api, config).default_backoff().boxed()
     }

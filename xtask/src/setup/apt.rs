@@ -2,13 +2,14 @@
 //! Debian but has the programs) needs neither root nor network.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::{cache, cmd, host, progress};
+use crate::cache::{self, Key};
+use crate::{cmd, host, progress};
 
 /// A package, and how to tell that it is not needed.
 pub struct Package {
@@ -108,7 +109,25 @@ pub fn install(packages: &[&str]) -> Result<()> {
     })
 }
 
-/// Unpacks a package into the empty folder `into` without installing it: no script of it runs, no service of it
+/// A folder in the cache with these packages, unpacked and not installed, as for [`unpack`].
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpacked(packages: &[&str]) -> Result<PathBuf> {
+    let Some(name) = packages.first() else { bail!("no package is named") };
+    // Their libraries are those of the distribution's release.
+    let key = Key::new("unpack 1").text("packages", &packages.join(" "));
+    let key = key.file("release", Path::new("/etc/os-release"))?.finish();
+    let entry = cache::root()?.join("packages").join(name).join(key);
+    if !entry.exists() {
+        progress::step(&format!("fetch {}", packages.join(", ")), || {
+            cache::publish(&entry, |into| packages.iter().try_for_each(|package| unpack(package, into)))
+        })?;
+    }
+    Ok(entry)
+}
+
+/// Unpacks a package into the folder `into` without installing it: no script of it runs, no service of it
 /// starts, and only the lists of packages may need root.
 ///
 /// # Errors
@@ -129,8 +148,9 @@ pub fn unpack(package: &str, into: &Path) -> Result<()> {
         update()?;
         download()?;
     }
-    let archives = fs::read_dir(into)?.collect::<std::io::Result<Vec<_>>>()?;
-    for archive in archives.iter().map(fs::DirEntry::path) {
+    let entries = fs::read_dir(into)?.collect::<std::io::Result<Vec<_>>>()?;
+    let is_archive = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+    for archive in entries.iter().map(fs::DirEntry::path).filter(is_archive) {
         cmd::run_logged(
             Command::new("dpkg-deb").arg("-x").arg(&archive).arg(into),
             &cache::log("dpkg-deb")?,

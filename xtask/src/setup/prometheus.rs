@@ -1,12 +1,13 @@
-//! What the chart's monitoring is tested with: promtool, and the custom resources of the Prometheus operator.
+//! What the chart's monitoring is tested with: Prometheus with its promtool, Alertmanager, and the custom resources of
+//! the Prometheus operator.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::{apt, golang};
-use crate::cache::{self, Key};
-use crate::{cmd, progress};
+use crate::{cmd, host};
 
 const OPERATOR: (&str, &str, &str) = (
     "github.com/prometheus-operator/prometheus-operator",
@@ -20,22 +21,49 @@ const OPERATOR: (&str, &str, &str) = (
 /// # Errors
 /// If there is none and it cannot be had.
 pub fn promtool() -> Result<PathBuf> {
-    if let Some(installed) = cmd::find_program("promtool") {
+    program("prometheus", "promtool")
+}
+
+/// The `prometheus` binary, as [`promtool`].
+///
+/// # Errors
+/// If there is none and it cannot be had.
+pub fn prometheus() -> Result<PathBuf> {
+    program("prometheus", "prometheus")
+}
+
+/// How to start an Alertmanager: the installed one, or that of the distribution's package. Debian's looks for its templates
+/// under /usr/share, so that one which is only unpacked gets its own, in a mount namespace of its own.
+///
+/// # Errors
+/// If there is none and it cannot be had.
+pub fn alertmanager() -> Result<Command> {
+    if let Some(installed) =
+        ["prometheus-alertmanager", "alertmanager"].into_iter().find_map(cmd::find_program)
+    {
+        return Ok(Command::new(installed));
+    }
+    let package = apt::unpacked(&["prometheus-alertmanager"])?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]);
+    if !host::is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["sh", "-c", r#"mount --bind "$0" /usr/share && exec "$@""#]);
+    command.arg(package.join("usr/share")).arg(package.join("usr/bin/prometheus-alertmanager"));
+    Ok(command)
+}
+
+/// The installed program, or that of the package.
+fn program(package: &str, name: &str) -> Result<PathBuf> {
+    if let Some(installed) = cmd::find_program(name) {
         return Ok(installed);
     }
-    // Its libraries are those of the distribution's release.
-    let key = Key::new("promtool 1").file("release", Path::new("/etc/os-release"))?.finish();
-    let entry = cache::root()?.join("promtool").join(key);
-    if !entry.exists() {
-        progress::step("fetch promtool (20 MB)", || {
-            cache::publish(&entry, |into| apt::unpack("prometheus", into))
-        })?;
+    let program = apt::unpacked(&[package])?.join("usr/bin").join(name);
+    if !program.is_file() {
+        bail!("the package {package} has no {}: install {name} yourself", program.display());
     }
-    let promtool = entry.join("usr/bin/promtool");
-    if !promtool.is_file() {
-        bail!("the package prometheus has no {}: install promtool yourself", promtool.display());
-    }
-    Ok(promtool)
+    Ok(program)
 }
 
 /// The definitions of ServiceMonitor and PrometheusRule.

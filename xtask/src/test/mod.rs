@@ -26,6 +26,7 @@ use crate::{host, image, progress, setup};
 ///   unit     pure decisions and libraries, and a minute of fuzzing what reads others' bytes
 ///   trainer  the science and the trainer's program, on libtorch
 ///   api      the operator against a real API server
+///   ecosystem  the operator with what people have around it: a real Prometheus with Alertmanager
 ///   node     the whole loop on a real node, with real images (needs root)
 ///   mutants  known mistakes, made one at a time in a copy of the code that decides: the model checker finds each
 #[derive(Debug, clap::Args)]
@@ -44,11 +45,13 @@ enum Tier {
     Unit,
     Trainer,
     Api,
+    Ecosystem,
     Node,
     Mutants,
 }
 
-const ALL: [Tier; 6] = [Tier::Checks, Tier::Unit, Tier::Trainer, Tier::Api, Tier::Node, Tier::Mutants];
+const ALL: [Tier; 7] =
+    [Tier::Checks, Tier::Unit, Tier::Trainer, Tier::Api, Tier::Ecosystem, Tier::Node, Tier::Mutants];
 
 /// What became of a tier.
 struct Report {
@@ -87,7 +90,8 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Report {
         Tier::Checks => checks::run(),
         Tier::Unit => unit(filter),
         Tier::Trainer => trainer(filter),
-        Tier::Api => api(filter),
+        Tier::Api => on_an_api_server(&["--lib", "--test", "api"], filter),
+        Tier::Ecosystem => on_an_api_server(&["--test", "ecosystem"], filter),
         Tier::Node => node(filter),
         Tier::Mutants => mutants::run(filter),
     };
@@ -111,6 +115,7 @@ impl Tier {
             Tier::Unit => "unit",
             Tier::Trainer => "trainer",
             Tier::Api => "api",
+            Tier::Ecosystem => "ecosystem",
             Tier::Node => "node",
             Tier::Mutants => "mutants",
         }
@@ -119,7 +124,9 @@ impl Tier {
     fn can_run(self) -> Result<(), String> {
         match self {
             Tier::Node => host::can_run_nodes(),
-            Tier::Api if !cfg!(target_os = "linux") => Err("the API server is built for Linux".into()),
+            Tier::Api | Tier::Ecosystem if !cfg!(target_os = "linux") => {
+                Err("the API server is built for Linux".into())
+            }
             _ => Ok(()),
         }
     }
@@ -153,10 +160,10 @@ fn trainer(filter: Option<&str>) -> Result<Counts> {
     counted(command, filter)
 }
 
-fn api(filter: Option<&str>) -> Result<Counts> {
+fn on_an_api_server(targets: &[&str], filter: Option<&str>) -> Result<Counts> {
     let mut command = cargo::command(&Build::default())?;
     command.env("LETHE_OPERATOR_BIN", image::operator_program()?);
-    command.args(["test", "--locked", "--no-fail-fast", "-p", "lethe-tests", "--lib", "--test", "api"]);
+    command.args(["test", "--locked", "--no-fail-fast", "-p", "lethe-tests"]).args(targets);
     counted(command, filter)
 }
 
@@ -178,7 +185,7 @@ fn counted(mut command: Command, filter: Option<&str>) -> Result<Counts> {
 
 fn summarize(reports: &[Report]) -> Result<ExitCode> {
     let strict = std::env::var("CI").is_ok_and(|ci| ci == "true");
-    println!("\ntier      passed  failed  time");
+    println!("\ntier       passed  failed  time");
     for report in reports {
         let Counts { passed, failed } = report.counts;
         let what = match (&report.trouble, report.skipped) {
@@ -187,7 +194,7 @@ fn summarize(reports: &[Report]) -> Result<ExitCode> {
             (None, _) => String::new(),
         };
         let time = progress::seconds(report.time);
-        println!("{:<8}  {passed:>6}  {failed:>6}  {time:<13}{what}", report.tier.name());
+        println!("{:<9}  {passed:>6}  {failed:>6}  {time:<13}{what}", report.tier.name());
     }
     let skipped = reports.iter().filter(|report| report.skipped).count();
     let unhappy =

@@ -1,0 +1,48 @@
+//! The ecosystem tier: the operator against a real API server, and programs of others that people use with it.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use lethe_tests::{Server, Tier, World, scenarios};
+use xtask::setup::prometheus;
+
+mod alerts;
+mod dashboard;
+
+/// As in the API tier, but there is more to wait for: an alert has to last, and people are told of it after a while.
+struct Ecosystem(Arc<Server>);
+
+impl Tier for Ecosystem {
+    type World = World;
+
+    const PARALLEL: usize = 6;
+    const PATIENCE: Duration = Duration::from_secs(170);
+
+    fn start() -> Result<Self> {
+        // Once, before several scenarios want it at the same moment.
+        prometheus::prometheus()?;
+        prometheus::alertmanager()?;
+        Server::start().map(|server| Self(Arc::new(server)))
+    }
+
+    async fn world(self: &Arc<Self>, name: &str) -> Result<World> {
+        World::new(self.0.clone(), name).await
+    }
+
+    async fn diagnose(world: &World) -> String {
+        Server::diagnose(world).await
+    }
+}
+
+fn main() -> ExitCode {
+    lethe_tests::scenario::main::<Ecosystem>(scenarios![
+        alerts:
+            a_failed_gate_rings_within_a_minute_and_falls_silent_after_the_fix,
+            an_operator_that_hears_nothing_any_more_rings,
+            an_operator_that_is_frozen_rings,
+            a_thousand_requests_leave_no_series_behind;
+        dashboard:
+            every_question_of_the_dashboard_has_an_answer,
+            every_metric_is_documented_and_no_other;
+    ])
+}
