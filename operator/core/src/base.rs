@@ -246,11 +246,18 @@ fn forget_all(lineage: &mut Lineage<'_>, prepared: &Prepared) -> bool {
             return false;
         }
     };
-    let never_saw = &lineage.observed.model.spec.never_saw;
-    if let Some(gate) = reference::missing(never_saw, &policy.spec, forgotten.keys()) {
+    let kept = prepared.labels.len().saturating_sub(planned.len());
+    if let Some(why) = plans::out_of_reach(&policy.spec, kept) {
+        let message = format!("{why}. Nothing is trained until the policy is corrected");
+        lineage.conditions.unknown(ConditionType::BaseInService, Reason::GateOutOfReach, message);
+        return false;
+    }
+    let (never_saw, base) = (&lineage.observed.model.spec.never_saw, &prepared.baseline.teacher);
+    if let Some(gate) = reference::missing(never_saw, base, &policy.spec, forgotten.keys()) {
         let message = format!(
             "gate {gate} of the policy compares with a model that never saw anything of the ledger (maxAboveNeverSaw), and \
-             spec.neverSaw names none: add one of the new base, or take the comparison out of the policy"
+             spec.neverSaw names none for base {}: add one, or take the comparison out of the policy",
+            base.short()
         );
         lineage.conditions.unknown(ConditionType::BaseInService, Reason::WaitingForReference, message);
         return false;

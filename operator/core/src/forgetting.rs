@@ -260,10 +260,9 @@ fn ready<'a>(lineage: &Lineage<'a>, policy: &Policy) -> Vec<Ready<'a>> {
         let approved_by = approval::standing(request, &policy.spec, approvals).may_start()?;
         let is_due = not_before(lineage, request).is_none_or(|time| time <= lineage.now);
         let known = &lineage.observed.model.spec.never_saw;
-        let cannot_be_compared =
-            reference::missing_for(request, &lineage.status, known, &policy.spec).is_some();
+        let is_kept_back = reference::keeps_back(request, &lineage.status, known, &policy.spec).is_some();
         let attempt = attempts::next(request, lineage.own_runs());
-        (is_due && !cannot_be_compared).then_some(Ready { request, approved_by, attempt })
+        (is_due && !is_kept_back).then_some(Ready { request, approved_by, attempt })
     };
     let ready: Vec<_> = waiting(lineage).into_iter().filter_map(ready).collect();
     // What asks for the same as one that is not ready waits with it.
@@ -298,7 +297,8 @@ fn next_run(lineage: &Lineage<'_>, policy: &Policy, waiting: &[Ready<'_>], mode:
             continue;
         }
         // Each can be compared, and together they cannot.
-        if reference::missing(&model.spec.never_saw, &policy.spec, union.keys()).is_some() {
+        if reference::missing(&model.spec.never_saw, &baseline.teacher, &policy.spec, union.keys()).is_some()
+        {
             continue;
         }
         (forgotten, entries) = (union, with_it);

@@ -4,8 +4,8 @@ use kube::ResourceExt;
 use lethe_api::{
     Digest,
     contract::{
-        AuditTask, Device, EvaluateTask, ForgetTask, Plan, PlannedTarget, PrepareTask, ProbeTask, Samples,
-        Task,
+        AuditTask, Device, EvaluateTask, ForgetTask, Plan, PlannedTarget, PrepareTask, ProbeLevel, ProbeTask,
+        Samples, Task,
     },
     v1alpha1::{
         Baseline, DiffusionModel, Gate, GateName, KnownLabel, Prepared, RequestRef, UnlearnPolicySpec,
@@ -115,10 +115,10 @@ pub fn evaluate(run: &str, spec: &UnlearnRunSpec, candidate: &Digest) -> Option<
     })
 }
 
-/// The first model that never saw any target of a Forget task, of those that the `DiffusionModel` names.
+/// The first model that never saw any target of a Forget task, of those that the `DiffusionModel` names for its base.
 pub(crate) fn never_saw(model: &DiffusionModel, task: &Task) -> Option<Digest> {
-    let Task::Forget(ForgetTask { targets, .. }) = task else { return None };
-    reference::find(&model.spec.never_saw, targets.iter().map(|target| &target.label))
+    let Task::Forget(ForgetTask { teacher, targets, .. }) = task else { return None };
+    reference::find(&model.spec.never_saw, teacher, targets.iter().map(|target| &target.label))
 }
 
 /// What an audit looks for, and with what.
@@ -206,6 +206,12 @@ fn samples(gates: &[Gate], kept: usize) -> Samples {
         retain_per_label: wanted(GateName::RetainAccuracy, 1).max(wanted(GateName::NeighbourAccuracy, 1)),
         quality: wanted(GateName::RetainQuality, 2),
     }
+}
+
+/// Why no candidate could pass the gates of a policy, if so many labels are kept.
+pub(crate) fn out_of_reach(policy: &UnlearnPolicySpec, kept: usize) -> Option<String> {
+    let leak = samples(&policy.gates, kept).leak;
+    lethe_gates::out_of_reach(&policy.gates, policy.probes.map(ProbeLevel::from), leak)
 }
 
 /// A seed from what a run is about: 52 bits, so that every JSON reader keeps it.

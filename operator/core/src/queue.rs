@@ -12,8 +12,8 @@ use crate::{accept, attempts, look_at, policy::Policy, reference, request::Answe
 pub(crate) struct Queue<'a> {
     pub(crate) model: &'a DiffusionModelStatus,
     pub(crate) policy: &'a Policy,
-    /// Why its candidate could not be compared as the policy wants.
-    pub(crate) no_reference: Option<String>,
+    /// Why its candidate could not pass, whatever it were.
+    pub(crate) kept_back: Option<(Reason, String)>,
     /// Requests that ask for all of it already.
     pub(crate) duplicate_of: Vec<String>,
     /// An attempt that failed, and when the next may begin.
@@ -36,7 +36,7 @@ impl Answer<'_> {
         Queue {
             model: known,
             policy,
-            no_reference: reference::missing_for(self.request, known, &model.spec.never_saw, &policy.spec),
+            kept_back: reference::keeps_back(self.request, known, &model.spec.never_saw, &policy.spec),
             duplicate_of: Vec::new(),
             failed: attempts::failed(self.request, runs.clone()),
             split_from: runs.filter(split_off).max_by_key(|run| run.creation_timestamp().map(|at| at.0)),
@@ -59,7 +59,7 @@ impl Answer<'_> {
 
     /// What keeps a request in the queue.
     fn waits_for(&mut self, queue: &Queue<'_>) -> (Reason, String) {
-        let Queue { model, policy, no_reference, duplicate_of, failed, split_from } = queue;
+        let Queue { model, policy, kept_back, duplicate_of, failed, split_from } = queue;
         if self.request.spec.suspend {
             return (Reason::Suspended, "spec.suspend is true; set it to false to go on".into());
         }
@@ -78,8 +78,8 @@ impl Answer<'_> {
             );
             return (Reason::Duplicate, message);
         }
-        if let Some(message) = no_reference {
-            return (Reason::WaitingForReference, message.clone());
+        if let Some(wanting) = kept_back {
+            return wanting.clone();
         }
         let again = split_from.map_or(String::new(), |run| {
             format!("; it is worked for again: run {} failed for another request only", run.name_any())

@@ -9,8 +9,10 @@ pub mod binomial;
 pub mod decimal;
 mod fidelity;
 mod probes;
+mod reach;
 mod served;
 
+pub use reach::out_of_reach;
 pub use served::judge_served;
 
 use lethe_api::{

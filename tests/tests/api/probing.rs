@@ -6,7 +6,7 @@ use lethe_api::{
     contract::{EvaluateRecord, Sighting},
     v1alpha1::{DiffusionModel, GateName, Reason, RequestPhase, Verdict},
 };
-use lethe_tests::{World, examples, place::MODEL, world::policy};
+use lethe_tests::{World, examples, place::MODEL, trainer, world::policy};
 use serde_json::{Value, json};
 
 /// The policy of every scenario, with the gates and probes of `examples/policy-attack.yaml`.
@@ -32,7 +32,8 @@ pub async fn a_candidate_that_only_hides_the_label_is_held(world: &World) -> Res
     world.prepare().await?;
     world.request("hidden", "3", "8").await?;
     world.request_waits("hidden", Reason::WaitingForReference, "never saw 3").await?;
-    let reference = json!([{"bundle": Digest::of("without three"), "labels": ["3"]}]);
+    let reference =
+        json!([{"bundle": Digest::of("without three"), "base": trainer::base(), "labels": ["3"]}]);
     world.patch::<DiffusionModel>(MODEL, json!({"spec": {"neverSaw": reference}})).await?;
     world.forget(comes_back).await?;
     world.request_says("hidden", Reason::GateFailed, "relearning \"3\" Fail").await?;

@@ -242,3 +242,25 @@ fn name(probe: Probe) -> ProbeName {
         Probe::Benign => ProbeName::BenignResurgence,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Policies that want more are not worked under.
+    #[test]
+    fn attempts_have_as_many_samples_as_the_contract_says() {
+        let effort = Effort::default();
+        let drawn = |probe: ProbeName| probe.drawn(ProbeLevel::Attack).map(i64::from);
+        assert_eq!(drawn(ProbeName::OtherDoorLeak), Some(effort.mixtures));
+        assert_eq!(drawn(ProbeName::StochasticLeak), Some(effort.stochastic.samples));
+        assert_eq!(drawn(ProbeName::EmbeddingInversion), Some(effort.embedding.samples));
+        assert_eq!(drawn(ProbeName::SeedSearch), Some(effort.seeds.samples));
+        assert_eq!(drawn(ProbeName::Relearning), Some(effort.relearning.samples));
+        let benign = &effort.benign;
+        assert_eq!(drawn(ProbeName::BenignResurgence), Some(benign.samples.min(benign.mixtures)));
+        for probe in [ProbeName::DirectLeak, ProbeName::MultistepLeak] {
+            assert_eq!(drawn(probe), None, "as many as the plan says");
+        }
+    }
+}

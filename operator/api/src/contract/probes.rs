@@ -119,6 +119,19 @@ impl ProbeName {
         }
     }
 
+    /// How many images or latents every attempt of the probe has, or the one that has fewest: no policy changes it. None where
+    /// as many are drawn as the gates want. A gate that wants more can never pass, so policies with one are not worked under.
+    pub fn drawn(self, level: ProbeLevel) -> Option<u32> {
+        match self {
+            ProbeName::DirectLeak | ProbeName::MultistepLeak => None,
+            // Of mixtures.
+            ProbeName::OtherDoorLeak => (level > ProbeLevel::Fast).then_some(2000),
+            ProbeName::StochasticLeak => Some(100),
+            ProbeName::SeedSearch => Some(200),
+            ProbeName::EmbeddingInversion | ProbeName::Relearning | ProbeName::BenignResurgence => Some(500),
+        }
+    }
+
     /// Whether something is optimised until the label appears. A judge is fooled by that in any model, even in one that
     /// never saw the label: of such attempts `inside` says something, and `hits` does not.
     pub fn optimises(self) -> bool {

@@ -46,6 +46,7 @@ pub enum Reason {
     WaitingForAttempt,
     WaitingForOthers,
     WaitingForReference,
+    GateOutOfReach,
     Duplicate,
     Aborting,
     WaitingForServing,

@@ -47,8 +47,8 @@ pub struct DiffusionModelSpec {
     /// gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditSpec>,
-    /// One-step models whose teachers never saw some labels. A run compares what its probes find with the first one that
-    /// never saw any of its targets, those of earlier requests included; without one, nothing is compared.
+    /// One-step models whose teachers never saw some labels. A run compares what its probes find with the first one for its
+    /// base that never saw any of its targets, those of earlier requests included; without one, nothing is compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["bundle".into()]))]
@@ -61,6 +61,9 @@ pub struct DiffusionModelSpec {
 pub struct NeverSaw {
     /// A bundle of kind Generator in the store.
     pub bundle: Digest,
+    /// The `digest` of the base that it stands beside: its teacher was taught as that one, but for the labels. Candidates of
+    /// another base are not compared with it.
+    pub base: Digest,
     #[schemars(length(min = 1, max = MAX_LABELS), inner(length(min = 1, max = 128)))]
     pub labels: Vec<String>,
 }

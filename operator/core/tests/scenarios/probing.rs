@@ -1,8 +1,11 @@
 //! Policies whose gates read what probes found.
 
 use lethe_api::{
-    contract::{EvaluateRecord, EvaluateTask, Task},
-    v1alpha1::{ConditionType, GateName, NeverSaw, Reason, RequestPhase, Stage, Verdict},
+    contract::{EvaluateRecord, EvaluateTask, ProbeLevel, Task},
+    v1alpha1::{
+        ConditionType, GateName, NeverSaw, Probes, Reason, RequestPhase, Stage, UnlearnPolicy, UnlearnRun,
+        Verdict,
+    },
 };
 
 use crate::{
@@ -14,14 +17,33 @@ use crate::{
 /// A model that is prepared under the probing policy, and for which these never saw these labels.
 fn ready(world: &mut World, known: &[(&str, &[&str])]) {
     world.ready();
-    world.apply_policy(probing());
+    world.apply_policy(within_reach());
     name_references(world, known);
 }
 
+/// The probing policy, with bounds that as few samples as these probes have can show.
+fn within_reach() -> UnlearnPolicy {
+    let mut policy = probing();
+    for gate in &mut policy.spec.gates {
+        match gate.name {
+            GateName::StochasticLeak => gate.max_bound = Some("0.05".into()),
+            GateName::SeedSearch => gate.max_bound = Some("0.02".into()),
+            _ => {}
+        }
+    }
+    policy
+}
+
 fn name_references(world: &mut World, known: &[(&str, &[&str])]) {
+    name_references_for(world, "teacher", known);
+}
+
+/// These never saw these labels, and stand beside this base.
+fn name_references_for(world: &mut World, base: &str, known: &[(&str, &[&str])]) {
     let version = world.bump();
     let one = |(bundle, labels): &(&str, &[&str])| NeverSaw {
         bundle: digest(bundle),
+        base: digest(base),
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
     };
     world.change(|cluster| {
@@ -158,10 +180,80 @@ fn a_candidate_is_kept_for_a_suspended_request_though_one_that_cannot_be_compare
 }
 
 #[test]
+fn nothing_is_trained_under_gates_that_nothing_could_pass_and_the_request_says_which() {
+    let change: [(GateName, &str, u32, &str); 3] = [
+        (GateName::RetainQuality, "1.5", 3600, ""),
+        (
+            GateName::SeedSearch,
+            "0.02",
+            201,
+            "its minSamples is 201, and no attempt has more than 200 samples",
+        ),
+        (
+            GateName::DirectLeak,
+            "0.0009",
+            3000,
+            "its maxBound is 0.0009, and the bound of none in 3000 samples is",
+        ),
+    ];
+    for (name, bound, samples, why) in change {
+        let mut world = World::new();
+        ready(&mut world, &[("without three", &["3"])]);
+        let before = world.model().status.as_ref().unwrap().served.clone();
+        world.edit_policy(|policy| {
+            for gate in policy.gates.iter_mut().filter(|gate| gate.name == name && !why.is_empty()) {
+                (gate.max_bound, gate.min_samples) = (Some(bound.into()), Some(samples));
+            }
+        });
+        world.ask("forget-three", &["3"], fixed("8"));
+        world.settle();
+        if !why.is_empty() {
+            let (status, reason, message) = world.condition("forget-three", ConditionType::Ready);
+            assert_eq!(
+                (status.as_str(), reason),
+                ("Unknown", Reason::GateOutOfReach.to_string()),
+                "{message}"
+            );
+            assert!(
+                message.contains(&format!("gate {name} of the policy can never pass: {why}")),
+                "{message}"
+            );
+            assert!(world.job_for("forget-three", Stage::Forget).is_none());
+            assert_eq!(world.model().status.as_ref().unwrap().served, before);
+            world.apply_policy(within_reach());
+            world.settle();
+        }
+        world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    }
+}
+
+#[test]
+fn a_new_base_is_not_trained_under_gates_that_nothing_could_pass() {
+    let mut world = World::new();
+    ready(&mut world, &[("without three", &["3"])]);
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.settle();
+    let runs = world.audit.runs_created.len();
+    name_references_for(&mut world, "next", &[("next without three", &["3"])]);
+    world.edit_policy(|policy| policy.gates[0].max_bound = Some("0.0009".into()));
+    world.edit_base("next");
+    world.settle();
+    let (status, reason, message) = world.model_condition(ConditionType::BaseInService);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "GateOutOfReach"), "{message}");
+    assert_eq!(world.audit.runs_created.len(), runs + 1, "it was prepared, and no more");
+    world.apply_policy(within_reach());
+    world.settle();
+    assert!(world.model_is(ConditionType::Ready), "{}", world.summary());
+}
+
+#[test]
 fn the_gates_on_probes_have_as_much_drawn_as_they_want() {
     let mut world = World::new();
     ready(&mut world, &[("without three", &["3"])]);
     world.edit_policy(|policy| {
+        // From the next level on there are mixtures, of which there are so many.
+        policy.probes = Some(Probes::Fast);
+        policy.gates.retain(|gate| gate.name.level().is_none_or(|level| level == ProbeLevel::Fast));
         for gate in &mut policy.gates {
             match gate.name {
                 GateName::OtherDoorLeak => gate.min_samples = Some(4000),
@@ -185,15 +277,37 @@ fn a_new_base_waits_for_a_model_that_never_saw_what_is_forgotten() {
     world.ask("forget-three", &["3"], fixed("8"));
     world.settle();
     let served = world.named_bundle();
-    name_references(&mut world, &[]);
+    // One that never saw it is named; it stands beside the old base.
     world.edit_base("next");
     world.settle();
     let (status, reason, message) = world.model_condition(ConditionType::BaseInService);
     assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "WaitingForReference"), "{message}");
+    assert!(message.contains(&format!("none for base {}", digest("next").short())), "{message}");
     assert_eq!(world.named_bundle(), served, "the old base stays in service");
-    name_references(&mut world, &[("next without three", &["3"])]);
+    name_references_for(&mut world, "next", &[("next without three", &["3"])]);
     world.settle();
     assert!(world.model_is(ConditionType::Ready), "{}", world.summary());
     let status = world.model().status.as_ref().unwrap();
     assert_eq!(status.baseline.as_ref().unwrap().teacher, digest("next"));
+    let its = |run: &&UnlearnRun| run.spec.new_base.is_some();
+    let run = world.cluster.runs.values().find(its).expect("a run made it forget");
+    assert_eq!(run.spec.never_saw, Some(digest("next without three")));
+}
+
+#[test]
+fn a_model_beside_another_base_is_none_to_compare_with() {
+    let mut world = World::new();
+    ready(&mut world, &[]);
+    name_references_for(&mut world, "another", &[("another without three", &["3"])]);
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.settle();
+    let (_, reason, message) = world.condition("forget-three", ConditionType::Ready);
+    assert_eq!(reason, Reason::WaitingForReference.to_string());
+    assert!(message.contains(&format!("none for base {}", digest("teacher").short())), "{message}");
+    assert!(world.job_for("forget-three", Stage::Forget).is_none());
+    name_references(&mut world, &[("without three", &["3"])]);
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let task = evaluation(&world, "forget-three");
+    assert_eq!(task.probes.unwrap().never_saw, Some(digest("without three")));
 }

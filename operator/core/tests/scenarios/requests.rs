@@ -195,7 +195,7 @@ fn a_request_that_is_suspended_while_it_is_worked_for_is_not_rolled_out() {
 fn a_policy_that_changes_does_not_change_a_run_at_work() {
     let strict = |world: &mut World| {
         world.edit_policy(|policy| {
-            policy.gates[0].max_bound = Some("0.0001".into());
+            policy.gates[0].max_bound = Some("0.001".into());
             policy.rollout.progress_deadline_seconds = 5;
         });
     };
