@@ -15,7 +15,7 @@ use kube::Client;
 use rustix::process::Signal;
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{Barrier, mpsc, watch},
 };
 
 use crate::{
@@ -42,6 +42,8 @@ struct Shared {
     writes: Mutex<Vec<String>>,
     /// The process that dies after its next write, and whom to tell.
     victim: Mutex<Option<(u32, mpsc::UnboundedSender<String>)>>,
+    /// Where the next write of a lease waits for others.
+    meeting: Mutex<Option<Arc<Barrier>>>,
 }
 
 #[derive(Clone)]
@@ -85,6 +87,11 @@ impl Proxy {
         self.shared.hangs.send_replace(hangs);
     }
 
+    /// The next write of a lease is passed on once as many have come to `meeting` as it is for.
+    pub fn meet(&self, meeting: Arc<Barrier>) {
+        *self.shared.meeting.lock().unwrap_or_else(PoisonError::into_inner) = Some(meeting);
+    }
+
     /// Every write so far, other than of leases, that the API server accepted: method and path.
     pub fn writes(&self) -> Vec<String> {
         self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -111,7 +118,8 @@ async fn pass_on(route: Route, request: Request) -> Result<Response> {
     if let Some(refused @ Stumble::Refused(_)) = stumble {
         return Ok(refused.into_response());
     }
-    let is_write = parts.method != Method::GET && !parts.uri.path().contains("/leases");
+    let is_of_lease = parts.uri.path().contains("/leases");
+    let is_write = parts.method != Method::GET && !is_of_lease;
     let write = format!("{} {}", parts.method, parts.uri.path());
     // These are about this connection, not about the next.
     for name in [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
@@ -119,6 +127,12 @@ async fn pass_on(route: Route, request: Request) -> Result<Response> {
     }
     let body = to_bytes(body, MAX_BODY).await?;
     route.shared.hangs.subscribe().wait_for(|hangs| !hangs).await?;
+    if is_of_lease && parts.method != Method::GET {
+        let meeting = route.shared.meeting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(meeting) = meeting {
+            meeting.wait().await;
+        }
+    }
     let answer = route.client.send(Request::from_parts(parts, body.into())).await?;
     if is_write && answer.status().is_success() {
         route.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).push(write.clone());

@@ -8,18 +8,19 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
+    authorization::v1::SubjectAccessReview,
     core::v1::ServiceAccount,
     rbac::v1::{ClusterRole, PolicyRule, Role},
 };
 use kube::{
-    Api, Client,
-    api::{ListParams, PostParams},
+    Api, Client, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
     config::Kubeconfig,
 };
 use serde_json::{Value, json};
 use xtask::cmd;
 
-use crate::{Server, examples, place::apply, server::repository};
+use crate::{Server, examples, place::apply, server::repository, wait};
 
 /// The release is called like the chart, so everything in it is called `lethe`.
 pub const ACCOUNT: &str = "lethe";
@@ -70,6 +71,52 @@ pub async fn grant(server: &Server, home: &str, reach: Reach) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes one right away from the operator in namespace `home`. Returns once the API server goes by that. [`grant`] gives it
+/// back.
+///
+/// # Errors
+/// If it has not got it, or the API server goes on allowing it.
+pub async fn take_away(
+    server: &Server,
+    home: &str,
+    (verb, group, resource): (&str, &str, &str),
+) -> Result<()> {
+    let roles: Api<Role> = Api::namespaced(server.client.clone(), home);
+    for role in roles.list(&ListParams::default()).await?.items {
+        let rules = role.rules.iter().flatten().flat_map(|rule| without(rule, verb, group, resource));
+        let patch = Patch::Merge(json!({"rules": rules.collect::<Vec<_>>()}));
+        roles.patch(&role.name_any(), &PatchParams::default(), &patch).await?;
+    }
+    let wanted = json!({"namespace": home, "verb": verb, "group": group, "resource": resource});
+    let user = format!("system:serviceaccount:{home}:{ACCOUNT}");
+    let review: SubjectAccessReview =
+        serde_json::from_value(json!({"spec": {"user": user, "resourceAttributes": wanted}}))?;
+    let reviews: Api<SubjectAccessReview> = Api::all(server.client.clone());
+    let allowed = async || {
+        let review = reviews.create(&PostParams::default(), &review).await?;
+        Ok(review.status.is_some_and(|status| status.allowed))
+    };
+    wait::until_answer("the right is gone", allowed, |allowed| !allowed).await?;
+    Ok(())
+}
+
+/// A rule but for one verb on one resource.
+fn without(rule: &PolicyRule, verb: &str, group: &str, resource: &str) -> Vec<PolicyRule> {
+    let names = |list: &Option<Vec<String>>, name: &str| list.iter().flatten().any(|one| one == name);
+    if !(names(&rule.api_groups, group) && names(&rule.resources, resource)) {
+        return vec![rule.clone()];
+    }
+    let but = |list: &Vec<String>, name: &str| list.iter().filter(|one| *one != name).cloned().collect();
+    let verbs: Vec<String> = but(&rule.verbs, verb);
+    let others: Option<Vec<String>> = rule.resources.as_ref().map(|resources| but(resources, resource));
+    let mut rules = vec![
+        PolicyRule { resources: Some(vec![resource.into()]), verbs, ..rule.clone() },
+        PolicyRule { resources: others, ..rule.clone() },
+    ];
+    rules.retain(|rule| !rule.verbs.is_empty() && rule.resources.iter().flatten().next().is_some());
+    rules
 }
 
 /// The rules of all Roles in namespace `home`, and of the chart's ClusterRoles.

@@ -70,6 +70,16 @@ impl Server {
     /// # Errors
     /// If something does not start.
     pub fn start_with(manager_args: Vec<String>) -> Result<Self> {
+        let server = Self::without_definitions(manager_args)?;
+        server.define(&[repository("crds")])?;
+        Ok(server)
+    }
+
+    /// One that knows nothing of Lethe.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub fn without_definitions(manager_args: Vec<String>) -> Result<Self> {
         let operator = operator_binary()?;
         let helm = setup::helm::binary()?;
         let files = tempfile::tempdir().context("cannot create a directory")?;
@@ -84,11 +94,21 @@ impl Server {
             ],
             manager_args,
         })?;
-        let crds = repository("crds").display().to_string();
-        api.kubectl(&["apply", "--server-side", "-f", &crds])?;
-        api.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds])?;
         let client = Handle::current().block_on(client(Kubeconfig::read_from(api.kubeconfig_path())?))?;
         Ok(Self { api, client, operator, helm, files })
+    }
+
+    /// Installs the custom resources in these files and folders.
+    ///
+    /// # Errors
+    /// If the API server refuses one.
+    pub fn define(&self, crds: &[PathBuf]) -> Result<()> {
+        let files: Vec<_> = crds.iter().map(|path| format!("--filename={}", path.display())).collect();
+        let files = || files.iter().map(String::as_str);
+        self.api.kubectl(&["apply", "--server-side"].into_iter().chain(files()).collect::<Vec<_>>())?;
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+        self.api.kubectl(&wait.into_iter().chain(files()).collect::<Vec<_>>())?;
+        Ok(())
     }
 
     pub fn audit_log(&self) -> PathBuf {

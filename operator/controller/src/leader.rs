@@ -314,4 +314,32 @@ mod tests {
         drop(sender);
         assert_eq!(acquisitions.next().await, None);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn anothers_lease_ends_by_our_own_clock_whatever_the_time_in_it() {
+        // The client is never used: nothing here calls the API server.
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let (mut elector, _) = Elector::new(Client::try_from(config).unwrap(), "studio", "lethe", "b");
+        let mut is_expired = |version: &str, renewed: &str| {
+            let lease: Lease = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "lethe", "resourceVersion": version},
+                "spec": {
+                    "holderIdentity": "a", "leaseDurationSeconds": DURATION.as_secs(), "renewTime": renewed,
+                },
+            }))
+            .unwrap();
+            elector.is_expired(&lease, lease.spec.as_ref().unwrap())
+        };
+        let (long_ago, far_ahead) = ("2001-01-01T00:00:00.000000Z", "2101-01-01T00:00:00.000000Z");
+        let second = Duration::from_secs(1);
+        assert!(!is_expired("1", long_ago), "its clock is late, and it holds the lease");
+        tokio::time::advance(DURATION - second).await;
+        assert!(!is_expired("1", long_ago));
+        // It was renewed: the time begins anew.
+        assert!(!is_expired("2", far_ahead));
+        tokio::time::advance(DURATION - second).await;
+        assert!(!is_expired("2", far_ahead));
+        tokio::time::advance(second).await;
+        assert!(is_expired("2", far_ahead), "its clock is ahead, and it renews no more");
+    }
 }

@@ -8,8 +8,12 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Service},
 };
 use kube::{Api, ResourceExt};
-use lethe_api::v1alpha1::{
-    DiffusionModel, DiffusionModelStatus, UnlearnPolicySpec, UnlearnRequest, UnlearnRun,
+use lethe_api::{
+    Digest,
+    v1alpha1::{
+        DiffusionModel, DiffusionModelStatus, UnlearnApprovalSpec, UnlearnPolicySpec, UnlearnRequest,
+        UnlearnRun,
+    },
 };
 use lethe_core::{ArchivedLedger, Decision, canary, model, names};
 
@@ -53,14 +57,8 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     let requests = requests(context, &namespace, object, &runs).await?;
     let names: BTreeSet<String> = requests.iter().map(ResourceExt::name_any).collect();
     let rollout = object.status.as_ref().and_then(|status| status.rollout.as_ref());
-    let approvals = || {
-        stores.approvals_of(&namespace, |said| {
-            // Of a base's candidate, there may be no request to name any more.
-            let is_of_candidate =
-                || said.rollout.as_ref().is_some_and(|it| rollout.is_some_and(|r| r.to == it.digest));
-            names.contains(&said.request_ref.name) || is_of_candidate()
-        })
-    };
+    let approvals =
+        || stores.approvals_of(&namespace, |said| is_about(said, &names, rollout.map(|rollout| &rollout.to)));
     Ok(model::Observed {
         approvals: context.approvals_are_protected.then(approvals),
         model: object.clone(),
@@ -73,6 +71,13 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         canary,
         archived,
     })
+}
+
+/// Whether what somebody said is about one of these requests, or about the candidate that is being rolled out: of that of a
+/// base, there may be no request to name any more.
+fn is_about(said: &UnlearnApprovalSpec, requests: &BTreeSet<String>, candidate: Option<&Digest>) -> bool {
+    let digest = said.rollout.as_ref().map(|rollout| &rollout.digest);
+    requests.contains(&said.request_ref.name) || (digest.is_some() && digest == candidate)
 }
 
 /// The runs of the model. The active one, and the one that audits a roll-out, are there even if they were created a
@@ -149,4 +154,35 @@ async fn archived(context: &Context, namespace: &str, model: &str) -> Result<Opt
     let map = calls::read(format!("read ConfigMap {namespace}/{name}"), maps.get_opt(&name)).await?;
     let ledger = map.as_ref().map(model::read_archive).transpose();
     ledger.map_err(|reason| Error::Archive { name: format!("{namespace}/{name}"), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(request: &str, candidate: Option<&str>) -> UnlearnApprovalSpec {
+        let rollout = candidate.map(|it| json!({"digest": Digest::of(it), "step": 1}));
+        serde_json::from_value(json!({
+            "requestRef": {"name": request, "uid": "u"}, "approver": "ada", "decision": "Approve",
+            "reason": "as agreed", "rollout": rollout,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_people_said_counts_for_the_models_requests_and_its_candidate_and_nothing_else() {
+        let requests = BTreeSet::from(["forget-three".to_owned()]);
+        let candidate = Digest::of("candidate");
+        let counts = |said: &UnlearnApprovalSpec| is_about(said, &requests, Some(&candidate));
+        assert!(counts(&said("forget-three", None)));
+        assert!(counts(&said("forget-three", Some("an earlier candidate"))), "core looks at what it is of");
+        assert!(counts(&said("", Some("candidate"))), "of a base's candidate nobody can name a request");
+        assert!(!counts(&said("of-another-model", None)));
+        assert!(!counts(&said("of-another-model", Some("another candidate"))));
+        // Nothing is being rolled out: nobody can mean it.
+        assert!(!is_about(&said("", None), &requests, None));
+        assert!(!is_about(&said("", Some("candidate")), &requests, None));
+    }
 }

@@ -93,7 +93,8 @@ fn uri(address: IpAddr, port: u16, path: &str) -> Result<Uri, ProbeError> {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, routing::get};
+    use axum::{Router, body::Body, routing::get};
+    use futures::stream;
     use k8s_openapi::api::core::v1::PodStatus;
     use serde_json::{Value, json};
 
@@ -134,5 +135,31 @@ mod tests {
         assert!(matches!(get("/none").await, Err(ProbeError::Status(404))));
         let nobody = prober.get::<Value>(&self::pod("not an address"), port, "/good", 100).await;
         assert!(matches!(nobody, Err(ProbeError::NoAddress)));
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_takes_its_time_is_not_waited_for() {
+        // It takes the connection and says nothing; or begins and never comes to an end.
+        async fn drips() -> Body {
+            Body::from_stream(stream::unfold((), async |()| {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
+            }))
+        }
+        let router =
+            Router::new().route("/silent", get(std::future::pending::<String>)).route("/drips", get(drips));
+        let port = serve(router).await;
+        // Nobody listens there any more.
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let (prober, pod) = (Prober::new(), pod("127.0.0.1"));
+        let get = |port, path| prober.get::<Value>(&pod, port, path, 1 << 20);
+        let asked = std::time::Instant::now();
+        let (silent, drips, closed) =
+            tokio::join!(get(port, "/silent"), get(port, "/drips"), get(closed, "/"));
+        assert!(matches!(silent, Err(ProbeError::Timeout)), "{silent:?}");
+        assert!(matches!(drips, Err(ProbeError::Timeout)), "{drips:?}");
+        assert!(matches!(closed, Err(ProbeError::Connect(_))), "{closed:?}");
+        let took = asked.elapsed();
+        assert!(took >= ANSWER_TIMEOUT && took < ANSWER_TIMEOUT * 5, "{took:?}");
     }
 }

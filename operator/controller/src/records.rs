@@ -5,25 +5,50 @@ use std::time::Duration;
 use lethe_api::{Digest, contract::Record};
 use lethe_core::run::RecordProblem;
 use lethe_store::{Error, Store};
+use tokio::sync::Semaphore;
 
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// So many read at once. A file system that hangs keeps each of them, and its thread, until it comes back: without a limit
+/// those who ask again would take all threads there are, and names of hosts could not be looked up any more.
+static READERS: Semaphore = Semaphore::const_new(16);
 
 /// The verified bytes of a record. The store is opened anew each time, so that a volume that was mounted
 /// late, or replaced, is seen.
 pub async fn read(uri: &str, digest: &Digest) -> Result<Vec<u8>, RecordProblem> {
-    let owned = uri.to_owned();
-    // Opening looks at the file system: one that hangs must not take the lease's renewal with it.
-    let open = tokio::task::spawn_blocking(move || Store::open(&owned));
+    read_within(READ_TIMEOUT, &READERS, uri, digest).await
+}
+
+async fn read_within(
+    patience: Duration,
+    readers: &'static Semaphore,
+    uri: &str,
+    digest: &Digest,
+) -> Result<Vec<u8>, RecordProblem> {
+    let (owned, digest) = (uri.to_owned(), digest.clone());
     let read = async {
-        let store = open.await.map_err(|error| transient(error.to_string()))?.map_err(problem)?;
-        store.get_record(digest, Record::MAX_BYTES).await.map_err(problem)
+        let reader = readers.acquire().await.map_err(|error| transient(error.to_string()))?;
+        // A task of its own: whoever does not wait any longer leaves the file system as busy as it is.
+        let read = tokio::spawn(async move {
+            let _reader = reader;
+            read_now(owned, digest).await
+        });
+        read.await.map_err(|error| transient(error.to_string()))?
     };
-    match tokio::time::timeout(READ_TIMEOUT, read).await {
+    match tokio::time::timeout(patience, read).await {
         Ok(record) => record,
         Err(_) => {
-            Err(transient(format!("the store {uri} did not answer within {} s", READ_TIMEOUT.as_secs())))
+            let seconds = patience.as_secs();
+            Err(transient(format!("the store {uri} did not answer within {seconds} s")))
         }
     }
+}
+
+async fn read_now(uri: String, digest: Digest) -> Result<Vec<u8>, RecordProblem> {
+    // Opening looks at the file system: one that hangs must not take the lease's renewal with it.
+    let open = tokio::task::spawn_blocking(move || Store::open(&uri));
+    let store = open.await.map_err(|error| transient(error.to_string()))?.map_err(problem)?;
+    store.get_record(&digest, Record::MAX_BYTES).await.map_err(problem)
 }
 
 fn transient(message: String) -> RecordProblem {
@@ -59,5 +84,30 @@ mod tests {
         let uri = lethe_store::folder_uri(&folder).unwrap();
         let problem = read(&uri, &Digest::of(b"never written")).await.unwrap_err();
         assert!(!problem.transient, "{}", problem.message);
+    }
+
+    /// A pipe that nobody writes to answers as a network file system does whose server is gone: not at all.
+    #[tokio::test]
+    async fn a_store_that_hangs_is_not_waited_for_and_keeps_few_readers_until_it_is_back() {
+        static FEW: Semaphore = Semaphore::const_new(2);
+        let folder = tempfile::tempdir().unwrap();
+        let uri = lethe_store::folder_uri(folder.path()).unwrap();
+        let digest = Digest::of(b"{}");
+        let file = folder.path().join("records").join(format!("{}.json", digest.hex()));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &file, pipe, rustix::fs::Mode::RWXU, 0).unwrap();
+        for _ in 0..4 {
+            let problem = read_within(Duration::from_millis(200), &FEW, &uri, &digest).await.unwrap_err();
+            assert!(problem.transient && problem.message.contains("did not answer within"), "{problem:?}");
+        }
+        assert_eq!(FEW.available_permits(), 0, "those that nobody waits for any more are still reading");
+        // It is back. Whoever hung in it gets an answer, and so does the next one.
+        let hung = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, "{}").unwrap();
+        drop(hung);
+        let record = read_within(Duration::from_secs(60), &FEW, &uri, &digest).await.unwrap();
+        assert_eq!(record, b"{}");
     }
 }

@@ -68,11 +68,9 @@ impl Inquiry {
         }
         let Some(selector) = selector(target) else { return Ok(Vec::new()) };
         let what = format!("list the pods of Deployment {:?}", target.name_any());
-        // Those of a canary that gets traffic have the target's labels as well, and are no pods of it. Where there should be
-        // none, what they say counts as what users get.
         let has_canary = rollout.is_some_and(|rollout| rollout.canary.is_some());
-        let is_of_target = |pod: &Pod| !(has_canary && pod.labels().contains_key(labels::CANARY));
-        let reports = ask(client, &self.prober, model, what, &selector, is_of_target).await?;
+        let is_meant = |pod: &Pod| is_of_target(pod, has_canary);
+        let reports = ask(client, &self.prober, model, what, &selector, is_meant).await?;
         let answer =
             Answer { at: Instant::now(), target: target.resource_version(), reports: reports.clone() };
         self.lock().insert(uid, answer);
@@ -127,6 +125,12 @@ async fn ask(
     Ok(reports)
 }
 
+/// Whether what a pod with the target's labels says counts as what the target serves. Those of a canary that gets traffic have
+/// these labels as well, and are no pods of it. Where there should be none, what they say counts as what users get.
+fn is_of_target(pod: &Pod, has_canary: bool) -> bool {
+    !(has_canary && pod.labels().contains_key(labels::CANARY))
+}
+
 /// The target's own selector; none if it has one that would select every pod.
 fn selector(target: &Deployment) -> Option<Selector> {
     let selector = Selector::try_from(target.spec.as_ref()?.selector.clone()).ok()?;
@@ -160,6 +164,19 @@ mod tests {
         assert!(!is_ready(&pod("False", None)));
         assert!(!is_ready(&pod("True", Some("2026-11-24T21:00:00Z"))));
         assert!(!is_ready(&Pod::default()));
+    }
+
+    #[test]
+    fn a_canarys_pods_are_not_the_targets_but_where_there_should_be_none() {
+        let of_canary: Pod = serde_json::from_value(
+            json!({"metadata": {"labels": {labels::CANARY: "digits", "app": "digits"}}}),
+        )
+        .unwrap();
+        let of_target: Pod =
+            serde_json::from_value(json!({"metadata": {"labels": {"app": "digits"}}})).unwrap();
+        assert!(is_of_target(&of_target, true) && is_of_target(&of_target, false));
+        assert!(!is_of_target(&of_canary, true), "the share of the traffic that it gets is another's answer");
+        assert!(is_of_target(&of_canary, false), "it was left behind and gets traffic");
     }
 
     #[test]

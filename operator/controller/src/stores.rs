@@ -452,6 +452,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_people_said_in_another_namespace_is_not_heard() {
+        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        let (stores, mut writers) = Stores::new(Client::try_from(config).unwrap());
+        for (name, namespace, request) in [
+            ("ada", "studio", "forget-digits"),
+            ("ben", "elsewhere", "forget-digits"),
+            ("cleo", "studio", "other"),
+        ] {
+            let spec = json!({
+                "requestRef": {"name": request, "uid": "u"}, "decision": "Approve", "approver": name,
+                "reason": "as agreed",
+            });
+            let mut approval: UnlearnApproval = object("UnlearnApproval", name, spec);
+            approval.metadata.namespace = Some(namespace.into());
+            writers.approvals.apply_watcher_event(&Event::Apply(approval));
+        }
+        let heard = stores.approvals_of("studio", |said| said.request_ref.name == "forget-digits");
+        let by: Vec<_> = heard.iter().map(|approval| approval.spec.approver.as_str()).collect();
+        assert_eq!(by, ["ada"]);
+    }
+
+    #[tokio::test]
     async fn a_model_that_goes_wakes_those_that_wait_for_its_target() {
         let gone = model("earlier", "standard", "faces-server");
         let woken = woken(|t, s| t.on_model(s, Change::Deleted(&gone)));

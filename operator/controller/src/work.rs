@@ -46,19 +46,30 @@ pub async fn work(
     unready.send_replace(String::new());
     tracing::info!("ready");
 
-    tokio::select! {
-        () = stop.clone() => {}
-        Some(ended) = watches.join_next() => return Err(ended_early("a watch", ended)),
-        Some(ended) = controllers.join_next() => {
-            // They end when they are asked to, which may be this very moment.
-            if stop.clone().now_or_never().is_none() {
-                return Err(ended_early("a controller", ended));
-            }
-        }
-    }
+    until_stopped(&stop, &mut watches, &mut controllers).await?;
     unready.send_replace("stopping".into());
     drain(controllers).await;
     Ok(())
+}
+
+/// Returns when it is asked to stop, or with what ended although it never should: an operator that goes on by half would look
+/// as if it were whole.
+async fn until_stopped(
+    stop: &Stop,
+    watches: &mut JoinSet<()>,
+    controllers: &mut JoinSet<()>,
+) -> Result<(), OperatorError> {
+    tokio::select! {
+        () = stop.clone() => Ok(()),
+        Some(ended) = watches.join_next() => Err(ended_early("a watch", ended)),
+        Some(ended) = controllers.join_next() => {
+            // They end when they are asked to, which may be this very moment.
+            match stop.clone().now_or_never() {
+                Some(()) => Ok(()),
+                None => Err(ended_early("a controller", ended)),
+            }
+        }
+    }
 }
 
 /// Starts the watches, and returns once every cache is filled. Controllers decide from whole caches only.
@@ -128,4 +139,43 @@ async fn drain(mut controllers: JoinSet<()>) {
 fn ended_early(what: &'static str, ended: Result<(), JoinError>) -> OperatorError {
     let why = ended.map_or_else(|error| error.to_string(), |()| "no reason".into());
     OperatorError::Task { what, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn never() {
+        std::future::pending().await
+    }
+
+    /// What becomes of it if the first watch and the first controller do this, beside others that go on.
+    async fn with(
+        watch: impl Future<Output = ()> + Send + 'static,
+        controller: impl Future<Output = ()> + Send + 'static,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), String> {
+        let (mut watches, mut controllers) = (JoinSet::new(), JoinSet::new());
+        watches.spawn(watch);
+        watches.spawn(never());
+        controllers.spawn(controller);
+        controllers.spawn(never());
+        let ended = until_stopped(&controller::stop_on(stop), &mut watches, &mut controllers).await;
+        ended.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_ends_the_operator_and_is_named() {
+        let ended = with(async {}, never(), never()).await.unwrap_err();
+        assert!(ended.contains("a watch ended although it never should"), "{ended}");
+        let panics = async { panic!("a mistake in it") };
+        let ended = with(never(), panics, never()).await.unwrap_err();
+        assert!(ended.contains("a controller ended") && ended.contains("panicked"), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn an_operator_that_is_asked_to_stop_does_not_complain_of_controllers_that_end() {
+        assert_eq!(with(never(), never(), async {}).await, Ok(()));
+        assert_eq!(with(never(), async {}, async {}).await, Ok(()));
+    }
 }

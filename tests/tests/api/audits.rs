@@ -79,7 +79,7 @@ pub async fn a_roll_back_of_the_deployment_is_said_of_the_requests_that_it_expos
 }
 
 /// The minute after this one.
-fn soon() -> String {
+pub fn soon() -> String {
     let next = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(60);
     format!("{} * * * *", next.to_zoned(jiff::tz::TimeZone::UTC).minute())
 }

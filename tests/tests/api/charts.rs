@@ -53,6 +53,19 @@ pub async fn values_that_no_operator_could_work_with_are_refused(world: &World) 
     Ok(())
 }
 
+pub async fn every_replica_has_an_identity_of_its_own(world: &World) -> Result<()> {
+    let chart = Chart { server: &world.server, namespace: &world.namespace, name: "lethe", values: None };
+    let rendered = examples::documents(&chart.helm(&["template", "--set=replicas=2"], true)?)?;
+    let operator = rendered.iter().find(|object| object["kind"] == "Deployment").context("no Deployment")?;
+    let container = &operator["spec"]["template"]["spec"]["containers"][0];
+    let args = container["args"].as_array().cloned().unwrap_or_default();
+    ensure!(args.iter().any(|arg| arg == "--identity=$(POD_NAME)"), "{args:?}");
+    let variables = container["env"].as_array().cloned().unwrap_or_default();
+    let named = variables.iter().find(|variable| variable["name"] == "POD_NAME").context("no POD_NAME")?;
+    ensure!(named["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name", "{named}");
+    Ok(())
+}
+
 pub async fn alerts_fire_when_their_tests_say_so(world: &World) -> Result<()> {
     let chart = Chart { server: &world.server, namespace: &world.namespace, name: "lethe", values: None };
     let rendered = chart.helm(&["template", "--set=metrics.prometheusRule.enabled=true"], true)?;

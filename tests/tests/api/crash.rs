@@ -142,14 +142,14 @@ pub async fn an_api_server_that_never_answers_costs_the_leader_its_lease_and_not
 }
 
 /// Two replicas, each behind a proxy that knows what it writes. The first has the lease.
-struct Pair {
-    first: Proxy,
-    second: Proxy,
-    operators: (Operator, Operator),
+pub struct Pair {
+    pub first: Proxy,
+    pub second: Proxy,
+    pub operators: (Operator, Operator),
 }
 
 impl Pair {
-    async fn start(world: &World) -> Result<Self> {
+    pub async fn start(world: &World) -> Result<Self> {
         world.await_service_account().await?;
         let launch = world.launch().await?;
         let (first, second) = (world.proxy().await?, world.proxy().await?);
@@ -163,7 +163,7 @@ impl Pair {
 }
 
 /// Every Job and every pod of it was made once.
-async fn one_job_per_stage(world: &World) -> Result<()> {
+pub async fn one_job_per_stage(world: &World) -> Result<()> {
     every_job_was_made_once(world, &["prepare", "forget", "evaluate"]).await
 }
 

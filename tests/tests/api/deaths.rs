@@ -3,13 +3,13 @@
 use anyhow::{Result, ensure};
 use lethe_api::{
     Digest,
-    v1alpha1::{DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest},
+    v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, annotations},
 };
-use lethe_tests::{World, kubelet::Conduct, trainer, wait, world::policy};
+use lethe_tests::{World, kubelet::Conduct, place::HasConditions, trainer, wait, world::policy};
 use serde_json::json;
 
 use crate::{
-    audits::{has_pods, prepare, unserved, watchful},
+    audits::{has_pods, prepare, soon, unserved, watchful},
     bases::{edit_base, is_in_service},
     crash::every_job_was_made_once,
 };
@@ -128,6 +128,68 @@ pub async fn dying_all_the_time_it_has_the_live_server_asked(world: &World) -> R
     ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
     let attempt = ["forget", "evaluate", "audit"];
     every_job_was_made_once(world, &[&["prepare"][..], &attempt, &attempt].concat()).await
+}
+
+/// By itself, as the policy says, and then because somebody asks for it.
+pub async fn dying_all_the_time_it_tries_again(world: &World) -> Result<()> {
+    let mut stubborn = policy()?;
+    stubborn["spec"]["onGateFailure"] = json!({"action": "Retry", "attempts": 2, "waitSeconds": 1});
+    world.lay_out(stubborn, world.model()?).await?;
+    let life = async {
+        world.prepare().await?;
+        world.request("stubborn", "3", "8").await?;
+        for _ in 0..2 {
+            world.forget(|measured| measured.targets[0].leak.hits = 30).await?;
+        }
+        world.request_until("stubborn", RequestPhase::Held).await?;
+        rests(world).await?;
+        let word = json!({"metadata": {"annotations": {annotations::RETRY: "monday"}}});
+        world.patch::<UnlearnRequest>("stubborn", word).await?;
+        let candidate = world.forget(|_| {}).await?;
+        let done = world.request_until("stubborn", RequestPhase::Fulfilled).await?;
+        rests(world).await?;
+        Ok((candidate, done))
+    };
+    let ((candidate, done), deaths) = world.dying(life).await?;
+    ensure!(deaths.len() > 30, "it died only {} times: {deaths:#?}", deaths.len());
+    let attempts = done.status.and_then(|status| status.attempts).map(|attempts| attempts.used);
+    ensure!(attempts == Some(3), "{attempts:?} attempts");
+    world.assert_serves(&candidate).await?;
+    let ledger = world.ledger().await?;
+    ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
+    let attempt = ["forget", "evaluate"];
+    every_job_was_made_once(world, &[&["prepare"][..], &attempt, &attempt, &attempt].concat()).await
+}
+
+/// It dies as soon as the time of an audit comes: what was before is as in other scenarios.
+pub async fn dying_all_the_time_it_says_what_an_audit_on_a_schedule_exposes(world: &World) -> Result<()> {
+    world.begin_with(watchful()?, unserved(world)?).await?;
+    prepare(world).await?;
+    world.request("first", "3", "8").await?;
+    let candidate = world.forget(|_| {}).await?;
+    world.audit(|_| {}).await?;
+    world.request_until("first", RequestPhase::Fulfilled).await?;
+    rests(world).await?;
+    world.take_operator().await?.stop().await?;
+    let name = lethe_tests::place::MODEL;
+    world.patch::<DiffusionModel>(name, json!({"spec": {"audit": {"schedule": soon()}}})).await?;
+    let life = async {
+        world.audit(|shown| shown.targets[0].leak.hits = 300).await?;
+        world.request_until("first", RequestPhase::Reexposed).await?;
+        has_pods(world, 0).await?;
+        let accused = |model: &DiffusionModel| {
+            model.status.as_ref().is_some_and(|status| status.exposed == ["3"])
+                && ConditionType::Compliant.is_false(model.conditions())
+        };
+        world.model_until("it is not compliant", accused).await?;
+        rests(world).await
+    };
+    let ((), deaths) = world.dying(life).await?;
+    ensure!(deaths.len() > 6, "it died only {} times: {deaths:#?}", deaths.len());
+    // What was found out about it does not make it forgotten any less.
+    let ledger = world.ledger().await?;
+    ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
+    every_job_was_made_once(world, &["prepare", "forget", "evaluate", "audit", "audit"]).await
 }
 
 pub async fn dying_all_the_time_it_gets_another_base(world: &World) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::ResourceExt;
+use kube::{ResourceExt, api::EvictParams};
 use lethe_api::{
     Digest,
     contract::{Count, EvaluateRecord, Failure, ForgetRecord, Outcome, Record, RecordBody, Status, exit},
@@ -201,6 +201,29 @@ pub async fn an_interrupted_trainer_is_tried_again(world: &World) -> Result<()> 
     world.succeed(&second).await?;
     world.evaluate(|_| {}).await?;
     world.request_until("interrupted", RequestPhase::Fulfilled).await?;
+    Ok(())
+}
+
+pub async fn a_pod_that_is_evicted_costs_no_attempt(world: &World) -> Result<()> {
+    // The policy of these scenarios lets nothing be tried again.
+    world.begin_ready().await?;
+    world.request("evicted", "3", "8").await?;
+    let first = world.task(Stage::Forget).await?;
+    world.run(&first).await?;
+    let name = first.pod.name_any();
+    world.api::<Pod>().evict(&name, &EvictParams::default()).await?;
+    // The API server says so in the pod, and the kubelet ends it.
+    let disrupted = |pod: &Pod| {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True"))
+    };
+    wait::until(&world.api::<Pod>(), &name, "it is a target of a disruption", disrupted).await?;
+    world.exit(&first, 143, "").await?;
+    let second = world.task(Stage::Forget).await?;
+    ensure!(name != second.pod.name_any() && first.digest == second.digest, "{:?}", second.plan);
+    world.succeed(&second).await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("evicted", RequestPhase::Fulfilled).await?;
     Ok(())
 }
 

@@ -19,6 +19,8 @@ mod metrics;
 mod pods;
 mod policies;
 mod probing;
+mod refusals;
+mod replicas;
 mod rights;
 mod rollout;
 mod tenants;
@@ -62,17 +64,21 @@ fn main() -> ExitCode {
             a_measurement_that_is_not_a_number_fails_the_run,
             exit_codes_are_told_apart,
             an_interrupted_trainer_is_tried_again,
+            a_pod_that_is_evicted_costs_no_attempt,
             a_trainer_that_never_ends_runs_into_its_deadline,
             a_preparation_that_fails_says_how_to_go_on,
             a_judge_that_cannot_judge_is_refused,
             what_a_trainer_says_is_one_line_that_steers_no_terminal;
         waiting:
             an_image_that_cannot_be_pulled_is_shown_and_waited_for,
+            a_container_that_cannot_be_created_is_shown_and_waited_for,
+            a_job_that_a_queue_takes_back_is_shown_and_waited_for,
             a_pod_that_a_quota_forbids_is_shown_and_waited_for,
             a_volume_that_cannot_be_mounted_is_shown_and_waited_for,
             a_gpu_that_never_comes_is_shown_and_not_waited_for_beyond_the_deadline,
             a_request_may_come_before_everything_that_it_needs,
             a_store_that_is_not_there_is_waited_for,
+            a_store_that_hangs_is_asked_again_and_costs_nobody_else_anything,
             a_policy_that_is_deleted_holds_up_the_next_run_only,
             a_trainer_that_says_how_far_it_is_is_repeated;
         policies:
@@ -134,10 +140,24 @@ fn main() -> ExitCode {
             dying_all_the_time_it_turns_back_a_roll_out_that_stalls,
             dying_all_the_time_it_lets_two_requests_share_a_run,
             dying_all_the_time_it_lets_go_of_what_is_deleted,
+            dying_all_the_time_it_tries_again,
+            dying_all_the_time_it_says_what_an_audit_on_a_schedule_exposes,
             dying_all_the_time_it_gets_another_base;
+        refusals:
+            a_namespace_that_is_deleted_goes_with_everything_in_it,
+            an_operator_that_is_there_before_its_definitions_names_them_and_begins_once_they_are,
+            a_right_that_was_taken_away_is_named_and_work_goes_on_once_it_is_back,
+            what_admission_refuses_is_told_in_its_own_words_and_tried_again,
+            what_somebody_else_has_under_a_name_that_is_needed_is_not_overwritten,
+            an_event_that_cannot_be_published_is_counted_and_holds_up_nothing;
+        replicas:
+            a_replica_that_waits_takes_over_from_a_leader_that_was_killed,
+            of_two_replicas_that_reach_for_the_lease_at_once_one_gets_it,
+            an_operator_that_may_not_write_the_lease_says_so_and_changes_nothing;
         charts:
             the_api_server_takes_what_the_charts_render,
             values_that_no_operator_could_work_with_are_refused,
+            every_replica_has_an_identity_of_its_own,
             alerts_fire_when_their_tests_say_so;
         rights:
             an_idle_operator_writes_nothing,

@@ -5,11 +5,18 @@ use std::fs;
 use anyhow::{Result, ensure};
 use axum::{Json, Router, routing::get};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::api::{
+    batch::v1::Job,
+    coordination::v1::Lease,
+    core::v1::{Pod, ResourceQuota},
+};
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest};
 use lethe_tests::{World, examples, kubelet, place::HasConditions, trainer, wait, world::policy};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
+
+use crate::crash::one_job_per_stage;
 
 pub async fn an_image_that_cannot_be_pulled_is_shown_and_waited_for(world: &World) -> Result<()> {
     world.begin_ready().await?;
@@ -25,6 +32,37 @@ pub async fn an_image_that_cannot_be_pulled_is_shown_and_waited_for(world: &Worl
     world.evaluate(|_| {}).await?;
     world.request_until("waits", RequestPhase::Fulfilled).await?;
     Ok(())
+}
+
+pub async fn a_container_that_cannot_be_created_is_shown_and_waited_for(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("waits", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    let words = "configmap \"settings\" not found";
+    world.hold_up(&task, "CreateContainerConfigError", words).await?;
+    world.request_waits("waits", Reason::BadConfiguration, words).await?;
+    world.request_until("waits", RequestPhase::Training).await?;
+    world.succeed(&task).await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("waits", RequestPhase::Fulfilled).await?;
+    Ok(())
+}
+
+pub async fn a_job_that_a_queue_takes_back_is_shown_and_waited_for(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("waits", "3", "8").await?;
+    let first = world.task(Stage::Forget).await?;
+    let job = format!("{}-forget", first.plan.run);
+    world.patch::<Job>(&job, json!({"spec": {"suspend": true}})).await?;
+    world.request_waits("waits", Reason::Suspended, "").await?;
+    wait::until_gone(&world.api::<Pod>(), &first.pod.name_any(), None).await?;
+    world.patch::<Job>(&job, json!({"spec": {"suspend": false}})).await?;
+    let second = world.task(Stage::Forget).await?;
+    ensure!(first.digest == second.digest, "another plan");
+    world.succeed(&second).await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("waits", RequestPhase::Fulfilled).await?;
+    one_job_per_stage(world).await
 }
 
 pub async fn a_pod_that_a_quota_forbids_is_shown_and_waited_for(world: &World) -> Result<()> {
@@ -132,6 +170,29 @@ pub async fn a_store_that_is_not_there_is_waited_for(world: &World) -> Result<()
     fs::rename(&there, &here)?;
     world.evaluate(|_| {}).await?;
     world.request_until("waits", RequestPhase::Fulfilled).await?;
+    Ok(())
+}
+
+/// A pipe that nobody writes to answers as a network file system does whose server is gone: not at all.
+pub async fn a_store_that_hangs_is_asked_again_and_costs_nobody_else_anything(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("waits", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    let record = trainer::record(&task, trainer::honest(&task.plan, &task.digest));
+    let record = world.put_record(&record).await?;
+    let file = world.store_folder().join("records").join(format!("{}.json", record.hex()));
+    let there = file.with_extension("there");
+    fs::rename(&file, &there)?;
+    mknodat(CWD, &file, FileType::Fifo, Mode::RWXU, 0)?;
+    world.exit(&task, 0, &trainer::outcome(&task, record).to_message()).await?;
+    world.request_waits("waits", Reason::RecordUnavailable, "did not answer within 30 s").await?;
+    world.request("next", "7", "1").await?;
+    world.request_until("next", RequestPhase::Queued).await?;
+    fs::rename(&there, &file)?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("waits", RequestPhase::Fulfilled).await?;
+    let lease = world.api::<Lease>().get("lethe").await?.spec;
+    ensure!(lease.as_ref().and_then(|spec| spec.lease_transitions) == Some(1), "it was lost: {lease:?}");
     Ok(())
 }
 

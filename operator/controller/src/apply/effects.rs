@@ -13,7 +13,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::NamespaceResourceScope,
+    core::{NamespaceResourceScope, Status},
 };
 use lethe_api::{
     Digest,
@@ -290,9 +290,20 @@ async fn archive(context: &Context, namespace: &str, map: &ConfigMap) -> Result<
     let name = map.name_any();
     let (parameters, patch) = (PatchParams::apply(ARCHIVE).force(), Patch::Apply(map));
     let call = maps.patch(&name, &parameters, &patch);
-    write(context, format!("archive the ledger in ConfigMap {namespace}/{name}"), call).await?;
-    tracing::info!(namespace, name, "archived the ledger");
+    match write(context, format!("archive the ledger in ConfigMap {namespace}/{name}"), call).await {
+        // Whoever deletes a namespace deletes its archives. A model that waited for one would keep the namespace for ever.
+        Err(Error::Api { source: kube::Error::Api(status), .. }) if is_of_going_namespace(&status) => {
+            tracing::warn!(namespace, name, "the namespace is being deleted: the ledger goes with it");
+        }
+        other => other.map(|_| tracing::info!(namespace, name, "archived the ledger"))?,
+    }
     Ok(())
+}
+
+/// Whether something could not be created because its namespace is about to go.
+fn is_of_going_namespace(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// Adds or removes the finalizer, on exactly the version that is known.

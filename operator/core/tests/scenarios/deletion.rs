@@ -137,6 +137,29 @@ fn an_archive_that_is_found_after_the_preparation_is_restored() {
     assert_eq!(world.ledger(), ["3->8", "5->8"]);
 }
 
+#[test]
+fn what_was_made_before_an_archive_was_found_is_not_rolled_out() {
+    let mut world = World::new();
+    let archive = archive_found_late(&mut world);
+    world.ask("forget-five", &["5"], fixed("8"));
+    world.until("it is measured", |world| world.is_running("forget-five", Stage::Evaluate));
+    let first = world.run_for("forget-five").expect("a run works for it").name_any();
+    world.change(|cluster| cluster.config_maps.insert(archive.name_any(), archive.clone()));
+    world.settle();
+    let status = world.cluster.runs[&first].status.as_ref().unwrap();
+    let promoted = ConditionType::Promoted.find(&status.conditions).expect("it passed its gates");
+    assert_eq!((promoted.status.as_str(), promoted.reason.as_str()), ("False", "LedgerMoved"));
+    let candidate = status.candidate.clone();
+    assert!(
+        !world.audit.served.contains(&candidate),
+        "it was never asked for three: {:?}",
+        world.audit.served
+    );
+    // It is worked for again.
+    world.ended("forget-five", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    assert_eq!(world.ledger(), ["3->8", "5->8"]);
+}
+
 /// It knows as many entries: only what honours them is older.
 #[test]
 fn a_status_from_before_another_base_does_not_bring_the_old_one_back() {
