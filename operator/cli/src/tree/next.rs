@@ -1,0 +1,93 @@
+//! What to do next, as commands. Why it is so, and what has to be mended first, the operator's messages say.
+
+use kube::ResourceExt;
+use lethe_api::v1alpha1::{
+    ConditionType, DiffusionModel, Mode, Reason, RequestPhase, RolloutState, UnlearnRequest,
+};
+
+use super::Seen;
+
+/// Where no operator has said anything yet.
+const NOBODY: &str = "kubectl get lease -A    # nobody has looked at it: is an operator running?";
+
+/// Commands that would bring a request on, the likeliest first.
+pub(super) fn of_request(
+    seen: &Seen,
+    request: &UnlearnRequest,
+    model: Option<&DiffusionModel>,
+) -> Vec<String> {
+    let (name, at) = (request.name_any(), place(request));
+    let status = request.status.clone().unwrap_or_default();
+    let ready = ConditionType::Ready.find(&status.conditions);
+    let is = |reason: Reason| ready.is_some_and(|c| c.reason == reason.to_string());
+    let lethe = |rest: String| format!("kubectl lethe {rest}{at}");
+    let resume = || {
+        let patch = r#"--type=merge -p '{"spec":{"suspend":false}}'"#;
+        format!("kubectl patch unlearnrequest {name}{at} {patch}")
+    };
+    let Some(phase) = status.phase else {
+        return vec![NOBODY.into()];
+    };
+    match phase {
+        _ if request.spec.suspend && ready.is_none_or(|c| c.status == "Unknown") => vec![resume()],
+        RequestPhase::AwaitingApproval if is(Reason::WaitingForApproval) => {
+            let other = request.spec.requested_by.as_deref().unwrap_or("who asked");
+            vec![lethe(format!("approve {name} --reason WHY")) + &format!("    # not as {other}")]
+        }
+        RequestPhase::RollingOut if waits_for_people(seen, model) => {
+            vec![lethe(format!("approve {name} --rollout --reason WHY"))]
+        }
+        RequestPhase::Queued if status.attempts.is_some_and(|attempts| attempts.next_at.is_some()) => {
+            vec![lethe(format!("retry {name}")) + "    # does not wait any longer"]
+        }
+        RequestPhase::Held | RequestPhase::Failed => {
+            vec![lethe(format!("retry {name}")) + "    # once that is mended"]
+        }
+        RequestPhase::Aborted => vec![lethe(format!("retry {name}"))],
+        RequestPhase::Reexposed => {
+            vec![
+                lethe(format!("get dm/{}", request.spec.model_ref.name))
+                    + "    # what is served has to be put right",
+            ]
+        }
+        RequestPhase::Denied => {
+            vec![format!("kubectl delete unlearnrequest {name}{at}    # and create one that makes sense")]
+        }
+        RequestPhase::Tried if request.spec.mode == Mode::Pilot => {
+            vec!["the same request with mode: Enforce has it forgotten".into()]
+        }
+        _ => vec![],
+    }
+}
+
+/// Commands that would bring a model on.
+pub(super) fn of_model(model: &DiffusionModel) -> Vec<String> {
+    let (name, at) = (model.name_any(), place(model));
+    let Some(status) = &model.status else {
+        return vec![NOBODY.into()];
+    };
+    let ready = ConditionType::Ready.find(&status.conditions);
+    let stands = ready.filter(|c| c.status == "False");
+    stands
+        .map(|_| vec![format!("kubectl describe diffusionmodel {name}{at}    # its events say more")])
+        .unwrap_or_default()
+}
+
+fn place(object: &impl ResourceExt) -> String {
+    object.namespace().map(|namespace| format!(" -n {namespace}")).unwrap_or_default()
+}
+
+/// Whether a candidate waits at a step of its roll-out for people.
+fn waits_for_people(seen: &Seen, model: Option<&DiffusionModel>) -> bool {
+    let Some(model) = model else { return false };
+    let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
+    let Some(rollout) = rollout.filter(|rollout| rollout.state == RolloutState::Canary) else { return false };
+    let Some(canary) = &rollout.canary else { return false };
+    let run = rollout.run.as_deref().and_then(|name| seen.run(name, model));
+    let steps = run.map(|run| &run.spec.policy.rollout.steps);
+    let step = steps.and_then(|steps| steps.get((canary.step as usize).checked_sub(1)?));
+    match step {
+        Some(step) => step.approval.is_some(),
+        None => canary.at.ends_with("approval"),
+    }
+}
