@@ -16,6 +16,7 @@
 
 pub mod audit;
 pub mod chaos;
+pub mod cli;
 mod deaths;
 mod diagnosis;
 pub mod examples;

@@ -11,7 +11,7 @@ use kube::{
         ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
         ValidationDirective,
     },
-    core::{GroupVersionKind, NamespaceResourceScope},
+    core::{GroupVersionKind, NamespaceResourceScope, Request},
 };
 use lethe_api::{
     Digest,
@@ -77,6 +77,22 @@ impl Place {
     pub async fn create(&self, manifest: &Value) -> kube::Result<DynamicObject> {
         let object = serde_json::from_value(manifest.clone()).map_err(kube::Error::SerdeError)?;
         dynamic(&self.client, Some(&self.namespace), manifest).create(&PostParams::default(), &object).await
+    }
+
+    /// As `kubectl create --dry-run=server`: a field that nobody knows is an error, and nothing is kept.
+    ///
+    /// # Errors
+    /// If the API server refuses; that is an answer that scenarios may want.
+    pub async fn try_out(&self, manifest: &Value) -> kube::Result<DynamicObject> {
+        let api = dynamic(&self.client, Some(&self.namespace), manifest);
+        let body = serde_json::to_vec(manifest).map_err(kube::Error::SerdeError)?;
+        let trial = PostParams { dry_run: true, ..PostParams::default() };
+        let request = Request::new(api.resource_url()).create(&trial, body);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        // The client has no parameter for it.
+        let strict = format!("{}&fieldValidation=Strict", request.uri());
+        *request.uri_mut() = strict.parse().expect("a parameter more makes no URI wrong");
+        self.client.request(request).await
     }
 
     /// Changes something as a person would with `kubectl patch --type=merge`.

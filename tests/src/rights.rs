@@ -174,7 +174,7 @@ pub async fn admit(server: &Server, home: &str) -> Result<()> {
 /// # Errors
 /// If the administrator's kubeconfig cannot be read.
 pub async fn speak_as(server: &Server, name: &str) -> Result<Client> {
-    impersonate(server, name, Some("system:masters")).await
+    crate::server::client(impersonating(server, name, Some("system:masters"))?).await
 }
 
 /// A client for a person who has, in one namespace, the chart's roles for people that are named (`request`, `approve`),
@@ -183,6 +183,19 @@ pub async fn speak_as(server: &Server, name: &str) -> Result<Client> {
 /// # Errors
 /// If the chart has no such role, or the API server refuses it.
 pub async fn person(server: &Server, namespace: &str, name: &str, roles: &[&str]) -> Result<Client> {
+    crate::server::client(person_kubeconfig(server, namespace, name, roles).await?).await
+}
+
+/// The same as a kubeconfig, for programs.
+///
+/// # Errors
+/// As [`person`].
+pub async fn person_kubeconfig(
+    server: &Server,
+    namespace: &str,
+    name: &str,
+    roles: &[&str],
+) -> Result<Kubeconfig> {
     let chart = render_with(server, namespace, Reach::Namespace, &["userRoles.create=true"])?;
     let group = "rbac.authorization.k8s.io";
     for role in roles {
@@ -205,16 +218,16 @@ pub async fn person(server: &Server, namespace: &str, name: &str, roles: &[&str]
             apply(&server.client, namespace, &manifest).await?;
         }
     }
-    impersonate(server, name, None).await
+    impersonating(server, name, None)
 }
 
-async fn impersonate(server: &Server, name: &str, group: Option<&str>) -> Result<Client> {
+fn impersonating(server: &Server, name: &str, group: Option<&str>) -> Result<Kubeconfig> {
     let mut kubeconfig = Kubeconfig::read_from(server.api.kubeconfig_path())?;
     let user = kubeconfig.auth_infos.first_mut().and_then(|named| named.auth_info.as_mut());
     let user = user.context("the administrator's kubeconfig has no user")?;
     user.impersonate = Some(name.into());
     user.impersonate_groups = group.map(|group| vec![group.into()]);
-    crate::server::client(kubeconfig).await
+    Ok(kubeconfig)
 }
 
 /// A kubeconfig for a server that asks for nothing.

@@ -80,7 +80,7 @@ impl Server {
     /// # Errors
     /// If something does not start.
     pub fn without_definitions(manager_args: Vec<String>) -> Result<Self> {
-        let operator = operator_binary()?;
+        let operator = binary("lethe-operator", "LETHE_OPERATOR_BIN")?;
         let helm = setup::helm::binary()?;
         let files = tempfile::tempdir().context("cannot create a directory")?;
         let policy = files.path().join("audit.yaml");
@@ -111,6 +111,14 @@ impl Server {
         Ok(())
     }
 
+    /// The binary of `kubectl lethe`.
+    ///
+    /// # Errors
+    /// If it is not there and cannot be built.
+    pub fn cli(&self) -> Result<PathBuf> {
+        binary("kubectl-lethe", "LETHE_CLI_BIN")
+    }
+
     pub fn audit_log(&self) -> PathBuf {
         audit_log(self.files.path())
     }
@@ -134,12 +142,12 @@ pub fn repository(path: &str) -> PathBuf {
     cache::workspace().join(path)
 }
 
-/// The operator that the test runner has built, or else one that is built now.
-fn operator_binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("LETHE_OPERATOR_BIN") {
+/// The program that the test runner has built, or else one that is built now.
+fn binary(package: &str, variable: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
         return Ok(path.into());
     }
-    let built = cargo::build(&cargo::Build { args: &["-p", "lethe-operator"], ..Default::default() })?;
-    let operator = built.into_iter().find(|(name, _)| name == "lethe-operator");
-    Ok(operator.context("cargo built no lethe-operator")?.1)
+    let built = cargo::build(&cargo::Build { args: &["-p", package], ..Default::default() })?;
+    let program = built.into_iter().find(|(name, _)| name == package);
+    Ok(program.with_context(|| format!("cargo built no {package}"))?.1)
 }

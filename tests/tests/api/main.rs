@@ -10,6 +10,7 @@ mod audits;
 mod bases;
 mod canaries;
 mod charts;
+mod cli;
 mod crash;
 mod deaths;
 mod deletion;
@@ -56,6 +57,11 @@ fn main() -> ExitCode {
             requests_come_together_and_one_that_fails_leaves,
             what_an_earlier_request_asks_for_has_no_run_of_its_own,
             old_runs_go_and_those_in_the_ledger_stay;
+        cli:
+            who_asks_sees_why_it_waits_and_who_may_agrees,
+            what_was_held_is_tried_again_and_given_up_from_the_command_line,
+            lint_says_what_the_api_server_says,
+            a_report_holds_no_names_and_a_page_says_what_was_forgotten;
         lies:
             last_words_that_are_no_outcome_fail_the_run,
             records_that_cannot_be_trusted_fail_the_run,

@@ -9,10 +9,11 @@ mod mutants;
 mod named;
 mod tidy;
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use self::count::Counts;
 use crate::cargo::{self, Build};
@@ -162,9 +163,17 @@ fn trainer(filter: Option<&str>) -> Result<Counts> {
 
 fn on_an_api_server(targets: &[&str], filter: Option<&str>) -> Result<Counts> {
     let mut command = cargo::command(&Build::default())?;
-    command.env("LETHE_OPERATOR_BIN", image::operator_program()?);
+    command.env("LETHE_OPERATOR_BIN", image::operator_program()?).env("LETHE_CLI_BIN", cli_program()?);
     command.args(["test", "--locked", "--no-fail-fast", "-p", "lethe-tests"]).args(targets);
     counted(command, filter)
+}
+
+/// `kubectl lethe`, as a person would start it.
+fn cli_program() -> Result<PathBuf> {
+    let args = &["--locked", "--package", "kubectl-lethe", "--bin", "kubectl-lethe"];
+    let built = cargo::build(&Build { args, ..Build::default() })?;
+    let program = built.into_iter().find(|(name, _)| name == "kubectl-lethe");
+    Ok(program.context("cargo built no kubectl-lethe")?.1)
 }
 
 fn node(filter: Option<&str>) -> Result<Counts> {
