@@ -209,7 +209,7 @@ fn samples(gates: &[Gate], kept: usize) -> Samples {
 }
 
 /// Why no candidate could pass the gates of a policy, if so many labels are kept.
-pub(crate) fn out_of_reach(policy: &UnlearnPolicySpec, kept: usize) -> Option<String> {
+pub fn out_of_reach(policy: &UnlearnPolicySpec, kept: usize) -> Option<String> {
     let leak = samples(&policy.gates, kept).leak;
     lethe_gates::out_of_reach(&policy.gates, policy.probes.map(ProbeLevel::from), leak)
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use lethe_api::v1alpha1::{
-    DiffusionModel, GateName, PolicyKind, UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec,
+    DiffusionModel, GateName, NeverSaw, PolicyKind, UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec,
 };
 use lethe_core::{
     accept::{self, Acceptance},
-    schedule, targets,
+    plans, schedule, targets,
 };
 use serde::de::DeserializeOwned;
 
@@ -24,6 +24,7 @@ pub fn check(objects: &[Object]) -> Vec<Finding> {
         match object.kind.as_str() {
             "DiffusionModel" => findings.extend(model(object, objects)),
             "UnlearnRequest" => findings.extend(request(object, objects)),
+            "UnlearnPolicy" | "ClusterUnlearnPolicy" => findings.extend(policy(object)),
             _ => {}
         }
     }
@@ -89,6 +90,16 @@ fn kind_of(kind: PolicyKind) -> &'static str {
         PolicyKind::UnlearnPolicy => "UnlearnPolicy",
         PolicyKind::ClusterUnlearnPolicy => "ClusterUnlearnPolicy",
     }
+}
+
+/// A policy under which nothing could pass. How many labels will be kept is not known here: it is said only if it does not
+/// matter.
+fn policy(object: &Object) -> Option<Finding> {
+    const KEPT: [usize; 4] = [9, 1, 99, 999];
+    let spec = serde_json::from_value(object.value["spec"].clone()).ok()?;
+    let mut whys = KEPT.iter().map(|kept| plans::out_of_reach(&spec, *kept));
+    let why = whys.next().flatten()?;
+    whys.all(|why| why.is_some()).then(|| warning(object, &["spec", "gates"], why))
 }
 
 fn model(object: &Object, objects: &[Object]) -> Vec<Finding> {
@@ -192,11 +203,13 @@ fn under(
         model.status.as_ref().map(|status| targets::ledger_targets(&status.ledger)).unwrap_or_default();
     let own = request.spec.targets.iter().map(|target| &target.label);
     let labels: BTreeSet<&String> = ledger.keys().chain(own).collect();
-    let covers = model.spec.never_saw.iter().any(|one| labels.iter().all(|label| one.labels.contains(label)));
+    let is_beside = |one: &&NeverSaw| one.base == model.spec.base.digest;
+    let mut known = model.spec.never_saw.iter().filter(is_beside);
+    let covers = known.any(|one| labels.iter().all(|label| one.labels.contains(label)));
     if !covers {
         let message = format!(
             "gate {} of the policy compares with a model that never saw {} (maxAboveNeverSaw), and spec.neverSaw of the \
-             model names none: the request would wait for one",
+             model names none for its base: the request would wait for one",
             gate.name,
             labels.iter().map(|label| label.as_str()).collect::<Vec<_>>().join(", ")
         );

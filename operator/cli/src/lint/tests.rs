@@ -208,6 +208,31 @@ fn a_model_whose_audits_would_never_come_is_odd() {
 }
 
 #[test]
+fn a_policy_under_which_nothing_could_pass_is_odd() {
+    let found = said(&of(text("policy.yaml").replace("maxBound: \"0.005\"", "maxBound: \"0.0005\"")));
+    assert!(found[0].contains("gate direct-leak of the policy can never pass"), "{found:?}");
+}
+
+#[test]
+fn a_comparison_with_a_model_that_is_not_there_is_odd() {
+    let policy = text("policy-attack.yaml").replace("name: attack", "name: standard");
+    let of = |model: String| said(&of(format!("{policy}---\n{model}---\n{}", text("forget-three.yaml"))));
+    assert!(
+        of(text("model.yaml"))[0]
+            .contains("gate relearning of the policy compares with a model that never saw 3")
+    );
+    let zero = format!("sha256:{}", "0".repeat(64));
+    let with = |base: &str| {
+        format!(
+            "{}  neverSaw:\n  - {{bundle: {zero:?}, base: {base:?}, labels: [\"3\"]}}\n",
+            text("model.yaml")
+        )
+    };
+    assert_eq!(of(with(&zero)), Vec::<String>::new());
+    assert_eq!(of(with(&zero.replace("000", "111"))).len(), 1, "one beside another base does not count");
+}
+
+#[test]
 fn a_request_that_nobody_may_approve_of_is_odd() {
     let policy = text("policy.yaml") + "  approvals: {required: 1}\n";
     let found = said(&of(format!("{policy}---\n{}---\n{}", text("model.yaml"), text("forget-three.yaml"))));
