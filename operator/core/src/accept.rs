@@ -6,7 +6,7 @@ use lethe_api::v1alpha1::{
     UnlearnRunStatus, Verdict, conditions::ConditionType,
 };
 
-use crate::{asked, attempts, targets};
+use crate::{asked, attempts, run, targets};
 
 /// The answer to a request that no run works for yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub fn check(request: &UnlearnRequest, model: &DiffusionModelStatus) -> Acceptan
 
 /// The run that works for a request, or has. One that was given up because another of its requests was withdrawn does not
 /// count, nor does one that failed for others only, or after which the request is to be tried again: it is worked for anew.
+/// One that is at work, or is rolled out, counts in any case, although people asked for another attempt meanwhile.
 pub fn run_of<'a>(
     request: &UnlearnRequest,
     runs: impl Iterator<Item = &'a UnlearnRun>,
@@ -43,21 +44,29 @@ pub fn run_of<'a>(
     let uid = request.uid()?;
     let aside = attempts::put_aside(request);
     let works_for = |run: &&UnlearnRun| {
-        let attempts = attempts::of_request(run, &uid).filter(|attempts| attempts.used > aside);
+        let attempts = attempts::of_request(run, &uid);
+        let attempts = attempts.filter(|attempts| attempts.used > aside || may_fulfil(run));
         attempts.is_some_and(|attempts| attempts.next_at.is_none()) && answers(run, &uid)
     };
     runs.filter(works_for)
         .max_by_key(|run| (attempts::number(run, &uid), run.creation_timestamp().map(|at| at.0)))
 }
 
+/// Whether a run is at work, or its candidate may be rolled out or was.
+fn may_fulfil(run: &UnlearnRun) -> bool {
+    let Some(status) = run.status.as_ref().filter(|_| run::is_over(run)) else { return true };
+    status.verdict == Some(Verdict::Pass) && !ConditionType::Promoted.is_false(&status.conditions)
+}
+
 /// Which requests a run works for in vain, in words: those that are gone, or about to go, or were replaced by another of
-/// the same name, or are to be aborted. None if it works for all of them.
+/// the same name, or were denied, or are to be aborted. None if it works for all of them.
 pub fn withdrawn(run: &UnlearnRun, requests: &[UnlearnRequest]) -> Option<String> {
     let why = |reference: &RequestRef| {
         let found = requests.iter().find(|r| r.uid().as_ref() == Some(&reference.uid));
         let is_aborted = |r: &UnlearnRequest| asked::is_aborted(r) || asked::abort(r).is_some();
         match found {
             Some(request) if !asked::is_withdrawn(request) => None,
+            Some(request) if asked::is_denied(request) => Some(format!("{} was denied", reference.name)),
             Some(request) if is_aborted(request) => Some(format!("{} was aborted", reference.name)),
             _ => Some(format!("{} was deleted", reference.name)),
         }

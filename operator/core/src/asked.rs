@@ -38,9 +38,18 @@ pub fn is_aborted(request: &UnlearnRequest) -> bool {
     ready.is_some_and(|c| c.status == "False" && c.reason == Reason::Aborted.to_string())
 }
 
-/// Whether nobody wants a request to be worked for any more: it is about to go, was aborted, or somebody asked for that.
+/// Whether somebody said no to a request, and it has its answer by that. A run may have been planned for it before.
+pub fn is_denied(request: &UnlearnRequest) -> bool {
+    request.status.as_ref().is_some_and(|status| ConditionType::Approved.is_false(&status.conditions))
+}
+
+/// Whether nobody wants a request to be worked for any more: it is about to go, was denied or aborted, or somebody asked
+/// for that.
 pub fn is_withdrawn(request: &UnlearnRequest) -> bool {
-    request.meta().deletion_timestamp.is_some() || is_aborted(request) || abort(request).is_some()
+    request.meta().deletion_timestamp.is_some()
+        || is_denied(request)
+        || is_aborted(request)
+        || abort(request).is_some()
 }
 
 /// Whether a request that has its answer may be tried again. What is Reexposed was forgotten: another candidate would not

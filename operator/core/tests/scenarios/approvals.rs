@@ -2,6 +2,8 @@
 
 use lethe_api::v1alpha1::{ApprovalDecision, ConditionType, Reason, RequestPhase, Stage, UnlearnRequest};
 
+use lethe_core::request;
+
 use crate::{
     script::{self, crashes, everywhere, fixed},
     world::World,
@@ -125,6 +127,32 @@ fn a_run_that_begins_again_asks_what_people_say_now() {
     world.ended("forget-three", RequestPhase::Denied, Reason::ApprovalDenied, "eve said no");
     assert_eq!(world.ledger(), Vec::<String>::new());
     assert_eq!(world.audit.runs_created.len(), 2, "one to prepare, one for both, and no other");
+}
+
+/// The no comes when a run is planned already, and whoever answers the request has not seen that run yet.
+#[test]
+fn a_request_that_was_denied_while_its_run_was_being_created_is_not_worked_for() {
+    let mut world = World::new();
+    asks_for(&mut world, 1);
+    world.apply_request(by_alice("forget-three"));
+    world.says("bob", ApprovalDecision::Approve, "forget-three");
+    world.until("a run works for it", |world| world.run_for("forget-three").is_some());
+    world.says("eve", ApprovalDecision::Deny, "forget-three");
+    let mut observed = world.observe_request(&world.cluster.requests["forget-three"]);
+    observed.runs.clear();
+    let denied = request::decide(&observed, world.now).status;
+    assert_eq!(denied.phase, Some(RequestPhase::Denied));
+    let version = world.bump();
+    world.change(|cluster| {
+        let request = cluster.requests.get_mut("forget-three").expect("it was asked for");
+        (request.status, request.metadata.resource_version) = (Some(denied), version);
+    });
+    world.settle();
+    world.ended("forget-three", RequestPhase::Denied, Reason::ApprovalDenied, "eve said no");
+    assert_eq!(world.ledger(), Vec::<String>::new());
+    let run = world.run_for("forget-three").and_then(|run| run.status.clone()).expect("it had begun");
+    let ready = ConditionType::Ready.find(&run.conditions).expect("it ended");
+    assert!(ready.message.contains("forget-three was denied"), "{}", ready.message);
 }
 
 /// A candidate that passed waits for its suspended request; whoever may not begin does not push it aside.

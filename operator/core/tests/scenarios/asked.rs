@@ -1,8 +1,10 @@
 //! What people ask for once: another attempt, or none.
 
+use kube::ResourceExt;
 use lethe_api::v1alpha1::{
     ConditionType, GateFailureAction, GateFailurePolicy, Reason, RequestPhase, Stage, annotations,
 };
+use lethe_core::request;
 
 use crate::{
     attempts::fails_at_first,
@@ -135,6 +137,43 @@ fn an_abort_that_comes_after_the_roll_out_has_begun_says_that_it_is_too_late() {
     let (_, message) = world.acknowledged("forget-three", annotations::ABORT).unwrap();
     assert!(message.contains("too late") || message.contains("had its answer"), "{message}");
     assert_eq!(world.ledger(), ["3->8"]);
+}
+
+/// A run was deleted and planned anew, under the number that it had, while an answer was on its way that puts all attempts up
+/// to that one aside.
+#[test]
+fn a_run_at_work_counts_although_its_attempt_was_put_aside_when_it_was_planned() {
+    let mut world = World::new();
+    world.trainer = fails_at_first(1, |record| record.targets[0].leak.hits = 40);
+    asks_for_three(&mut world);
+    world.edit_policy(|policy| {
+        let (action, attempts) = (GateFailureAction::Retry, Some(2));
+        policy.on_gate_failure = GateFailurePolicy { action, attempts, wait_seconds: Some(600) };
+    });
+    world.until("it waits", |world| {
+        world.condition("forget-three", ConditionType::Ready).1 == Reason::WaitingForAttempt.to_string()
+    });
+    let before = world.cluster.requests["forget-three"].status.clone();
+    let failed = world.run_for("forget-three").map(ResourceExt::name_any).expect("it failed");
+    world.change(|cluster| cluster.runs.remove(&failed));
+    world.trainer = Box::new(|plan, _| crate::trainer::honest(plan));
+    world.until("it is planned anew", |world| world.run_for("forget-three").is_some());
+    world.annotate("forget-three", annotations::RETRY, "now");
+    let version = world.bump();
+    let mut observed = world.observe_request(&world.cluster.requests["forget-three"]);
+    (observed.request.status, observed.runs) = (before, vec![]);
+    let retried = request::decide(&observed, world.now).status;
+    assert!(retried.retry.as_ref().is_some_and(|retry| retry.after_attempt == Some(1)), "{retried:?}");
+    world.change(|cluster| {
+        let request = cluster.requests.get_mut("forget-three").expect("it was asked for");
+        (request.status, request.metadata.resource_version) = (Some(retried), version);
+    });
+    world.until("it is rolled out", World::is_rolling_out);
+    world.annotate("forget-three", annotations::ABORT, "stop");
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let (_, message) = world.acknowledged("forget-three", annotations::ABORT).expect("it was read");
+    assert!(message.contains("too late"), "{message}");
 }
 
 #[test]
