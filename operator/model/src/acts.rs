@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use jiff::SignedDuration;
-use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Time};
-use kube::{Resource, ResourceExt};
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt;
 use lethe_api::{
     Digest,
-    v1alpha1::{DiffusionModel, InitialServing, UnlearnRequest, UnlearnRun},
+    v1alpha1::{DiffusionModel, UnlearnRun},
 };
-use lethe_core::{Effect, request, rollout};
+use lethe_core::{Effect, rollout};
 
 use crate::{
+    audit::Invariant,
     checker::Checker,
     cluster::{Beside, settled},
-    decisions::{Call, Pods, Store, When, is_owned_by},
+    consent,
+    decisions::{Call, Pods, Store, When, has_terms, is_owned_by},
     jobs::{End, bad_ends},
-    objects::{self, BASES, MODEL, fixed, nearest},
+    people::{self, Word},
     shared::Shared,
-    state::{InFlight, Key, Pending, Stale, State, find, find_job, find_mut, written},
+    state::{InFlight, Key, Pending, Stale, State, find, find_job},
     trainer::digest,
 };
 
@@ -36,6 +37,7 @@ pub enum Act {
     Collects,
     // People, as they may.
     Asks(usize),
+    Says(Word),
     Resumes(Arc<str>),
     AppliesModel,
     // What was sent before its sender died.
@@ -85,23 +87,13 @@ pub enum Drift {
     Garbage,
 }
 
-/// What people ask for, one after the other or at once.
-pub fn asks(which: usize) -> UnlearnRequest {
-    match which {
-        0 => objects::request("a", &["3"], fixed("8")),
-        1 => objects::request("b", &["5"], nearest()),
-        // Its first target becomes the override of another request's.
-        _ => objects::request("c", &["8", "3"], nearest()),
-    }
-}
-
 impl Checker {
     /// Everything that may happen in a state.
     pub fn possible(&self, state: &State, acts: &mut Vec<Act>) {
         self.operator_acts(state, acts);
         cluster_acts(state, acts);
         for which in 0..self.settings.requests {
-            let name = asks(which).name_any();
+            let name = self.settings.scene.asks(which).name_any();
             let often = state.births.of(&format!("request {name}"));
             if find(&state.objects.requests, &name).is_none() && often < 2 {
                 acts.push(Act::Asks(which));
@@ -116,12 +108,17 @@ impl Checker {
         if state.in_flight.is_some() {
             acts.extend([Act::Arrives, Act::GetsLost]);
         }
+        if state.words > 0 {
+            let mut all = Vec::new();
+            people::words(self.settings.scene, state, &mut all);
+            acts.extend(all.into_iter().map(Act::Says));
+        }
         if state.left > 0 {
             let mut all = Vec::new();
             self.troubled_decisions(state, &mut all);
             operator_troubles(state, &mut all);
             job_troubles(state, &mut all);
-            people(state, &mut all);
+            people::troubles(state, &mut all);
             acts.extend(all.into_iter().map(Act::Disturbs));
         }
     }
@@ -138,20 +135,21 @@ impl Checker {
     fn troubled_decisions(&self, state: &State, all: &mut Vec<Disturbance>) {
         for key in state.keys().into_iter().filter(|key| !state.is_busy(key)) {
             let usual = self.mind.decide(state, &key, When::NOW).calls;
-            let troubles = match key {
-                Key::Model => [
+            let troubles: &[When] = match key {
+                Key::Model => &[
                     When::LATE,
                     When { pods: Pods::Silent, ..When::NOW },
                     When { pods: Pods::SayBaseline, ..When::NOW },
                 ],
-                Key::Run(_) => [
+                Key::Run(_) => &[
                     When::LATE,
                     When { store: Store::Away, ..When::NOW },
                     When { store: Store::Lost, ..When::NOW },
                 ],
+                Key::Request(_) if has_terms(state) => &[When::LATE],
                 Key::Request(_) => continue,
             };
-            for when in troubles {
+            for &when in troubles {
                 let unusual = self.mind.decide(state, &key, when).calls;
                 if unusual.is_some() && unusual != usual {
                     all.push(Disturbance::DecidesWhen(key.clone(), when));
@@ -172,7 +170,11 @@ impl Checker {
             Act::PodsRoll => next.roll(),
             Act::CanaryRolls => next.roll_canary(),
             Act::Collects => next.collect(),
-            Act::Asks(which) => next.ask(*which),
+            Act::Asks(which) => next.ask(self.settings.scene.asks(*which), *which),
+            Act::Says(word) => {
+                next.words = next.words.saturating_sub(1);
+                next.hear(word);
+            }
             Act::Resumes(name) => next.suspend(name, false),
             Act::AppliesModel => next.apply_model(),
             Act::Arrives => self.arrive(&mut next),
@@ -193,6 +195,11 @@ impl Checker {
         };
         let decided = self.mind.decide(next, key, when);
         let (Some(version), Some(calls)) = (version, decided.calls) else { return };
+        if self.settings.scene.has_words()
+            && let Some(how) = consent::lacks(next, key, &calls)
+        {
+            next.audit.breaks(Invariant::People, how);
+        }
         let mut pending = Pending { key: key.clone(), version, calls, done: 0 };
         if pending.calls.len() > 1 {
             return next.begin(pending);
@@ -316,36 +323,6 @@ fn operator_troubles(state: &State, all: &mut Vec<Disturbance>) {
     }
 }
 
-fn people(state: &State, all: &mut Vec<Disturbance>) {
-    for request in &state.objects.requests {
-        let name: Arc<str> = request.name_any().into();
-        if !request.spec.suspend && !request::is_over(request) {
-            all.push(Disturbance::Suspends(name.clone()));
-        }
-        all.push(Disturbance::DeletesRequest(name));
-    }
-    all.extend(state.objects.runs.iter().map(|run| Disturbance::DeletesRun(run.name_any().into())));
-    if state.objects.model.as_ref().is_some_and(|model| model.metadata.deletion_timestamp.is_none()) {
-        all.extend([Disturbance::DeletesModel, Disturbance::EditsBase]);
-    }
-    if state.objects.policy.spec.training.forget_steps.is_none() {
-        all.push(Disturbance::EditsPolicy);
-    }
-    all.extend(state.objects.canary.is_some().then_some(Disturbance::DeletesCanary));
-    all.extend(state.objects.service.is_some().then_some(Disturbance::DeletesService));
-    let named = rollout::annotation(&state.objects.deployment);
-    let baseline = digest("baseline");
-    for (drift, names) in [
-        (Drift::Nothing, None),
-        (Drift::Baseline, Some(baseline.as_str())),
-        (Drift::Garbage, Some("garbage")),
-    ] {
-        if named != names {
-            all.push(Disturbance::Drifts(drift));
-        }
-    }
-}
-
 /// What the garbage collector takes next.
 enum Garbage {
     Model,
@@ -418,62 +395,6 @@ impl State {
             Some(Garbage::Service) => self.objects.service = None,
             None => {}
         }
-    }
-
-    fn ask(&mut self, which: usize) {
-        let mut request = asks(which);
-        let name = request.name_any();
-        let births = self.births.add(&format!("request {name}"));
-        let age = i64::from(births) * 10 + which as i64;
-        let meta = request.meta_mut();
-        meta.uid = Some(format!("uid-{name}-{births}"));
-        meta.generation = Some(1);
-        meta.creation_timestamp = Some(Time(written() - SignedDuration::from_secs(900 - age)));
-        self.objects.requests.push(Shared::new(request));
-        self.objects.requests.sort_by_key(|request| request.name_any());
-    }
-
-    pub fn suspend(&mut self, name: &str, suspend: bool) {
-        if let Some(request) = find_mut(&mut self.objects.requests, name) {
-            *request = request.with(|request| {
-                request.spec.suspend = suspend;
-                // Two generations are enough to tell apart what was observed.
-                request.metadata.generation = Some(if suspend { 2 } else { 1 });
-            });
-        }
-    }
-
-    pub fn apply_model(&mut self) {
-        let mut model = objects::model(InitialServing::Baseline);
-        let births = self.births.add(MODEL);
-        model.metadata.uid = Some(format!("uid-{MODEL}-{births}"));
-        model.metadata.generation = Some(1);
-        model.metadata.creation_timestamp = Some(Time(written() - SignedDuration::from_secs(1_000)));
-        self.objects.model = Some(Shared::new(model));
-    }
-
-    pub fn edit_base(&mut self) {
-        let base = |name: &str| objects::base(name);
-        if let Some(model) = &mut self.objects.model {
-            *model = model.with(|model| {
-                let is_first = model.spec.base == base(BASES[0]);
-                model.spec.base = base(BASES[usize::from(is_first)]);
-                model.metadata.generation = Some(if is_first { 2 } else { 1 });
-            });
-        }
-    }
-
-    fn delete_model(&mut self) {
-        if let Some(model) = &mut self.objects.model {
-            *model = model.with(|model| model.metadata.deletion_timestamp = Some(Time(written())));
-        }
-    }
-
-    pub fn edit_policy(&mut self, steps: u32) {
-        self.objects.policy = self.objects.policy.with(|policy| {
-            policy.spec.training.forget_steps = Some(steps);
-            policy.spec.training.prepare_steps = Some(steps);
-        });
     }
 
     /// What was decided and not done is lost, but for one call that may be under way. Whoever comes next looks anew.

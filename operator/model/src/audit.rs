@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::{
     cluster::replicas,
+    consent,
     decisions::is_owned_by,
     objects::BASES,
     shared::Shared,
@@ -41,6 +42,8 @@ pub enum Invariant {
     One,
     /// Every request is answered once everybody does what they should.
     Answered,
+    /// Nothing is begun, served or recorded without what people have to say, or against it.
+    People,
 }
 
 impl Invariant {
@@ -56,6 +59,7 @@ impl Invariant {
             Invariant::Idle => "5 the operator comes to rest, and then writes nothing",
             Invariant::One => "6 whoever acts, one run works for a lineage",
             Invariant::Answered => "7 every request is answered",
+            Invariant::People => "8 nothing is done without the people who have to agree, or against them",
         }
     }
 }
@@ -211,7 +215,12 @@ impl Audit {
                 other => other,
             })
         };
-        let stands = !request::is_over(before) || answer(before) == answer(after);
+        // Nor is what failed and is tried again, because somebody asked for that.
+        let retry =
+            |request: &UnlearnRequest| request.status.as_ref().and_then(|status| status.retry.clone());
+        let failed = [RequestPhase::Held, RequestPhase::Failed, RequestPhase::Aborted].map(Some);
+        let is_retried = failed.contains(&phase(before)) && retry(before) != retry(after);
+        let stands = !request::is_over(before) || answer(before) == answer(after) || is_retried;
         self.demand(stands, Invariant::Crash, "an answer was taken back");
         let conditions = after.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
         if ConditionType::Fulfilled.is_true(conditions) {
@@ -269,6 +278,9 @@ pub fn at_the_end(state: &State) -> Result<(), Broken> {
         if !request::is_over(request) {
             return broken(Invariant::Answered, format!("{} is never answered", request.name_any()));
         }
+    }
+    if let Some(how) = consent::at_the_end(&state.objects) {
+        return broken(Invariant::People, how.into());
     }
     let phase = |request: &UnlearnRequest| request.status.as_ref().and_then(|status| status.phase);
     let exposed = |request: &&Shared<UnlearnRequest>| phase(request) == Some(RequestPhase::Reexposed);

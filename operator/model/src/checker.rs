@@ -1,16 +1,20 @@
 //! The model as stateright sees it: states, acts, and what must hold in every state.
 
 use kube::ResourceExt;
-use lethe_api::v1alpha1::{Reason, RequestPhase, RolloutState, RunType, UnlearnRequest};
+use lethe_api::v1alpha1::{
+    ConditionType, Reason, RequestPhase, RolloutState, RunType, Stage, UnlearnRequest, UnlearnRun,
+};
 use stateright::{Model, Property};
 
 use crate::{
     acts::Act,
     audit::{Audit, Broken, Invariant},
-    cluster::deployment,
+    cluster::{Work, deployment},
     decisions::Mind,
+    jobs::End as Ends,
     objects::{self, MODEL},
     rest::{End, MOST_STEPS},
+    scene::Scene,
     server::Guards,
     shared::{Memo, Shared},
     state::{Births, Objects, State},
@@ -24,6 +28,9 @@ pub struct Settings {
     /// How many disturbances there are at most, each at any time.
     pub disturbances: u8,
     pub start: Start,
+    pub scene: Scene,
+    /// How often people say something, each time whatever they may.
+    pub words: u8,
     pub guards: Guards,
     /// Enough transitions, where going through all of them takes too long.
     pub enough: Option<usize>,
@@ -44,6 +51,12 @@ pub enum Start {
     Asked,
     /// The policy tries candidates beside the target first, and a second Deployment was just created for the first.
     Beside,
+    /// The candidate for a first request has failed its gates.
+    Leaked,
+    /// The candidate for a first request is beside the target, and waits for people.
+    AtStep,
+    /// That for another base does.
+    AtStepOfBase,
 }
 
 pub struct Checker {
@@ -54,21 +67,19 @@ pub struct Checker {
 
 impl Checker {
     pub fn new(settings: Settings) -> Self {
-        Checker { settings, mind: Mind::default(), ends: Memo::default() }
+        let mind = Mind { asks_people: settings.scene.has_words(), ..Mind::default() };
+        Checker { settings, mind, ends: Memo::default() }
     }
 
     /// Policy, Deployment and model are there; nothing was done yet.
     fn scratch(&self) -> State {
-        let policy = match self.settings.start {
-            Start::Asked => objects::watchful(),
-            Start::Beside => objects::careful(serde_json::json!([{"weight": 50}])),
-            Start::Scratch | Start::Ready | Start::Fulfilled | Start::Rebased => objects::policy(),
-        };
+        let policy = self.settings.scene.policy(self.settings.start);
         let mut state = State {
             objects: Objects {
                 model: None,
                 policy: Shared::new(policy.clone()),
                 requests: vec![],
+                approvals: vec![],
                 runs: vec![],
                 jobs: vec![],
                 plans: vec![],
@@ -84,6 +95,7 @@ impl Checker {
             births: Births::default(),
             audit: Audit::new(&policy),
             left: self.settings.disturbances,
+            words: self.settings.words,
         };
         state.apply_model();
         state
@@ -92,10 +104,10 @@ impl Checker {
     /// Where it comes to rest from there; or not, which is then found from the state that it is left in.
     fn rested(&self, mut state: State) -> State {
         for _ in 0..MOST_STEPS {
-            match self.moves(&state) {
-                Some(next) => state = next,
-                None => break,
-            }
+            state = match (self.moves(&state), self.at_rest(&state)) {
+                (Some(next), _) | (None, Ok(Some(next))) => next,
+                _ => break,
+            };
         }
         state
     }
@@ -116,15 +128,31 @@ impl Checker {
                 state
             }
             Start::Asked => self.asked_until(is_asked),
+            Start::Leaked => {
+                let mut state = self.asked_until(|state| evaluation(state).is_some());
+                let job = evaluation(&state).expect("reached");
+                state.end(&self.mind, job, Ends::Leaks);
+                self.until(state, is_held)
+            }
+            Start::AtStep => self.asked_until(waits_for_people),
+            Start::AtStepOfBase => {
+                let mut state = self.fulfilled();
+                state.objects.approvals.clear();
+                state.edit_base();
+                self.until(state, waits_for_people)
+            }
             Start::Beside => self.asked_until(|state| state.objects.canary.is_some()),
         }
     }
 
     /// A first request was made, and it has come as far as this.
     fn asked_until(&self, reached: impl Fn(&State) -> bool) -> State {
-        let mut state = self.after(&self.rested(self.scratch()), &Act::Asks(0));
+        self.until(self.after(&self.rested(self.scratch()), &Act::Asks(0)), reached)
+    }
+
+    fn until(&self, mut state: State, reached: impl Fn(&State) -> bool) -> State {
         while !reached(&state) {
-            state = self.moves(&state).expect("an undisturbed request comes that far");
+            state = self.moves(&state).expect("what nobody disturbs comes that far");
         }
         state
     }
@@ -142,9 +170,10 @@ impl Checker {
         }
     }
 
-    /// Whoever dies here, it ends the same. (After a disturbance the end may depend on who was first.)
+    /// Whoever dies here, it ends the same. (After a disturbance or a word the end may depend on who was first.)
     fn survives(&self, state: &State, end: u64) -> bool {
-        if state.left < self.settings.disturbances || state.pending.is_empty() {
+        let is_disturbed = state.left < self.settings.disturbances || state.words < self.settings.words;
+        if is_disturbed || state.pending.is_empty() {
             return true;
         }
         let mut dead = state.clone();
@@ -177,7 +206,9 @@ impl Model for Checker {
                 model.broken(state).is_none()
             })];
         // What must be seen where everything is gone through: a model in which nothing happens keeps every promise.
-        if self.settings.enough.is_none() {
+        if self.settings.scene.has_words() {
+            all.extend(self.settings.scene.sights());
+        } else if self.settings.enough.is_none() {
             all.push(Property::sometimes("a request is fulfilled", |_, state| {
                 is_any(state, RequestPhase::Fulfilled)
             }));
@@ -197,6 +228,29 @@ impl Model for Checker {
 /// Whether there is a run that asks the live server.
 fn is_asked(state: &State) -> bool {
     state.objects.runs.iter().any(|run| run.spec.type_ == RunType::Audit)
+}
+
+/// The Job that measures a candidate, if it is at work.
+fn evaluation(state: &State) -> Option<usize> {
+    let is_it =
+        |work: &Shared<Work>| work.is_running() && work.job.name_any().ends_with(Stage::Evaluate.as_str());
+    state.objects.jobs.iter().position(is_it)
+}
+
+fn waits_for_people(state: &State) -> bool {
+    let status = state.objects.model.as_ref().and_then(|model| model.status.as_ref());
+    let conditions = status.map(|status| &status.conditions[..]).unwrap_or_default();
+    let serving = ConditionType::Serving.find(conditions);
+    serving.is_some_and(|it| it.reason == Reason::WaitingForApproval.to_string())
+}
+
+/// Whether the gates of a run did not pass.
+fn is_held(state: &State) -> bool {
+    let failed = |run: &Shared<UnlearnRun>| {
+        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        ConditionType::GatesPassed.is_false(conditions)
+    };
+    state.objects.runs.iter().any(failed)
 }
 
 fn disturbed() -> Vec<Property<Checker>> {
@@ -228,47 +282,15 @@ fn disturbed() -> Vec<Property<Checker>> {
     ]
 }
 
-fn is_any(state: &State, phase: RequestPhase) -> bool {
+pub fn is_any(state: &State, phase: RequestPhase) -> bool {
     let is = |request: &Shared<UnlearnRequest>| {
         request.status.as_ref().is_some_and(|status| status.phase == Some(phase))
     };
     state.objects.requests.iter().any(is)
 }
 
-fn gives(state: &State, reason: Reason) -> bool {
+pub fn gives(state: &State, reason: Reason) -> bool {
     let reason = reason.to_string();
     let conditions = state.objects.runs.iter().flat_map(|run| &run.status).flat_map(|s| &s.conditions);
     conditions.into_iter().any(|condition| condition.reason == reason)
-}
-
-/// A state in a few lines, for people.
-pub fn summary(state: &State) -> String {
-    let mut lines = Vec::new();
-    if let Some(model) = &state.objects.model {
-        let status = model.status.clone().unwrap_or_default();
-        let rollout = status.rollout.map(|r| (r.run, r.state, r.to.short().to_owned()));
-        let base = status.baseline.map(|baseline| baseline.teacher.short().to_owned());
-        lines.push(format!("base {base:?}, asked for {}", model.spec.base.digest.short()));
-        lines.push(format!("model {:?} runs {:?}, rollout {rollout:?}", status.phase, status.active_run));
-        for entry in status.ledger {
-            lines.push(format!("  forgot {:?} by {} {}", entry.targets, entry.run, entry.digest.short()));
-        }
-    }
-    for request in &state.objects.requests {
-        let status = request.status.clone().unwrap_or_default();
-        let run = status.run.map(|run| run.name);
-        lines.push(format!("request {} {:?} {run:?}", request.name_any(), status.phase));
-    }
-    for run in &state.objects.runs {
-        let status = run.status.clone().unwrap_or_default();
-        lines.push(format!("run {} {:?} {:?}", run.name_any(), status.phase, status.verdict));
-        for condition in status.conditions {
-            lines.push(format!("  {}={} {}", condition.type_, condition.status, condition.reason));
-        }
-    }
-    let jobs: Vec<_> = state.objects.jobs.iter().map(|work| work.job.name_any()).collect();
-    lines.push(format!("jobs {jobs:?}"));
-    let named = lethe_core::rollout::annotation(&state.objects.deployment);
-    lines.push(format!("named {named:?} serving {:?}", state.objects.serving.as_deref()));
-    lines.join("\n")
 }

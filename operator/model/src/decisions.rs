@@ -13,8 +13,9 @@ use lethe_api::{
     Digest,
     contract::Plan,
     v1alpha1::{
-        ConditionType, DiffusionModel, DiffusionModelStatus, UnlearnPolicy, UnlearnRequest,
-        UnlearnRequestStatus, UnlearnRun, UnlearnRunStatus,
+        ConditionType, DiffusionModel, DiffusionModelStatus, GateFailureAction, UnlearnApproval,
+        UnlearnApprovalSpec, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
+        UnlearnRunStatus,
     },
 };
 use lethe_core::{
@@ -30,6 +31,7 @@ use serde_json::json;
 
 use crate::{
     cluster::{Beside, Work},
+    scene::BETWEEN_ATTEMPTS,
     shared::{Memo, Shared, hash_of},
     state::{Key, State, find, find_job, written},
     trainer::digest,
@@ -86,6 +88,8 @@ pub struct Decided {
 /// What was decided, by what was seen.
 #[derive(Default)]
 pub struct Mind {
+    /// Approvals are looked up: it is checked who creates them.
+    pub asks_people: bool,
     pub answers: Memo<Decided>,
     /// Observations for which that was computed once more.
     pub proven: Memo<()>,
@@ -103,6 +107,7 @@ struct ModelView<'a> {
     model: &'a Shared<DiffusionModel>,
     policy: &'a Shared<UnlearnPolicy>,
     requests: Vec<&'a Shared<UnlearnRequest>>,
+    approvals: Option<Vec<&'a Shared<UnlearnApproval>>>,
     runs: Vec<&'a Shared<UnlearnRun>>,
     deployment: &'a Shared<Deployment>,
     /// What pods serve, if they are asked.
@@ -120,7 +125,9 @@ struct RequestView<'a> {
     policy: &'a Shared<UnlearnPolicy>,
     /// Others that may ask for the same.
     others: Vec<&'a Shared<UnlearnRequest>>,
-    runs: &'a [Shared<UnlearnRun>],
+    approvals: Option<Vec<&'a Shared<UnlearnApproval>>>,
+    runs: Vec<&'a Shared<UnlearnRun>>,
+    when: When,
 }
 
 struct RunView<'a> {
@@ -156,7 +163,7 @@ impl Mind {
         match key {
             Key::Model => state.model().map(|object| self.about_model(state, object, when)),
             Key::Request(name) => {
-                find(state.requests(), name).map(|object| self.about_request(state, object))
+                find(state.requests(), name).map(|object| self.about_request(state, object, when))
             }
             Key::Run(name) => find(state.runs(), name).map(|object| self.about_run(state, object, when)),
         }
@@ -185,12 +192,18 @@ impl Mind {
                 requests.extend(confirmed(state, &reference.name, &reference.uid));
             }
         }
+        let rollout = object.status.as_ref().and_then(|status| status.rollout.as_ref());
+        let approvals = self.said(state, |said| {
+            requests.iter().any(|request| request.name_any() == said.request_ref.name)
+                || said.rollout.as_ref().is_some_and(|it| rollout.is_some_and(|r| r.to == it.digest))
+        });
         let asked = model::wants_reports(object);
         let looks = canary::to_look_for(object, Some(&state.objects.policy.spec)).is_some();
         let view = ModelView {
             model: object,
             policy: &state.objects.policy,
             requests,
+            approvals,
             runs,
             deployment: &state.objects.deployment,
             serving: state.objects.serving.as_ref().filter(|_| asked),
@@ -207,16 +220,40 @@ impl Mind {
         })
     }
 
-    fn about_request(&self, state: &State, object: &Shared<UnlearnRequest>) -> Decided {
-        let model = state.model().or(state.objects.model.as_ref());
+    fn about_request(&self, state: &State, object: &Shared<UnlearnRequest>, when: When) -> Decided {
+        // Whether an abort comes too late is not asked of a cache.
+        let is_to_be_aborted = asked::abort(object).is_some() && !request::is_over(object);
+        let model = match is_to_be_aborted {
+            true => state.objects.model.as_ref(),
+            false => state.model().or(state.objects.model.as_ref()),
+        };
+        let mut runs: Vec<_> = state.runs().iter().collect();
+        let active = model.and_then(|model| model.status.as_ref()?.active_run.as_deref());
+        if let Some(active) = active.filter(|_| is_to_be_aborted) {
+            runs.retain(|run| run.name_any() != *active);
+            runs.extend(find(&state.objects.runs, active));
+        }
         let others = state.requests().iter().filter(|other| duplicates::may_cover(object, other)).collect();
-        let (policy, runs) = (&state.objects.policy, state.runs());
-        let view = RequestView { request: object, model, policy, others, runs };
+        let policy = &state.objects.policy;
+        let approvals = self.said(state, |said| said.request_ref.name == object.name_any());
+        // A request waits for nothing but another attempt.
+        let when = When { late: when.late && has_terms(state), ..When::NOW };
+        let view = RequestView { request: object, model, policy, others, approvals, runs, when };
         self.answer(&view.keys(), || {
-            let now = When::NOW.time();
+            let now = when.time();
             let decision = request::decide(&view.expand(), now);
             decided(&**object, object.status.as_ref(), decision, now, Clone::clone, Status::Request)
         })
+    }
+
+    /// What people said, if it is known who they are.
+    fn said<'a>(
+        &self,
+        state: &'a State,
+        is_about: impl Fn(&UnlearnApprovalSpec) -> bool,
+    ) -> Option<Vec<&'a Shared<UnlearnApproval>>> {
+        let about = state.objects.approvals.iter().filter(|said| is_about(&said.spec));
+        self.asks_people.then(|| about.collect())
     }
 
     fn about_run(&self, state: &State, object: &Shared<UnlearnRun>, when: When) -> Decided {
@@ -299,7 +336,7 @@ impl ModelView<'_> {
     fn keys(&self) -> Keys {
         let beside = (self.canary, self.service);
         let own = (self.model, self.policy, self.deployment, self.serving, self.archive, beside, self.when);
-        let facts = |all: &[u64]| hash_of(&("model", own, all));
+        let facts = |all: &[u64]| hash_of(&("model", own, &self.approvals, all));
         let requests = self.requests.iter().map(|request| request.facts());
         let runs = self.runs.iter().map(|run| run.facts());
         let read = facts(&requests.chain(runs).collect::<Vec<_>>());
@@ -319,8 +356,7 @@ impl ModelView<'_> {
             model: (**self.model).clone(),
             policy: Ok(Policy::from(&**self.policy)),
             requests: self.requests.iter().map(|request| (***request).clone()).collect(),
-            // No policy of this model asks for any.
-            approvals: None,
+            approvals: expanded(self.approvals.as_deref()),
             runs: self.runs.iter().map(|run| (***run).clone()).collect(),
             rivals: vec![],
             deployment: Some((**self.deployment).clone()),
@@ -338,12 +374,15 @@ impl RequestView<'_> {
     fn keys(&self) -> Keys {
         let uid = self.request.metadata.uid.as_deref();
         let works = |run: &&Shared<UnlearnRun>| run.spec.requests.iter().any(|r| Some(&*r.uid) == uid);
-        let own: Vec<_> = self.runs.iter().filter(works).collect();
-        let model = self.model.map(Shared::facts);
+        let own: Vec<_> = self.runs.iter().copied().filter(works).collect();
+        // Whether an abort comes too late, the whole of its model says.
+        let is_to_be_aborted = asked::abort(self.request).is_some();
+        let model = self.model.map(|model| if is_to_be_aborted { model.content() } else { model.facts() });
         let others: Vec<_> = self.others.iter().map(|other| other.facts()).collect();
-        let read = hash_of(&("request", self.request, model, self.policy, own, others));
+        let asked = (self.policy, &self.approvals, self.when);
+        let read = hash_of(&("request", self.request, model, asked, own, others));
         let others: Vec<_> = self.others.iter().map(|other| other.content()).collect();
-        Keys { read, all: hash_of(&("all", self.request, self.model, self.policy, self.runs, others)) }
+        Keys { read, all: hash_of(&("all", self.request, self.model, asked, &self.runs, others)) }
     }
 
     fn expand(&self) -> request::Observed {
@@ -352,11 +391,19 @@ impl RequestView<'_> {
             request: (**self.request).clone(),
             model: self.model.map(|model| (**model).clone()),
             policy: Ok(Policy::from(&**self.policy)),
-            runs: self.runs.iter().map(|run| (**run).clone()).collect(),
-            // No policy of this model asks for any.
-            approvals: None,
+            runs: self.runs.iter().map(|run| (***run).clone()).collect(),
+            approvals: expanded(self.approvals.as_deref()),
         }
     }
+}
+
+fn expanded(said: Option<&[&Shared<UnlearnApproval>]>) -> Option<Vec<UnlearnApproval>> {
+    said.map(|said| said.iter().map(|said| (***said).clone()).collect())
+}
+
+/// Whether a request may wait for a time.
+pub fn has_terms(state: &State) -> bool {
+    state.objects.policy.spec.on_gate_failure.action == GateFailureAction::Retry
 }
 
 /// The very request that a run works for, asked of the API server.
@@ -412,7 +459,8 @@ fn timeless<T: Serialize + DeserializeOwned>(value: &T, now: Timestamp) -> T {
 }
 
 fn at_one_time(text: &str, now: Timestamp) -> String {
-    text.replace(&now.to_string(), &written().to_string())
+    let next = |from: Timestamp| (from + SignedDuration::from_secs(BETWEEN_ATTEMPTS.into())).to_string();
+    text.replace(&now.to_string(), &written().to_string()).replace(&next(now), &next(written()))
 }
 
 fn canonical(effect: Effect, now: Timestamp) -> Effect {

@@ -10,8 +10,8 @@ use k8s_openapi::{
 use lethe_api::{
     Digest,
     v1alpha1::{
-        ConditionType, DiffusionModel, LedgerEntry, Rollout, RolloutState, UnlearnPolicy, UnlearnRequest,
-        UnlearnRun,
+        ConditionType, DiffusionModel, LedgerEntry, Rollout, RolloutState, UnlearnApproval, UnlearnPolicy,
+        UnlearnRequest, UnlearnRun,
     },
 };
 use lethe_core::{asked, attempts, request, run};
@@ -24,6 +24,7 @@ use crate::{
 };
 
 impl Facts for UnlearnPolicy {}
+impl Facts for UnlearnApproval {}
 impl Facts for ConfigMap {}
 impl Facts for Deployment {}
 impl Facts for Work {}

@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kube::ResourceExt;
 use stateright::{Checker as _, Expectation, HasDiscoveries, Model, Path};
 
 use crate::{
     acts::Act,
     audit::Broken,
-    checker::{Checker, Settings, summary},
+    checker::{Checker, Settings},
     state::State,
 };
 
@@ -81,4 +82,42 @@ fn explained(model: &Checker, path: Path<State, Act>) -> String {
         let _ = writeln!(text, "  {act}");
     }
     text
+}
+
+/// A state in a few lines, for people.
+fn summary(state: &State) -> String {
+    let mut lines = Vec::new();
+    if let Some(model) = &state.objects.model {
+        let status = model.status.clone().unwrap_or_default();
+        let rollout = status.rollout.map(|r| (r.run, r.state, r.to.short().to_owned()));
+        let base = status.baseline.map(|baseline| baseline.teacher.short().to_owned());
+        lines.push(format!("base {base:?}, asked for {}", model.spec.base.digest.short()));
+        lines.push(format!("model {:?} runs {:?}, rollout {rollout:?}", status.phase, status.active_run));
+        for entry in status.ledger {
+            lines.push(format!("  forgot {:?} by {} {}", entry.targets, entry.run, entry.digest.short()));
+        }
+    }
+    for request in &state.objects.requests {
+        let status = request.status.clone().unwrap_or_default();
+        let run = status.run.map(|run| run.name);
+        lines.push(format!("request {} {:?} {run:?}", request.name_any(), status.phase));
+        for (name, word) in request.annotations() {
+            lines.push(format!("  {name}: {word}"));
+        }
+    }
+    for said in &state.objects.approvals {
+        lines.push(format!("said {}", said.name_any()));
+    }
+    for run in &state.objects.runs {
+        let status = run.status.clone().unwrap_or_default();
+        lines.push(format!("run {} {:?} {:?}", run.name_any(), status.phase, status.verdict));
+        for condition in status.conditions {
+            lines.push(format!("  {}={} {}", condition.type_, condition.status, condition.reason));
+        }
+    }
+    let jobs: Vec<_> = state.objects.jobs.iter().map(|work| work.job.name_any()).collect();
+    lines.push(format!("jobs {jobs:?}"));
+    let named = lethe_core::rollout::annotation(&state.objects.deployment);
+    lines.push(format!("named {named:?} serving {:?}", state.objects.serving.as_deref()));
+    lines.join("\n")
 }

@@ -109,7 +109,7 @@ impl Checker {
     }
 
     /// Nothing moves. The next state is what people do who do not leave it there.
-    fn at_rest(&self, state: &State) -> Result<Option<State>, Broken> {
+    pub fn at_rest(&self, state: &State) -> Result<Option<State>, Broken> {
         for key in state.keys() {
             if [When::NOW, When::LATE].into_iter().any(|when| self.mind.decide(state, &key, when).tells) {
                 let how = format!("at rest there is an event about {key:?} again and again");
@@ -119,6 +119,9 @@ impl Checker {
         let mut next = state.clone();
         for request in state.objects.requests.iter().filter(|request| request.spec.suspend) {
             next.suspend(&request.name_any(), false);
+        }
+        if self.settings.scene.has_words() {
+            next.agree();
         }
         match &state.objects.model {
             None => next.apply_model(),

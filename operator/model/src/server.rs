@@ -19,7 +19,9 @@ use lethe_api::{
 use lethe_core::{Effect, FINALIZER};
 
 use crate::{
+    audit::Invariant,
     cluster::{Beside, Work, annotate, scale, settled},
+    consent,
     decisions::{Call, Mind, Status, is_owned_by},
     shared::{Shared, hash_of},
     state::{Key, Pending, State, find, find_job, find_mut, written},
@@ -66,6 +68,7 @@ impl State {
                     let written = || model.with(|model| model.status = Some((**status).clone()));
                     *model = mind.models.get(hash_of(&(&*model, what)), written);
                     self.audit.wrote_model(model);
+                    self.judge(Invariant::People, consent::recorded(&self.objects));
                 }
             }
             (Key::Request(name), Status::Request(status)) => {
@@ -74,6 +77,8 @@ impl State {
                     let written = || request.with(|request| request.status = Some(status.clone()));
                     *request = mind.requests.get(hash_of(&(&before, what)), written);
                     self.audit.wrote_request(&before, request);
+                    let after = request.clone();
+                    self.judge(Invariant::People, consent::answered(&before, &after, &self.objects));
                 }
             }
             (Key::Run(name), Status::Run(status)) => {
@@ -83,6 +88,12 @@ impl State {
                 }
             }
             (key, status) => unreachable!("{key:?} has no {status:?}"),
+        }
+    }
+
+    fn judge(&mut self, invariant: Invariant, broken: Option<&str>) {
+        if let Some(how) = broken {
+            self.audit.breaks(invariant, how);
         }
     }
 
@@ -183,9 +194,11 @@ impl State {
         let known = self.objects.runs.iter().filter_map(|run| run.creation_timestamp());
         let last = known.map(|at| at.0).max().unwrap_or(written() - SignedDuration::from_secs(500));
         run.metadata.creation_timestamp = Some(Time(last + SignedDuration::from_secs(1)));
+        let name = run.name_any();
         self.objects.runs.push(Shared::new(run));
         self.objects.runs.sort_by_key(|run| run.name_any());
         self.audit.created_run(&self.objects);
+        self.judge(Invariant::One, consent::tried_again(&self.objects, &name));
         true
     }
 
@@ -260,6 +273,6 @@ fn write_run(run: &mut UnlearnRun, status: &UnlearnRunStatus) {
 
 /// The hash of a state as far as it decides what comes next when nothing disturbs it any more.
 pub fn undisturbed(state: &State) -> u64 {
-    let State { objects, stale, pending, in_flight, births, audit, left: _ } = state;
+    let State { objects, stale, pending, in_flight, births, audit, left: _, words: _ } = state;
     hash_of(&(objects, stale, pending, in_flight, births, audit))
 }

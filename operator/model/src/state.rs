@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 use kube::ResourceExt;
 use lethe_api::{
     Digest,
-    v1alpha1::{DiffusionModel, UnlearnPolicy, UnlearnRequest, UnlearnRun},
+    v1alpha1::{DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun},
 };
 use lethe_core::Effect;
 
@@ -29,6 +29,8 @@ pub struct Objects {
     pub policy: Shared<UnlearnPolicy>,
     /// By name.
     pub requests: Vec<Shared<UnlearnRequest>>,
+    /// By name. No cache of them lags behind: all decisions about them share one, so that this is as if it was said later.
+    pub approvals: Vec<Shared<UnlearnApproval>>,
     /// By name.
     pub runs: Vec<Shared<UnlearnRun>>,
     /// By name.
@@ -96,6 +98,8 @@ pub struct State {
     pub audit: Audit,
     /// How many more disturbances there may be.
     pub left: u8,
+    /// How often people may say something more.
+    pub words: u8,
 }
 
 /// The time of everything that is written.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lethe_model::{
     checker::{Settings, Start},
     report::{Report, check},
+    scene::Scene,
     server::Guards,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -17,13 +18,31 @@ const ALL: Option<usize> = None;
 /// The first steps of it: so many transitions, breadth first.
 const SOME: Option<usize> = Some(1_500_000);
 const FEW: Option<usize> = Some(500_000);
+const SOME_WORDS: Option<usize> = Some(40_000);
 
 const fn settings(requests: usize, disturbances: u8, start: Start, enough: Option<usize>) -> Settings {
-    Settings { requests, disturbances, start, guards: TRUE_GUARDS, enough }
+    let (scene, words) = (Scene::Plain, 0);
+    Settings { requests, disturbances, start, scene, words, guards: TRUE_GUARDS, enough }
+}
+
+/// One or two requests, and people who say so many things.
+const fn heard(scene: Scene, requests: usize, words: u8, disturbances: u8, start: Start) -> Settings {
+    Settings { scene, words, ..settings(requests, disturbances, start, SOME_WORDS) }
 }
 
 /// Each with the least number of states, below which not everything was seen.
-const CHECKS: [(&str, Settings, usize); 10] = [
+const CHECKS: [(&str, Settings, usize); 17] = [
+    ("the_first_steps_while_two_people_are_asked", heard(Scene::Approvals(2), 1, 3, 0, Start::Ready), 12_000),
+    ("the_first_steps_while_somebody_is_asked", heard(Scene::Approvals(1), 1, 2, 1, Start::Ready), 12_000),
+    ("the_first_steps_of_a_pilot_and_a_request", heard(Scene::Pilots, 2, 2, 1, Start::Ready), 12_000),
+    ("the_first_steps_while_a_canary_waits_for_people", heard(Scene::Steps, 1, 2, 1, Start::AtStep), 12_000),
+    (
+        "the_first_steps_while_a_base_waits_for_people",
+        heard(Scene::Steps, 1, 2, 1, Start::AtStepOfBase),
+        12_000,
+    ),
+    ("the_first_steps_of_attempts", heard(Scene::Attempts, 1, 2, 1, Start::Ready), 12_000),
+    ("the_first_steps_after_an_attempt_that_failed", heard(Scene::Attempts, 1, 2, 1, Start::Leaked), 12_000),
     ("two_requests_undisturbed", settings(2, 0, Start::Ready, ALL), 70_000),
     ("the_first_steps_after_a_first_request", settings(2, 1, Start::Fulfilled, SOME), 350_000),
     ("the_first_steps_of_one_request_and_two_disturbances", settings(1, 2, Start::Ready, SOME), 350_000),
