@@ -166,6 +166,9 @@ mod tests {
             mutant.apply(&original(&mutant.file).unwrap()).unwrap();
         }
         let broken: std::collections::BTreeSet<_> = list.mutant.iter().map(|mutant| mutant.breaks).collect();
-        assert!(broken.is_superset(&(1..=6).collect()), "every invariant is broken by one: {broken:?}");
+        assert!(
+            broken.is_superset(&[1, 2, 3, 4, 5, 6, 8].into()),
+            "every invariant is broken by one: {broken:?}"
+        );
     }
 }
