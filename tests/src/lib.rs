@@ -15,6 +15,7 @@
 //! something happen.
 
 pub mod audit;
+pub mod bucket;
 pub mod chaos;
 pub mod cli;
 mod deaths;
@@ -28,6 +29,7 @@ pub mod operator;
 pub mod place;
 pub mod probes;
 pub mod proxy;
+pub mod real;
 #[cfg(test)]
 mod reasons;
 pub mod rights;

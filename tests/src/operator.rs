@@ -1,6 +1,7 @@
 //! The operator as a process that can be killed.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     net::TcpListener,
     path::PathBuf,
@@ -33,6 +34,8 @@ pub struct Launch {
     pub verbosity: &'static str,
     /// Further flags.
     pub flags: Vec<String>,
+    /// Further variables of its environment.
+    pub env: BTreeMap<String, String>,
     /// Its log; several processes may write to it one after the other.
     pub log: PathBuf,
 }
@@ -55,6 +58,7 @@ impl Operator {
             .env_clear()
             .env("KUBECONFIG", &launch.kubeconfig)
             .env("RUST_LOG", launch.verbosity)
+            .envs(&launch.env)
             .arg(format!("--store={}", launch.store))
             .arg(r#"--store-volume={"persistentVolumeClaim":{"claimName":"lethe-store"}}"#)
             .arg("--approvals-are-protected")

@@ -64,8 +64,16 @@ pub fn render_with(server: &Server, home: &str, reach: Reach, values: &[&str]) -
 /// # Errors
 /// If the chart cannot be rendered, or the API server refuses what it rendered.
 pub async fn grant(server: &Server, home: &str, reach: Reach) -> Result<()> {
+    grant_with(server, home, reach, &[]).await
+}
+
+/// The same of a chart with further values, as `--set` takes them.
+///
+/// # Errors
+/// If the chart cannot be rendered, or the API server refuses what it rendered.
+pub async fn grant_with(server: &Server, home: &str, reach: Reach, values: &[&str]) -> Result<()> {
     let kinds = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
-    for manifest in render(server, home, reach)? {
+    for manifest in render_with(server, home, reach, values)? {
         if kinds.contains(&manifest["kind"].as_str().unwrap_or_default()) {
             apply(&server.client, manifest["metadata"]["namespace"].as_str(), &manifest).await?;
         }
@@ -143,10 +151,18 @@ pub async fn rules(server: &Server, home: &str, reach: Reach) -> Result<Vec<Poli
 /// # Errors
 /// If the API server gives no token.
 pub async fn kubeconfig(server: &Server, namespace: &str) -> Result<Kubeconfig> {
+    kubeconfig_of(server, namespace, ACCOUNT).await
+}
+
+/// A kubeconfig for any service account.
+///
+/// # Errors
+/// If the API server gives no token.
+pub async fn kubeconfig_of(server: &Server, namespace: &str, account: &str) -> Result<Kubeconfig> {
     let accounts: Api<ServiceAccount> = Api::namespaced(server.client.clone(), namespace);
     let spec = TokenRequestSpec { expiration_seconds: Some(7200), ..Default::default() };
     let request = TokenRequest { spec, ..Default::default() };
-    let answer = accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await?;
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
     let token = answer.status.context("the answer has no token")?.token;
     let admin = Kubeconfig::read_from(server.api.kubeconfig_path())?;
     let cluster = admin.clusters.first().and_then(|named| named.cluster.clone());

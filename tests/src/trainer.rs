@@ -31,6 +31,8 @@ const CONTAINER: &str = "trainer";
 pub struct Task {
     pub pod: Pod,
     pub plan: Plan,
+    /// The plan, byte for byte.
+    pub text: String,
     pub digest: Digest,
 }
 
@@ -89,7 +91,7 @@ impl World {
         let text =
             map.data.as_ref().and_then(|data| data.get("plan.json")).context("there is no plan.json")?;
         let plan = Plan::parse(text.as_bytes())?;
-        Ok(Task { pod, digest: Digest::of(text), plan })
+        Ok(Task { pod, digest: Digest::of(text), plan, text: text.clone() })
     }
 
     /// Ends the pod as a trainer that did its work well.

@@ -1,6 +1,11 @@
 //! One scenario's namespace, with the operator, the store, and what people do to the objects in it.
 
-use std::{collections::BTreeSet, ops::Deref, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Namespace;
@@ -108,6 +113,7 @@ impl World {
             store: self.store.uri().into(),
             verbosity: "info,lethe_operator=debug",
             flags: Vec::new(),
+            env: BTreeMap::new(),
             log: self.operator_log(),
         })
     }

@@ -33,6 +33,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.networkPolicy.trainerNamespaces | default .Values.watchNamespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
 
+{{/* Whether the store is a folder of a volume. */}}
+{{- define "lethe.storeIsVolume" -}}
+{{- if hasPrefix "file://" .Values.store.uri }}true{{ end }}
+{{- end }}
+
 {{/* The volume source of the store, as JSON. */}}
 {{- define "lethe.volume" -}}
 {{- .Values.store.volume | default (dict "persistentVolumeClaim" (dict "claimName" "lethe-store")) | toJson }}
@@ -41,4 +46,60 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/* The claim that holds the store; empty if it is another kind of volume. */}}
 {{- define "lethe.claim" -}}
 {{- dig "persistentVolumeClaim" "claimName" "" (fromJson (include "lethe.volume" .)) }}
+{{- end }}
+
+{{/* What a pod may reach where the store is a bucket: the bucket, and names. */}}
+{{- define "lethe.storeEgress" -}}
+- ports:
+  {{- range .Values.networkPolicy.storePorts }}
+  - port: {{ . }}
+    protocol: TCP
+  {{- end }}
+- to:
+  - namespaceSelector: {}
+  ports:
+  - port: 53
+    protocol: UDP
+  - port: 53
+    protocol: TCP
+{{- end }}
+
+{{/* The variables that say where a bucket is. */}}
+{{- define "lethe.storeEnv" -}}
+{{- range $name, $value := .Values.store.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- if .Values.store.credentialsSecret }}
+- name: LETHE_STORE_CREDENTIALS
+  value: /etc/lethe-store
+{{- end }}
+{{- end }}
+
+{{/* How a container sees the store: as a volume, or by credentials. */}}
+{{- define "lethe.storeMount" -}}
+{{- if hasPrefix "file://" .values.store.uri -}}
+volumeMounts:
+- name: store
+  mountPath: {{ .values.store.mountPath }}
+  readOnly: {{ .readOnly }}
+{{- else if .values.store.credentialsSecret -}}
+volumeMounts:
+- name: store-credentials
+  mountPath: /etc/lethe-store
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "lethe.storeVolume" -}}
+{{- if include "lethe.storeIsVolume" . -}}
+volumes:
+- name: store
+  {{- include "lethe.volume" . | fromJson | toYaml | nindent 2 }}
+{{- else if .Values.store.credentialsSecret -}}
+volumes:
+- name: store-credentials
+  secret:
+    secretName: {{ .Values.store.credentialsSecret }}
+{{- end }}
 {{- end }}

@@ -50,3 +50,20 @@ nothing here reads a Secret.
   resources: [events]
   verbs: [create, patch]
 {{- end }}
+
+{{/*
+What the collector may read: whatever could name something in the store. It changes nothing in the cluster.
+*/}}
+{{- define "lethe.collectRules" -}}
+- apiGroups: [lethe.dev]
+  resources: [diffusionmodels, unlearnapprovals, unlearnrequests, unlearnruns]
+  verbs: [list]
+# Archived ledgers, of models that may be gone, and plans.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [list]
+# What is served.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [list]
+{{- end }}

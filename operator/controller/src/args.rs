@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
-use k8s_openapi::api::core::v1::Volume;
+use k8s_openapi::api::core::v1::{EnvVar, Volume};
 use lethe_core::Installation;
 
 /// Name of the store's volume in trainer pods.
@@ -25,6 +25,21 @@ pub struct Args {
     /// Where trainer pods mount the store's volume.
     #[arg(long, env = "LETHE_STORE_MOUNT_PATH", default_value = "/artifacts")]
     pub store_mount_path: String,
+
+    /// A variable for every trainer pod, as NAME=VALUE, that says where a remote store is, for example
+    /// AWS_ENDPOINT_URL=https://s3.example.org. The operator has it in its own environment. May be given several times.
+    #[arg(long, value_parser = parse_variable)]
+    pub store_env: Vec<EnvVar>,
+
+    /// Secret with the credentials for a remote store, mounted into every trainer pod: a key for each variable, such as
+    /// AWS_ACCESS_KEY_ID. It must be in the namespace of the pod.
+    #[arg(long, env = "LETHE_STORE_CREDENTIALS_SECRET")]
+    pub store_credentials_secret: Option<String>,
+
+    /// ServiceAccount of every trainer pod, for a remote store that knows pods by it. Its token for the API server is not
+    /// mounted.
+    #[arg(long, env = "LETHE_STORE_SERVICE_ACCOUNT")]
+    pub store_service_account: Option<String>,
 
     /// Namespaces to work in, separated by commas. All of them if empty.
     #[arg(long, env = "LETHE_WATCH_NAMESPACES", value_delimiter = ',')]
@@ -78,6 +93,9 @@ impl Args {
         Installation {
             store: self.store.clone(),
             store_volume: volume.map(|volume| (volume, self.store_mount_path.clone())),
+            store_env: self.store_env.clone(),
+            store_credentials: self.store_credentials_secret.clone(),
+            store_account: self.store_service_account.clone(),
         }
     }
 
@@ -125,6 +143,15 @@ fn parse_volume(json: &str) -> Result<Volume, String> {
     Ok(volume)
 }
 
+fn parse_variable(text: &str) -> Result<EnvVar, String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(is_name) {
+        return Err(format!("{name:?} is not the name of a variable"));
+    }
+    Ok(EnvVar { name: name.into(), value: Some(value.into()), value_from: None })
+}
+
 /// The host's name (in a pod: the pod's name), or else something that no other process has.
 fn default_identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "lethe".into());
@@ -169,6 +196,17 @@ mod tests {
         }
         let error = parse(&[r#"--store-volume={"persistentVolume":{}}"#]).unwrap_err();
         assert!(error.contains("\"persistentVolume\" is not a volume source"), "{error}");
+    }
+
+    #[test]
+    fn a_remote_store_is_named_to_trainer_pods_by_variables() {
+        let flags = ["--store-env=AWS_REGION=eu", "--store-env=AWS_ENDPOINT_URL=http://s3/?a=b"];
+        let env = parse(&flags).unwrap().installation().store_env;
+        let pairs: Vec<_> = env.iter().map(|v| (v.name.as_str(), v.value.as_deref().unwrap())).collect();
+        assert_eq!(pairs, [("AWS_REGION", "eu"), ("AWS_ENDPOINT_URL", "http://s3/?a=b")]);
+        for bad in ["AWS_REGION", "=eu", "A B=c"] {
+            assert!(parse(&[&format!("--store-env={bad}")]).is_err(), "{bad}");
+        }
     }
 
     #[test]

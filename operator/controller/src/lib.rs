@@ -17,6 +17,7 @@ mod apply;
 mod args;
 mod calls;
 mod client;
+mod collect;
 mod collector;
 mod context;
 mod controller;
@@ -45,6 +46,7 @@ mod watchdog;
 mod work;
 
 pub use args::{Args, LogFormat};
+pub use collect::{CollectArgs, CollectError, collect};
 pub use operator::{OperatorError, run, run_with};
 
 /// Resolves on SIGTERM or SIGINT.

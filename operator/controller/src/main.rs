@@ -1,19 +1,43 @@
 //! `lethe-operator`: see the library.
 
-use std::process::ExitCode;
+use std::{fmt::Display, process::ExitCode};
 
-use clap::Parser;
-use lethe_operator::{Args, shutdown_signal, telemetry};
+use clap::{Parser, Subcommand};
+use lethe_operator::{Args, CollectArgs, shutdown_signal, telemetry};
+
+/// The Lethe operator: keeps diffusion models compliant with what they had to forget.
+#[derive(Debug, Parser)]
+#[command(name = "lethe-operator", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    operator: Args,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Name what nothing refers to any more in the store, and remove it with --delete
+    Collect(CollectArgs),
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse();
-    telemetry::init(args.log_format);
-    match lethe_operator::run(args, shutdown_signal()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "the operator stops");
-            ExitCode::FAILURE
+    let cli = Cli::parse();
+    match cli.command {
+        None => {
+            telemetry::init(cli.operator.log_format);
+            ended("the operator stops", lethe_operator::run(cli.operator, shutdown_signal()).await)
+        }
+        Some(Command::Collect(args)) => {
+            telemetry::init(args.operator.log_format);
+            ended("nothing more is removed", lethe_operator::collect(args).await)
         }
     }
+}
+
+fn ended(what: &'static str, result: Result<(), impl Display>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    tracing::error!(%error, "{what}");
+    ExitCode::FAILURE
 }

@@ -10,8 +10,8 @@ use k8s_openapi::{
         },
         core::v1::{
             Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
-            PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-            SecurityContext, Volume, VolumeMount,
+            EnvVar, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
+            SecretVolumeSource, SecurityContext, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{
@@ -35,6 +35,10 @@ const NONROOT: i64 = 65532;
 const GRACE_SECONDS: i64 = 60;
 const PLAN_FILE: &str = "plan.json";
 const PLAN_FOLDER: &str = "/etc/lethe";
+/// The Secret with the credentials for a remote store, and the variable that says so.
+const CREDENTIALS: &str = "store-credentials";
+const CREDENTIALS_FOLDER: &str = "/etc/lethe-store";
+const CREDENTIALS_VARIABLE: &str = "LETHE_STORE_CREDENTIALS";
 
 /// The ConfigMap that holds the plan of a stage, byte for byte.
 pub fn config_map(run: &UnlearnRun, stage: Stage, plan: &str) -> ConfigMap {
@@ -104,8 +108,14 @@ fn pod(run: &UnlearnRun, stage: Stage, installation: &Installation) -> PodSpec {
     let tmp =
         Volume { name: "tmp".into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Default::default() };
     let store = installation.store_volume.as_ref().map(|(volume, _)| volume.clone());
+    let credentials = installation.store_credentials.as_ref().map(|secret| Volume {
+        name: CREDENTIALS.into(),
+        secret: Some(SecretVolumeSource { secret_name: Some(secret.clone()), ..Default::default() }),
+        ..Default::default()
+    });
     PodSpec {
         restart_policy: Some("Never".into()),
+        service_account_name: installation.store_account.clone(),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
@@ -122,7 +132,7 @@ fn pod(run: &UnlearnRun, stage: Stage, installation: &Installation) -> PodSpec {
             ..Default::default()
         }),
         containers: vec![container(run, stage, installation)],
-        volumes: Some([plan, tmp].into_iter().chain(store).collect()),
+        volumes: Some([plan, tmp].into_iter().chain(store).chain(credentials).collect()),
         ..Default::default()
     }
 }
@@ -136,11 +146,14 @@ fn container(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Con
         ..Default::default()
     };
     let store = installation.store_volume.as_ref().map(|(volume, path)| mount(&volume.name, path, false));
+    let credentials =
+        installation.store_credentials.as_ref().map(|_| mount(CREDENTIALS, CREDENTIALS_FOLDER, true));
     Container {
         name: CONTAINER.into(),
         image: Some(policy.image.clone()),
         image_pull_policy: Some(policy.image_pull_policy.clone()),
         args: Some(vec![stage.as_str().into(), "--plan".into(), format!("{PLAN_FOLDER}/{PLAN_FILE}")]),
+        env: Some(store_variables(installation)).filter(|list| !list.is_empty()),
         ports: Some(vec![ContainerPort {
             name: Some("http".into()),
             container_port: Progress::PORT.into(),
@@ -158,10 +171,20 @@ fn container(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Con
             [mount("plan", PLAN_FOLDER, true), mount("tmp", "/tmp", false)]
                 .into_iter()
                 .chain(store)
+                .chain(credentials)
                 .collect(),
         ),
         ..Default::default()
     }
+}
+
+fn store_variables(installation: &Installation) -> Vec<EnvVar> {
+    let folder = installation.store_credentials.as_ref().map(|_| EnvVar {
+        name: CREDENTIALS_VARIABLE.into(),
+        value: Some(CREDENTIALS_FOLDER.into()),
+        value_from: None,
+    });
+    installation.store_env.iter().cloned().chain(folder).collect()
 }
 
 /// An audit waits for a live server: it holds nothing that others queue for, such as GPUs.

@@ -58,7 +58,7 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         batch::v1::Job,
-        core::v1::{ConfigMap, Service, Volume},
+        core::v1::{ConfigMap, EnvVar, Service, Volume},
     },
     apimachinery::pkg::apis::meta::v1::Condition,
 };
@@ -165,12 +165,18 @@ pub struct Event {
 }
 
 /// What the installation adds to every trainer pod.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Installation {
     /// URI of the content-addressed store, as the pods see it.
     pub store: String,
     /// The volume that holds it, and where it is mounted; none for a remote store.
     pub store_volume: Option<(Volume, String)>,
+    /// Where a remote store is, as variables of its provider's tools. Nothing secret.
+    pub store_env: Vec<EnvVar>,
+    /// The Secret with the credentials for a remote store, in the pod's namespace: a key for each variable.
+    pub store_credentials: Option<String>,
+    /// The ServiceAccount whose identity a remote store knows. Its token for the API server is not mounted.
+    pub store_account: Option<String>,
 }
 
 /// The finalizer that keeps a model until its ledger is archived.

@@ -17,9 +17,16 @@ pub fn job(run: &str, stage: Stage) -> String {
     format!("{run}-{}", stage.as_str())
 }
 
+const ARCHIVE: &str = "-lethe-ledger";
+
 /// Name of the ConfigMap that keeps a deleted model's ledger.
 pub fn ledger_archive(model: &str) -> String {
-    format!("{model}-lethe-ledger")
+    format!("{model}{ARCHIVE}")
+}
+
+/// Whether a ConfigMap of this name is one of those, whatever the model is called.
+pub fn is_ledger_archive(name: &str) -> bool {
+    name.ends_with(ARCHIVE)
 }
 
 /// Name of the Deployment beside a serving target that tries a candidate, and of its Service. What cannot be the name of a

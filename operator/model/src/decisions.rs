@@ -417,7 +417,7 @@ pub fn is_owned_by(child: &impl Resource, owner: &impl Resource) -> bool {
 }
 
 fn installation() -> Installation {
-    Installation { store: "file:///artifacts".into(), store_volume: None }
+    Installation { store: "file:///artifacts".into(), ..Installation::default() }
 }
 
 /// What the controller does with a decision: the status if it differs, then the effects in order.

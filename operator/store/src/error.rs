@@ -4,6 +4,8 @@ use std::{error::Error as StdError, fmt, io};
 
 use lethe_api::Digest;
 
+use crate::cloud;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Every variant's message is one line that says what was wrong, where, and what to do.
@@ -40,6 +42,8 @@ pub enum Problem {
     Denied,
     NotAFolder,
     Missing,
+    Unauthorized,
+    NoBucket,
 }
 
 impl fmt::Display for Problem {
@@ -50,6 +54,8 @@ impl fmt::Display for Problem {
             Problem::Denied => "permission denied; check the owner of the store and the user of this process",
             Problem::NotAFolder => "a part of its path is a file where a folder must be",
             Problem::Missing => "the store's folder does not exist; check that the volume is mounted",
+            Problem::Unauthorized => "access was refused; check the store's credentials, and what they allow",
+            Problem::NoBucket => "there is no such bucket; create it, or correct the store's URI",
         })
     }
 }
@@ -60,10 +66,16 @@ impl Error {
         if let Some(problem) = io_kind(&error).and_then(problem) {
             return Error::Unusable { action, what, problem };
         }
+        // Whether it is a bucket, and which, is in its name.
+        let said = what.contains("://").then(|| cloud::problem(&error.to_string())).flatten();
+        if let Some(problem) = said {
+            return Error::Unusable { action, what, problem };
+        }
         match error {
             object_store::Error::NotFound { .. } => Error::NotFound { what },
+            // A local file system says so by itself, above.
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-                Error::Unusable { action, what, problem: Problem::Denied }
+                Error::Unusable { action, what, problem: Problem::Unauthorized }
             }
             other => Error::Unavailable { action, what, reason: one_line(&other) },
         }

@@ -19,12 +19,16 @@
 #![forbid(unsafe_code)]
 
 mod bundle;
+mod cloud;
 mod error;
+mod garbage;
 mod objects;
 mod store;
 mod uri;
 
 pub use bundle::{Bundle, Folder};
+pub use cloud::CREDENTIALS;
 pub use error::{Error, Problem, Result};
+pub use garbage::{Item, Kind, garbage};
 pub use store::{Scratch, Store};
 pub use uri::{folder_uri, local_folder};

@@ -1,11 +1,13 @@
 //! Reading with a limit and writing whole: the two things done to the storage below.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
-use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{MultipartUpload as _, ObjectStore, ObjectStoreExt, PutPayload, UploadPart, path::Path};
 
 use crate::{
+    cloud::{self, Options},
     error::{Error, Result},
     uri::{self, Place},
 };
@@ -15,13 +17,26 @@ use crate::{
 pub(crate) struct Objects {
     storage: Arc<dyn ObjectStore>,
     root: Path,
-    prefix: &'static str,
+    prefix: String,
+    part: Option<usize>,
 }
+
+/// Parts that are sent at the same time.
+const AT_ONCE: usize = 4;
 
 impl Objects {
     pub(crate) fn open(uri: &str, must_exist: bool) -> Result<Self> {
-        let Place { storage, root, prefix } = uri::resolve(uri, must_exist)?;
-        Ok(Self { storage, root, prefix })
+        Self::open_with(uri, must_exist, || cloud::options(uri))
+    }
+
+    /// With these options, if they are needed.
+    pub(crate) fn open_with(
+        uri: &str,
+        must_exist: bool,
+        options: impl FnOnce() -> Result<Options>,
+    ) -> Result<Self> {
+        let Place { storage, root, prefix, part } = uri::resolve(uri, must_exist, options)?;
+        Ok(Self { storage, root, prefix, part })
     }
 
     /// A folder below this one.
@@ -62,8 +77,29 @@ impl Objects {
     /// Writes an object as a whole: readers see the old one, or the new one, or none.
     pub(crate) async fn write(&self, file: &str, bytes: Vec<u8>) -> Result<()> {
         let path = self.root.clone().join(file);
-        let put = self.storage.put(&path, PutPayload::from(bytes)).await;
-        put.map(|_| ()).map_err(|error| Error::from_storage("write", self.typed(&path), error))
+        let written = match self.part {
+            Some(part) if bytes.len() > part => self.write_in_parts(&path, bytes.into(), part).await,
+            _ => self.storage.put(&path, PutPayload::from(bytes)).await.map(|_| ()),
+        };
+        written.map_err(|error| Error::from_storage("write", self.typed(&path), error))
+    }
+
+    /// Nothing is there before the last part is, and the whole is confirmed.
+    async fn write_in_parts(&self, path: &Path, bytes: Bytes, part: usize) -> object_store::Result<()> {
+        let mut upload = self.storage.put_multipart(path).await?;
+        let starts = (0..bytes.len()).step_by(part);
+        let parts: Vec<UploadPart> = starts
+            .map(|start| upload.put_part(bytes.slice(start..bytes.len().min(start + part)).into()))
+            .collect();
+        let sent = stream::iter(parts).buffer_unordered(AT_ONCE).try_collect::<()>().await;
+        match sent {
+            Ok(()) => upload.complete().await.map(|_| ()),
+            Err(error) => {
+                // The parts are nobody's, and cost money until they are removed. A server that is away cannot do so now.
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
     }
 
     /// Removes an object; it need not exist.
@@ -77,14 +113,32 @@ impl Objects {
 
     /// Every object below this folder, relative to it, sorted.
     pub(crate) async fn list(&self) -> Result<Vec<String>> {
+        Ok(self.entries().await?.into_iter().map(|entry| entry.name).collect())
+    }
+
+    /// The same, with what the storage says of each.
+    pub(crate) async fn entries(&self) -> Result<Vec<Entry>> {
         let failed = |error| Error::from_storage("list", self.typed(&self.root), error);
         let found: Vec<_> = self.storage.list(Some(&self.root)).try_collect().await.map_err(failed)?;
         let relative = |path: &Path| {
             let parts = path.prefix_match(&self.root)?.map(|part| part.as_ref().to_owned());
             Some(parts.collect::<Vec<_>>().join("/"))
         };
-        let mut names: Vec<String> = found.iter().filter_map(|meta| relative(&meta.location)).collect();
-        names.sort();
-        Ok(names)
+        let mut entries: Vec<Entry> = found
+            .iter()
+            .filter_map(|meta| {
+                let name = relative(&meta.location)?;
+                Some(Entry { name, bytes: meta.size, written: meta.last_modified.into() })
+            })
+            .collect();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
     }
+}
+
+/// An object, as a list of them shows it.
+pub(crate) struct Entry {
+    pub name: String,
+    pub bytes: u64,
+    pub written: SystemTime,
 }

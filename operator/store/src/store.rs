@@ -1,5 +1,7 @@
 //! The layout of the store.
 
+use std::collections::BTreeMap;
+
 use lethe_api::contract::{BundleKind, Digest};
 
 use crate::{
@@ -11,15 +13,21 @@ use crate::{
 /// A content-addressed store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    objects: Objects,
+    pub(crate) objects: Objects,
     uri: String,
 }
 
 impl Store {
     /// Opens the store at `uri`, for example `file:///artifacts`. A folder on this machine must exist: a
     /// store that was not mounted must not be mistaken for an empty one.
+    /// Where a bucket is and who asks for it is said by the environment ([`crate::CREDENTIALS`]).
     pub fn open(uri: &str) -> Result<Self> {
         Ok(Self { objects: Objects::open(uri, true)?, uri: uri.into() })
+    }
+
+    /// The same, with variables of a provider instead of those of the environment.
+    pub fn open_with(uri: &str, variables: BTreeMap<String, String>) -> Result<Self> {
+        Ok(Self { objects: Objects::open_with(uri, true, || Ok(variables))?, uri: uri.into() })
     }
 
     pub fn uri(&self) -> &str {

@@ -6,9 +6,12 @@ use std::{
 };
 
 use object_store::{ObjectStore, ObjectStoreScheme, local::LocalFileSystem, path::Path as ObjectPath};
-use url::Url;
+use url::{Position, Url};
 
-use crate::error::{Error, Problem, Result};
+use crate::{
+    cloud::{self, Options},
+    error::{Error, Problem, Result},
+};
 
 /// The `file://` URI of a folder on this machine, which need not exist.
 pub fn folder_uri(folder: &Path) -> Result<String> {
@@ -24,34 +27,50 @@ pub fn local_folder(uri: &str) -> Option<PathBuf> {
     url.to_file_path().ok()
 }
 
+/// What people may write.
+const KINDS: &str =
+    "a store is file:///folder, s3://bucket/folder, gs://bucket/folder or az://container/folder";
+
 /// What a URI names.
 pub(crate) struct Place {
     pub storage: Arc<dyn ObjectStore>,
     pub root: ObjectPath,
     /// What people write before a path in this storage, and the storage does not.
-    pub prefix: &'static str,
+    pub prefix: String,
+    /// Larger objects are sent in parts of this size. `None` where one write takes any size.
+    pub part: Option<usize>,
 }
 
 /// Opens the storage that `uri` names. Of a folder on this machine, `must_exist` asks that it is there.
-pub(crate) fn resolve(uri: &str, must_exist: bool) -> Result<Place> {
+/// `options` are those of a bucket.
+pub(crate) fn resolve(
+    uri: &str,
+    must_exist: bool,
+    options: impl FnOnce() -> Result<Options>,
+) -> Result<Place> {
     let refuse = |reason: String| Error::Uri { uri: uri.chars().take(200).collect(), reason };
     let url = Url::parse(uri).map_err(|error| refuse(advice(uri, &error)))?;
-    const ONLY: &str = "only file:// stores are supported";
     let (scheme, root) =
-        ObjectStoreScheme::parse(&url).map_err(|error| refuse(format!("{ONLY} ({error})")))?;
-    match scheme {
+        ObjectStoreScheme::parse(&url).map_err(|error| refuse(format!("{error}; {KINDS}")))?;
+    let part = match scheme {
         ObjectStoreScheme::Local => {
             let folder = url.to_file_path().map_err(|()| refuse("it is not the path of a folder".into()))?;
             if must_exist {
                 check_folder(uri, &folder)?;
             }
             let storage = Arc::new(LocalFileSystem::new().with_fsync(true));
-            Ok(Place { storage, root, prefix: "/" })
+            return Ok(Place { storage, root, prefix: "/".into(), part: None });
         }
+        ObjectStoreScheme::AmazonS3
+        | ObjectStoreScheme::GoogleCloudStorage
+        | ObjectStoreScheme::MicrosoftAzure => cloud::PART,
         // Gone with the process, and shared with nobody.
-        ObjectStoreScheme::Memory => Err(refuse("a store in memory keeps nothing".into())),
-        _ => Err(refuse(ONLY.into())),
-    }
+        ObjectStoreScheme::Memory => return Err(refuse("a store in memory keeps nothing".into())),
+        _ => return Err(refuse(KINDS.into())),
+    };
+    let storage = cloud::open(&scheme, uri, options()?)?;
+    let bucket = url[..Position::BeforePath].trim_end_matches('/');
+    Ok(Place { storage, root, prefix: format!("{bucket}/"), part: Some(part) })
 }
 
 /// Most who give no URI give a path.
@@ -77,22 +96,26 @@ fn check_folder(uri: &str, folder: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn none() -> Result<Options> {
+        Ok(Options::new())
+    }
+
     #[test]
     fn what_is_not_a_store_is_refused() {
         for bad in ["", "artifacts", "/artifacts", "file://host/artifacts", "memory:///", "ftp://host/x"] {
-            assert!(matches!(resolve(bad, false), Err(Error::Uri { .. })), "{bad}");
+            assert!(matches!(resolve(bad, false, none), Err(Error::Uri { .. })), "{bad}");
         }
-        let missing = resolve("file:///no/such/folder", true);
+        let missing = resolve("file:///no/such/folder", true, none);
         assert!(matches!(missing, Err(Error::Unusable { problem: Problem::Missing, .. })));
     }
 
     #[test]
     fn a_path_is_told_its_uri_and_another_kind_of_store_that_there_is_none() {
-        let said = |uri| resolve(uri, false).err().unwrap().to_string();
+        let said = |uri| resolve(uri, false, none).err().unwrap().to_string();
         assert!(said("/mnt/my store").contains("it is a path; write file:///mnt/my%20store"));
         assert!(said("store").contains("; write file:///"), "{}", said("store"));
-        for uri in ["s3://bucket/store", "gs://bucket/store", "https://host/store", "ftp://host/x"] {
-            assert!(said(uri).contains("only file:// stores are supported"), "{}", said(uri));
+        for uri in ["https://host/store", "ftp://host/x"] {
+            assert!(said(uri).contains("a store is file:///folder, s3://bucket/folder"), "{}", said(uri));
         }
     }
 

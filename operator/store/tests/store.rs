@@ -1,9 +1,14 @@
 //! The store on a real file system.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use lethe_api::contract::{BundleKind, Digest, Manifest};
-use lethe_store::{Bundle, Error, Folder, Problem, Store, folder_uri};
+use lethe_store::{Bundle, Error, Folder, Kind, Problem, Store, folder_uri, garbage};
 use tempfile::TempDir;
 
 /// A safetensors file with one tensor of `values`.
@@ -237,4 +242,56 @@ async fn scratch_is_replaced_verified_and_cleared() {
     scratch.clear().await.unwrap();
     assert!(!path.with_file_name("metrics.jsonl").exists());
     assert_eq!(scratch.get("checkpoint", 1000).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_nobody_needs_is_removed_once_it_is_old() {
+    let (root, store) = store();
+    let kept = bundle();
+    let gone = Bundle::new(BundleKind::Generator, weights(&[3.0]), b"{}".to_vec()).unwrap();
+    let blob = store.put_blob(b"statistics".to_vec()).await.unwrap();
+    let page = store.put_record(format!(r#"{{"statistics": "{blob}"}}"#).into_bytes()).await.unwrap();
+    let record = store.put_record(format!(r#"{{"earlier": "{page}"}}"#).into_bytes()).await.unwrap();
+    store.put_report(&record, b"<p>".to_vec()).await.unwrap();
+    let (plan, stray) = (Digest::of(b"a plan"), store.put_record(b"{}".to_vec()).await.unwrap());
+    store.scratch(&plan).put("checkpoint", b"state").await.unwrap();
+    for bundle in [&kept, &gone] {
+        store.put_bundle(bundle).await.unwrap();
+    }
+    fs::write(root.path().join("bundles/a note"), "somebody's").unwrap();
+
+    let items = store.inventory().await.unwrap();
+    let mut needed = BTreeSet::from([kept.digest().clone()]);
+    // Of the last record, somebody's ledger says no more than what it names.
+    store.add_records(&items, &BTreeSet::from([page]), &mut needed).await.unwrap();
+    let now = SystemTime::now();
+    assert!(garbage(&items, &needed, now - Duration::from_secs(3600)).is_empty(), "all of it is new");
+    let old = garbage(&items, &needed, now + Duration::from_secs(3600));
+    let expected = [(Kind::Bundle, gone.digest()), (Kind::Record, &stray), (Kind::Scratch, &plan)];
+    assert_eq!(old.iter().map(|item| (item.kind, &item.digest)).collect::<Vec<_>>(), expected);
+
+    for item in old {
+        store.remove(item).await.unwrap();
+    }
+    assert_eq!(store.get_bundle(kept.digest(), BundleKind::Generator).await.unwrap(), kept);
+    assert_eq!(store.get_blob(&blob, 100).await.unwrap(), b"statistics");
+    let left: Vec<_> = store.inventory().await.unwrap().into_iter().map(|item| item.digest).collect();
+    assert_eq!(left.len(), 4, "{left:?}");
+    assert!(root.path().join("bundles/a note").exists(), "what is not named by a digest is not ours");
+    assert!(
+        root.path().join(format!("records/{}.html", record.hex())).exists(),
+        "a page stays with its record"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_record_that_is_needed_stops_the_removal_and_any_other_goes() {
+    let (root, store) = store();
+    let record = store.put_record(b"{}".to_vec()).await.unwrap();
+    fs::write(root.path().join(format!("records/{}.json", record.hex())), "damaged").unwrap();
+    let items = store.inventory().await.unwrap();
+    let ledger = BTreeSet::new();
+    let result = store.add_records(&items, &ledger, &mut BTreeSet::from([record])).await;
+    assert!(matches!(result, Err(Error::Corrupt { .. })), "{result:?}");
+    store.add_records(&items, &ledger, &mut BTreeSet::new()).await.unwrap();
 }

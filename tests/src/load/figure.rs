@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_larger_number_lies_to_the_right_and_a_larger_value_above() {
-        let row = |n, value| Row { name: "rss-settled", n, value, limit: None, unit: "MiB" };
+        let row = |n, value| Row { name: "rss-settled".into(), n, value, limit: None, unit: "MiB".into() };
         let svg = draw(&[row(10_000, 80.0), row(1_000, 40.0)]);
         // Half of the highest value, at the left edge; the highest, at the right.
         assert!(svg.contains("points=\"64.0,179.0 354.0,84.0\""), "{svg}");

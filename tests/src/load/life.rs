@@ -95,7 +95,7 @@ impl Life<'_> {
     fn row(&mut self, name: &'static str, value: f64, limit: impl Into<Option<f64>>, unit: &'static str) {
         eprintln!("{name}: {value:.3} {unit}");
         let limit = limit.into().filter(|_| self.n <= PROMISED);
-        self.rows.push(Row { name, n: self.n, value, limit, unit });
+        self.rows.push(Row { name: name.into(), n: self.n, value, limit, unit: unit.into() });
     }
 
     /// Models that serve nothing yet, each with a Deployment of its own.

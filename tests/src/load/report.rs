@@ -20,6 +20,26 @@ pub fn write(out: &Path, rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
+/// What `operator.json` says of other numbers of requests than these; nothing, if there is none.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn of_other_numbers(out: &Path, numbers: &[usize]) -> Result<Vec<Row>> {
+    #[derive(serde::Deserialize)]
+    struct Earlier {
+        rows: Vec<Row>,
+    }
+    let file = out.join("operator.json");
+    if !file.exists() {
+        return Ok(Vec::new());
+    }
+    let of_file = || format!("cannot read {}", file.display());
+    let text = fs::read(&file).with_context(of_file)?;
+    let Earlier { mut rows } = serde_json::from_slice(&text).with_context(of_file)?;
+    rows.retain(|row| !numbers.contains(&row.n));
+    Ok(rows)
+}
+
 /// A table for people.
 pub fn print(rows: &[Row]) {
     println!("{:<26} {:>8} {:>10} {:<5} {:>8}", "what", "requests", "value", "unit", "limit");
@@ -27,5 +47,22 @@ pub fn print(rows: &[Row]) {
         let limit = row.limit.map(|limit| limit.to_string()).unwrap_or_default();
         let mark = if row.is_within() { "" } else { "  EXCEEDED" };
         println!("{:<26} {:>8} {:>10.2} {:<5} {limit:>8}{mark}", row.name, row.n, row.value, row.unit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_measured_of_other_numbers_is_kept() {
+        let out = tempfile::tempdir().unwrap();
+        assert!(of_other_numbers(out.path(), &[1000]).unwrap().is_empty(), "there is nothing yet");
+        let row = |n, value| Row { name: "rss-peak".into(), n, value, limit: None, unit: "MiB".into() };
+        write(out.path(), &[row(1000, 77.0), row(3000, 75.0)]).unwrap();
+        let kept = of_other_numbers(out.path(), &[1000]).unwrap();
+        assert_eq!(kept.iter().map(|row| (row.n, row.value)).collect::<Vec<_>>(), [(3000, 75.0)]);
+        fs::write(out.path().join("operator.json"), "{").unwrap();
+        assert!(of_other_numbers(out.path(), &[1000]).is_err());
     }
 }

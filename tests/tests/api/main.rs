@@ -11,6 +11,7 @@ mod bases;
 mod canaries;
 mod charts;
 mod cli;
+mod collecting;
 mod crash;
 mod deaths;
 mod deletion;
@@ -92,6 +93,8 @@ fn main() -> ExitCode {
             an_operator_of_one_namespace_says_what_to_do_about_a_policy_of_the_cluster;
         probing:
             a_candidate_that_only_hides_the_label_is_held;
+        collecting:
+            what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own;
         deletion:
             a_request_that_is_deleted_while_it_waits_leaves_nothing,
             a_request_that_is_deleted_in_training_stops_it,

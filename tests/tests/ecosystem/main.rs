@@ -4,9 +4,10 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use lethe_tests::{Server, Tier, World, scenarios};
-use xtask::setup::prometheus;
+use xtask::setup::{prometheus, versitygw};
 
 mod alerts;
+mod buckets;
 mod dashboard;
 
 /// As in the API tier, but there is more to wait for: an alert has to last, and people are told of it after a while.
@@ -22,6 +23,7 @@ impl Tier for Ecosystem {
         // Once, before several scenarios want it at the same moment.
         prometheus::prometheus()?;
         prometheus::alertmanager()?;
+        versitygw::binary()?;
         Server::start().map(|server| Self(Arc::new(server)))
     }
 
@@ -44,5 +46,11 @@ fn main() -> ExitCode {
         dashboard:
             every_question_of_the_dashboard_has_an_answer,
             every_metric_is_documented_and_no_other;
+        buckets:
+            what_is_put_into_a_bucket_is_what_one_gets,
+            an_upload_that_was_cut_off_leaves_nothing_to_see,
+            what_is_wrong_with_a_bucket_is_told_apart,
+            a_bucket_that_is_away_is_waited_for,
+            a_model_is_made_to_forget_in_a_bucket;
     ])
 }

@@ -92,6 +92,14 @@ pub fn operator_program() -> Result<PathBuf> {
     operator::program()
 }
 
+/// Builds the trainer's program alone, which finds its libtorch.
+///
+/// # Errors
+/// If it does not build.
+pub fn trainer_program() -> Result<PathBuf> {
+    trainer::program(&crate::setup::libtorch::directory()?)
+}
+
 /// Builds the trainer and its image.
 ///
 /// # Errors
@@ -134,6 +142,14 @@ fn revision() -> Option<String> {
 fn executable(built: Vec<(String, PathBuf)>, name: &str) -> Result<PathBuf> {
     let found = built.into_iter().find(|(one, _)| one == name);
     Ok(found.with_context(|| format!("cargo built no executable {name}"))?.1)
+}
+
+/// The certificates that this machine trusts: without any, no store that speaks TLS could be reached.
+fn add_certificates(contents: &mut layer::Contents) {
+    const OF_LINUX: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+    for file in OF_LINUX.iter().map(Path::new).filter(|file| file.is_file()).take(1) {
+        contents.file(OF_LINUX[0], file.to_owned(), false);
+    }
 }
 
 /// The files that give the user of every image a name and a home.

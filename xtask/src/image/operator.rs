@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::layer::Contents;
 use super::oci::Image;
-use super::{Built, OPERATOR, add_user, executable, revision, write};
+use super::{Built, OPERATOR, add_certificates, add_user, executable, revision, write};
 use crate::{cargo, progress, setup};
 
 /// A promise to whoever pulls it.
@@ -42,6 +42,7 @@ pub(super) fn build(dir: &Path) -> Result<Built> {
     let program = program()?;
     let mut contents = Contents::default();
     add_user(&mut contents);
+    add_certificates(&mut contents);
     contents.file("/usr/bin/lethe-operator", program, true);
     let file = dir.join("operator.layer");
     let layer = contents.write(&file)?;

@@ -9,29 +9,35 @@ use anyhow::{Context, Result, ensure};
 use super::layer::{Contents, Layer};
 use super::libraries::needed_by;
 use super::oci::Image;
-use super::{Built, TRAINER, add_user, executable, revision, write};
+use super::{Built, TRAINER, add_certificates, add_user, executable, revision, write};
 use crate::cache::{self, Key};
 use crate::{cargo, progress, setup};
 
 const LIBTORCH: &str = "/opt/libtorch/lib";
 const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu";
 
-pub(super) fn build(dir: &Path) -> Result<Built> {
-    setup::build_packages()?;
-    let libtorch = setup::libtorch::directory()?;
+/// The program, which has the place of this libtorch in it.
+pub(super) fn program(libtorch: &Path) -> Result<PathBuf> {
     let built = progress::step("build lethe-trainer", || {
         cargo::build(&cargo::Build {
             args: &["--release", "--locked", "--package", "lethe-trainer", "--bin", "lethe-trainer"],
             rustflags: None,
-            libtorch: Some(&libtorch),
+            libtorch: Some(libtorch),
         })
     })?;
-    let program = executable(built, "lethe-trainer")?;
+    executable(built, "lethe-trainer")
+}
+
+pub(super) fn build(dir: &Path) -> Result<Built> {
+    setup::build_packages()?;
+    let libtorch = setup::libtorch::directory()?;
+    let program = program(&libtorch)?;
     let base = base_contents(&libtorch)?;
     check_libraries(&program, &libtorch, &base)?;
     let base = base_layer(&libtorch, &base)?;
 
     let mut contents = Contents::default();
+    add_certificates(&mut contents);
     contents.file("/usr/bin/lethe-trainer", program, true);
     let file = dir.join("trainer.layer");
     let layer = contents.write(&file)?;

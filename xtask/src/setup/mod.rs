@@ -11,6 +11,7 @@ pub mod mnist;
 mod pip;
 pub mod prometheus;
 pub mod pytorch;
+pub mod versitygw;
 
 use anyhow::Result;
 

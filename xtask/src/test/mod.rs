@@ -27,7 +27,7 @@ use crate::{host, image, progress, setup};
 ///   unit     pure decisions and libraries, and a minute of fuzzing what reads others' bytes
 ///   trainer  the science and the trainer's program, on libtorch
 ///   api      the operator against a real API server
-///   ecosystem  the operator with what people have around it: a real Prometheus with Alertmanager
+///   ecosystem  the operator with what people have around it: a real Prometheus with Alertmanager, a real S3 server
 ///   node     the whole loop on a real node, with real images (needs root)
 ///   mutants  known mistakes, made one at a time in a copy of the code that decides: the model checker finds each
 #[derive(Debug, clap::Args)]

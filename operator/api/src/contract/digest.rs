@@ -46,6 +46,17 @@ impl Digest {
         Self(format!("{}{}", Self::PREFIX, hex::encode(Sha256::digest(bytes))))
     }
 
+    /// Every digest that is named anywhere in a text.
+    pub fn named_in(text: &str) -> impl Iterator<Item = Self> + '_ {
+        let ends = text.match_indices(Self::PREFIX).map(|(at, prefix)| (at, at + prefix.len() + 64));
+        ends.filter_map(|(at, end)| text.get(at..end)?.parse().ok())
+    }
+
+    /// The digest with these 64 hexadecimal digits, if they are that.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        format!("{}{hex}", Self::PREFIX).parse().ok()
+    }
+
     /// The whole name, with its algorithm.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -104,6 +115,15 @@ mod tests {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").as_str(), empty);
         assert_eq!(Digest::of(b"").short(), "e3b0c44298fc");
+    }
+
+    #[test]
+    fn every_digest_in_a_text_is_found_and_nothing_else() {
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let text = format!("{{\"a\":\"{a}\"}} sha256:short sha256:sha256:\u{e9} {b}, {a}");
+        assert_eq!(Digest::named_in(&text).collect::<Vec<_>>(), [a.clone(), b, a.clone()]);
+        assert_eq!(Digest::from_hex(a.hex()), Some(a));
+        assert_eq!(Digest::from_hex("manifest.json"), None);
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl World {
             chance: None,
             tape: Tape::None,
             waits: 0,
-            installation: Installation { store: "file:///artifacts".into(), store_volume: None },
+            installation: Installation { store: "file:///artifacts".into(), ..Installation::default() },
             pending: BTreeMap::new(),
             history: vec![Rc::default()],
             seen: [0; CACHES.len()],

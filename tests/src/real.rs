@@ -1,0 +1,119 @@
+//! The real trainer in the place of a pod's container: there is no node, but the program is the one that pods run.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, ensure};
+use lethe_api::{Digest, contract::TaskKind};
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, Command},
+    task::block_in_place,
+};
+use xtask::image;
+
+use crate::{Task, World, server::repository};
+
+/// `lethe-trainer`, and the environment that its pods would have.
+pub struct Trainer {
+    program: PathBuf,
+    pub env: BTreeMap<String, String>,
+    files: TempDir,
+}
+
+impl Trainer {
+    /// # Errors
+    /// If it cannot be built.
+    pub fn new(env: BTreeMap<String, String>) -> Result<Self> {
+        let program = block_in_place(image::trainer_program)?;
+        Ok(Self { program, env, files: tempfile::tempdir().context("cannot create a directory")? })
+    }
+
+    /// Teaches a model of digits, into a folder of any store, and says its digest.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub async fn teach(&self, out: &str) -> Result<Digest> {
+        #[derive(Deserialize)]
+        struct Taught {
+            digest: Digest,
+        }
+        let (report, images) =
+            (self.files.path().join("taught.json"), repository("trainer/data/optical-digits.csv.gz"));
+        let mut command = self.command();
+        command.args(["teach", "--seed=0", "--threads=2", "--out", out, "--images"]).arg(images);
+        let code = self.run(command.arg("--report").arg(&report)).await?;
+        ensure!(code == 0, "teach ended with {code}: {}", self.log());
+        Ok(serde_json::from_slice::<Taught>(&fs::read(report)?)?.digest)
+    }
+
+    /// Does what a pod is told, and ends the pod as it ended.
+    ///
+    /// # Errors
+    /// If it cannot be started, or the pod's status cannot be written.
+    pub async fn carry_out(&self, world: &World, task: &Task) -> Result<i32> {
+        let plan = self.files.path().join("plan.json");
+        let words = self.files.path().join("words.json");
+        fs::write(&plan, &task.text)?;
+        fs::write(&words, "")?;
+        let verb = match task.plan.task.kind() {
+            TaskKind::Prepare => "prepare",
+            TaskKind::Forget => "forget",
+            TaskKind::Evaluate => "evaluate",
+            TaskKind::Audit => "audit",
+        };
+        let mut command = self.command();
+        command.args([verb, "--no-port", "--plan"]).arg(&plan).arg("--termination-log").arg(&words);
+        let code = self.run(&mut command).await?;
+        world.exit(task, code, &fs::read_to_string(words)?).await?;
+        Ok(code)
+    }
+
+    /// A server of this bundle. It ends when what this returns is dropped.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn serve(&self, store: &str, bundle: &Digest, port: u16) -> Result<Child> {
+        let log = self.open_log()?;
+        let mut command = self.command();
+        command.args(["serve", "--name=digits", "--store", store, "--bundle", bundle.as_str()]);
+        command.arg(format!("--port={port}")).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.kill_on_drop(true).spawn().with_context(|| format!("cannot start {}", show(&self.program)))
+    }
+
+    /// What it said last.
+    pub fn log(&self) -> String {
+        xtask::cmd::tail(&self.log_file())
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.files.path().join("log")
+    }
+
+    fn open_log(&self) -> Result<fs::File> {
+        Ok(fs::File::options().create(true).append(true).open(self.log_file())?)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env_clear().envs(&self.env).current_dir(self.files.path());
+        command
+    }
+
+    async fn run(&self, command: &mut Command) -> Result<i32> {
+        let log = self.open_log()?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        let status =
+            command.status().await.with_context(|| format!("cannot start {}", show(&self.program)))?;
+        status.code().context("the trainer was killed by a signal")
+    }
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}
