@@ -104,11 +104,11 @@ impl Mutant {
         let said = check(copy);
         write(&source)?;
         let (passed, said) = said?;
-        let violated = said.lines().find_map(|line| line.trim().strip_prefix("violated: "));
-        Ok(match violated {
-            Some(property) if !passed && property.starts_with(&format!("{} ", self.breaks)) => {
-                Ok(property.into())
-            }
+        // Several checks may find it, and one mistake may break more than one invariant.
+        let number = format!("{} ", self.breaks);
+        let mut violated = said.lines().filter_map(|line| line.trim().strip_prefix("violated: "));
+        Ok(match violated.find(|property| property.starts_with(&number)) {
+            Some(property) if !passed => Ok(property.into()),
             _ => Err(said),
         })
     }
