@@ -32,6 +32,16 @@ const fn heard(scene: Scene, requests: usize, words: u8, disturbances: u8, start
 
 /// Each with the least number of states, below which not everything was seen.
 const CHECKS: [(&str, Settings, usize); 17] = [
+    ("two_requests_undisturbed", settings(2, 0, Start::Ready, ALL), 70_000),
+    ("the_first_steps_after_a_first_request", settings(2, 1, Start::Fulfilled, SOME), 350_000),
+    ("the_first_steps_of_one_request_and_two_disturbances", settings(1, 2, Start::Ready, SOME), 350_000),
+    ("the_first_steps_of_two_requests_and_one_disturbance", settings(2, 1, Start::Ready, SOME), 350_000),
+    ("the_first_steps_from_scratch", settings(1, 2, Start::Scratch, SOME), 350_000),
+    ("the_first_steps_while_the_live_server_is_asked", settings(1, 1, Start::Asked, SOME), 350_000),
+    ("another_base_and_one_disturbance", settings(1, 1, Start::Rebased, SOME), 120_000),
+    ("the_first_steps_to_another_base_while_requests_come", settings(2, 1, Start::Rebased, FEW), 120_000),
+    ("the_first_steps_while_a_candidate_is_beside_the_target", settings(1, 1, Start::Beside, SOME), 350_000),
+    ("one_request_and_one_disturbance", settings(1, 1, Start::Ready, ALL), 800_000),
     ("the_first_steps_while_two_people_are_asked", heard(Scene::Approvals(2), 1, 3, 0, Start::Ready), 12_000),
     ("the_first_steps_while_somebody_is_asked", heard(Scene::Approvals(1), 1, 2, 1, Start::Ready), 12_000),
     ("the_first_steps_of_a_pilot_and_a_request", heard(Scene::Pilots, 2, 2, 1, Start::Ready), 12_000),
@@ -43,16 +53,6 @@ const CHECKS: [(&str, Settings, usize); 17] = [
     ),
     ("the_first_steps_of_attempts", heard(Scene::Attempts, 1, 2, 1, Start::Ready), 12_000),
     ("the_first_steps_after_an_attempt_that_failed", heard(Scene::Attempts, 1, 2, 1, Start::Leaked), 12_000),
-    ("two_requests_undisturbed", settings(2, 0, Start::Ready, ALL), 70_000),
-    ("the_first_steps_after_a_first_request", settings(2, 1, Start::Fulfilled, SOME), 350_000),
-    ("the_first_steps_of_one_request_and_two_disturbances", settings(1, 2, Start::Ready, SOME), 350_000),
-    ("the_first_steps_of_two_requests_and_one_disturbance", settings(2, 1, Start::Ready, SOME), 350_000),
-    ("the_first_steps_from_scratch", settings(1, 2, Start::Scratch, SOME), 350_000),
-    ("the_first_steps_while_the_live_server_is_asked", settings(1, 1, Start::Asked, SOME), 350_000),
-    ("another_base_and_one_disturbance", settings(1, 1, Start::Rebased, SOME), 120_000),
-    ("the_first_steps_to_another_base_while_requests_come", settings(2, 1, Start::Rebased, FEW), 120_000),
-    ("the_first_steps_while_a_candidate_is_beside_the_target", settings(1, 1, Start::Beside, SOME), 350_000),
-    ("one_request_and_one_disturbance", settings(1, 1, Start::Ready, ALL), 800_000),
 ];
 
 /// Another violation would be the same one, later.
