@@ -70,6 +70,30 @@ impl Person {
         Ok(Running { child })
     }
 
+    /// The same on a terminal of 100 columns, which `script` makes.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_on_a_terminal(&self, arguments: &str) -> Result<Running> {
+        let line = format!(
+            "stty cols 100 rows 40; exec {} --kubeconfig {} --namespace {} {arguments}",
+            self.binary.display(),
+            self.kubeconfig.display(),
+            self.namespace
+        );
+        let mut command = Command::new("script");
+        command
+            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh")
+            .env_remove("NO_COLOR")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Ok(Running { child: command.spawn().context("cannot start script")? })
+    }
+
     /// Runs it to its end.
     ///
     /// # Errors

@@ -224,21 +224,21 @@ impl Screen {
     }
 
     fn draw(&mut self, lines: &[Line]) -> Result<()> {
-        let (columns, rows) = term::size();
+        let (columns, most) = term::size();
+        let most = most.saturating_sub(1).max(1);
         let colour = term::wants_colour();
-        let most = rows.saturating_sub(1).max(1);
-        let shown = lines.len().min(most);
+        let rows: Vec<Line> = lines.iter().flat_map(|line| line.rows(columns)).collect();
+        let shown = rows.len().min(most);
         let mut text = String::new();
         if self.drawn > 0 {
             text += &format!("\u{1b}[{}A\r\u{1b}[J", self.drawn);
         }
-        for (index, line) in lines.iter().take(shown).enumerate() {
-            let is_cut = index + 1 == shown && lines.len() > shown;
-            let line = match is_cut {
-                true => format!("\u{2026} {} more lines", lines.len() - shown + 1),
-                false => line.render(colour, Some(columns)),
+        for (index, row) in rows.iter().take(shown).enumerate() {
+            let is_cut = index + 1 == shown && rows.len() > shown;
+            text += &match is_cut {
+                true => format!("\u{2026} {} more lines", rows.len() - shown + 1),
+                false => row.render(colour),
             };
-            text += &line;
             text.push('\n');
         }
         self.drawn = shown;

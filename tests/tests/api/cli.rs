@@ -50,11 +50,19 @@ pub async fn who_asks_sees_why_it_waits_and_who_may_agrees(world: &World) -> Res
     let mut watch = bob.start(&["watch", "forget-three"])?;
     let first = watch.first_line().await?;
     ensure!(first.contains("forget-three  AwaitingApproval"), "{first}");
+    let mut screen = bob.start_on_a_terminal("watch forget-three")?;
+    let top = screen.first_line().await?;
+    ensure!(top.contains("nothing to forget yet") && top.contains("\u{1b}[1m"), "{top:?}");
     bob.says_that(&["approve", "forget-three", "--reason", "it is lawful"], 0, "approved by bob").await?;
     world.forget(|_| {}).await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     let watched = watch.ended().await?;
     ensure!(watched.code == 0 && watched.out.contains("Fulfilled  5/5 gates"), "{watched:#?}");
+    let screen = screen.ended().await?;
+    ensure!(screen.code == 0 && screen.out.contains("\u{1b}[32mFulfilled"), "{screen:#?}");
+    // Drawn over itself, and a message that is longer than a row goes on in the next one.
+    ensure!(screen.out.contains("A\r\u{1b}[J"), "{screen:#?}");
+    ensure!(screen.out.lines().any(|row| row.contains("  \u{1b}[0mfor uid ")), "{screen:#?}");
     bob.says_that(&["approve", "forget-three", "--reason", "again"], 1, "has its answer").await?;
     let tree = bob.says_that(&["get", "ulr/forget-three"], 0, "compliant, 1 forgotten").await?;
     ensure!(tree.out.contains("\u{2713}  direct-leak 3"), "{}", tree.out);

@@ -148,6 +148,7 @@ fn line(finding: &Finding) -> Line {
         .and(Tone::Soft, object.map(|object| format!("{object}: ")).unwrap_or_default())
         .and(Tone::Plain, path.map(|path| format!("{path}: ")).unwrap_or_default())
         .and(Tone::Plain, lethe_api::printable::printable(&finding.message))
+        .hanging("    ")
 }
 
 fn counted(n: usize, what: &str) -> String {

@@ -70,20 +70,26 @@ fn branches(requests: &[RequestView]) -> Vec<Line> {
         let (fork, rail) =
             if is_last { ("\u{2514}\u{2500} ", "   ") } else { ("\u{251c}\u{2500} ", "\u{2502}  ") };
         for (row, line) in request_lines(request).into_iter().enumerate() {
-            lines.push(indent(if row == 0 { fork } else { rail }, line));
+            lines.push(beside(if row == 0 { fork } else { rail }, rail, line));
         }
     }
     lines
 }
 
-fn indent(before: &str, line: Line) -> Line {
+fn indent(rail: &str, line: Line) -> Line {
+    beside(rail, rail, line)
+}
+
+/// A line to the right of the tree, whose further rows stand beside `rail`.
+fn beside(before: &str, rail: &str, line: Line) -> Line {
+    let hang = format!("{rail}{}", line.hang);
     let mut parts = vec![(Tone::Soft, before.to_owned())];
-    parts.extend(line.0);
-    Line(parts)
+    parts.extend(line.parts);
+    Line { parts, hang }
 }
 
 fn detail(name: &str, tone: Tone, text: String) -> Line {
-    Line::of(Tone::Soft, format!("{name:<10}")).and(tone, text)
+    Line::of(Tone::Soft, format!("{name:<10}")).and(tone, text).hanging(" ".repeat(10))
 }
 
 fn request_lines(request: &RequestView) -> Vec<Line> {
@@ -225,7 +231,9 @@ fn gate_line(name: &str, gate: &GateResult) -> Line {
     if let (Some(hits), Some(n)) = (gate.hits, gate.n) {
         text += &format!("  ({})", words::of(hits, n));
     }
-    let line = Line::of(Tone::Soft, format!("{:<10}", "")).and(verdict_tone(gate.verdict), sign);
+    let line = Line::of(Tone::Soft, format!("{:<10}", ""))
+        .and(verdict_tone(gate.verdict), sign)
+        .hanging(" ".repeat(13));
     let line = line.and(Tone::Plain, text);
     match (&gate.message, gate.verdict) {
         (Some(message), verdict) if verdict != Verdict::Pass => {

@@ -180,7 +180,8 @@ fn lines(checks: &[Check]) -> Vec<Line> {
             Line::of(Tone::Plain, "  ")
                 .and(tone, sign)
                 .and(text_tone, format!(" {}", lethe_api::printable::printable(&check.what)))
-                .and(tone, detail.unwrap_or_default()),
+                .and(tone, detail.unwrap_or_default())
+                .hanging("    "),
         );
     }
     let count = |outcome| checks.iter().filter(|check| check.outcome == outcome).count();
