@@ -86,11 +86,23 @@ impl Conditions {
         &self.list
     }
 
+    /// Says in the words of kstatus what Ready says.
+    fn stall(&mut self) {
+        match self.find(ConditionType::Ready).filter(|ready| ready.status == "False").cloned() {
+            Some(ready) => self.put(ConditionType::Stalled.as_str(), "True", ready.reason, ready.message),
+            None => self.remove(ConditionType::Stalled),
+        }
+    }
+
     pub fn into_list(mut self) -> Vec<Condition> {
+        self.stall();
         self.list.sort_by(|a, b| a.type_.cmp(&b.type_));
         self.list
     }
 }
+
+/// Conditions that only repeat what another one says.
+const SUMMARIES: [ConditionType; 2] = [ConditionType::Ready, ConditionType::Stalled];
 
 /// One event for every condition whose status or reason changed, but for those that only say "not yet".
 pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Event> {
@@ -102,8 +114,7 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Event> {
     let is_trouble = |c: &Condition| c.status == "False" && c.reason != Reason::Pilot.to_string();
     after
         .iter()
-        // Ready repeats what another condition says.
-        .filter(|c| c.type_ != ConditionType::Ready.as_str())
+        .filter(|c| SUMMARIES.iter().all(|summary| c.type_ != summary.as_str()))
         .filter(changed)
         .map(|c| Event { warning: is_trouble(c), reason: c.reason.clone(), note: c.message.clone() })
         .collect()
@@ -150,6 +161,21 @@ mod tests {
         let list = conditions.into_list();
         assert_eq!(list[0].message, "bad [2J Ready: True");
         assert_eq!(transitions(&[], &list)[0].note, list[0].message);
+    }
+
+    #[test]
+    fn what_will_not_be_ready_by_itself_is_stalled_and_nothing_else_is() {
+        let mut held = Conditions::new(&[], Some(1), at(0));
+        held.no(ConditionType::Ready, Reason::GateFailed, "leak");
+        let held = held.into_list();
+        let stalled = ConditionType::Stalled.find(&held).unwrap();
+        assert_eq!((&*stalled.status, &*stalled.reason, &*stalled.message), ("True", "GateFailed", "leak"));
+        assert_eq!(transitions(&[], &held), [], "it is no event of its own");
+        for again in ["Unknown", "True"] {
+            let mut retried = Conditions::new(&held, Some(1), at(10));
+            retried.set(ConditionType::Ready, again, Reason::Training, String::new());
+            assert_eq!(ConditionType::Stalled.find(&retried.into_list()), None);
+        }
     }
 
     #[test]

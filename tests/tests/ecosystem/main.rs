@@ -9,6 +9,7 @@ use xtask::setup::{prometheus, versitygw};
 mod alerts;
 mod buckets;
 mod dashboard;
+mod gitops;
 
 /// As in the API tier, but there is more to wait for: an alert has to last, and people are told of it after a while.
 struct Ecosystem(Arc<Server>);
@@ -52,5 +53,8 @@ fn main() -> ExitCode {
             what_is_wrong_with_a_bucket_is_told_apart,
             a_bucket_that_is_away_is_waited_for,
             a_model_is_made_to_forget_in_a_bucket;
+        gitops:
+            what_is_in_git_is_synced_and_its_health_is_that_of_the_request,
+            the_health_scripts_say_what_their_tests_say;
     ])
 }

@@ -2,6 +2,7 @@
 //! function of its own, called by whoever needs it, and does nothing when there is nothing to do.
 
 pub mod apt;
+pub mod argocd;
 pub mod coredns;
 pub mod golang;
 pub mod helm;

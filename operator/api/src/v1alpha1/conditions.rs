@@ -1,4 +1,4 @@
-//! Condition types and the closed set of reasons. All conditions are positive: True is what one hopes for.
+//! Condition types and the closed set of reasons. All conditions but Stalled are positive: True is what one hopes for.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -35,6 +35,9 @@ pub enum ConditionType {
     Fulfilled,
     /// The summary that Argo CD, Flux and `kubectl wait` read.
     Ready,
+    /// There, and True, only where Ready is False: by the rules of kstatus, which Flux follows, an object that is not Ready is
+    /// still under way unless it says so.
+    Stalled,
 }
 
 /// Why a condition has its status. Stable: people alert on them.
@@ -145,6 +148,7 @@ impl ConditionType {
             ConditionType::Promoted => "Promoted",
             ConditionType::Fulfilled => "Fulfilled",
             ConditionType::Ready => "Ready",
+            ConditionType::Stalled => "Stalled",
         }
     }
 

@@ -152,7 +152,7 @@ pub enum InitialServing {
     None,
 }
 
-/// Conditions: Prepared, Serving, Compliant, Audited, BaseInService, Ready.
+/// Conditions: Prepared, Serving, Compliant, Audited, BaseInService, Ready, Stalled.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DiffusionModelStatus {

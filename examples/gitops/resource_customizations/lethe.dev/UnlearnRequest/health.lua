@@ -1,0 +1,25 @@
+-- Where a request stands, from its condition Ready, which the operator writes for that.
+local hs = { status = "Progressing", message = "waiting for the operator to look at it" }
+if obj.status == nil or obj.status.conditions == nil then
+  return hs
+end
+if obj.metadata.generation ~= nil and obj.status.observedGeneration ~= obj.metadata.generation then
+  return hs
+end
+local people = { WaitingForApproval = true, Suspended = true }
+for _, condition in ipairs(obj.status.conditions) do
+  if condition.type == "Ready" then
+    hs.message = condition.message
+    if condition.status == "True" then
+      hs.status = "Healthy"
+    elseif condition.status == "False" then
+      hs.status = "Degraded"
+    elseif people[condition.reason] or obj.spec.suspend == true then
+      hs.status = "Suspended"
+    elseif condition.reason == "RequesterUnknown" or condition.reason == "ApprovalsNotProtected" then
+      -- No approval can help before somebody puts this right.
+      hs.status = "Degraded"
+    end
+  end
+end
+return hs
