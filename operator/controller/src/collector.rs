@@ -5,9 +5,10 @@ use std::{sync::Arc, time::UNIX_EPOCH};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use lethe_api::{
-    gate::{GateResult, Verdict},
+    gate::{GateName, GateResult, Verdict},
     v1alpha1::{
-        ConditionType, DiffusionModel, LedgerEntry, Mode, Reason, RequestPhase, UnlearnRequest, UnlearnRun,
+        ConditionType, DiffusionModel, DiffusionModelStatus, LedgerEntry, Mode, Reason, RequestPhase,
+        UnlearnRequest, UnlearnRun,
     },
 };
 use prometheus::{
@@ -17,6 +18,10 @@ use prometheus::{
 };
 
 use crate::{stores::Stores, watchdog::Watchdog};
+
+/// Reasons of what was judged and did not pass, and the verdicts that they speak of.
+const NOT_PASSED: [(Reason, &str); 3] =
+    [(Reason::GateFailed, "Fail"), (Reason::GateInconclusive, "Inconclusive"), (Reason::GateError, "Error")];
 
 /// Reads the caches of every watched scope.
 pub struct ObjectCollector {
@@ -32,6 +37,8 @@ struct Gauges {
     gate_bound: GaugeVec,
     gate_threshold: GaugeVec,
     gates_not_passed: GaugeVec,
+    request_waiting: GaugeVec,
+    served_gates: GaugeVec,
     progress: GaugeVec,
     ledger: GaugeVec,
     compliant: GaugeVec,
@@ -65,6 +72,16 @@ impl Gauges {
                 "lethe_request_gates_not_passed",
                 "Verdicts that keep a request from being rolled out, until it is tried again, given up or deleted.",
                 &["namespace", "model", "request", "gate", "verdict"],
+            )?,
+            request_waiting: gauges(
+                "lethe_request_waiting",
+                "1 for a request that waits for its model, for its turn, or for a pod of its run to begin.",
+                &["namespace", "model", "request"],
+            )?,
+            served_gates: gauges(
+                "lethe_model_gates_not_passed",
+                "1 if the last audit of what a model serves came to this verdict, until another one passes.",
+                &["namespace", "model", "gate", "verdict"],
             )?,
             progress: gauges(
                 "lethe_run_progress_ratio",
@@ -104,12 +121,12 @@ impl Gauges {
         })
     }
 
-    fn all(&self) -> [&GaugeVec; 12] {
-        let Self { requests, due, gate_bound, gate_threshold, gates_not_passed, progress, .. } = self;
-        let Self { ledger, compliant, drift, base, waiting, watch, .. } = self;
-        let of_requests = [requests, due, gate_bound, gate_threshold, gates_not_passed, progress];
-        let [a, b, c, d, e, f] = of_requests;
-        [a, b, c, d, e, f, ledger, compliant, drift, base, waiting, watch]
+    fn all(&self) -> [&GaugeVec; 14] {
+        let Self { requests, due, gate_bound, gate_threshold, gates_not_passed, request_waiting, .. } = self;
+        let Self { progress, served_gates, ledger, compliant, drift, base, waiting, watch, .. } = self;
+        let [a, b, c, d, e, f] =
+            [requests, due, gate_bound, gate_threshold, gates_not_passed, request_waiting];
+        [a, b, c, d, e, f, progress, served_gates, ledger, compliant, drift, base, waiting, watch]
     }
 
     fn request(&self, request: &UnlearnRequest, ledger: &[LedgerEntry]) {
@@ -123,8 +140,17 @@ impl Gauges {
             let seconds = due.0.as_second() as f64;
             self.due.with_label_values(&[&namespace, model, &name]).set(seconds);
         }
-        // What a pilot finds wakes nobody.
         let conditions = status.map(|status| &status.conditions[..]).unwrap_or_default();
+        if waits(phase, conditions) {
+            self.request_waiting.with_label_values(&[&namespace, model, &name]).set(1.);
+        }
+        // It went back for what the live server showed.
+        let refuted = ConditionType::Promoted.find(conditions).filter(|c| c.status == "False");
+        if let Some(verdict) = refuted.and_then(|promoted| verdict_of(&promoted.reason)) {
+            let gate = GateName::ServedLeak.as_str();
+            self.gates_not_passed.with_label_values(&[&namespace, model, &name, gate, verdict]).set(1.);
+        }
+        // What a pilot finds wakes nobody.
         let is_held = request.spec.mode == Mode::Enforce && ConditionType::GatesPassed.is_false(conditions);
         for gate in status.iter().flat_map(|status| &status.gates) {
             let (object, name_of_gate) = ([&*namespace, model, &*name], gate.name.as_str());
@@ -165,6 +191,21 @@ impl Gauges {
         self.progress.with_label_values(&labels).set(done.min(1.));
     }
 
+    /// What the last audit says of what should be served, and, where nothing compliant can be, of what was.
+    fn audited(&self, [namespace, model]: &[String; 2], status: &DiffusionModelStatus) {
+        let last = status.ledger.last().map(|entry| &entry.digest);
+        let wanted = status.compliant.as_ref().map(|compliant| &compliant.digest).or(last);
+        let audit = status.audit.as_ref().filter(|audit| Some(&audit.digest) == wanted);
+        let compliant = ConditionType::Compliant.find(&status.conditions).filter(|c| c.status == "False");
+        let refuted = compliant.and_then(|compliant| verdict_of(&compliant.reason));
+        for (_, verdict) in NOT_PASSED {
+            let is_found = audit.is_some_and(|audit| format!("{:?}", audit.verdict) == verdict);
+            let value = f64::from(u8::from(is_found || refuted == Some(verdict)));
+            let labels = [namespace, model, GateName::ServedLeak.as_str(), verdict];
+            self.served_gates.with_label_values(&labels).set(value);
+        }
+    }
+
     fn model(&self, model: &DiffusionModel) {
         let Some(status) = &model.status else { return };
         let labels = [model.namespace().unwrap_or_default(), model.name_any()];
@@ -174,6 +215,7 @@ impl Gauges {
             let value = f64::from(u8::from(compliant.status != "False"));
             self.compliant.with_label_values(&labels).set(value);
         }
+        self.audited(&labels, status);
         let serving = ConditionType::Serving.find(&status.conditions);
         let serving_is = |reasons: &[Reason]| {
             let is_one = |c: &Condition| reasons.iter().any(|reason| c.reason == reason.to_string());
@@ -186,6 +228,27 @@ impl Gauges {
         let refused = ConditionType::BaseInService.is_false(&status.conditions);
         self.base.with_label_values(&labels).set(f64::from(u8::from(refused)));
     }
+}
+
+/// Whether a request of this phase waits for something else than people, and nothing is done for it.
+fn waits(phase: RequestPhase, conditions: &[Condition]) -> bool {
+    use Reason::{
+        BadConfiguration, ImageUnavailable, PodNotCreated, PodNotStarted, Suspended, Unschedulable,
+    };
+    let no_pod = [BadConfiguration, ImageUnavailable, PodNotCreated, PodNotStarted, Suspended, Unschedulable];
+    let ready = ConditionType::Ready.find(conditions);
+    match phase {
+        RequestPhase::Pending | RequestPhase::Queued => true,
+        RequestPhase::Training | RequestPhase::Evaluating => {
+            ready.is_some_and(|ready| no_pod.iter().any(|reason| reason.to_string() == ready.reason))
+        }
+        _ => false,
+    }
+}
+
+/// The verdict that a reason speaks of.
+fn verdict_of(reason: &str) -> Option<&'static str> {
+    NOT_PASSED.iter().find(|(known, _)| known.to_string() == reason).map(|(_, verdict)| *verdict)
 }
 
 impl ObjectCollector {
@@ -300,6 +363,75 @@ mod tests {
         let text = metrics.render().unwrap();
         assert!(!text.contains("lethe_gate_bound"), "{text}");
         assert!(text.contains("lethe_requests{phase=\"Held\"} 0\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_in_the_queue_and_for_the_pod_of_its_run_and_not_while_one_works() {
+        let (stores, mut writers) = stores();
+        let metrics = Metrics::new().unwrap();
+        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
+        let cases = [
+            ("Pending", "ModelNotFound", true),
+            ("Queued", "WaitingForRun", true),
+            ("Training", "Training", false),
+            ("Training", "Suspended", true),
+            ("Evaluating", "Unschedulable", true),
+            ("AwaitingApproval", "WaitingForApproval", false),
+            ("Held", "GateFailed", false),
+        ];
+        for (phase, reason, is_shown) in cases {
+            let mut request = request(phase);
+            let ready = json!({
+                "type": "Ready", "status": "Unknown", "reason": reason, "message": "",
+                "lastTransitionTime": "2026-12-20T09:00:00Z",
+            });
+            request.status.as_mut().unwrap().conditions.push(serde_json::from_value(ready).unwrap());
+            writers.requests.apply_watcher_event(&Event::Apply(request));
+            let text = metrics.render().unwrap();
+            let line =
+                "lethe_request_waiting{model=\"digits\",namespace=\"studio\",request=\"forget-three\"} 1\n";
+            assert_eq!(text.contains(line), is_shown, "{phase} {reason}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_live_server_that_leaks_is_said_of_its_model_until_an_audit_passes_and_of_what_went_back() {
+        let (stores, mut writers) = stores();
+        let metrics = Metrics::new().unwrap();
+        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
+        let (served, other) = (lethe_api::Digest::of("served"), lethe_api::Digest::of("other"));
+        let line = "lethe_model_gates_not_passed{gate=\"served-leak\",model=\"digits\",namespace=\"studio\",\
+            verdict=\"Fail\"}";
+        for (digest, verdict, value) in
+            [(&served, "Fail", 1), (&served, "Pass", 0), (&served, "Inconclusive", 0), (&other, "Fail", 0)]
+        {
+            let base = json!({"uri": "file:///b", "digest": lethe_api::Digest::of(b"")});
+            let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "digits"});
+            let audit = json!({"run": "digits-2", "digest": digest, "verdict": verdict, "at": "2026-12-20T09:00:00Z"});
+            let compliant =
+                json!({"digest": served, "base": lethe_api::Digest::of(b""), "run": "digits-1", "turn": 0});
+            let model = serde_json::from_value(json!({
+                "apiVersion": "lethe.dev/v1alpha1", "kind": "DiffusionModel",
+                "metadata": {"name": "digits", "namespace": "studio"},
+                "spec": {"base": base, "policyRef": {"name": "p"}, "serving": {"target": target, "container": "c"}},
+                "status": {"audit": audit, "compliant": compliant},
+            }))
+            .unwrap();
+            writers.models.apply_watcher_event(&Event::Apply(model));
+            let text = metrics.render().unwrap();
+            assert!(text.contains(&format!("{line} {value}\n")), "{verdict}: {text}");
+        }
+        let mut back = request("Failed");
+        let promoted = json!({
+            "type": "Promoted", "status": "False", "reason": "GateFailed", "message": "",
+            "lastTransitionTime": "2026-12-20T09:00:00Z",
+        });
+        back.status.as_mut().unwrap().conditions.push(serde_json::from_value(promoted).unwrap());
+        writers.requests.apply_watcher_event(&Event::Apply(back));
+        let line = "lethe_request_gates_not_passed{gate=\"served-leak\",model=\"digits\",namespace=\"studio\",\
+            request=\"forget-three\",verdict=\"Fail\"} 1\n";
+        let text = metrics.render().unwrap();
+        assert!(text.contains(line), "{text}");
     }
 
     #[tokio::test]

@@ -74,6 +74,8 @@ pub async fn every_metric_is_documented_and_no_other(world: &World) -> Result<()
     world.apply(&due).await?;
     let task = world.task(Stage::Forget).await?;
     let server = says_how_far_it_is(&task, world.run(&task).await?).await?;
+    world.request("waits", "5", "9").await?;
+    world.request_until("waits", RequestPhase::Queued).await?;
     let documented = documented()?;
     let all = |text: &str| documented.iter().all(|name| text.contains(&format!("# TYPE {name} ")));
     let text = world.metrics_until(&format!("it has all of {documented:?}"), all).await?;
