@@ -165,7 +165,7 @@ impl Metrics {
             if let (Some(start), Some(end), false) = (&job.started_at, &job.finished_at, ended_before) {
                 let seconds = seconds_between(start.0, end.0);
                 self.run_duration.with_label_values(&[job.stage.as_str()]).observe(seconds);
-                self.gpu_seconds.inc_by(seconds * gpus(run));
+                self.gpu_seconds.inc_by(seconds * gpus(run, job.stage));
             }
         }
         // Whoever tries something wants to know; nobody is to be woken by it.
@@ -205,8 +205,11 @@ fn seconds_between(start: Timestamp, end: Timestamp) -> f64 {
     end.duration_since(start).as_secs_f64().max(0.)
 }
 
-/// GPUs that one pod of the run holds.
-fn gpus(run: &UnlearnRun) -> f64 {
+/// GPUs that a pod of this stage holds: as [`lethe_core::job::job`] asks for them, an audit holds none.
+fn gpus(run: &UnlearnRun, stage: Stage) -> f64 {
+    if stage == Stage::Audit {
+        return 0.;
+    }
     let limits = run.spec.policy.trainer.resources.limits.as_ref();
     let gpu = limits.and_then(|limits| limits.get("nvidia.com/gpu"));
     gpu.and_then(|quantity| quantity.0.parse().ok()).unwrap_or(0.)
@@ -235,17 +238,30 @@ mod tests {
         run
     }
 
+    fn job(stage: &str, end: Option<&str>) -> serde_json::Value {
+        json!({"stage": stage, "name": "digits-1", "planDigest": lethe_api::Digest::of(b""),
+            "startedAt": "2026-11-24T21:00:00Z", "finishedAt": end})
+    }
+
+    #[test]
+    fn an_audit_takes_time_and_holds_no_gpu() {
+        let metrics = Metrics::new().unwrap();
+        let working = status(json!({"jobs": [job("Audit", None)]}));
+        let done = status(json!({"jobs": [job("Audit", Some("2026-11-24T21:00:40Z"))], "verdict": "Pass"}));
+        metrics.run_progressed(&run(working), &done);
+        let text = metrics.render().unwrap();
+        assert!(text.contains("lethe_run_duration_seconds_sum{stage=\"audit\"} 40\n"), "{text}");
+        assert!(text.contains("lethe_gpu_seconds_total 0\n"), "{text}");
+    }
+
     #[test]
     fn a_stage_and_a_verdict_count_once_however_often_the_status_is_written() {
         let metrics = Metrics::new().unwrap();
-        let job = |end: Option<&str>| {
-            json!({"stage": "Forget", "name": "digits-1-forget", "planDigest": lethe_api::Digest::of(b""),
-                "startedAt": "2026-11-24T21:00:00Z", "finishedAt": end})
-        };
-        let working = status(json!({"jobs": [job(None)]}));
+        let working = status(json!({"jobs": [job("Forget", None)]}));
         let gates = json!([{"name": "direct-leak", "target": "3", "verdict": "Pass"}, {"name": "hygiene", "verdict": "Fail"}]);
-        let done =
-            status(json!({"jobs": [job(Some("2026-11-24T21:00:40Z"))], "gates": gates, "verdict": "Fail"}));
+        let done = status(
+            json!({"jobs": [job("Forget", Some("2026-11-24T21:00:40Z"))], "gates": gates, "verdict": "Fail"}),
+        );
         metrics.run_progressed(&run(working.clone()), &working);
         metrics.run_progressed(&run(working), &done);
         metrics.run_progressed(&run(done.clone()), &done);

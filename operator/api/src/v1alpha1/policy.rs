@@ -230,7 +230,7 @@ pub struct TrainerPolicy {
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: i32,
     /// How long a finished Job is kept, with its logs. An operator that has seen it finish needs it no more; one that was
-    /// away for longer than this trains again.
+    /// away for longer than this cannot say what came of it: the run fails with `NoOutcome`, and is not repeated by itself.
     #[serde(default = "a_day")]
     #[schemars(range(min = 3_600, max = 2_592_000))]
     pub ttl_seconds_after_finished: i32,
