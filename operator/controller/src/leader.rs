@@ -12,7 +12,9 @@
 //!
 //! What this cannot rule out is a write that was sent in time and that the API server, or a webhook of it,
 //! holds back for longer. For that, what is written names the version that it replaces, or has a name that
-//! follows from what it is for, or is a field with one right value.
+//! follows from what it is for, or is a field with one right value of the object with that uid. One write is none of
+//! these: the archive of a ledger. A late one can put back an older ledger. As long as the model is there, its status
+//! counts, and the next look writes the archive anew.
 //!
 //! Neither compares clocks of two machines. Whoever has lost the lease ends the process: what it had in
 //! memory may be out of date.

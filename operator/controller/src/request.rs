@@ -36,13 +36,15 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
     if request::is_over(request) {
         return Ok(settled(request, stores.model(&namespace, name).as_deref()));
     }
+    let uid = request.uid();
     let is_to_be_aborted = asked::abort(request).is_some();
     let model = match is_to_be_aborted {
         true => stores.confirm(&stores.models, &namespace, name).await?.map(Arc::new),
         false => stores.find(&stores.models, &namespace, name).await?,
     };
-    let mut runs: Vec<UnlearnRun> =
-        stores.runs_of(&namespace, name).iter().map(|run| run.as_ref().clone()).collect();
+    let known = stores.runs_of(&namespace, name);
+    let own = known.iter().filter(|run| run.spec.requests.iter().any(|it| Some(&it.uid) == uid.as_ref()));
+    let mut runs: Vec<UnlearnRun> = own.map(|run| run.as_ref().clone()).collect();
     if let Some(active) = active_run(model.as_deref()).filter(|_| is_to_be_aborted) {
         runs.retain(|run| run.name_any() != *active);
         runs.extend(stores.confirm(&stores.runs, &namespace, active).await?);

@@ -8,6 +8,7 @@ use k8s_openapi::api::{
     core::v1::{Event, Pod},
 };
 use kube::{Api, Resource, ResourceExt, api::ListParams};
+use kube_runtime::reflector::ObjectRef;
 use lethe_api::v1alpha1::{ConditionType, UnlearnRequest, UnlearnRun, UnlearnRunStatus};
 use lethe_core::{Decision, job_state::is_finished, names, run, stall};
 
@@ -46,7 +47,7 @@ impl Kind for UnlearnRun {
 
 async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Result<run::Observed> {
     let Some(stage) = run::stage(object) else {
-        return Ok(settled(object));
+        return Ok(settled(context, object));
     };
     let namespace = object.namespace().unwrap_or_default();
     let name = names::job(&object.name_any(), stage);
@@ -73,11 +74,15 @@ async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Resu
     Ok(run::Observed { run: object.clone(), job, pods, events, progress, record, requests })
 }
 
-/// Of a run that is over, nothing else matters.
-fn settled(object: &UnlearnRun) -> run::Observed {
+/// Of a run that is over, nothing matters but a Job that was created late. Its watch tells of it: nobody is asked.
+fn settled(context: &Context, object: &UnlearnRun) -> run::Observed {
+    let namespace = object.namespace().unwrap_or_default();
+    let known = |name: String| context.stores.jobs.get(&ObjectRef::new(&name).within(&namespace));
+    let is_late = |job: &Arc<Job>| is_owned_by(&**job, object) && run::works_for_nobody(job);
+    let job = run::past_jobs(object).filter_map(known).find(is_late);
     run::Observed {
         run: object.clone(),
-        job: None,
+        job: job.map(|job| job.as_ref().clone()),
         pods: Vec::new(),
         events: Vec::new(),
         progress: None,

@@ -6,12 +6,16 @@ use kube::ResourceExt;
 use lethe_api::{
     Digest,
     v1alpha1::{
-        ApprovalDecision, Mode, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicySpec, UnlearnRequest,
-        UnlearnRun,
+        ApprovalDecision, ConditionType, Mode, Reason, UnlearnApproval, UnlearnApprovalSpec,
+        UnlearnPolicySpec, UnlearnRequest, UnlearnRun, annotations,
     },
 };
 
-use crate::model::Observed;
+use crate::{
+    Event,
+    model::Observed,
+    request::{self, Answer},
+};
 
 /// Most approvers that a status names.
 const MOST: usize = 64;
@@ -35,6 +39,37 @@ pub enum Standing {
     RequesterUnknown,
     /// Nothing in this installation checks who creates an approval.
     NotProtected,
+}
+
+impl Answer<'_> {
+    /// A no that comes once a run has begun stops nothing: it must not pass in silence.
+    pub(crate) fn hear(&mut self, observed: &request::Observed) {
+        use ConditionType::Approved;
+        let Ok(policy) = &observed.policy else { return };
+        let approved = self.conditions.find(Approved);
+        let reason = Reason::ApprovalDenied.to_string();
+        let was_heard = approved.is_some_and(|c| c.status == "Unknown" && c.reason == reason);
+        match standing(self.request, &policy.spec, observed.approvals.as_deref()) {
+            Standing::Denied { by, reason } => {
+                let message = format!(
+                    "{by} said no, after a run had begun, which goes on: {reason}. Until the roll-out begins the \
+                     annotation {} gives the request up",
+                    annotations::ABORT
+                );
+                if !was_heard {
+                    let note = message.clone();
+                    self.events.push(Event { warning: true, reason: "DeniedTooLate".into(), note });
+                }
+                self.conditions.unknown(Approved, Reason::ApprovalDenied, message);
+            }
+            // It was taken back.
+            Standing::Approved(by) if was_heard => {
+                self.conditions.yes(Approved, Reason::Approved, format!("by {}", by.join(", ")));
+            }
+            _ if was_heard => self.conditions.remove(Approved),
+            _ => {}
+        }
+    }
 }
 
 /// Counts what people said about this very request. `approvals` is `None` if they cannot be trusted.

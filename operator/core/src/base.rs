@@ -339,11 +339,13 @@ pub(crate) fn is_outdated(lineage: &Lineage<'_>, run: &UnlearnRun) -> bool {
 fn stop_outdated(lineage: &mut Lineage<'_>) {
     let is_for_another = |run: &&UnlearnRun| {
         let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        // First of all: a lineage has many runs that are over, and a plan is not read for nothing.
+        if is_over(run) || ConditionType::Promoted.is_decided(conditions) {
+            return false;
+        }
         let base = run.spec.new_base.as_ref().map(|new| new.digest.clone());
         let base = base.or_else(|| prepares(run).map(|base| base.digest));
-        !is_over(run)
-            && !ConditionType::Promoted.is_decided(conditions)
-            && base.is_some_and(|base| base != *wanted(lineage))
+        base.is_some_and(|base| base != *wanted(lineage))
     };
     for run in lineage.own_runs().filter(is_for_another).collect::<Vec<_>>() {
         forgetting::mark(lineage, run, false, Reason::Superseded, "spec.base was changed".into());

@@ -178,8 +178,8 @@ pub(crate) fn mark(
     }
     let list = conditions.into_list();
     if let Some(condition) = ConditionType::Promoted.find(&list) {
-        let condition = condition.clone();
-        lineage.effects.push(Effect::MarkPromoted { run: run.name_any(), condition });
+        let (uid, condition) = (run.uid().unwrap_or_default(), condition.clone());
+        lineage.effects.push(Effect::MarkPromoted { run: run.name_any(), uid, condition });
     }
     lineage.look_again_in(POLL);
 }
@@ -207,6 +207,7 @@ fn start_next(lineage: &mut Lineage<'_>) {
     look_again_for_waiting(lineage);
     let (pilots, enforced): (Vec<_>, Vec<_>) =
         ready(lineage, policy).into_iter().partition(|ready| ready.request.spec.mode == Mode::Pilot);
+    let enforced = bereaved_first(lineage, enforced);
     if !enforced.is_empty() && wait_for_others(lineage, policy, &enforced) {
         return;
     }
@@ -217,6 +218,21 @@ fn start_next(lineage: &mut Lineage<'_>) {
     if let Some(next) = next {
         lineage.start_run(next, policy);
     }
+}
+
+/// Whoever lost a run because another of its requests was withdrawn goes next, and with nobody who came after that run began:
+/// otherwise requests that come and go could cost them one run after another.
+fn bereaved_first<'a>(lineage: &Lineage<'_>, ready: Vec<Ready<'a>>) -> Vec<Ready<'a>> {
+    let first_lost = |ready: &Ready<'_>| {
+        let uid = ready.request.uid()?;
+        let is_this_attempt = |run: &&UnlearnRun| attempts::number(run, &uid) == Some(ready.attempt);
+        let lost = lineage.own_runs().filter(|run| accept::is_given_up(run)).filter(is_this_attempt);
+        lost.filter_map(|run| run.creation_timestamp()).map(|at| at.0).min()
+    };
+    let Some(began) = ready.iter().filter_map(first_lost).min() else { return ready };
+    let was_there =
+        |ready: &Ready<'_>| ready.request.creation_timestamp().is_none_or(|created| created.0 <= began);
+    ready.into_iter().filter(was_there).collect()
 }
 
 /// Whether nobody of those who may begin has waited as long as the policy lets them wait for others.

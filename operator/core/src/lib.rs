@@ -130,9 +130,10 @@ pub enum Effect {
         name: String,
         uid: String,
     },
-    /// Write the `Promoted` condition of a run, under a field manager of its own.
+    /// Write the `Promoted` condition of this very run, under a field manager of its own. Refused if another one has its name.
     MarkPromoted {
         run: String,
+        uid: String,
         condition: Condition,
     },
     /// Keep the ledger of a model that is being deleted, in a ConfigMap that outlives it.

@@ -35,7 +35,8 @@ pub struct Observed {
     pub model: Option<DiffusionModel>,
     /// The policy that the model names.
     pub policy: Result<Policy, NoPolicy>,
-    /// Every run of that model. While the request is to be aborted, the active one must not be missing or old.
+    /// Every run of that model that works for the request, or has. While the request is to be aborted, the active one must
+    /// not be missing or old.
     pub runs: Vec<UnlearnRun>,
     /// The other requests for that model of which [`duplicates::may_cover`] says that it may be one of theirs.
     pub others: Vec<UnlearnRequest>,
@@ -88,6 +89,9 @@ pub(crate) struct Answer<'a> {
 impl Answer<'_> {
     fn answer(&mut self, observed: &Observed) {
         let is_over = is_over(self.request);
+        if self.has_a_running_term() {
+            self.term();
+        }
         let (abort, retry) = (asked::abort(self.request), asked::retry(self.request));
         match (abort, retry) {
             // Both were asked for: first the one, then, with the next look, the other.
@@ -97,9 +101,14 @@ impl Answer<'_> {
             _ if is_over => return self.keep(observed.model.as_ref()),
             _ => {}
         }
-        self.term();
         self.status.targets = summary(self.request);
         self.find(observed);
+    }
+
+    /// Whether the person waits: what was held, failed or was given up was not forgotten, and what is Reexposed may be shown.
+    fn has_a_running_term(&self) -> bool {
+        use RequestPhase::{Denied, Fulfilled, Tried};
+        !matches!(self.status.phase, Some(Fulfilled | Tried | Denied))
     }
 
     /// When the legal term ends. A time of receipt that cannot be right is said once.
@@ -140,7 +149,8 @@ impl Answer<'_> {
         }
         if let Some(run) = run {
             self.beside = canary::stands(model, &run.name_any());
-            return self.mirror(run);
+            self.mirror(run);
+            return self.hear(observed);
         }
         let known = model.status.as_ref().filter(|status| status.baseline.is_some());
         let Some(known) = known else {

@@ -34,7 +34,8 @@ const MAX_NUMBER: u64 = (1 << 53) - 1;
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub run: UnlearnRun,
-    /// The Job of the stage that [`stage`] names, if it exists.
+    /// The Job of the stage that [`stage`] names, if it exists. Of a run that is over, one of [`past_jobs`] that
+    /// [`works_for_nobody`].
     pub job: Option<Job>,
     /// The pods of that Job.
     pub pods: Vec<Pod>,
@@ -75,6 +76,22 @@ pub fn stage(run: &UnlearnRun) -> Option<Stage> {
     })
 }
 
+/// The names of the Jobs that a run which is over may have had; none if it is at work.
+pub fn past_jobs(run: &UnlearnRun) -> impl Iterator<Item = String> {
+    let stages: &[Stage] = match run.spec.type_ {
+        _ if !is_over(run) => &[],
+        RunType::Prepare => &[Stage::Prepare],
+        RunType::Forget => &[Stage::Forget, Stage::Evaluate],
+        RunType::Audit => &[Stage::Audit],
+    };
+    stages.iter().map(|stage| names::job(&run.name_any(), *stage))
+}
+
+/// Whether a Job of a run that is over is at work all the same: it was created late, by a call that was held up.
+pub fn works_for_nobody(job: &Job) -> bool {
+    !job_state::is_finished(job) && job.metadata.deletion_timestamp.is_none()
+}
+
 /// The record to read from the store before deciding, if the stage's Job has left one.
 pub fn wanted_record(run: &UnlearnRun, job: Option<&Job>, pods: &[Pod], now: Timestamp) -> Option<Digest> {
     let stage = stage(run)?;
@@ -94,7 +111,7 @@ pub fn decide(
     now: Timestamp,
 ) -> Decision<UnlearnRunStatus> {
     let run = &observed.run;
-    let Some(stage) = stage(run) else { return unchanged(run) };
+    let Some(stage) = stage(run) else { return ended(run, observed.job.as_ref()) };
     let mut step = Step::new(run, stage, now);
     if let Some(withdrawn) = accept::withdrawn(run, &observed.requests) {
         step.withdraw(&withdrawn, observed.job.is_some());
@@ -149,9 +166,12 @@ fn stage_plan(run: &UnlearnRun, stage: Stage) -> Option<(String, Digest)> {
     Some((plan.to_json(), plan.digest()))
 }
 
-fn unchanged(run: &UnlearnRun) -> Decision<UnlearnRunStatus> {
+/// What a run that is over says stands. Nobody reads what a Job of it finds now.
+fn ended(run: &UnlearnRun, late: Option<&Job>) -> Decision<UnlearnRunStatus> {
     let status = run.status.clone().unwrap_or_default();
-    Decision { status, effects: vec![], events: vec![], recheck: None }
+    let late = late.filter(|job| works_for_nobody(job));
+    let effects = late.map(|job| Effect::DeleteJob { name: job.name_any() }).into_iter().collect();
+    Decision { status, effects, events: vec![], recheck: None }
 }
 
 /// One decision under construction.

@@ -262,6 +262,11 @@ impl Mind {
             let known = find_job(state.jobs(), &name).or_else(|| find_job(&state.objects.jobs, &name));
             known.filter(|work| is_owned_by(&work.job, &**object))
         });
+        let late = |name: String| {
+            let known = find_job(state.jobs(), &name);
+            known.filter(|work| is_owned_by(&work.job, &**object) && run::works_for_nobody(&work.job))
+        };
+        let job = job.or_else(|| run::past_jobs(object).find_map(late));
         // The pods of a finished Job are listed afresh.
         let pods = match job {
             Some(work) if work.is_finished() => find_job(&state.objects.jobs, &work.job.name_any()),
@@ -465,8 +470,8 @@ fn at_one_time(text: &str, now: Timestamp) -> String {
 
 fn canonical(effect: Effect, now: Timestamp) -> Effect {
     match effect {
-        Effect::MarkPromoted { run, condition } => {
-            Effect::MarkPromoted { run, condition: timeless(&condition, now) }
+        Effect::MarkPromoted { run, uid, condition } => {
+            Effect::MarkPromoted { run, uid, condition: timeless(&condition, now) }
         }
         Effect::ArchiveLedger(mut map) => {
             for text in map.data.iter_mut().flat_map(|data| data.values_mut()) {

@@ -123,7 +123,7 @@ impl State {
                 self.objects.canary.take_if(|it| it.deployment.metadata.uid.as_ref() == Some(uid));
                 true
             }
-            Effect::MarkPromoted { run, condition } => self.mark_promoted(run, condition),
+            Effect::MarkPromoted { run, uid, condition } => self.mark_promoted(run, uid, condition),
             Effect::ArchiveLedger(map) => {
                 self.objects.archive = Some(Shared::new((**map).clone()));
                 true
@@ -232,8 +232,9 @@ impl State {
         true
     }
 
-    fn mark_promoted(&mut self, run: &str, condition: &Condition) -> bool {
-        let Some(run) = find_mut(&mut self.objects.runs, run) else { return false };
+    fn mark_promoted(&mut self, run: &str, uid: &str, condition: &Condition) -> bool {
+        let run = find_mut(&mut self.objects.runs, run);
+        let Some(run) = run.filter(|run| run.uid().as_deref() == Some(uid)) else { return false };
         *run = run.with(|run| {
             let conditions = &mut run.status.get_or_insert_default().conditions;
             if !conditions.contains(condition) {

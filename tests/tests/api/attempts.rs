@@ -1,11 +1,13 @@
 //! Requests that are tried again, given up, or worked for without those that failed.
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::api::PostParams;
 use lethe_api::{
     contract::EvaluateRecord,
     v1alpha1::{Reason, RequestPhase, RunType, Stage, UnlearnRequest, annotations},
 };
-use lethe_tests::{World, world::policy};
+use lethe_tests::{World, wait, world::policy};
 use serde_json::{Value, json};
 
 /// The model is ready, under a policy with these fields as well.
@@ -27,6 +29,46 @@ fn the_three_leaks(record: &mut EvaluateRecord) {
 async fn annotate(world: &World, request: &str, annotation: &str, word: &str) -> Result<()> {
     let patch = json!({"metadata": {"annotations": {annotation: word}}});
     world.patch::<UnlearnRequest>(request, patch).await?;
+    Ok(())
+}
+
+/// A Job that was there, as it was sent when it was created.
+fn as_sent(job: &Job) -> Result<Job> {
+    let mut sent = job.clone();
+    sent.status = None;
+    sent.metadata = ObjectMeta {
+        name: job.metadata.name.clone(),
+        labels: job.metadata.labels.clone(),
+        owner_references: job.metadata.owner_references.clone(),
+        ..ObjectMeta::default()
+    };
+    let spec = sent.spec.as_mut().context("a Job has a spec")?;
+    spec.selector = None;
+    let labels = spec.template.metadata.as_mut().and_then(|meta| meta.labels.as_mut());
+    let of_the_controller = ["controller-uid", "job-name"];
+    labels
+        .context("its pods have labels")?
+        .retain(|name, _| !of_the_controller.iter().any(|it| name.ends_with(it)));
+    Ok(sent)
+}
+
+/// A slow webhook held it back until nobody wanted it any more.
+pub async fn a_job_that_is_created_after_its_run_was_given_up_is_stopped(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("forget-three", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    let (jobs, name) = (world.api::<Job>(), format!("{}-forget", task.plan.run));
+    let sent = as_sent(&jobs.get(&name).await?)?;
+    annotate(world, "forget-three", annotations::ABORT, "stop").await?;
+    world.request_until("forget-three", RequestPhase::Aborted).await?;
+    wait::until_gone(&jobs, &name, None).await?;
+    let late = jobs.create(&PostParams::default(), &sent).await?;
+    wait::until_gone(&jobs, &name, late.metadata.uid.as_deref()).await?;
+    world.request_until("forget-three", RequestPhase::Aborted).await?;
+    // Nothing is stopped that is asked for.
+    annotate(world, "forget-three", annotations::RETRY, "after all").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     Ok(())
 }
 

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         attempts:
             a_candidate_that_fails_is_tried_again_after_a_while,
             a_word_in_an_annotation_acts_once,
+            a_job_that_is_created_after_its_run_was_given_up_is_stopped,
             requests_come_together_and_one_that_fails_leaves,
             what_an_earlier_request_asks_for_has_no_run_of_its_own,
             old_runs_go_and_those_in_the_ledger_stay;
@@ -156,6 +157,7 @@ fn main() -> ExitCode {
             a_namespace_that_is_deleted_goes_with_everything_in_it,
             an_operator_that_is_there_before_its_definitions_names_them_and_begins_once_they_are,
             a_right_that_was_taken_away_is_named_and_work_goes_on_once_it_is_back,
+            what_may_not_be_written_keeps_no_target_from_being_set_back,
             what_admission_refuses_is_told_in_its_own_words_and_tried_again,
             what_somebody_else_has_under_a_name_that_is_needed_is_not_overwritten,
             an_event_that_cannot_be_published_is_counted_and_holds_up_nothing;

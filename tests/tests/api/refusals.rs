@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingAdmissionPolicyBinding,
+    apps::v1::Deployment,
     batch::v1::Job,
     core::v1::{ConfigMap, Pod},
 };
@@ -12,9 +13,18 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, PostParams},
 };
-use lethe_api::v1alpha1::{RequestPhase, Stage, UnlearnRun};
+use lethe_api::{
+    Digest,
+    v1alpha1::{BUNDLE_ANNOTATION, DiffusionModel, RequestPhase, Stage, UnlearnRun},
+};
 use lethe_tests::{
-    Server, World, operator::Operator, place::apply, rights, server::repository, wait, world::policy,
+    Server, World,
+    operator::Operator,
+    place::{MODEL, apply, bundle},
+    rights,
+    server::repository,
+    trainer, wait,
+    world::policy,
 };
 use serde_json::json;
 
@@ -55,6 +65,26 @@ pub async fn a_right_that_was_taken_away_is_named_and_work_goes_on_once_it_is_ba
     world.request_until("waits", RequestPhase::Training).await?;
     rights::grant(&world.server, &world.home, world.reach).await?;
     goes_on(world).await
+}
+
+/// In every decision about a model without a finalizer, adding one comes before what is served.
+pub async fn what_may_not_be_written_keeps_no_target_from_being_set_back(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    rights::take_away(&world.server, &world.home, ("patch", "lethe.dev", "diffusionmodels")).await?;
+    world.patch::<DiffusionModel>(MODEL, json!({"metadata": {"finalizers": null}})).await?;
+    let annotations = json!({BUNDLE_ANNOTATION: Digest::of("something else")});
+    let drift = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+    world.patch::<Deployment>(MODEL, drift).await?;
+    let baseline = trainer::baseline();
+    let is_back = |target: &Deployment| bundle(target).as_deref() == Some(baseline.as_str());
+    wait::until(&world.api::<Deployment>(), MODEL, "what is served is set back", is_back).await?;
+    let complained = |events: &String| events.contains("event Warning CannotApply DiffusionModel/digits");
+    wait::until_answer("an event says why", async || Ok(world.events().await), complained).await?;
+    ensure!(world.api::<DiffusionModel>().get(MODEL).await?.finalizers().is_empty(), "it was allowed to");
+    rights::grant(&world.server, &world.home, world.reach).await?;
+    let has_one = |model: &DiffusionModel| !model.finalizers().is_empty();
+    world.model_until("it has its finalizer again", has_one).await?;
+    Ok(())
 }
 
 pub async fn what_admission_refuses_is_told_in_its_own_words_and_tried_again(world: &World) -> Result<()> {

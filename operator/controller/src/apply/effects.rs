@@ -37,21 +37,44 @@ const SCALE: &str = "lethe-scale";
 const PROMOTION: &str = "lethe-promotion";
 const ARCHIVE: &str = "lethe-archive";
 
-/// Carries out effects in order. The first one that fails ends it, and the next decision begins again; but where it is of
-/// what is served, the others of that kind are carried out all the same.
+/// Carries out effects in order. The first failure is what is told of, and the next decision begins again.
 pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Effect]) -> Result<()> {
-    let mut failed = None;
+    let mut failure = Failure::default();
     for effect in effects {
-        if failed.is_some() && !effect.is_of_what_is_served() {
+        if failure.leaves_out(effect) {
             continue;
         }
-        match carry_out_one(context, &mut current, effect).await {
-            Ok(()) => {}
-            Err(error) if effect.is_of_what_is_served() => failed = failed.or(Some(error)),
-            Err(error) => return Err(error),
+        if let Err(error) = carry_out_one(context, &mut current, effect).await {
+            failure.add(effect, error)?;
         }
     }
-    failed.map_or(Ok(()), Err)
+    failure.told()
+}
+
+/// What failed of a decision. Of the rest, only what is of what is served is carried out all the same: a target goes back,
+/// and a model that leaks is taken out of service, even if a run cannot be created in the same breath.
+#[derive(Default)]
+struct Failure(Option<Error>);
+
+impl Failure {
+    fn leaves_out(&self, effect: &Effect) -> bool {
+        self.0.is_some() && !effect.is_of_what_is_served()
+    }
+
+    /// An error if nothing more may be carried out: this replica may not write, or what was decided about has changed.
+    /// Effects of what is served name the version that they change themselves.
+    fn add(&mut self, effect: &Effect, error: Error) -> Result<()> {
+        let is_old = matches!(error, Error::Stale { .. }) && !effect.is_of_what_is_served();
+        if is_old || matches!(error, Error::NotLeader { .. }) {
+            return Err(self.0.take().unwrap_or(error));
+        }
+        self.0.get_or_insert(error);
+        Ok(())
+    }
+
+    fn told(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
 }
 
 /// `current` is then as the API server has it.
@@ -84,16 +107,18 @@ async fn carry_out_one<K: Kind>(context: &Context, current: &mut K, effect: &Eff
         Effect::DeleteDeployment { name, uid } => {
             delete_exactly::<Deployment>(context, &namespace, name, uid).await?
         }
-        Effect::MarkPromoted { run, condition } => {
+        Effect::MarkPromoted { run, uid, condition } => {
             let patch = json!({
                 "apiVersion": UnlearnRun::api_version(&()),
                 "kind": UnlearnRun::kind(&()),
+                "metadata": {"name": run, "uid": uid},
                 "status": {"conditions": [condition]},
             });
             let runs: Api<UnlearnRun> = Api::namespaced(context.client.clone(), &namespace);
             let (parameters, patch) = (PatchParams::apply(PROMOTION).force(), Patch::Apply(&patch));
             let call = runs.patch_status(run, &parameters, &patch);
-            write(context, format!("mark UnlearnRun {namespace}/{run} as promoted"), call).await?;
+            let done = write(context, format!("mark UnlearnRun {namespace}/{run} as promoted"), call).await;
+            done.map_err(|error| stale(error, format!("UnlearnRun {namespace}/{run}")))?;
         }
         Effect::ArchiveLedger(map) => archive(context, &namespace, map).await?,
         Effect::AddFinalizer => *current = set_finalizer(context, current.clone(), true).await?,
@@ -340,6 +365,52 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     use super::*;
+    use crate::error::Category;
+
+    /// Names of the effects that are tried, if the first fails so, and the category of what is told.
+    fn tried(first: Effect, error: Error) -> (Vec<&'static str>, Option<Category>) {
+        let scale = Effect::ScaleServing { deployment: "server".into(), replicas: 0 };
+        let patch = Effect::PatchServing { deployment: "server".into(), bundle: None };
+        let (mut failure, mut error, mut tried) = (Failure::default(), Some(error), vec![]);
+        for effect in [first, Effect::AddFinalizer, patch, scale] {
+            if failure.leaves_out(&effect) {
+                continue;
+            }
+            tried.push(match &effect {
+                Effect::PatchServing { .. } => "patch",
+                Effect::ScaleServing { .. } => "scale",
+                _ => "other",
+            });
+            if let Some(Err(told)) = error.take().map(|error| failure.add(&effect, error)) {
+                return (tried, Some(told.category()));
+            }
+        }
+        (tried, failure.told().err().map(|error| error.category()))
+    }
+
+    #[test]
+    fn what_fails_keeps_nothing_in_service_that_has_to_go() {
+        let forbidden = || {
+            let status = Status { code: 403, ..Status::default() };
+            Error::Api { action: "create".into(), source: kube::Error::Api(Box::new(status)) }
+        };
+        let told = Some(Category::Forbidden);
+        assert_eq!(tried(Effect::AddFinalizer, forbidden()), (vec!["other", "patch", "scale"], told));
+        let patch = Effect::PatchServing { deployment: "server".into(), bundle: None };
+        assert_eq!(tried(patch, forbidden()), (vec!["patch", "patch", "scale"], told));
+    }
+
+    #[test]
+    fn nothing_follows_from_a_decision_that_is_old_or_was_another_replicas() {
+        let stale = || Error::Stale { what: "the model".into() };
+        assert_eq!(tried(Effect::AddFinalizer, stale()), (vec!["other"], Some(Category::Conflict)));
+        // It is the target that has changed, not the model.
+        let scale = Effect::ScaleServing { deployment: "server".into(), replicas: 0 };
+        assert_eq!(tried(scale, stale()).0, ["scale", "patch", "scale"]);
+        let patch = Effect::PatchServing { deployment: "server".into(), bundle: None };
+        let lost = Error::NotLeader { action: "patch".into() };
+        assert_eq!(tried(patch, lost), (vec!["patch"], Some(Category::NotLeader)));
+    }
 
     #[test]
     fn what_an_earlier_owner_of_the_same_name_left_is_waited_for() {

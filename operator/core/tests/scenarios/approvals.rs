@@ -155,6 +155,34 @@ fn a_request_that_was_denied_while_its_run_was_being_created_is_not_worked_for()
     assert!(ready.message.contains("forget-three was denied"), "{}", ready.message);
 }
 
+#[test]
+fn a_no_that_comes_once_a_run_has_begun_is_said_once_and_stops_nothing() {
+    let mut world = World::new();
+    asks_for(&mut world, 1);
+    world.apply_request(by_alice("forget-three"));
+    world.says("bob", ApprovalDecision::Approve, "forget-three");
+    world.until("it trains", |world| {
+        world.is_running("forget-three", Stage::Forget)
+            && world.phase("forget-three") == Some(RequestPhase::Training)
+    });
+    world.says("eve", ApprovalDecision::Deny, "forget-three");
+    let decide = |world: &World| {
+        request::decide(&world.observe_request(&world.cluster.requests["forget-three"]), world.now)
+    };
+    let is_said = |event: &lethe_core::Event| event.warning && event.reason == "DeniedTooLate";
+    assert!(decide(&world).events.iter().any(is_said), "{:?}", decide(&world).events);
+    let approved = |world: &World| world.condition("forget-three", ConditionType::Approved);
+    world.until("it is in the status", |world| approved(world).1 == Reason::ApprovalDenied.to_string());
+    assert!(!decide(&world).events.iter().any(is_said), "it was said");
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let (status, _, message) = approved(&world);
+    assert!(
+        status == "Unknown" && message.contains("eve said no") && message.contains("lethe.dev/abort"),
+        "{message}"
+    );
+}
+
 /// A candidate that passed waits for its suspended request; whoever may not begin does not push it aside.
 #[test]
 fn a_request_that_nobody_approved_and_a_pilot_do_not_cost_a_suspended_one_its_candidate() {

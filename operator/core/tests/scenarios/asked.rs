@@ -4,13 +4,13 @@ use kube::ResourceExt;
 use lethe_api::v1alpha1::{
     ConditionType, GateFailureAction, GateFailurePolicy, Reason, RequestPhase, Stage, annotations,
 };
-use lethe_core::request;
+use lethe_core::{Effect, request, run};
 
 use crate::{
     attempts::fails_at_first,
     script::{everywhere, fixed},
     trainer::measures,
-    world::World,
+    world::{Key, World},
 };
 
 fn asks_for_three(world: &mut World) {
@@ -195,4 +195,28 @@ fn a_word_is_acknowledged_as_one_line_that_shows_what_it_says() {
     });
     let (token, _) = world.acknowledged("forget-three", annotations::ABORT).unwrap();
     assert_eq!(token, "st op [2K");
+}
+
+/// A slow admission webhook held its creation back until nobody wanted it any more.
+#[test]
+fn a_job_that_is_created_after_its_run_was_given_up_is_stopped() {
+    for stage in [Stage::Forget, Stage::Evaluate] {
+        let mut world = World::new();
+        asks_for_three(&mut world);
+        world.until("its Job is about to be created", |world| {
+            world.run_for("forget-three").is_some_and(|run| run::stage(run) == Some(stage))
+        });
+        let run = world.run_for("forget-three").expect("it is there").clone();
+        let sent = run::decide(&world.observe_run(&run), &world.installation, world.now).effects;
+        assert!(sent.iter().any(|effect| matches!(effect, Effect::CreateJob(_))), "{sent:?}");
+        world.annotate("forget-three", annotations::ABORT, "stop");
+        world.until("it is aborted", has_phase(RequestPhase::Aborted));
+        assert!(world.job_for("forget-three", stage).is_none(), "{}", world.summary());
+        for effect in sent {
+            assert!(world.carry_out(&Key::Run(run.name_any()), effect));
+        }
+        world.settle();
+        assert!(world.job_for("forget-three", stage).is_none(), "no GPU works for nobody");
+        world.ended("forget-three", RequestPhase::Aborted, Reason::Aborted, "");
+    }
 }

@@ -138,6 +138,11 @@ impl World {
             let name = names::job(&object.name_any(), stage);
             self.find(Cache::Jobs, |c| c.jobs.get(&name)).filter(|work| is_owned_by(&work.job, object))
         });
+        let late = run::past_jobs(object).find_map(|name| {
+            let known = self.cached(Cache::Jobs).jobs.get(&name);
+            known.filter(|work| is_owned_by(&work.job, object) && run::works_for_nobody(&work.job)).cloned()
+        });
+        let work = work.or(late);
         // The pods of a finished Job are listed afresh.
         let live = |work: &Work| self.cluster.jobs.get(&work.job.name_any()).map(|work| work.pods.clone());
         let pods = match &work {

@@ -4,12 +4,13 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use lethe_api::contract::{Plan, Task};
 use lethe_api::v1alpha1::{
-    ConditionType, DataSubjectRequest, GateResult, Reason, Regulation, RequestPhase, Stage,
+    ConditionType, DataSubjectRequest, GateResult, Reason, Regulation, RequestPhase, Stage, annotations,
 };
 use lethe_core::{Effect, model, request};
 
 use crate::{
     script::{self, crashes, everywhere, fixed, nearest, play},
+    trainer::measures,
     world::{Key, World},
 };
 
@@ -374,6 +375,39 @@ fn a_term_is_extended_before_it_ends_and_not_after() {
     let (events, days) = extended_after(46);
     assert!(events.iter().any(|e| e.warning && e.reason == "ExtensionTooLate"), "{events:?}");
     assert_eq!(days, 45);
+}
+
+/// The days from its receipt to the end of its term.
+fn days_of(world: &World, name: &str) -> i64 {
+    let request = &world.cluster.requests[name];
+    let received = request.spec.data_subject_request.as_ref().expect("it has a term").received_at.0;
+    let due = request.status.as_ref().and_then(|status| status.due_at.as_ref()).expect("it has a term").0;
+    due.duration_since(received).as_hours() / 24
+}
+
+/// Nobody has forgotten for the person yet: the clock goes on, and the law lets it be moved.
+#[test]
+fn a_term_is_extended_for_what_was_held_or_aborted_and_not_for_what_is_fulfilled() {
+    for phase in [RequestPhase::Held, RequestPhase::Aborted, RequestPhase::Fulfilled] {
+        let mut world = waits_with_a_term();
+        match phase {
+            RequestPhase::Held => {
+                world.trainer = Box::new(|plan, _| measures(plan, |record| record.targets[0].leak.hits = 40));
+            }
+            RequestPhase::Aborted => world.annotate("waits", annotations::ABORT, "stop"),
+            _ => {}
+        }
+        world.with_model();
+        world.until("it has its answer", |world| world.phase("waits") == Some(phase));
+        world.extend_term("waits", "the model is trained anew this month");
+        let asked = world.cluster.requests["waits"].clone();
+        let events = request::decide(&world.observe_request(&asked), world.now).events;
+        let is_said = events.iter().any(|event| event.reason == "TermExtended");
+        world.settle();
+        let expected = if phase == RequestPhase::Fulfilled { (45, false) } else { (90, true) };
+        assert_eq!((days_of(&world, "waits"), is_said), expected, "{phase:?}: {}", world.summary());
+        assert_eq!(world.phase("waits"), Some(phase));
+    }
 }
 
 /// What an operator had sent before it died, and its successor plans otherwise.

@@ -97,7 +97,7 @@ impl World {
                 self.cluster.canary.take_if(|it| is_it(it));
                 true
             }
-            Effect::MarkPromoted { run, condition } => self.mark_promoted(&run, condition),
+            Effect::MarkPromoted { run, uid, condition } => self.mark_promoted(&run, &uid, condition),
             Effect::ArchiveLedger(map) => {
                 self.cluster.config_maps.insert(map.name_any(), *map);
                 true
@@ -199,9 +199,10 @@ impl World {
         true
     }
 
-    fn mark_promoted(&mut self, run: &str, condition: Condition) -> bool {
+    fn mark_promoted(&mut self, run: &str, uid: &str, condition: Condition) -> bool {
         let version = self.bump();
-        let Some(run) = self.cluster.runs.get_mut(run) else { return false };
+        let run = self.cluster.runs.get_mut(run).filter(|run| run.uid().as_deref() == Some(uid));
+        let Some(run) = run else { return false };
         let conditions = &mut run.status.get_or_insert_default().conditions;
         if conditions.contains(&condition) {
             return true;

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use lethe_api::{
     contract::EvaluateRecord,
-    v1alpha1::{ConditionType, GateFailureAction, GateFailurePolicy, Reason, RequestPhase},
+    v1alpha1::{ConditionType, GateFailureAction, GateFailurePolicy, Reason, RequestPhase, Stage},
 };
 
 use crate::{
@@ -44,6 +44,26 @@ fn a_request_that_fails_is_held_and_those_that_shared_its_run_go_on_without_it()
     }
     assert_eq!(world.ledger(), ["3->8", "7->8"]);
     assert_eq!(world.audit.runs_created.len(), 3, "prepare, all three, and without the five");
+}
+
+#[test]
+fn whoever_lost_a_run_to_another_goes_next_without_those_who_came_later() {
+    let world = crashes(&|world: &mut World| {
+        three_five_and_seven(world);
+        world.until("they are worked for", |world| world.is_running("forget-five", Stage::Forget));
+        world.delete_request("forget-three");
+        // It comes back at once, and would be in the next run, and could go again.
+        world.ask("forget-three", &["3"], fixed("8"));
+    });
+    for name in ["forget-three", "forget-five", "forget-seven"] {
+        world.ended(name, RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    }
+    assert_eq!(world.ledger(), ["5->8", "7->8", "3->8"]);
+    assert_eq!(
+        world.audit.runs_created.len(),
+        4,
+        "prepare, all three, without the one that went, and for its successor"
+    );
 }
 
 #[test]
