@@ -17,6 +17,7 @@ pub(crate) fn keep(lineage: &mut Lineage<'_>) {
         digest: Some(compliant.digest),
         run: Some(compliant.run),
         turn: compliant.turn,
+        refuted: compliant.refuted,
     };
     let is_news = lineage.observed.archived.as_ref().is_none_or(|found| {
         archived.entries.starts_with(&found.entries)
@@ -36,6 +37,7 @@ fn honours(archived: &ArchivedLedger) -> Option<CompliantBundle> {
         base: archived.base.clone(),
         run: archived.run.clone().unwrap_or_else(|| last.run.clone()),
         turn: archived.turn,
+        refuted: archived.refuted.clone(),
     })
 }
 
@@ -51,7 +53,7 @@ pub(crate) fn restore(lineage: &mut Lineage<'_>) -> Result<(), (Reason, String)>
     if status.ledger.starts_with(&archived.entries) {
         let turn = status.compliant.as_ref().map_or(0, |compliant| compliant.turn);
         if status.ledger.len() == archived.entries.len() && archived.turn > turn {
-            // A status from before another base: no entry tells that it is old.
+            // A status from before another base, or before an audit: no entry tells that it is old.
             status.compliant = honours(archived);
             base::drop_what_is_not_in_service(status);
         }

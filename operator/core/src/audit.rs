@@ -1,5 +1,6 @@
 //! The part of a lineage's decision that is about what the live server shows.
 
+use jiff::Timestamp;
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt;
 use lethe_api::{
@@ -91,9 +92,43 @@ fn follow(lineage: &mut Lineage<'_>, audit: &UnlearnRun, digest: &Digest) -> Opt
     if lineage.status.audit.as_ref().is_none_or(|known| known.run != name) {
         let message = (found.verdict != Verdict::Pass).then(|| found.why.chars().take(500).collect());
         let (digest, at, shows) = (digest.clone(), Time(lineage.now), shown(audit));
-        lineage.status.audit = Some(Audit { run: name, digest, verdict: found.verdict, shows, at, message });
+        let began = audit.creation_timestamp().map(|at| at.0);
+        remember(lineage, Audit { run: name, digest, verdict: found.verdict, shows, at, message }, began);
     }
     Some(found)
+}
+
+/// Keeps the last audit, and of what should be served the last that could tell whether it shows what it had to forget. So
+/// neither a candidate that is asked meanwhile nor an audit that measures nothing acquits it.
+fn remember(lineage: &mut Lineage<'_>, found: Audit, began: Option<Timestamp>) {
+    if let Some(mut compliant) = base::compliant(lineage) {
+        let is_it = compliant.digest == found.digest;
+        // In a status from a backup, an audit that came before the last one may look like it.
+        let is_later =
+            compliant.refuted.as_ref().is_none_or(|known| began.is_some_and(|at| at >= known.at.0));
+        compliant.refuted = match found.verdict {
+            Verdict::Fail if is_it => Some(found.clone()),
+            Verdict::Pass if is_it && is_later => None,
+            _ => compliant.refuted,
+        };
+        let stored = lineage.status.compliant.as_ref().and_then(|stored| stored.refuted.as_ref());
+        if compliant.refuted.as_ref() != stored {
+            compliant.turn += 1;
+            lineage.status.compliant = Some(compliant);
+        }
+    }
+    lineage.status.audit = Some(found);
+}
+
+/// This audit, if it is of this bundle and saw it leak.
+pub(crate) fn refutes(audit: &Audit, digest: &Digest) -> Option<Audit> {
+    (audit.digest == *digest && audit.verdict == Verdict::Fail).then(|| audit.clone())
+}
+
+/// What audits have found of a bundle that is put into service, be it by a roll-out that did not ask for one.
+pub(crate) fn known_of(lineage: &Lineage<'_>, digest: &Digest) -> Option<Audit> {
+    let before = base::compliant(lineage).filter(|before| before.digest == *digest);
+    before.and_then(|before| before.refuted).or_else(|| refutes(lineage.status.audit.as_ref()?, digest))
 }
 
 /// The labels that did not pass; none where that is not known of each.
@@ -180,10 +215,12 @@ pub(crate) fn follow_scheduled(lineage: &mut Lineage<'_>, run: &UnlearnRun) -> b
     false
 }
 
-/// What the last audit says of what is served.
+/// What the last audit says of what is served, or the last that could tell, if that saw it leak.
 pub(crate) fn say(lineage: &mut Lineage<'_>) {
-    let served = base::compliant(lineage).map(|compliant| compliant.digest);
-    let found = lineage.status.audit.clone().filter(|audit| Some(&audit.digest) == served.as_ref());
+    let compliant = base::compliant(lineage);
+    let served = compliant.as_ref().map(|compliant| &compliant.digest);
+    let last = || lineage.status.audit.clone().filter(|audit| Some(&audit.digest) == served);
+    let found = compliant.as_ref().and_then(|compliant| compliant.refuted.clone()).or_else(last);
     let watchful = is_watchful(lineage);
     let (audited, conditions) = (ConditionType::Audited, &mut lineage.conditions);
     let spec = lineage.observed.model.spec.audit.as_ref();
@@ -275,7 +312,11 @@ fn of_candidate(run: &UnlearnRun, served: &Digest) -> Option<AuditOf> {
 
 /// The audit that says that what should be served, or what was served last where nothing should be, shows what it had to
 /// forget: there is no compliant digest.
-pub(crate) fn leak<'a>(lineage: &'a Lineage<'_>) -> Option<&'a Audit> {
+pub(crate) fn leak(lineage: &Lineage<'_>) -> Option<Audit> {
+    if let Some(compliant) = base::compliant(lineage) {
+        return compliant.refuted;
+    }
+    // Nothing was forgotten yet: there is the baseline to go back to, or nothing.
     let status = &lineage.status;
     let audit = status.audit.as_ref()?;
     let turned_back = status.rollout.as_ref().is_some_and(|rollout| {
@@ -283,8 +324,7 @@ pub(crate) fn leak<'a>(lineage: &'a Lineage<'_>) -> Option<&'a Audit> {
             && matches!(rollout.state, RolloutState::RollingBack | RolloutState::RolledBack)
     });
     let failed = audit.verdict == Verdict::Fail || (turned_back && audit.verdict != Verdict::Pass);
-    let no_other = serving::wanted(lineage).is_none_or(|wanted| wanted == audit.digest);
-    (failed && no_other).then_some(audit)
+    (failed && serving::wanted(lineage).is_none()).then(|| audit.clone())
 }
 
 /// Whether nothing is to be served: nothing compliant can be, and the policy does not leave it.
@@ -300,7 +340,11 @@ pub(crate) fn withhold(lineage: &mut Lineage<'_>) {
     };
     let replicas = replicas(deployment);
     let since = Time(lineage.now);
-    lineage.status.scaled_down.get_or_insert(ScaledDown { replicas, since });
+    let down = lineage.status.scaled_down.get_or_insert(ScaledDown { replicas, since });
+    if down.replicas == 0 {
+        // A status that was lost knew how many; whoever scales it up says so again.
+        down.replicas = replicas;
+    }
     if replicas != 0 {
         lineage.effects.push(Effect::ScaleServing { deployment: deployment.name_any(), replicas: 0 });
         lineage.look_again_in(POLL);

@@ -17,7 +17,7 @@ use lethe_api::{
 };
 
 use crate::{
-    accept, forgetting,
+    accept, audit, forgetting,
     model::{Lineage, NextRun},
     plans, reference,
     run::is_over,
@@ -33,8 +33,12 @@ pub(crate) fn compliant(lineage: &Lineage<'_>) -> Option<CompliantBundle> {
         base: status.baseline.as_ref().map_or_else(|| wanted(lineage).clone(), |it| it.teacher.clone()),
         run: last.run.clone(),
         turn: 0,
+        refuted: None,
     };
-    Some(status.compliant.clone().unwrap_or_else(of_last))
+    let mut known = status.compliant.clone().unwrap_or_else(of_last);
+    // Earlier versions knew the last audit and no other.
+    known.refuted = known.refuted.or_else(|| audit::refutes(status.audit.as_ref()?, &known.digest));
+    Some(known)
 }
 
 /// The base that the spec names. Where it lies does not count: it is known by its content.
@@ -374,7 +378,8 @@ pub(crate) fn served(lineage: &mut Lineage<'_>, run: &UnlearnRun, digest: &Diges
         && let Some(base) = descends_from(run)
     {
         let turn = lineage.status.compliant.as_ref().map_or(0, |before| before.turn) + 1;
-        let compliant = CompliantBundle { digest: digest.clone(), base, run: run.name_any(), turn };
+        let refuted = audit::known_of(lineage, digest);
+        let compliant = CompliantBundle { digest: digest.clone(), base, run: run.name_any(), turn, refuted };
         lineage.status.compliant = Some(compliant);
     }
     if run.spec.new_base.is_some() || run.spec.type_ == RunType::Prepare {

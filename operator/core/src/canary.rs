@@ -77,8 +77,6 @@ fn new(lineage: &Lineage<'_>, policy: &RolloutPolicy) -> Canary {
 
 /// What comes next for a candidate that is beside the target.
 pub(crate) fn step(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: &UnlearnRun) -> Next {
-    // What leaks in the target stays without pods, whatever is beside it.
-    audit::withhold(lineage);
     let Some(mut canary) = rollout.canary.clone() else {
         return Next::TurnBack(Reason::CanaryNotPossible, "its state is not known".into());
     };

@@ -13,7 +13,7 @@ use crate::{
 /// Sets the condition Compliant, and names the labels that may be shown.
 pub(crate) fn judge(lineage: &mut Lineage<'_>, forgotten: usize) {
     lineage.status.exposed.clear();
-    if let Some(leak) = audit::leak(lineage).cloned() {
+    if let Some(leak) = audit::leak(lineage) {
         let why = leak.message.as_deref().unwrap_or_default();
         let message = format!("an audit of {} did not pass: {why}", leak.digest.short());
         let all = lineage.status.ledger.iter().flat_map(|entry| &entry.targets);

@@ -50,7 +50,8 @@ fn needed(lineage: &Lineage<'_>) -> BTreeSet<String> {
     };
     let rollout = status.rollout.iter().filter_map(|rollout| rollout.run.clone());
     let recorded = status.ledger.iter().map(|entry| entry.run.clone());
-    let audited = status.audit.iter().map(|audit| audit.run.clone());
+    let refuted = status.compliant.iter().filter_map(|compliant| compliant.refuted.as_ref());
+    let audited = status.audit.iter().chain(refuted).map(|audit| audit.run.clone());
     let of_runs = lineage.own_runs().filter(is_needed).map(ResourceExt::name_any);
     model::named_runs(status).cloned().chain(rollout).chain(recorded).chain(audited).chain(of_runs).collect()
 }

@@ -64,7 +64,7 @@ use k8s_openapi::{
 };
 use lethe_api::{
     Digest,
-    v1alpha1::{LedgerEntry, UnlearnRun},
+    v1alpha1::{Audit, LedgerEntry, UnlearnRun},
 };
 
 /// What a controller is to do about one object.
@@ -207,4 +207,7 @@ pub struct ArchivedLedger {
     /// How often that had changed before; of two that honour the same entries the later one counts.
     #[serde(default)]
     pub turn: u32,
+    /// The audit that saw it show what it had to forget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuted: Option<Audit>,
 }

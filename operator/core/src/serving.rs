@@ -92,14 +92,11 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         )
     };
     let to = rollout.to.short().to_owned();
-    // A canary is not about the target: what that names then may be what leaks.
-    if matches!(rollout.state, RolloutState::Progressing | RolloutState::Auditing)
-        && let Some(deployment) = observed.deployment.as_ref()
-        && rollout::reference(deployment).as_ref() == Some(&rollout.to)
-    {
-        audit::release(lineage, deployment);
+    let next = audited(lineage, &mut rollout, run, next);
+    if !matches!(next, Next::TurnBack(..)) {
+        give_or_take_pods(lineage, &rollout);
     }
-    match audited(lineage, &mut rollout, run, next) {
+    match next {
         Next::Patch(bundle) => {
             if rollout.state == RolloutState::RollingBack {
                 // Whoever turned it back may have died before, and the target may be kept from going back.
@@ -148,6 +145,19 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     lineage.status.rollout = Some(rollout);
 }
 
+/// What an audit saw leak has no pods, at whichever step. A candidate gets them once the target names it: somebody has to ask
+/// it before it can be known what it shows.
+fn give_or_take_pods(lineage: &mut Lineage<'_>, rollout: &Rollout) {
+    let is_named = |found: &&Deployment| rollout::reference(found).as_ref() == Some(&rollout.to);
+    // A canary is not about the target.
+    let is_to_be_served = matches!(rollout.state, RolloutState::Progressing | RolloutState::Auditing)
+        && (rollout.run.is_some() || !audit::is_withheld(lineage));
+    match lineage.observed.deployment.as_ref().filter(is_named).filter(|_| is_to_be_served) {
+        Some(deployment) => audit::release(lineage, deployment),
+        None => audit::withhold(lineage),
+    }
+}
+
 /// Takes the candidate out of service. As long as it was beside the target, that served and goes on serving what it did.
 fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, why: &str) {
     rollout.reason = Some(reason);
@@ -167,6 +177,9 @@ fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, w
     };
     rollout.message = Some(shortened(&format!("{became}: {why}")));
     rollout.state = RolloutState::RollingBack;
+    lineage.status.rollout = Some(rollout.clone());
+    // First: the target may be kept from going back, and what it would go back to may leak as well.
+    audit::withhold(lineage);
     canary::take_away(lineage);
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
     lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });

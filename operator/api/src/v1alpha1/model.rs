@@ -272,9 +272,12 @@ pub struct CompliantBundle {
     /// The run that made it.
     #[schemars(length(max = 63))]
     pub run: String,
-    /// Counts the bundles that were this one.
+    /// Counts the changes of this: other bundles, and what audits found of them.
     #[serde(default)]
     pub turn: u32,
+    /// The audit that saw it show what it had to forget. It stands, whatever else is audited, until one of this bundle passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuted: Option<Audit>,
 }
 
 /// A change of what is served.

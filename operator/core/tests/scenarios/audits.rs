@@ -16,7 +16,7 @@ use crate::{
     world::World,
 };
 
-fn begin(world: &mut World, policy: UnlearnPolicy, initial: InitialServing) {
+pub fn begin(world: &mut World, policy: UnlearnPolicy, initial: InitialServing) {
     world.apply_policy(policy);
     world.change(|cluster| cluster.deployment = Some(deployment(MODEL, "server")));
     world.apply_model(model(initial));

@@ -6,14 +6,17 @@ use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
     contract::{AuditTask, EvaluateTask, Plan, Record, RecordBody, Task},
-    v1alpha1::{GateName, LedgerEntry, RolloutState, RunType, UnlearnPolicySpec, UnlearnRun, Verdict},
+    v1alpha1::{
+        GateName, LedgerEntry, NoCompliantDigest, RolloutState, RunType, UnlearnPolicy, UnlearnPolicySpec,
+        UnlearnRun, Verdict,
+    },
 };
 use lethe_core::{
     canary, model, rollout, run,
     targets::{self, ledger_targets},
 };
 
-use crate::world::World;
+use crate::{cluster::replicas, world::World};
 
 /// What really happened, kept beside what the operator says.
 #[derive(Clone, Default)]
@@ -91,6 +94,33 @@ pub fn may_serve(world: &World, bundle: Option<&Digest>) {
     let measured = world.audit.passed.get(bundle);
     let measured = measured.unwrap_or_else(|| panic!("{bundle} is served and never passed its gates"));
     assert!(measured.is_superset(&forgotten), "{bundle} is served and was not measured for the whole ledger");
+}
+
+/// Asked before serving is patched: what the live server was last seen to leak gets no pods back, but where the policy leaves
+/// them, or as a candidate that is asked anew.
+pub fn may_have_pods(world: &World, bundle: Option<&Digest>) {
+    let Some(bundle) = bundle else { return };
+    let is_tried = world.cluster.models.values().any(|model| {
+        let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
+        rollout
+            .is_some_and(|it| it.run.is_some() && it.to == *bundle && it.state != RolloutState::RollingBack)
+    });
+    let is_withheld = |policy: &&UnlearnPolicy| {
+        has_served_leak(&policy.spec)
+            && policy.spec.rollout.no_compliant_digest == NoCompliantDigest::ScaleToZero
+    };
+    let Some(policy) = world.cluster.policies.values().find(is_withheld).filter(|_| !is_tried) else {
+        return;
+    };
+    let is_live = |task: &AuditTask| task.served == *bundle && !task.endpoint.contains("-canary");
+    let last = world.audit.audits.iter().rev().find(|(task, _)| is_live(task));
+    let leaks = last.is_some_and(|(task, record)| {
+        let RecordBody::Audit(body) = &record.body else { return false };
+        let results = lethe_gates::judge_served(&policy.spec.gates, task, body);
+        lethe_gates::overall(&results) == Verdict::Fail
+    });
+    let pods = world.cluster.deployment.as_ref().map_or(0, replicas);
+    assert!(!leaks || pods == 0, "{bundle} was seen to leak, and is put into service again");
 }
 
 /// Asked when pods are put beside the target: is what they serve measured for everything, and was it asked before users get it?

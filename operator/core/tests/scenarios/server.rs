@@ -109,6 +109,7 @@ impl World {
 
     fn patch_serving(&mut self, deployment: &str, bundle: Option<Digest>) -> bool {
         invariants::may_serve(self, bundle.as_ref());
+        invariants::may_have_pods(self, bundle.as_ref());
         if self.patches != Patches::Kept {
             // The operator backs off, or looks again later.
             self.now += SignedDuration::from_secs(10);
