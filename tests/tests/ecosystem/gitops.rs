@@ -243,7 +243,7 @@ pub async fn the_health_scripts_say_what_their_tests_say(_: &World) -> Result<()
     let program = tokio::task::spawn_blocking(argocd::binary).await??;
     let settings = &of_gitops("argocd-cm.yaml")?[0]["data"];
     let mut tests = 0;
-    for kind in fs::read_dir(repository("examples/gitops/resource_customizations/lethe.dev"))? {
+    for kind in fs::read_dir(repository("docs/gitops/resource_customizations/lethe.dev"))? {
         let kind = kind?;
         let folder = kind.path();
         let script = folder.join("health.lua");
