@@ -48,13 +48,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- dig "persistentVolumeClaim" "claimName" "" (fromJson (include "lethe.volume" .)) }}
 {{- end }}
 
-{{/* What a pod may reach where the store is a bucket: the bucket, and names. */}}
-{{- define "lethe.storeEgress" -}}
+{{/* Where a store in a bucket listens. */}}
+{{- define "lethe.storePorts" -}}
 - ports:
   {{- range .Values.networkPolicy.storePorts }}
   - port: {{ . }}
     protocol: TCP
   {{- end }}
+{{- end }}
+
+{{/* What a pod may reach where the store is a bucket: the bucket, and names. */}}
+{{- define "lethe.storeEgress" -}}
+{{ include "lethe.storePorts" . }}
 - to:
   - namespaceSelector: {}
   ports:

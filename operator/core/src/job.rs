@@ -21,7 +21,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 use lethe_api::{
-    contract::{Progress, exit},
+    contract::{Progress, STORE_CREDENTIALS, exit},
     v1alpha1::{Stage, UnlearnRun, labels},
 };
 
@@ -35,10 +35,9 @@ const NONROOT: i64 = 65532;
 const GRACE_SECONDS: i64 = 60;
 const PLAN_FILE: &str = "plan.json";
 const PLAN_FOLDER: &str = "/etc/lethe";
-/// The Secret with the credentials for a remote store, and the variable that says so.
+/// The volume with the credentials for a remote store, and where it is mounted.
 const CREDENTIALS: &str = "store-credentials";
 const CREDENTIALS_FOLDER: &str = "/etc/lethe-store";
-const CREDENTIALS_VARIABLE: &str = "LETHE_STORE_CREDENTIALS";
 
 /// The ConfigMap that holds the plan of a stage, byte for byte.
 pub fn config_map(run: &UnlearnRun, stage: Stage, plan: &str) -> ConfigMap {
@@ -180,7 +179,7 @@ fn container(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Con
 
 fn store_variables(installation: &Installation) -> Vec<EnvVar> {
     let folder = installation.store_credentials.as_ref().map(|_| EnvVar {
-        name: CREDENTIALS_VARIABLE.into(),
+        name: STORE_CREDENTIALS.into(),
         value: Some(CREDENTIALS_FOLDER.into()),
         value_from: None,
     });

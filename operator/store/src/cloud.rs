@@ -14,8 +14,7 @@ use object_store::{
 
 use crate::error::{Error, Problem, Result};
 
-/// Names the folder with a file for each variable.
-pub const CREDENTIALS: &str = "LETHE_STORE_CREDENTIALS";
+pub use lethe_api::contract::STORE_CREDENTIALS as CREDENTIALS;
 
 /// Larger objects are sent in parts of this size. S3 takes ten thousand parts, and no object of more than 5 GiB as a whole.
 pub(crate) const PART: usize = 64 << 20;

@@ -40,3 +40,7 @@ pub use record::{
     Count, EvaluateRecord, ForgetRecord, HygieneCheck, LabelMeasurement, PrepareRecord, Quality, Record,
     RecordBody, RecordError, TargetMeasurement,
 };
+
+/// The variable of a pod that names the folder with the credentials for a store in a bucket: a file for each variable of the
+/// provider's own tools.
+pub const STORE_CREDENTIALS: &str = "LETHE_STORE_CREDENTIALS";
