@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ConfigMap, Event, Pod},
+};
 use kube::{ResourceExt, api::PostParams};
 use lethe_api::{
     Digest,
@@ -65,10 +68,7 @@ impl World {
     /// # Errors
     /// If no pod comes, or its plan is not one.
     pub async fn task(&self, stage: Stage) -> Result<Task> {
-        let selector = format!("{}={}", labels::STAGE, stage.as_str());
-        let what = "waits for its end";
-        let pod = wait::until_any(&self.api::<Pod>(), &selector, what, |pod| !has_ended(pod)).await?;
-        let task = self.told(pod).await?;
+        let task = self.told(self.pod_at_work(stage).await?).await?;
         let is_for = match stage {
             Stage::Prepare => TaskKind::Prepare,
             Stage::Forget => TaskKind::Forget,
@@ -77,6 +77,24 @@ impl World {
         };
         ensure!(task.plan.task.kind() == is_for, "the plan of the {} pod is {:?}", stage.as_str(), task.plan);
         Ok(task)
+    }
+
+    /// The pod of a stage that a Job waits for.
+    ///
+    /// The Job controller may make a pod of a Job that was deleted a moment before; nobody waits for that one, and
+    /// the garbage collector takes it away.
+    async fn pod_at_work(&self, stage: Stage) -> Result<Pod> {
+        let (pods, jobs) = (self.api::<Pod>(), self.api::<Job>());
+        let selector = format!("{}={}", labels::STAGE, stage.as_str());
+        loop {
+            let pod = wait::until_any(&pods, &selector, "waits for its end", |pod| !has_ended(pod)).await?;
+            let owner = pod.owner_references().first().context("a trainer pod has no owner")?;
+            let job = jobs.get_opt(&owner.name).await?;
+            if job.is_some_and(|job| job.metadata.uid.as_ref() == Some(&owner.uid)) {
+                return Ok(pod);
+            }
+            wait::until_gone(&pods, &pod.name_any(), pod.metadata.uid.as_deref()).await?;
+        }
     }
 
     /// What a trainer pod is told to do.
@@ -280,10 +298,15 @@ pub fn failure(task: &Task, failure: Failure, message: &str) -> Outcome {
     }
 }
 
-/// What a good trainer finds.
+/// What a good trainer finds of a model that knows ten labels.
 pub fn honest(plan: &Plan, digest: &Digest) -> RecordBody {
+    honest_about(10, plan, digest)
+}
+
+/// What a good trainer finds of a model that knows this many.
+pub fn honest_about(labels: usize, plan: &Plan, digest: &Digest) -> RecordBody {
     match &plan.task {
-        Work::Prepare(task) => RecordBody::Prepare(prepared(task.base.digest.clone())),
+        Work::Prepare(task) => RecordBody::Prepare(prepared(task.base.digest.clone(), labels)),
         Work::Forget(task) => RecordBody::Forget(ForgetRecord {
             candidate: product(digest),
             targets: task.targets.clone(),
@@ -295,10 +318,10 @@ pub fn honest(plan: &Plan, digest: &Digest) -> RecordBody {
     }
 }
 
-fn prepared(teacher: Digest) -> PrepareRecord {
-    let labels: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
+fn prepared(teacher: Digest, n: usize) -> PrepareRecord {
+    let labels: Vec<String> = (0..n).map(|label| label.to_string()).collect();
     // The nearest label of each is the next one.
-    let confusion = (0..10).map(|i: usize| (0..10).map(|j| 1.0 / (1 + (j + 10 - i) % 10) as f64).collect());
+    let confusion = (0..n).map(|i| (0..n).map(|j| 1.0 / (1 + (j + n - i) % n) as f64).collect());
     let of = |what: &str| made_of(&teacher, what);
     PrepareRecord {
         baseline: of("a baseline"),

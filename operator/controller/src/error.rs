@@ -19,10 +19,6 @@ pub enum Error {
     /// It is of an earlier object of the same name, and the garbage collector is about to take it.
     #[error("cannot create {kind} {name} yet: an earlier one is still being removed")]
     Leftover { kind: String, name: String },
-    #[error(
-        "the archived ledger in ConfigMap {name} cannot be read: {reason}; repair it, or delete it to give it up"
-    )]
-    Archive { name: String, reason: String },
     /// What was decided about is not what is in the cluster any more.
     #[error("{what} changed since it was observed")]
     Stale { what: String },
@@ -93,7 +89,6 @@ impl Error {
             Error::Timeout { .. } => Category::Timeout,
             Error::NotLeader { .. } => Category::NotLeader,
             Error::Foreign { .. } => Category::Foreign,
-            Error::Archive { .. } => Category::Malformed,
             Error::Stale { .. } | Error::Leftover { .. } => Category::Conflict,
         }
     }

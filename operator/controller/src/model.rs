@@ -21,7 +21,7 @@ use crate::{
     calls,
     context::Context,
     controller::Kind,
-    error::{Error, Result},
+    error::Result,
 };
 
 impl Kind for DiffusionModel {
@@ -146,14 +146,16 @@ async fn beside(
     Ok(canary::Seen { deployment, service, reports })
 }
 
-/// The ledger of an earlier model of the same name. One that cannot be read stops everything: it must not be
-/// taken for an empty one.
-async fn archived(context: &Context, namespace: &str, model: &str) -> Result<Option<ArchivedLedger>> {
+/// The ledger of an earlier model of the same name, or why it cannot be read.
+async fn archived(
+    context: &Context,
+    namespace: &str,
+    model: &str,
+) -> Result<std::result::Result<Option<ArchivedLedger>, String>> {
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
     let name = names::ledger_archive(model);
     let map = calls::read(format!("read ConfigMap {namespace}/{name}"), maps.get_opt(&name)).await?;
-    let ledger = map.as_ref().map(model::read_archive).transpose();
-    ledger.map_err(|reason| Error::Archive { name: format!("{namespace}/{name}"), reason })
+    Ok(map.as_ref().map(model::read_archive).transpose())
 }
 
 #[cfg(test)]

@@ -7,26 +7,45 @@ use lethe_api::v1alpha1::{CompliantBundle, DiffusionModel, Reason, labels};
 use crate::{ArchivedLedger, Effect, Event, base, model::Lineage, names};
 
 const KEY: &str = "ledger.json";
+/// What the key of a ledger begins with that a model left which was deleted while [`KEY`] held another.
+const ASIDE: &str = "ledger-of-";
 
-/// Keeps what the status says. The entries are only ever added to; what honours them changes with a new base.
-pub(crate) fn keep(lineage: &mut Lineage<'_>) {
-    let Some(compliant) = base::compliant(lineage) else { return };
-    let archived = ArchivedLedger {
+/// What the status says, as it is kept.
+fn of_the_status(lineage: &Lineage<'_>) -> Option<ArchivedLedger> {
+    let compliant = base::compliant(lineage)?;
+    Some(ArchivedLedger {
         base: compliant.base,
         entries: lineage.status.ledger.clone(),
         digest: Some(compliant.digest),
         run: Some(compliant.run),
         turn: compliant.turn,
         refuted: compliant.refuted,
-    };
-    let is_news = lineage.observed.archived.as_ref().is_none_or(|found| {
+    })
+}
+
+/// Keeps what the status says. The entries are only ever added to; what honours them changes with a new base.
+pub(crate) fn keep(lineage: &mut Lineage<'_>) {
+    let (Ok(found), Some(archived)) = (&lineage.observed.archived, of_the_status(lineage)) else { return };
+    let is_news = found.as_ref().is_none_or(|found| {
         archived.entries.starts_with(&found.entries)
             && (archived.entries.len() > found.entries.len() || archived.turn > found.turn)
     });
     if is_news {
-        let kept = config_map(&lineage.observed.model, &archived);
+        let kept = config_map(&lineage.observed.model, KEY.to_owned(), &archived);
         lineage.effects.push(Effect::ArchiveLedger(Box::new(kept)));
     }
+}
+
+/// Keeps what the status says beside an archive that is another ledger, or none, so that its model need not stay for it.
+/// Until somebody has chosen between the two, a model of that name does nothing.
+pub(crate) fn set_aside(lineage: &mut Lineage<'_>, why: &str) {
+    let Some(archived) = of_the_status(lineage) else { return };
+    let model = &lineage.observed.model;
+    let key = format!("{ASIDE}{}.json", model.uid().unwrap_or_default());
+    let note = format!("The ledger of this model is kept under {key:?}, beside what is there: {why}");
+    let kept = config_map(model, key, &archived);
+    lineage.effects.push(Effect::SetLedgerAside(Box::new(kept)));
+    lineage.events.push(Event { warning: true, reason: "LedgerSetAside".into(), note });
 }
 
 /// What an archived ledger is honoured by. Earlier versions kept no more than the entries.
@@ -45,9 +64,20 @@ fn honours(archived: &ArchivedLedger) -> Option<CompliantBundle> {
 /// another base, it is as if that had been edited.
 ///
 /// # Errors
-/// If the archived ledger is another one: either of them would be lost.
+/// If the archived ledger is another one, or cannot be read: either of them would be lost.
 pub(crate) fn restore(lineage: &mut Lineage<'_>) -> Result<(), (Reason, String)> {
-    let Some(archived) = &lineage.observed.archived else { return Ok(()) };
+    let config_map = names::ledger_archive(&lineage.observed.model.name_any());
+    let archived = match &lineage.observed.archived {
+        Ok(Some(archived)) => archived,
+        Ok(None) => return Ok(()),
+        Err(why) => {
+            let message = format!(
+                "the archived ledger in ConfigMap {config_map:?} cannot be read: {why}. Repair it, or move it away to \
+                 give it up"
+            );
+            return Err((Reason::LedgerUnreadable, message));
+        }
+    };
     let status = &mut lineage.status;
     let known = status.ledger.len();
     if status.ledger.starts_with(&archived.entries) {
@@ -59,7 +89,6 @@ pub(crate) fn restore(lineage: &mut Lineage<'_>) -> Result<(), (Reason, String)>
         }
         return Ok(());
     }
-    let config_map = names::ledger_archive(&lineage.observed.model.name_any());
     if !archived.entries.starts_with(&status.ledger) {
         let message = format!(
             "ConfigMap {config_map:?} keeps {} ledger entries that are not those of this model's status ({known}): \
@@ -80,7 +109,7 @@ pub(crate) fn restore(lineage: &mut Lineage<'_>) -> Result<(), (Reason, String)>
 }
 
 /// The ConfigMap that keeps a ledger. It has no owner: nothing deletes it with the model.
-fn config_map(model: &DiffusionModel, archived: &ArchivedLedger) -> ConfigMap {
+fn config_map(model: &DiffusionModel, key: String, archived: &ArchivedLedger) -> ConfigMap {
     let ledger = serde_json::to_string(archived).expect("a ledger is strings and times");
     ConfigMap {
         metadata: ObjectMeta {
@@ -93,13 +122,20 @@ fn config_map(model: &DiffusionModel, archived: &ArchivedLedger) -> ConfigMap {
             ),
             ..Default::default()
         },
-        data: Some([(KEY.to_owned(), ledger)].into()),
+        data: Some([(key, ledger)].into()),
         ..Default::default()
     }
 }
 
 /// Reads an archive ConfigMap. An unreadable one is an error: a ledger must not be lost silently.
 pub fn read(config_map: &ConfigMap) -> Result<ArchivedLedger, String> {
+    let mut keys = config_map.data.iter().flat_map(|data| data.keys());
+    if let Some(aside) = keys.find(|key| key.starts_with(ASIDE)) {
+        return Err(format!(
+            "it keeps two ledgers, {KEY:?} and that of a deleted model, {aside:?}: keep the right one under {KEY:?} \
+             and remove the other key"
+        ));
+    }
     let text = config_map.data.as_ref().and_then(|data| data.get(KEY));
     let text = text.ok_or_else(|| format!("it has no key {KEY:?}"))?;
     serde_json::from_str(text).map_err(|error| error.to_string())

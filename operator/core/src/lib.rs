@@ -138,6 +138,8 @@ pub enum Effect {
     },
     /// Keep the ledger of a model that is being deleted, in a ConfigMap that outlives it.
     ArchiveLedger(Box<ConfigMap>),
+    /// Add the ledger of a model that is being deleted to a ConfigMap that holds another. Nothing in it is replaced.
+    SetLedgerAside(Box<ConfigMap>),
     AddFinalizer,
     RemoveFinalizer,
 }

@@ -49,8 +49,8 @@ pub struct Observed {
     pub reports: Vec<PodReport>,
     /// What there is beside the target, if [`canary::to_look_for`] names anything.
     pub canary: canary::Seen,
-    /// From the archive ConfigMap, if there is one.
-    pub archived: Option<ArchivedLedger>,
+    /// From the archive ConfigMap, if there is one; or why it cannot be read.
+    pub archived: Result<Option<ArchivedLedger>, String>,
 }
 
 /// Whether the pods have to be asked what they serve: once a first roll-out has begun, whenever the model is
@@ -193,20 +193,19 @@ impl<'a> Lineage<'a> {
             let status = self.observed.model.status.clone().unwrap_or_default();
             return Decision { status, effects: vec![], events: vec![], recheck: None };
         }
-        if let Err((reason, why)) = archive::restore(&mut self) {
+        match archive::restore(&mut self) {
+            Ok(()) => archive::keep(&mut self),
             // Of an empty ledger nothing is lost.
-            if !self.status.ledger.is_empty() {
-                self.conditions.no(ConditionType::Prepared, reason, why);
-                return self.done();
-            }
+            Err(_) if self.status.ledger.is_empty() => {}
+            Err((_, why)) => archive::set_aside(&mut self, &why),
         }
-        archive::keep(&mut self);
         // Who orphans what the model owns means the archive, not a candidate beside the target.
         canary::take_away(&mut self);
         let mut effects = self.effects;
         effects.push(Effect::RemoveFinalizer);
+        let events = self.events.into_iter().filter(|event| event.warning).collect();
         let status = self.observed.model.status.clone().unwrap_or_default();
-        Decision { status, effects, events: vec![], recheck: None }
+        Decision { status, effects, events, recheck: None }
     }
 
     /// As [`own_runs`].

@@ -51,7 +51,7 @@ pub enum Act {
 pub enum Disturbance {
     /// The operator decides when terms are over, or while somebody lies to it or keeps silent.
     DecidesWhen(Key, When),
-    /// The API server refuses the call: what was decided is dropped.
+    /// The API server refuses the call: what was decided is dropped, but for what is of what is served.
     Refuses(Key),
     /// The operator dies, or loses the lease. Its successor has fresh caches. One call of it may be under way.
     Dies(Option<Key>),
@@ -212,7 +212,12 @@ impl Checker {
     fn call(&self, next: &mut State, key: &Key) {
         let Some(at) = next.pending.iter().position(|pending| pending.key == *key) else { return };
         let mut pending = next.pending.remove(at);
-        if next.call(&mut pending, &self.mind, self.settings.guards) && pending.done < pending.calls.len() {
+        let goes_on = match next.call(&mut pending, &self.mind, self.settings.guards) {
+            true => Some(pending).filter(|pending| pending.done < pending.calls.len()),
+            false if pending.is_outdated() => None,
+            false => pending.left_after(pending.done - 1),
+        };
+        if let Some(pending) = goes_on {
             next.pending.insert(at, pending);
         }
     }
@@ -241,7 +246,13 @@ impl Checker {
     fn disturb(&self, next: &mut State, disturbance: &Disturbance) {
         match disturbance {
             Disturbance::DecidesWhen(key, when) => self.begin(next, key, *when),
-            Disturbance::Refuses(key) => next.pending.retain(|pending| pending.key != *key),
+            Disturbance::Refuses(key) => {
+                let left = |pending: Pending| match pending.key == *key {
+                    true => pending.left_after(pending.done),
+                    false => Some(pending),
+                };
+                next.pending = std::mem::take(&mut next.pending).into_iter().filter_map(left).collect();
+            }
             Disturbance::Dies(under_way) => next.die(under_way.as_ref()),
             Disturbance::CacheLags(kind) => next.lag(*kind),
             Disturbance::JobEnds(index, end) => next.end(&self.mind, *index, *end),

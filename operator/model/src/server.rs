@@ -128,6 +128,7 @@ impl State {
                 self.objects.archive = Some(Shared::new((**map).clone()));
                 true
             }
+            Effect::SetLedgerAside(_) => unreachable!("nobody but the operator writes the archive here"),
             Effect::AddFinalizer => self.set_finalizer(version, true),
             Effect::RemoveFinalizer => self.set_finalizer(version, false),
         }

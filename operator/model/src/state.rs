@@ -18,7 +18,7 @@ use crate::{
     audit::Audit,
     cluster::{Beside, Work},
     decisions::Call,
-    shared::Shared,
+    shared::{Shared, hash_of},
 };
 
 /// The API server's contents: one namespace with one model. Objects are the real ones, without resource versions
@@ -110,6 +110,30 @@ pub fn written() -> Timestamp {
 impl Pending {
     pub fn next(&self) -> &Call {
         &self.calls[self.done]
+    }
+
+    /// Whether the last call, which failed, did so because its object has changed: then nothing more is done.
+    pub fn is_outdated(&self) -> bool {
+        match &self.calls[self.done - 1] {
+            Call::Status(_) => true,
+            Call::Effect(effect) => matches!(
+                **effect,
+                Effect::AddFinalizer | Effect::RemoveFinalizer | Effect::MarkPromoted { .. }
+            ),
+        }
+    }
+
+    /// What is carried out all the same once this call has failed: of an effect, those after it that are of what is served.
+    pub fn left_after(&self, failed: usize) -> Option<Self> {
+        let is_of_what_is_served =
+            |call: &&Call| matches!(call, Call::Effect(effect) if effect.is_of_what_is_served());
+        let rest: Vec<_> = match self.calls[failed] {
+            Call::Status(_) => return None,
+            Call::Effect(_) => self.calls[failed + 1..].iter().filter(is_of_what_is_served).cloned().collect(),
+        };
+        let hash = hash_of(&(self.calls.content(), failed));
+        let left = || Self { calls: Shared::with_hash(hash, rest.clone()), done: 0, ..self.clone() };
+        (!rest.is_empty()).then(left)
     }
 }
 

@@ -33,8 +33,8 @@ use crate::{
 const PROMISED: usize = 10_000;
 /// As many requests as are sent at once by those who create objects.
 const AT_ONCE: usize = 32;
-/// Labels that are forgotten. The model knows ten.
-const FORGOTTEN: usize = 8;
+/// Labels that a model may have to forget: each of its requests asks for another one, as long as there are so many.
+const MOST_FORGOTTEN: usize = 250;
 /// As Prometheus asks, if the chart's ServiceMonitor tells it to.
 const SCRAPE_EVERY: Duration = Duration::from_secs(30);
 /// Nothing more is done if nothing was done for this long: longer than the slowest poll.
@@ -85,11 +85,21 @@ impl Life<'_> {
         self.prepare_models(operator).await?;
         let burst = self.args.burst.min(self.n);
         self.burst(burst).await?;
-        let player = Player::start(self.world.clone());
+        let player = self.play();
         self.create(burst..self.n).await?;
         self.count_requests(self.n, |request| condition(request, ConditionType::Fulfilled, "True")).await?;
         drop(player);
         self.idle(operator).await
+    }
+
+    /// How many labels are forgotten of each model.
+    fn forgotten(&self) -> usize {
+        self.n.div_ceil(self.args.models).min(MOST_FORGOTTEN)
+    }
+
+    /// Its models know the forgotten labels and two more, of which one is the override.
+    fn play(&self) -> Player {
+        Player::start(self.world.clone(), self.forgotten() + 2)
     }
 
     fn row(&mut self, name: &'static str, value: f64, limit: impl Into<Option<f64>>, unit: &'static str) {
@@ -100,7 +110,7 @@ impl Life<'_> {
 
     /// Models that serve nothing yet, each with a Deployment of its own.
     async fn prepare_models(&self, operator: &Operator) -> Result<()> {
-        let player = Player::start(self.world.clone());
+        let player = self.play();
         self.world.apply(&world::policy()?).await?;
         let names = (0..self.args.models).map(model);
         let created = names.map(async |name| {
@@ -139,8 +149,9 @@ impl Life<'_> {
 
     async fn create(&self, range: std::ops::Range<usize>) -> Result<()> {
         let created = range.map(async |index| {
-            let label = (index / self.args.models % FORGOTTEN).to_string();
-            let mut manifest = request(&format!("forget-{index}"), &[&label], "8");
+            let label = (index / self.args.models % self.forgotten()).to_string();
+            let replacement = self.forgotten().to_string();
+            let mut manifest = request(&format!("forget-{index}"), &[&label], &replacement);
             manifest["spec"]["modelRef"]["name"] = json!(model(index % self.args.models));
             self.world.create(&manifest).await.map(|_| ()).context("a request is refused")
         });
@@ -165,6 +176,8 @@ impl Life<'_> {
         self.come_to_rest().await?;
         let pid = operator.id()?;
         let (before, worked, start) = (self.calls()?, processor_time(pid)?, Instant::now());
+        let models = async || Looks::of(&operator.get("/metrics").await?.1, "model");
+        let looked = models().await?;
         let end = start + Duration::from_secs_f64(60.0 * self.args.idle);
         while Instant::now() < end {
             operator.get("/metrics").await?;
@@ -176,6 +189,11 @@ impl Life<'_> {
         self.row("idle-cpu", 1000.0 * cores, 20.0, "m");
         self.row("idle-writes", (after.writes - before.writes) as f64, 0.0, "");
         eprintln!("(and {} reads in {} min)", after.reads - before.reads, self.args.idle);
+        // One at a time, and not a hundred of a process that has just started.
+        let looked = models().await?.since(&looked);
+        if looked.count() > 0 {
+            self.row("idle-model-p99", looked.quantile(0.99)?, None, "ms");
+        }
         Ok(())
     }
 

@@ -62,6 +62,12 @@ impl Looks {
         Ok(Self { buckets })
     }
 
+    /// Those of them that came after `earlier`, which the same process said.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let buckets = self.buckets.iter().zip(&earlier.buckets);
+        Self { buckets: buckets.map(|(now, before)| (now.0, now.1 - before.1)).collect() }
+    }
+
     pub fn count(&self) -> usize {
         self.buckets.last().map_or(0, |(_, count)| *count as usize)
     }
@@ -106,6 +112,9 @@ lethe_reconcile_duration_seconds_bucket{controller="run",le="+Inf"} 7
         assert!((looks.quantile(0.9).unwrap() - 1.0).abs() < 1e-9);
         assert!((looks.quantile(0.99).unwrap() - 7.5).abs() < 1e-9);
         assert!(Looks::of(METRICS, "model").unwrap().quantile(0.99).is_err());
+        let later = METRICS.replace(" 100", " 110");
+        let since = Looks::of(&later, "request").unwrap().since(&looks);
+        assert_eq!((since.count(), since.quantile(0.5).unwrap()), (10, 7.5), "all between 5 and 10 ms");
     }
 
     #[test]

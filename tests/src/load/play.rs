@@ -23,9 +23,9 @@ const AT_ONCE: usize = 16;
 pub struct Player(JoinHandle<()>);
 
 impl Player {
-    /// Every trainer pod ends as soon as it is there, as one that did its work well.
-    pub fn start(world: Arc<World>) -> Self {
-        Self(tokio::spawn(play(world)))
+    /// Every trainer pod ends as soon as it is there, as one that did its work well, for models that know so many labels.
+    pub fn start(world: Arc<World>, labels: usize) -> Self {
+        Self(tokio::spawn(play(world, labels)))
     }
 }
 
@@ -35,7 +35,7 @@ impl Drop for Player {
     }
 }
 
-async fn play(world: Arc<World>) {
+async fn play(world: Arc<World>, labels: usize) {
     let mut pods = watcher(world.api::<Pod>(), watcher::Config::default().labels(labels::STAGE)).boxed();
     let mut seen = HashSet::new();
     let slots = Arc::new(Semaphore::new(AT_ONCE));
@@ -49,7 +49,10 @@ async fn play(world: Arc<World>) {
         ends.spawn(async move {
             let _slot = slots.acquire().await;
             let name = pod.name_any();
-            let ended = async { world.succeed(&world.told(pod).await?).await };
+            let ended = async {
+                let task = world.told(pod).await?;
+                world.succeed_with(&task, trainer::honest_about(labels, &task.plan, &task.digest)).await
+            };
             if let Err(error) = ended.await {
                 eprintln!("pod {name} cannot be ended: {error:#}");
             }

@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::Pod},
+    api::batch::v1::Job,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::api::{ListParams, PostParams};
+use kube::api::PostParams;
 use lethe_api::{
     contract::EvaluateRecord,
     v1alpha1::{Reason, RequestPhase, RunType, Stage, UnlearnRequest, annotations},
@@ -68,10 +68,6 @@ pub async fn a_job_that_is_created_after_its_run_was_given_up_is_stopped(world: 
     let late = jobs.create(&PostParams::default(), &sent).await?;
     wait::until_gone(&jobs, &name, late.metadata.uid.as_deref()).await?;
     world.request_until("forget-three", RequestPhase::Aborted).await?;
-    // Their pods go after them, and none of them is to be taken for one of the next Job.
-    let (pods, forgetting) = (world.api::<Pod>(), ListParams::default().labels("lethe.dev/stage=forget"));
-    let left = async || Ok(pods.list(&forgetting).await?.items.len());
-    wait::until_answer("the pods are gone as well", left, |left| *left == 0).await?;
     // Nothing is stopped that is asked for.
     annotate(world, "forget-three", annotations::RETRY, "after all").await?;
     world.forget(|_| {}).await?;

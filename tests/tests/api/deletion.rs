@@ -173,14 +173,40 @@ pub async fn an_archive_that_cannot_be_read_is_not_taken_for_an_empty_one(world:
     world.patch::<ConfigMap>(ARCHIVE, json!({"data": cut})).await?;
 
     world.apply(&world.model()?).await?;
-    let said = async || Ok(world.events().await.contains("CannotApply"));
-    wait::until_answer("an event tells of it", said, |said| *said).await?;
+    let says = |m: &DiffusionModel| {
+        let prepared = ConditionType::Prepared.find(m.conditions());
+        prepared.is_some_and(|it| it.reason == "LedgerUnreadable" && it.message.contains(ARCHIVE))
+    };
+    world.model_until("it says that its archive cannot be read", says).await?;
     ensure!(world.runs().await?.is_empty(), "a run began without the ledger");
     ensure!(world.ledger().await?.is_empty(), "there is a ledger that was not read");
     world.patch::<ConfigMap>(ARCHIVE, json!({"data": whole})).await?;
     world.prepare().await?;
     let after = world.ledger().await?;
     ensure!(before == after, "before {before:?}, after {after:?}");
+    Ok(())
+}
+
+pub async fn a_model_whose_archive_cannot_be_read_can_be_deleted(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("first", "3", "8").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("first", RequestPhase::Fulfilled).await?;
+    let maps = world.api::<ConfigMap>();
+    let whole = maps.get(ARCHIVE).await?.data.context("a ledger is kept")?;
+    world.patch::<ConfigMap>(ARCHIVE, json!({"data": {"ledger.json": "{"}})).await?;
+    world.delete::<DiffusionModel>(MODEL).await?;
+    wait::until_gone(&world.api::<DiffusionModel>(), MODEL, None).await?;
+    ensure!(world.events().await.contains("LedgerSetAside"), "nobody was told");
+    let kept = maps.get(ARCHIVE).await?.data.context("nothing is kept")?;
+    let (aside, ledger) = kept.iter().find(|(key, _)| key.starts_with("ledger-of-")).context("it is lost")?;
+    ensure!(kept["ledger.json"] == "{" && *ledger == whole["ledger.json"], "{kept:?}");
+    // As docs/operations.md says.
+    let choice = json!({"data": {"ledger.json": ledger, (aside): null}});
+    world.patch::<ConfigMap>(ARCHIVE, choice).await?;
+    world.apply(&world.model()?).await?;
+    world.prepare().await?;
+    ensure!(world.ledger().await?.len() == 1, "its ledger did not come back");
     Ok(())
 }
 

@@ -106,6 +106,7 @@ fn main() -> ExitCode {
             a_fulfilled_request_that_is_deleted_stays_forgotten,
             a_model_that_comes_back_has_its_ledger_back,
             an_archive_that_cannot_be_read_is_not_taken_for_an_empty_one,
+            a_model_whose_archive_cannot_be_read_can_be_deleted,
             a_model_that_was_lost_without_the_operator_has_its_ledger_back,
             a_model_that_comes_back_with_another_base_forgets_its_ledger_first,
             a_model_that_is_deleted_during_a_run_takes_the_run_with_it,

@@ -125,6 +125,7 @@ pub enum Reason {
     Drifted,
     LedgerMoved,
     LedgerConflict,
+    LedgerUnreadable,
     Superseded,
     Reexposed,
     BadSchedule,

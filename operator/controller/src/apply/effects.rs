@@ -121,6 +121,7 @@ async fn carry_out_one<K: Kind>(context: &Context, current: &mut K, effect: &Eff
             done.map_err(|error| stale(error, format!("UnlearnRun {namespace}/{run}")))?;
         }
         Effect::ArchiveLedger(map) => archive(context, &namespace, map).await?,
+        Effect::SetLedgerAside(map) => set_aside(context, &namespace, map).await?,
         Effect::AddFinalizer => *current = set_finalizer(context, current.clone(), true).await?,
         Effect::RemoveFinalizer => *current = set_finalizer(context, current.clone(), false).await?,
     }
@@ -322,6 +323,20 @@ async fn archive(context: &Context, namespace: &str, map: &ConfigMap) -> Result<
         }
         other => other.map(|_| tracing::info!(namespace, name, "archived the ledger"))?,
     }
+    Ok(())
+}
+
+/// Adds a ledger to those that a ConfigMap keeps.
+async fn set_aside(context: &Context, namespace: &str, map: &ConfigMap) -> Result<()> {
+    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
+    let name = map.name_any();
+    let (parameters, patch) = (
+        PatchParams { field_manager: Some(ARCHIVE.into()), ..PatchParams::default() },
+        Patch::Merge(json!({"data": map.data})),
+    );
+    let call = maps.patch(&name, &parameters, &patch);
+    write(context, format!("set the ledger aside in ConfigMap {namespace}/{name}"), call).await?;
+    tracing::warn!(namespace, name, "set the ledger aside: there is another");
     Ok(())
 }
 

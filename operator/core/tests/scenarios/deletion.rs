@@ -195,13 +195,56 @@ fn an_archive_that_is_another_ledger_is_never_written_over() {
     let (status, reason, message) = world.model_condition(ConditionType::Prepared);
     assert_eq!((status.as_str(), reason.as_str()), ("False", "LedgerConflict"), "{message}");
     assert_eq!(world.cluster.config_maps[&name].data, foreign.data);
-    world.delete_model();
+}
+
+/// It is deleted while its archive holds this: it goes all the same, what it had forgotten is kept, and a model of its name does
+/// nothing before somebody has chosen.
+fn a_model_goes_beside(spoil: fn(&str) -> String) {
+    let name = names::ledger_archive(MODEL);
+    let delete = |world: &mut World| {
+        asks(world);
+        world.until("it is fulfilled", |world| world.phase("forget-three") == Some(RequestPhase::Fulfilled));
+        world.until("its ledger is kept", |world| world.cluster.config_maps.contains_key(&name));
+        world.change(|cluster| {
+            let archive = cluster.config_maps.get_mut(&name).expect("written when three was forgotten");
+            for text in archive.data.iter_mut().flat_map(|data| data.values_mut()) {
+                *text = spoil(text);
+            }
+        });
+        world.delete_model();
+        world.until("it is gone", |world| world.cluster.models.is_empty());
+    };
+    let mut world = everywhere(|world| {
+        delete(world);
+        // It comes back without one until somebody has chosen: that is what the condition says.
+        world.audit.ledgers.clear();
+        world.apply_model(model(InitialServing::Baseline));
+    });
+    let kept = world.cluster.config_maps[&name].data.clone().unwrap();
+    let aside: Vec<_> = kept.keys().filter(|key| key.starts_with("ledger-of-")).collect();
+    assert!(kept.len() == 2 && aside.len() == 1, "{kept:?}");
+    let (status, reason, message) = world.model_condition(ConditionType::Prepared);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "LedgerUnreadable"), "{message}");
+    assert!(message.contains(aside[0]) && world.ledger().is_empty(), "{message}");
+    let right = kept[aside[0]].clone();
+    let choose = |cluster: &mut crate::cluster::Cluster| {
+        let archive = cluster.config_maps.get_mut(&name).expect("it is still there");
+        archive.data = Some([("ledger.json".to_owned(), right.clone())].into());
+    };
+    world.change(choose);
     world.settle();
-    assert!(world.cluster.models.contains_key(MODEL), "its ledger is kept nowhere else");
-    world.change(|cluster| cluster.config_maps.remove(&name));
-    world.settle();
-    assert!(world.cluster.models.is_empty());
-    assert!(world.cluster.config_maps.contains_key(&name));
+    assert_eq!(world.ledger(), ["3->8"]);
+    assert!(world.model_is(ConditionType::Compliant), "{}", world.summary());
+}
+
+#[test]
+fn a_model_whose_archive_is_another_ledger_can_be_deleted_and_leaves_both() {
+    a_model_goes_beside(|text| text.replace("\"3\"", "\"9\""));
+}
+
+#[test]
+fn a_model_whose_archive_cannot_be_read_can_be_deleted_and_leaves_its_ledger_beside_it() {
+    a_model_goes_beside(|text| text[..text.len() / 2].to_owned());
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl World {
             deployment,
             canary: self.beside(object),
             reports: if asks { vec![report("digits-a"), report("digits-b")] } else { vec![] },
-            archived: archived.map(|map| model::read_archive(map).expect("an archive can be read")),
+            archived: archived.map(model::read_archive).transpose(),
         }
     }
 

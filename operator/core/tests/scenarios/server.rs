@@ -102,6 +102,11 @@ impl World {
                 self.cluster.config_maps.insert(map.name_any(), *map);
                 true
             }
+            Effect::SetLedgerAside(map) => {
+                let kept = self.cluster.config_maps.get_mut(&map.name_any()).expect("it is beside another ledger");
+                kept.data.get_or_insert_default().extend(map.data.unwrap_or_default());
+                true
+            }
             Effect::AddFinalizer => self.set_finalizer(key, true),
             Effect::RemoveFinalizer => self.set_finalizer(key, false),
         }
