@@ -9,8 +9,8 @@ use lethe_api::v1alpha1::{
     UnlearnRunStatus, Verdict,
 };
 use prometheus::{
-    Counter, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    core::Collector, process_collector::ProcessCollector,
+    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
 use crate::{controller::Kind, error::Category};
@@ -39,6 +39,7 @@ pub struct Metrics {
     gpu_seconds: Counter,
     approval_wait: Histogram,
     request_duration: Histogram,
+    requests_reexposed: IntCounter,
 }
 
 impl Metrics {
@@ -100,6 +101,10 @@ impl Metrics {
                 "lethe_request_duration_seconds",
                 "Time from the creation of a request until it was fulfilled.",
             )?,
+            requests_reexposed: IntCounter::new(
+                "lethe_requests_reexposed_total",
+                "Fulfilled requests of which what they had to forget may have been shown again, be it for a moment.",
+            )?,
         };
         metrics.register_all()?;
         metrics.begin_with_zero();
@@ -129,7 +134,7 @@ impl Metrics {
             Opts::new("lethe_build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
         let info = IntGauge::with_opts(info)?;
         info.set(1);
-        let collectors: [Box<dyn Collector>; 13] = [
+        let collectors: [Box<dyn Collector>; 14] = [
             Box::new(info),
             Box::new(ProcessCollector::for_self()),
             Box::new(self.leader.clone()),
@@ -143,6 +148,7 @@ impl Metrics {
             Box::new(self.gpu_seconds.clone()),
             Box::new(self.approval_wait.clone()),
             Box::new(self.request_duration.clone()),
+            Box::new(self.requests_reexposed.clone()),
         ];
         collectors.into_iter().try_for_each(|collector| self.registry.register(collector))
     }
@@ -197,6 +203,10 @@ impl Metrics {
             {
                 histogram.observe(seconds_between(created.0, now.last_transition_time.0));
             }
+        }
+        let fulfilled = ConditionType::Fulfilled;
+        if fulfilled.is_true(before) && fulfilled.is_false(&after.conditions) {
+            self.requests_reexposed.inc();
         }
     }
 }
@@ -324,6 +334,7 @@ mod tests {
             "lethe_approval_wait_seconds_sum 7200\n",
             "lethe_request_duration_seconds_count 1\n",
             "lethe_request_duration_seconds_sum 10800\n",
+            "lethe_requests_reexposed_total 1\n",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }

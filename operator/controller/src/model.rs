@@ -17,12 +17,7 @@ use lethe_api::{
 };
 use lethe_core::{ArchivedLedger, Decision, canary, model, names};
 
-use crate::{
-    calls,
-    context::Context,
-    controller::Kind,
-    error::Result,
-};
+use crate::{calls, context::Context, controller::Kind, error::Result};
 
 impl Kind for DiffusionModel {
     type Status = DiffusionModelStatus;

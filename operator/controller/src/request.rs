@@ -5,7 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRequestStatus, UnlearnRun};
-use lethe_core::{Decision, asked, policy::NoPolicy, request};
+use lethe_core::{
+    Decision, asked,
+    policy::{NoPolicy, Policy},
+    request,
+};
 
 use crate::{context::Context, controller::Kind, error::Result};
 
@@ -34,7 +38,12 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
     let namespace = request.namespace().unwrap_or_default();
     let name = &request.spec.model_ref.name;
     if request::is_over(request) {
-        return Ok(settled(request, stores.model(&namespace, name).as_deref()));
+        let model = stores.model(&namespace, name);
+        let policy = match &model {
+            Some(model) if request.spec.data_subject_request.is_some() => stores.policy(model).await?,
+            _ => Err(NoPolicy::NotFound),
+        };
+        return Ok(settled(request, model.as_deref(), policy));
     }
     let uid = request.uid();
     let is_to_be_aborted = asked::abort(request).is_some();
@@ -65,15 +74,19 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
     })
 }
 
-/// A request that has its answer needs neither runs nor people for it. Most are that, and each is looked at after every
-/// restart.
-fn settled(request: &UnlearnRequest, model: Option<&DiffusionModel>) -> request::Observed {
+/// A request that has its answer needs neither runs nor people for it, and a policy for its legal term only. Most are that, and
+/// each is looked at after every restart.
+fn settled(
+    request: &UnlearnRequest,
+    model: Option<&DiffusionModel>,
+    policy: std::result::Result<Policy, NoPolicy>,
+) -> request::Observed {
     request::Observed {
         request: request.clone(),
         others: Vec::new(),
         approvals: None,
         model: model.cloned(),
-        policy: Err(NoPolicy::NotFound),
+        policy,
         runs: Vec::new(),
     }
 }

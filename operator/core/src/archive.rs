@@ -1,10 +1,15 @@
 //! The ledger beside its model: a backup or a repository restores specs, not statuses.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{ResourceExt, core::ObjectMeta};
-use lethe_api::v1alpha1::{CompliantBundle, DiffusionModel, Reason, labels};
+use lethe_api::v1alpha1::{CompliantBundle, ConditionType, DiffusionModel, Reason, UnlearnRequest, labels};
 
-use crate::{ArchivedLedger, Effect, Event, base, model::Lineage, names};
+use crate::{ArchivedLedger, Effect, Event, base, model::Lineage, names, targets};
+
+/// How often an archive that people have to see to is looked at: nobody tells of a ConfigMap that changes.
+pub(crate) const LOOK: Duration = Duration::from_secs(10);
 
 const KEY: &str = "ledger.json";
 /// What the key of a ledger begins with that a model left which was deleted while [`KEY`] held another.
@@ -106,6 +111,46 @@ pub(crate) fn restore(lineage: &mut Lineage<'_>) -> Result<(), (Reason, String)>
     );
     lineage.events.push(Event { warning: false, reason: "LedgerRestored".into(), note });
     Ok(())
+}
+
+/// Whoever was told that something is forgotten finds it in the ledger.
+///
+/// # Errors
+/// If a request is Fulfilled, and the ledger does not have all that it asked for: its record was lost, and with it what kept it
+/// from being served.
+pub(crate) fn nothing_is_lost(lineage: &Lineage<'_>) -> Result<(), (Reason, String)> {
+    let lost = lost(lineage);
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let labels: BTreeSet<_> = lost.iter().map(|(_, label)| label.as_str()).collect();
+    let requests: BTreeSet<_> = lost.iter().map(|(request, _)| request.as_str()).collect();
+    let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "{} had the answer that it was forgotten, and no ledger has it: {}. Restore ConfigMap {:?} from a backup; or, if \
+         the model is to start anew, delete these requests, and create them again if it is to forget that",
+        list(requests),
+        list(labels),
+        names::ledger_archive(&lineage.observed.model.name_any())
+    );
+    Err((Reason::LedgerLost, message))
+}
+
+/// The requests that were fulfilled, each with a label that the ledger does not have.
+pub(crate) fn lost(lineage: &Lineage<'_>) -> Vec<(String, String)> {
+    let known = targets::ledger_targets(&lineage.status.ledger);
+    let fulfilled = lineage.observed.requests.iter().filter(|request| was_fulfilled(request));
+    let labels = fulfilled.flat_map(|request| {
+        let labels = request.spec.targets.iter().map(|target| target.label.clone());
+        labels.map(|label| (request.name_any(), label))
+    });
+    labels.filter(|(_, label)| !known.contains_key(label)).collect()
+}
+
+fn was_fulfilled(request: &UnlearnRequest) -> bool {
+    let conditions = request.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    let fulfilled = ConditionType::Fulfilled.find(conditions);
+    fulfilled.is_some_and(|it| it.status == "True" || it.reason == Reason::Reexposed.to_string())
 }
 
 /// The ConfigMap that keeps a ledger. It has no owner: nothing deletes it with the model.

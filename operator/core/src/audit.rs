@@ -1,6 +1,6 @@
 //! The part of a lineage's decision that is about what the live server shows.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt;
 use lethe_api::{
@@ -16,6 +16,7 @@ use crate::{
     Effect, POLL, base,
     model::{Lineage, NextRun},
     plans::{self, AuditOf},
+    rollout,
     run::is_over,
     schedule, serving, targets,
 };
@@ -313,6 +314,9 @@ fn of_candidate(run: &UnlearnRun, served: &Digest) -> Option<AuditOf> {
 /// The audit that says that what should be served, or what was served last where nothing should be, shows what it had to
 /// forget: there is no compliant digest.
 pub(crate) fn leak(lineage: &Lineage<'_>) -> Option<Audit> {
+    if let Some(shown) = shown_on_its_way_back(lineage) {
+        return Some(shown);
+    }
     if let Some(compliant) = base::compliant(lineage) {
         return compliant.refuted;
     }
@@ -327,9 +331,29 @@ pub(crate) fn leak(lineage: &Lineage<'_>) -> Option<Audit> {
     (failed && serving::wanted(lineage).is_none()).then(|| audit.clone())
 }
 
+/// A candidate that was seen to leak, and is not out of service after as long as pods have to come up: the change is refused,
+/// or what was served before does not come up, and its pods make room for nothing.
+fn shown_on_its_way_back(lineage: &Lineage<'_>) -> Option<Audit> {
+    let rollout = lineage.status.rollout.as_ref();
+    let rollout = rollout.filter(|rollout| rollout.state == RolloutState::RollingBack)?;
+    let audit = lineage.status.audit.as_ref().and_then(|audit| refutes(audit, &rollout.to))?;
+    let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
+    let patience = run.map(|run| run.spec.policy.rollout.clone()).unwrap_or_default();
+    let patience = SignedDuration::from_secs(patience.progress_deadline_seconds.into());
+    let late = lineage.now.duration_since(rollout.turned_back_at.as_ref()?.0) > patience;
+    let is_shown = |target: &Deployment| rollout::is_shown(rollout, target);
+    (late && lineage.observed.deployment.as_ref().is_some_and(is_shown)).then_some(audit)
+}
+
 /// Whether nothing is to be served: nothing compliant can be, and the policy does not leave it.
 pub(crate) fn is_withheld(lineage: &Lineage<'_>) -> bool {
-    let policy = lineage.observed.policy.as_ref().ok().map(|policy| policy.spec.rollout.no_compliant_digest);
+    let today = lineage.observed.policy.as_ref().ok().map(|policy| &policy.spec);
+    // A policy that is gone said what it did when the run was planned.
+    let then = || {
+        let run = base::compliant(lineage)?.run;
+        lineage.own_runs().find(|it| it.name_any() == run).map(|run| &run.spec.policy)
+    };
+    let policy = today.or_else(then).map(|policy| policy.rollout.no_compliant_digest);
     policy != Some(NoCompliantDigest::Leave) && leak(lineage).is_some()
 }
 

@@ -12,7 +12,7 @@ use lethe_api::{
     contract::{BaseArtifact, Plan, Task},
     v1alpha1::{
         CompliantBundle, ConditionType, DiffusionModelStatus, InitialServing, Mode, ModelPhase, NewBase,
-        Prepared, Reason, RolloutState, RunType, UnlearnRun,
+        Prepared, Reason, RolloutState, RunType, UnlearnPolicySpec, UnlearnRun,
     },
 };
 
@@ -73,13 +73,23 @@ pub(crate) fn prepare(lineage: &mut Lineage<'_>) -> bool {
         let Some(prepared) = prepared(lineage) else { return false };
         take(lineage, prepared);
     }
+    if let Some(baseline) = &lineage.status.baseline
+        && ConditionType::Prepared.is_false(lineage.conditions.list())
+    {
+        // It was not known what was forgotten, which said so by the same condition.
+        let message = prepared_as(lineage.status.labels.len(), &baseline.bundle);
+        lineage.conditions.yes(ConditionType::Prepared, Reason::Prepared, message);
+    }
     true
+}
+
+fn prepared_as(labels: usize, baseline: &Digest) -> String {
+    format!("{labels} labels, baseline {}", baseline.short())
 }
 
 /// What was prepared is gone on with: at once, if no other base is in service.
 fn take(lineage: &mut Lineage<'_>, prepared: Prepared) {
-    let baseline = prepared.baseline.bundle.short();
-    let message = format!("{} labels, baseline {baseline}", prepared.labels.len());
+    let message = prepared_as(prepared.labels.len(), &prepared.baseline.bundle);
     let is_first = in_service(lineage).is_none_or(|base| base == prepared.baseline.teacher);
     if is_first || lineage.status.baseline.is_none() {
         lineage.conditions.yes(ConditionType::Prepared, Reason::Prepared, message);
@@ -150,7 +160,7 @@ fn prepared(lineage: &mut Lineage<'_>) -> Option<Prepared> {
     };
     let has_failed = |(run, of): &&(&UnlearnRun, BaseArtifact)| {
         // From elsewhere, the same base may be found.
-        *of == base && run.spec.policy == policy.spec && !accept::is_given_up(run)
+        *of == base && prepares_alike(&run.spec.policy, &policy.spec) && !accept::is_given_up(run)
     };
     if let Some((failed, _)) = runs.iter().find(has_failed) {
         lineage.status.active_run = None;
@@ -158,7 +168,7 @@ fn prepared(lineage: &mut Lineage<'_>) -> Option<Prepared> {
             lineage,
             failed,
             ConditionType::Ready,
-            "Remedy it, then change the policy or delete the run",
+            "Remedy it, then change trainer or training of the policy, or delete the run,",
         );
         return None;
     }
@@ -167,6 +177,11 @@ fn prepared(lineage: &mut Lineage<'_>) -> Option<Prepared> {
     lineage.start_run(NextRun { type_, mode, plan, requests: vec![], new_base: None }, policy);
     lineage.conditions.unknown(about(lineage), Reason::Preparing, "the baseline is being planned");
     None
+}
+
+/// Whether a preparation under one policy would be the same under the other: gates and roll-outs come later.
+fn prepares_alike(one: &UnlearnPolicySpec, other: &UnlearnPolicySpec) -> bool {
+    (&one.trainer, &one.training) == (&other.trainer, &other.training)
 }
 
 /// The condition that says how the preparation stands: with another base in service, the model goes on as it is.

@@ -2,40 +2,73 @@
 
 use std::collections::BTreeSet;
 
-use lethe_api::v1alpha1::{ConditionType, LedgerEntry, Reason};
+use kube::ResourceExt;
+use lethe_api::v1alpha1::{ConditionType, LedgerEntry, Reason, Rollout, RolloutState};
 
 use crate::{
-    audit, base,
+    archive, audit, base,
     model::{Lineage, holder},
-    rollout,
+    rollout, serving,
 };
 
 /// Sets the condition Compliant, and names the labels that may be shown.
 pub(crate) fn judge(lineage: &mut Lineage<'_>, forgotten: usize) {
-    lineage.status.exposed.clear();
+    let mut found = by_ledger(lineage, forgotten);
+    if let Some((reason, why)) = lineage.doubt.clone() {
+        // Whatever is served, nobody knows what it was made to forget.
+        let lost = archive::lost(lineage).into_iter().map(|(_, label)| label);
+        found =
+            Judged { exposed: found.exposed.into_iter().chain(lost).collect(), ..Judged::no(reason, why) };
+    }
+    lineage.status.exposed = found.exposed.into_iter().collect();
+    match found.is_compliant {
+        true => lineage.conditions.yes(ConditionType::Compliant, found.reason, found.message),
+        false => lineage.conditions.no(ConditionType::Compliant, found.reason, found.message),
+    }
+}
+
+/// What is known of what is served.
+struct Judged {
+    is_compliant: bool,
+    reason: Reason,
+    message: String,
+    /// Labels that may be shown.
+    exposed: BTreeSet<String>,
+}
+
+impl Judged {
+    fn yes(reason: Reason, message: impl Into<String>) -> Self {
+        Self { is_compliant: true, reason, message: message.into(), exposed: BTreeSet::new() }
+    }
+
+    fn no(reason: Reason, message: impl Into<String>) -> Self {
+        Self { is_compliant: false, ..Self::yes(reason, message) }
+    }
+}
+
+fn by_ledger(lineage: &Lineage<'_>, forgotten: usize) -> Judged {
     if let Some(leak) = audit::leak(lineage) {
         let why = leak.message.as_deref().unwrap_or_default();
         let message = format!("an audit of {} did not pass: {why}", leak.digest.short());
         let all = lineage.status.ledger.iter().flat_map(|entry| &entry.targets);
         let is_shown = |label: &&String| leak.shows.is_empty() || leak.shows.contains(label);
-        let exposed: BTreeSet<_> = all.filter(is_shown).cloned().collect();
-        lineage.status.exposed = exposed.into_iter().collect();
-        return lineage.conditions.no(ConditionType::Compliant, audit::reason(leak.verdict), message);
+        let exposed = all.filter(is_shown).cloned().collect();
+        return Judged { exposed, ..Judged::no(audit::reason(leak.verdict), message) };
     }
     let Some(compliant) = base::compliant(lineage) else {
         let message = "nothing had to be forgotten yet";
-        return lineage.conditions.yes(ConditionType::Compliant, Reason::NothingForgotten, message);
+        return Judged::yes(Reason::NothingForgotten, message);
     };
     if holder(&lineage.observed.model, &lineage.observed.rivals).is_some() {
         let message = "nothing of this lineage is served: another model has its target";
-        return lineage.conditions.yes(ConditionType::Compliant, Reason::NotServed, message);
+        return Judged::yes(Reason::NotServed, message);
     }
     let named = lineage.observed.deployment.as_ref().and_then(rollout::annotation);
     let passed = |named: &str| {
         // A candidate under way, or just taken back, has passed the gates for the whole ledger as well; but for one that
         // the live server has shown to be no better.
         let candidate = lineage.status.rollout.as_ref();
-        let candidate = candidate.filter(|rollout| rollout.run.is_some() && !audit::is_refuted(rollout));
+        let candidate = candidate.filter(|rollout| is_honourable(lineage, rollout));
         named == compliant.digest.as_str() || candidate.is_some_and(|rollout| rollout.to.as_str() == named)
     };
     let canary = lineage.status.rollout.as_ref().and_then(|rollout| rollout.canary.as_ref());
@@ -45,26 +78,35 @@ pub(crate) fn judge(lineage: &mut Lineage<'_>, forgotten: usize) {
     let other = rollout::other_than(&reports, |digest| passed(digest.as_str()));
     let told = reports.iter().filter_map(|report| report.digest.as_ref().ok()).map(|digest| digest.as_str());
     let wrong = told.chain(named).filter(|digest| !passed(digest));
-    let exposed: BTreeSet<_> =
-        wrong.flat_map(|digest| not_honoured(&lineage.status.ledger, digest)).collect();
+    let exposed = wrong.flat_map(|digest| not_honoured(&lineage.status.ledger, digest)).collect();
     let is_named_rightly = named.is_none_or(passed);
-    lineage.status.exposed = exposed.into_iter().collect();
-    match named {
+    let judged = match named {
         _ if other.is_some() => {
             let message = format!("{}, which does not honour the ledger", other.unwrap_or_default());
-            lineage.conditions.no(ConditionType::Compliant, Reason::DigestMismatch, message);
+            Judged::no(Reason::DigestMismatch, message)
         }
-        None => lineage.conditions.yes(ConditionType::Compliant, Reason::NotServed, "nothing is served"),
+        None => Judged::yes(Reason::NotServed, "nothing is served"),
         Some(_) if is_named_rightly => {
             let message = format!("{forgotten} labels are forgotten by what is served");
-            lineage.conditions.yes(ConditionType::Compliant, Reason::LedgerHonoured, message);
+            Judged::yes(Reason::LedgerHonoured, message)
         }
         Some(named) => {
             let named: String = named.chars().take(80).collect();
             let message = format!("the serving target names {named:?}, which does not honour the ledger");
-            lineage.conditions.no(ConditionType::Compliant, Reason::Drifted, message);
+            Judged::no(Reason::Drifted, message)
         }
-    }
+    };
+    Judged { exposed, ..judged }
+}
+
+/// Whether a candidate may be seen: under way or just taken back, made for the whole ledger of today, and not shown to be no
+/// better. One whose run was deleted is on its way back.
+fn is_honourable(lineage: &Lineage<'_>, rollout: &Rollout) -> bool {
+    let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
+    rollout.run.is_some()
+        && (rollout.state.is_under_way() || rollout.state == RolloutState::RolledBack)
+        && !audit::is_refuted(rollout)
+        && run.is_none_or(|run| serving::is_planned_for_all(lineage, run))
 }
 
 /// What a bundle may show: everything that was forgotten after it was made. Of one that the ledger does not know, nothing is

@@ -16,8 +16,7 @@ use crate::{
     policy::Policy,
     reference, request,
     run::is_over,
-    serving::{self, planned_targets},
-    targets, window,
+    serving, targets, window,
 };
 
 pub(crate) fn step(lineage: &mut Lineage<'_>) {
@@ -136,12 +135,8 @@ fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe
         let message = "spec.base was changed before the roll-out";
         return mark(lineage, run, false, Reason::Superseded, message.into());
     }
-    let planned = planned_targets(run);
-    let forgotten = targets::ledger_targets(&lineage.status.ledger);
-    if forgotten.keys().any(|label| planned.iter().all(|target| target.label != *label)) {
-        let message =
-            "the ledger has grown since the run was planned: the candidate was not measured for all of it";
-        return mark(lineage, run, false, Reason::LedgerMoved, message.into());
+    if !serving::is_planned_for_all(lineage, run) {
+        return mark(lineage, run, false, Reason::LedgerMoved, serving::MOVED.into());
     }
     let suspended = suspended(run, &lineage.observed.requests);
     // The candidate is kept for a request that is resumed, as long as nobody else could use the model in earnest.
@@ -283,8 +278,13 @@ fn ready<'a>(lineage: &Lineage<'a>, policy: &Policy) -> Vec<Ready<'a>> {
     let ready: Vec<_> = waiting(lineage).into_iter().filter_map(ready).collect();
     // What asks for the same as one that is not ready waits with it.
     let is_ready = |request: &UnlearnRequest| ready.iter().any(|ready| ready.request.uid() == request.uid());
-    let (_, others): (Vec<_>, Vec<_>) =
-        lineage.observed.requests.iter().partition(|request| is_ready(request));
+    // But who is kept back by the policy may be so for ever.
+    let known = &lineage.observed.model.spec.never_saw;
+    let is_kept_back = |request: &UnlearnRequest| {
+        reference::keeps_back(request, &lineage.status, known, &policy.spec).is_some()
+    };
+    let others: Vec<_> =
+        lineage.observed.requests.iter().filter(|it| !is_ready(it) && !is_kept_back(it)).collect();
     let is_free =
         |ready: &Ready<'_>| duplicates::of(ready.request, &lineage.status, others.iter().copied()).is_none();
     ready.into_iter().filter(is_free).collect()

@@ -49,6 +49,7 @@ pub mod schedule;
 pub mod serving;
 pub mod stall;
 pub mod targets;
+mod term;
 pub mod window;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -90,17 +90,20 @@ pub fn decide(
     if !observed.model.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         lineage.effects.push(Effect::AddFinalizer);
     }
-    if let Err((reason, why)) = archive::restore(&mut lineage) {
-        lineage.conditions.no(ConditionType::Prepared, reason, why);
-        return lineage.done();
+    if let Err(doubt) = archive::restore(&mut lineage).and_then(|()| archive::nothing_is_lost(&lineage)) {
+        lineage.conditions.no(ConditionType::Prepared, doubt.0, doubt.1.clone());
+        lineage.doubt = Some(doubt);
+        lineage.look_again_in(archive::LOOK);
     }
-    let is_prepared = base::prepare(&mut lineage);
+    // Nothing new is made, of what may not be everything.
+    let is_prepared = lineage.doubt.is_none() && base::prepare(&mut lineage);
     if let Some(holder) = holder(&observed.model, &observed.rivals) {
         let message = taken_by(holder);
         lineage.conditions.no(ConditionType::Serving, Reason::TargetTaken, message);
         return lineage.done();
     }
-    // What was forgotten is not served while a model that came back is prepared anew.
+    // What was forgotten is not served while a model that came back is prepared anew, or while it is not known what was forgotten
+    // besides.
     if is_prepared || !lineage.status.ledger.is_empty() {
         serving::step(&mut lineage);
     }
@@ -148,6 +151,8 @@ pub(crate) struct Lineage<'a> {
     pub(crate) conditions: Conditions,
     pub(crate) effects: Vec<Effect>,
     pub(crate) events: Vec<Event>,
+    /// Why it is not known for certain what was forgotten.
+    pub(crate) doubt: Option<(Reason, String)>,
     recheck: Option<Duration>,
 }
 
@@ -166,6 +171,7 @@ impl<'a> Lineage<'a> {
             conditions,
             effects: vec![],
             events: vec![],
+            doubt: None,
             recheck: None,
         }
     }

@@ -66,6 +66,9 @@ impl Answer<'_> {
         if let Some(taken) = without_target(model) {
             return (Reason::WaitingForModel, format!("the model cannot serve: {taken}"));
         }
+        if let Some(why) = in_doubt(model) {
+            return (Reason::WaitingForModel, format!("nothing is begun for the model: {why}"));
+        }
         if let Some((run, next_at)) = failed.filter(|(_, next_at)| *next_at > self.now) {
             self.look_again_at(next_at);
             return (Reason::WaitingForAttempt, self.waits_for_attempt(run, next_at));
@@ -117,6 +120,14 @@ impl Answer<'_> {
     fn look_again_at(&mut self, then: Timestamp) {
         self.recheck = Some(look_at(then, self.now, self.recheck));
     }
+}
+
+/// Why it is not known what the model has forgotten.
+fn in_doubt(model: &DiffusionModelStatus) -> Option<&str> {
+    use Reason::{LedgerConflict, LedgerLost, LedgerUnreadable};
+    let prepared = ConditionType::Prepared.find(&model.conditions)?;
+    let doubts = [LedgerConflict, LedgerLost, LedgerUnreadable];
+    doubts.iter().any(|doubt| prepared.reason == doubt.to_string()).then_some(&prepared.message)
 }
 
 /// Why nothing is begun for a model whose serving target is another model's.

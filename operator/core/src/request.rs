@@ -6,9 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
-    ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, GateResult, Mode, Reason,
-    RequestPhase, RequestRun, Stage, UnlearnApproval, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
-    UnlearnRunStatus, Verdict,
+    ConditionType, DiffusionModel, DiffusionModelStatus, GateResult, Mode, Reason, RequestPhase, RequestRun,
+    Stage, UnlearnApproval, UnlearnRequest, UnlearnRequestStatus, UnlearnRun, UnlearnRunStatus, Verdict,
 };
 
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     model::own_runs,
     policy::{NoPolicy, Policy},
     queue::Queue,
-    remedy,
+    reference, remedy,
     serving::planned_targets,
     targets::{self, Forgotten},
 };
@@ -90,7 +89,7 @@ impl Answer<'_> {
     fn answer(&mut self, observed: &Observed) {
         let is_over = is_over(self.request);
         if self.has_a_running_term() {
-            self.term();
+            self.term(&observed.policy);
         }
         let (abort, retry) = (asked::abort(self.request), asked::retry(self.request));
         match (abort, retry) {
@@ -103,37 +102,6 @@ impl Answer<'_> {
         }
         self.status.targets = summary(self.request);
         self.find(observed);
-    }
-
-    /// Whether the person waits: what was held, failed or was given up was not forgotten, and what is Reexposed may be shown.
-    fn has_a_running_term(&self) -> bool {
-        use RequestPhase::{Denied, Fulfilled, Tried};
-        !matches!(self.status.phase, Some(Fulfilled | Tried | Denied))
-    }
-
-    /// When the legal term ends. A time of receipt that cannot be right is said once.
-    fn term(&mut self) {
-        let Some(subject) = &self.request.spec.data_subject_request else { return };
-        let created = self.request.creation_timestamp().map(|created| created.0);
-        let (begins, stated) = (deadline::begins_at(subject, created), subject.received_at.0);
-        if begins < stated && self.status.due_at.is_none() {
-            let note = format!(
-                "receivedAt {stated} is after this request was created: the term counts from {begins}"
-            );
-            self.events.push(Event { warning: true, reason: "ReceivedInFuture".into(), note });
-        }
-        self.status.due_at = deadline::due_at(subject, created).map(Time);
-        // Said when it is first seen, not with every look.
-        let before = self.request.status.as_ref().and_then(|status| status.observed_generation);
-        if let (Some(extension), true) = (&subject.extension, before != self.request.meta().generation) {
-            let first = deadline::due_at(&DataSubjectRequest { extension: None, ..subject.clone() }, created);
-            let counts = self.status.due_at != first.map(Time);
-            let (reason, note) = match counts {
-                true => ("TermExtended", extension.reason.clone()),
-                false => ("ExtensionTooLate", "the person was told after the first term: it stands".into()),
-            };
-            self.events.push(Event { warning: !counts, reason: reason.into(), note });
-        }
     }
 
     fn find(&mut self, observed: &Observed) {
@@ -164,6 +132,11 @@ impl Answer<'_> {
                 return self.not_yet_accepted(reason, message);
             }
         };
+        if let Some(subject) = &self.request.spec.data_subject_request
+            && let Err(why) = deadline::Terms::of(&subject.regulation, &policy.spec.legal_terms)
+        {
+            return self.not_yet_accepted(Reason::LegalTermUnknown, why);
+        }
         match accept::check(self.request, known) {
             Acceptance::Denied(reason, message) => self.deny(reason, message),
             Acceptance::AlreadyForgotten => {
@@ -172,7 +145,11 @@ impl Answer<'_> {
             }
             Acceptance::Accepted => {
                 let approvals = observed.approvals.as_deref();
-                let duplicate_of = duplicates::of(self.request, known, &observed.others);
+                let is_kept_back = |other: &&UnlearnRequest| {
+                    reference::keeps_back(other, known, &model.spec.never_saw, &policy.spec).is_some()
+                };
+                let others = observed.others.iter().filter(|other| !is_kept_back(other));
+                let duplicate_of = duplicates::of(self.request, known, others);
                 let queue = Queue {
                     duplicate_of: duplicate_of.unwrap_or_default(),
                     ..self.queue_of(model, known, policy, own_runs(model, &observed.runs))

@@ -7,6 +7,8 @@ use lethe_api::{
     v1alpha1::{BUNDLE_ANNOTATION, Reason, Rollout, RolloutState, Serving},
 };
 
+use crate::audit;
+
 /// What one pod of the serving target says it serves.
 #[derive(Clone, Debug)]
 pub struct PodReport {
@@ -27,6 +29,8 @@ pub enum Next {
     Audit,
     /// Go back to what was served before, for this reason.
     TurnBack(Reason, String),
+    /// The target names what it did before, and pods of what was seen to be no better are still there.
+    StillGoing(String),
     /// Serving is what it was before.
     Back,
     /// Nothing is wrong, and somebody or some time is waited for.
@@ -95,6 +99,9 @@ pub fn next(
         }
         RolloutState::RollingBack => match target(serving, found) {
             Ok(deployment) if reference(deployment) != rollout.from => Next::Patch(rollout.from.clone()),
+            Ok(deployment) if is_shown(rollout, deployment) => {
+                Next::StillGoing("pods of the old template still run".into())
+            }
             // Without a target nothing of the candidate is served either.
             _ => Next::Back,
         },
@@ -134,6 +141,17 @@ pub fn next(
             }
         }
     }
+}
+
+/// Whether pods of a target that goes back may still serve what the live server has shown to be no better.
+pub(crate) fn is_shown(rollout: &Rollout, target: &Deployment) -> bool {
+    let status = target.status.as_ref();
+    let (all, updated) = (status.and_then(|it| it.replicas), status.and_then(|it| it.updated_replicas));
+    let is_seen = status.and_then(|it| it.observed_generation) >= target.metadata.generation;
+    let is_alone = is_seen && all.unwrap_or(0) <= updated.unwrap_or(0);
+    rollout.turned_back_at.is_some()
+        && audit::is_refuted(rollout)
+        && !(is_alone && reference(target) == rollout.from)
 }
 
 fn refused_or_set_back(serving: &Serving) -> String {

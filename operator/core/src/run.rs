@@ -261,8 +261,8 @@ impl<'a> Step<'a> {
     }
 
     fn was_cleaned_up(&self) -> String {
-        let is_gone = "its Job is gone: it may have ended and been cleaned up (ttlSecondsAfterFinished) while nobody looked. It \
-                       is not made again by itself";
+        let is_gone = "its Job is not there: it may have ended and been cleaned up (ttlSecondsAfterFinished) while nobody looked, \
+                       or could not be created for as long (see the run's events). It is not made again by itself";
         match self.run.spec.type_ {
             RunType::Forget => {
                 format!("{is_gone}; annotate the request with {} to try again", annotations::RETRY)

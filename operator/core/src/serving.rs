@@ -20,6 +20,10 @@ use crate::{
 use kube::ResourceExt;
 use lethe_api::contract::{Override, Plan, PlannedTarget, Task};
 
+/// Why a candidate is not what should be served any more.
+pub(crate) const MOVED: &str =
+    "the ledger has grown since the run was planned: the candidate was not measured for all of it";
+
 /// How soon to ask the pods again that all said what they should, if nothing is heard of their Deployment.
 const CONFIRMED: Duration = Duration::from_secs(300);
 /// How soon to ask them again if they did not.
@@ -49,6 +53,7 @@ pub(crate) fn begin(lineage: &mut Lineage<'_>, run: Option<String>, to: Digest) 
         to,
         started_at: Time(lineage.now),
         written_again_at: None,
+        turned_back_at: None,
         state: if canary.is_some() { RolloutState::Canary } else { RolloutState::Progressing },
         audit: None,
         canary,
@@ -73,8 +78,21 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let observed = lineage.observed;
     let serving = &observed.model.spec.serving;
     let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
-    let is_orphan = rollout.run.is_some() && run.is_none() && rollout.state != RolloutState::RollingBack;
-    let next = if is_orphan {
+    if let Some(compliant) = base::compliant(lineage) {
+        // Its ledger may have come back from the archive since.
+        rollout.from = Some(compliant.digest);
+    }
+    let is_on_its_way = rollout.state != RolloutState::RollingBack;
+    if is_on_its_way && rollout.run.is_none() && !honours(lineage, &rollout, None) {
+        lineage.status.rollout = None;
+        return keep(lineage);
+    }
+    let is_orphan = rollout.run.is_some() && run.is_none() && is_on_its_way;
+    let next = if let Some((reason, why)) = lineage.doubt.clone().filter(|_| run.is_some() && is_on_its_way) {
+        Next::TurnBack(reason, why)
+    } else if run.is_some() && is_on_its_way && !honours(lineage, &rollout, run) {
+        Next::TurnBack(Reason::LedgerMoved, MOVED.into())
+    } else if is_orphan {
         // The run's plan says what was forgotten: without it the ledger could not be written.
         Next::TurnBack(Reason::RunDeleted, "its run was deleted during the roll-out".into())
     } else if let Some(run) = run.filter(|_| rollout.state == RolloutState::Canary) {
@@ -131,6 +149,16 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
             rollout.message = None;
             say_that_it_begins(lineage, &rollout);
         }
+        Next::StillGoing(why) => {
+            let (reason, from) = (rollout.reason.unwrap_or(Reason::RolloutTimedOut), rollout.from.as_ref());
+            let from = from.map_or("nothing", |digest| digest.short());
+            lineage.conditions.no(
+                ConditionType::Serving,
+                reason,
+                format!("going back from {to} to {from}: {why}"),
+            );
+            lineage.look_again_in(POLL);
+        }
         // The condition was set by whoever waits for the audit.
         Next::Audit => {}
         Next::TurnBack(reason, why) => turn_back(lineage, &mut rollout, reason, &why),
@@ -161,7 +189,7 @@ fn give_or_take_pods(lineage: &mut Lineage<'_>, rollout: &Rollout) {
 /// Takes the candidate out of service. As long as it was beside the target, that served and goes on serving what it did.
 fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, why: &str) {
     rollout.reason = Some(reason);
-    let to = rollout.to.short();
+    let to = rollout.to.short().to_owned();
     let became = match rollout.state {
         RolloutState::Canary => {
             let message = format!("the canary of {to} is taken away, the target was not touched: {why}");
@@ -172,6 +200,7 @@ fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, w
             let from = rollout.from.as_ref().map_or("nothing", |digest| digest.short());
             let message = format!("going back from {to} to {from}: {why}");
             lineage.conditions.no(ConditionType::Serving, reason, message);
+            rollout.turned_back_at = Some(Time(lineage.now));
             "serving went back"
         }
     };
@@ -269,15 +298,19 @@ fn keep(lineage: &mut Lineage<'_>) {
     let serving = &lineage.observed.model.spec.serving;
     audit::withhold(lineage);
     clear(lineage);
-    if awaits_verdict(lineage) {
-        return lineage.look_again_in(POLL);
+    let awaits_verdict = awaits_verdict(lineage);
+    if awaits_verdict {
+        lineage.look_again_in(POLL);
     }
     let target = rollout::target(serving, lineage.observed.deployment.as_ref());
     let Some(wanted) = wanted(lineage) else {
         return serve_nothing(lineage, target.ok().and_then(rollout::reference));
     };
     if lineage.status.served.is_none() {
-        return begin(lineage, None, wanted);
+        if !awaits_verdict {
+            begin(lineage, None, wanted);
+        }
+        return;
     }
     match target {
         Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
@@ -371,6 +404,19 @@ fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
     lineage.effects.push(Effect::PatchServing { deployment, bundle: wanted });
     lineage.look_again_in(POLL);
+}
+
+/// Whether what is rolled out was made to forget, and measured for, all that the ledger has by now.
+pub(crate) fn honours(lineage: &Lineage<'_>, rollout: &Rollout, run: Option<&UnlearnRun>) -> bool {
+    match run {
+        Some(run) => is_planned_for_all(lineage, run),
+        None => lineage.status.ledger.is_empty() || wanted(lineage).as_ref() == Some(&rollout.to),
+    }
+}
+
+pub(crate) fn is_planned_for_all(lineage: &Lineage<'_>, run: &UnlearnRun) -> bool {
+    let (planned, forgotten) = (planned_targets(run), targets::ledger_targets(&lineage.status.ledger));
+    forgotten.keys().all(|label| planned.iter().any(|target| target.label == *label))
 }
 
 /// A candidate was taken back and its run does not say so yet. Another rollout would make that forgotten,

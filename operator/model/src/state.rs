@@ -129,7 +129,9 @@ impl Pending {
             |call: &&Call| matches!(call, Call::Effect(effect) if effect.is_of_what_is_served());
         let rest: Vec<_> = match self.calls[failed] {
             Call::Status(_) => return None,
-            Call::Effect(_) => self.calls[failed + 1..].iter().filter(is_of_what_is_served).cloned().collect(),
+            Call::Effect(_) => {
+                self.calls[failed + 1..].iter().filter(is_of_what_is_served).cloned().collect()
+            }
         };
         let hash = hash_of(&(self.calls.content(), failed));
         let left = || Self { calls: Shared::with_hash(hash, rest.clone()), done: 0, ..self.clone() };

@@ -1,10 +1,7 @@
 //! Requests that are tried again, given up, or worked for without those that failed.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::{
-    api::batch::v1::Job,
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::api::PostParams;
 use lethe_api::{
     contract::EvaluateRecord,

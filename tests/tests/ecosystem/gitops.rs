@@ -1,6 +1,11 @@
 //! A real Argo CD syncs a model and its requests from Git, by the manifests of `examples/gitops`.
 
-use std::{fs, path::Path, process};
+use std::{
+    fs,
+    path::Path,
+    process,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
@@ -16,12 +21,16 @@ use lethe_tests::{
     world::policy,
 };
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use xtask::setup::argocd;
 
 /// The namespace that `examples/gitops` names.
 const STUDIO: &str = "studio";
 const MODELS: &str = "digits";
 const REQUESTS: &str = "digits-requests";
+/// For how long nothing may be out of sync, at least, and how often that is asked for besides.
+const WATCHED: Duration = Duration::from_secs(600);
+const COMPARE_EVERY: Duration = Duration::from_secs(15);
 
 pub async fn what_is_in_git_is_synced_and_its_health_is_that_of_the_request(world: &World) -> Result<()> {
     let world = &World::new(world.server.clone(), STUDIO).await?;
@@ -39,12 +48,19 @@ pub async fn what_is_in_git_is_synced_and_its_health_is_that_of_the_request(worl
     argo.is(MODELS, "Progressing").await?;
     world.prepare().await?;
     argo.is(MODELS, "Healthy").await?;
+    let since = Instant::now();
 
     fulfilled_after_an_approval(world, &argo).await?;
     a_second_sync_changes_nothing(world, &argo).await?;
     a_bundle_that_is_in_git_is_not_served(world, &git, &argo).await?;
     degraded_with_the_message(world, &git, &argo).await?;
     pruned_and_still_forgotten(world, &git, &argo).await?;
+    // Argo CD compares anew, again and again, and the operator looks at everything as it does all the time.
+    while since.elapsed() < WATCHED {
+        argo.refresh(MODELS).await?;
+        argo.refresh("lethe-crds").await?;
+        sleep(COMPARE_EVERY).await;
+    }
     // Whatever the operator wrote in all that time: from when the model was first in sync, it always was.
     for application in [MODELS, "lethe-crds"] {
         let seen = argo.seen(application);

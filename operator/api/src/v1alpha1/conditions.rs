@@ -95,6 +95,7 @@ pub enum Reason {
     ModelNotFound,
     PolicyNotFound,
     PolicyNotWatched,
+    LegalTermUnknown,
     // A run that failed.
     ImageUnavailable,
     Unschedulable,
@@ -126,6 +127,7 @@ pub enum Reason {
     LedgerMoved,
     LedgerConflict,
     LedgerUnreadable,
+    LedgerLost,
     Superseded,
     Reexposed,
     BadSchedule,

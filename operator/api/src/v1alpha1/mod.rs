@@ -9,6 +9,7 @@ pub mod approval;
 pub mod canary;
 pub mod cluster_policy;
 pub mod conditions;
+pub mod legal;
 pub mod model;
 pub mod policy;
 pub mod request;
@@ -19,6 +20,7 @@ pub use approval::{ApprovalDecision, ApprovedRequest, ApprovedStep, UnlearnAppro
 pub use canary::{ApprovalStep, Canary, PauseStep, RolloutStep, RolloutStrategy};
 pub use cluster_policy::{ClusterUnlearnPolicy, ClusterUnlearnPolicySpec};
 pub use conditions::{ConditionType, Reason, conditions_schema};
+pub use legal::{LegalTerm, Term};
 pub use model::{
     Audit, AuditSpec, Baseline, CompliantBundle, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus,
     InitialServing, KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, NeverSaw,
@@ -29,8 +31,8 @@ pub use policy::{
     RetentionPolicy, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
 };
 pub use request::{
-    Acknowledged, DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, Regulation, RequestPhase,
-    RequestRun, Strategy, Target, UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
+    Acknowledged, DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, RequestPhase, RequestRun,
+    Strategy, Target, UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
 };
 pub use run::{
     Attempts, NewBase, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun,

@@ -297,6 +297,9 @@ pub struct Rollout {
     /// that was away before the first write has not used it up; whoever keeps changing the reference gains nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_again_at: Option<Time>,
+    /// Since when a target that was changed is on its way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turned_back_at: Option<Time>,
     pub state: RolloutState,
     /// The run that asks the live server for samples, where the policy has a `served-leak` gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     contract::{Device, Precision, ProbeLevel, Robustness},
     gate::Gate,
-    v1alpha1::canary::{RolloutStep, RolloutStrategy},
+    v1alpha1::{
+        canary::{RolloutStep, RolloutStrategy},
+        legal::LegalTerm,
+    },
 };
 
 /// The rules under which a model is made to forget. A run freezes the policy it was created under.
@@ -61,6 +64,11 @@ pub struct UnlearnPolicySpec {
     /// Whether requests wait for others: many that are forgotten together cost as much as one.
     #[serde(default, skip_serializing_if = "CoalescePolicy::waits_for_nobody")]
     pub coalesce: CoalescePolicy,
+    /// Legal terms beside those of GDPR and CCPA, or instead of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["regulation".into()]))]
+    pub legal_terms: Vec<LegalTerm>,
     /// What is kept of runs that are over.
     #[serde(default, skip_serializing_if = "RetentionPolicy::is_usual")]
     pub retention: RetentionPolicy,

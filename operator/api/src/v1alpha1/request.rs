@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     GateResult, NAME_PATTERN, PRINTABLE_PATTERN, conditions_schema,
+    legal::REGULATION,
     run::{Attempts, RunProgress},
 };
 use crate::Digest;
@@ -132,13 +133,15 @@ pub struct DataSubjectRequest {
     /// When the request was received: the legal term counts from here, not from this object's creation, unless that was
     /// before.
     pub received_at: Time,
-    pub regulation: Regulation,
+    /// `GDPR`, `CCPA`, or what `legalTerms` of the model's policy names.
+    #[schemars(length(min = 1, max = 32), regex(pattern = REGULATION))]
+    pub regulation: String,
     /// That the term was extended. It counts if the person was told so, with the reasons, within the first term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension: Option<Extension>,
 }
 
-/// GDPR: two further months (Article 12(3)). CCPA: 45 further days (11 CCR 7021).
+/// Of GDPR, by two further months (Article 12(3)); of CCPA, by 45 further days (11 CCR 7021); or as the policy says.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Extension {
@@ -147,16 +150,6 @@ pub struct Extension {
     /// Why it is necessary, as the person was told. No personal data.
     #[schemars(length(min = 10, max = 512))]
     pub reason: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Regulation {
-    /// One calendar month (Article 12(3)).
-    #[serde(rename = "GDPR")]
-    Gdpr,
-    /// 45 calendar days (11 CCR 7021).
-    #[serde(rename = "CCPA")]
-    Ccpa,
 }
 
 /// Conditions: Accepted, Approved (if the policy asks for it), Scheduled, Trained, Evaluated, GatesPassed, Promoted, Fulfilled, Ready,

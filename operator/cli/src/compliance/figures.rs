@@ -225,7 +225,12 @@ fn duty(request: &UnlearnRequest, runs: &[&UnlearnRun], records: &Records, now: 
     let status = request.status.clone().unwrap_or_default();
     let subject = request.spec.data_subject_request.as_ref();
     let created = request.creation_timestamp().map(|at| at.0);
-    let due = subject.and_then(|subject| lethe_core::deadline::due_at(subject, created));
+    // What the operator said by the policy; of one that it has not seen, what is known of the regulation.
+    let due = status.due_at.as_ref().map(|due| due.0).or_else(|| {
+        let subject = subject?;
+        let known = lethe_core::deadline::Terms::of(&subject.regulation, &[]).ok()?;
+        lethe_core::deadline::due_at(subject, created, &known)
+    });
     let fulfilled = ConditionType::Fulfilled.find(&status.conditions).filter(|c| c.status == "True");
     let done = fulfilled.map(|condition| condition.last_transition_time.0);
     let ready = ConditionType::Ready.find(&status.conditions).filter(|c| c.status != "True");
@@ -236,7 +241,7 @@ fn duty(request: &UnlearnRequest, runs: &[&UnlearnRun], records: &Records, now: 
     Duty {
         name: request.name_any(),
         reference: subject.map(|subject| subject.reference.clone()),
-        regulation: subject.map(|subject| format!("{:?}", subject.regulation).to_uppercase()),
+        regulation: subject.map(|subject| subject.regulation.clone()),
         received: subject.map(|subject| lethe_core::deadline::begins_at(subject, created)).or(created),
         due,
         phase: status.phase,

@@ -7,7 +7,7 @@ use lethe_api::v1alpha1::{
 };
 use lethe_core::{
     accept::{self, Acceptance},
-    plans, schedule, targets,
+    deadline, plans, schedule, targets,
 };
 use serde::de::DeserializeOwned;
 
@@ -190,6 +190,11 @@ fn under(
     policy: &UnlearnPolicySpec,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if let Some(subject) = &request.spec.data_subject_request
+        && let Err(why) = deadline::Terms::of(&subject.regulation, &policy.legal_terms)
+    {
+        findings.push(finding(Severity::Error, object, &["spec", "dataSubjectRequest", "regulation"], why));
+    }
     let is_asked = policy.approvals.required > 0 && request.spec.mode == lethe_api::v1alpha1::Mode::Enforce;
     if is_asked && request.spec.requested_by.is_none() {
         let message =

@@ -242,7 +242,8 @@ fn request_view(
     let ready = ConditionType::Ready.find(&status.conditions);
     let due = status.due_at.as_ref().map(|due| due.0).or_else(|| {
         let subject = request.spec.data_subject_request.as_ref()?;
-        lethe_core::deadline::due_at(subject, request.creation_timestamp().map(|at| at.0))
+        let known = lethe_core::deadline::Terms::of(&subject.regulation, &[]).ok()?;
+        lethe_core::deadline::due_at(subject, request.creation_timestamp().map(|at| at.0), &known)
     });
     let answered = matches!(status.phase, Some(RequestPhase::Fulfilled | RequestPhase::Denied));
     let next_at = status.attempts.as_ref().and_then(|attempts| attempts.next_at.as_ref());

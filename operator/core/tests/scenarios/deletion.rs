@@ -110,12 +110,14 @@ fn a_request_that_is_created_anew_under_the_same_name_is_another_request() {
 }
 
 /// The archive of a model that has forgotten three, and a model prepared anew that has not read it.
-fn archive_found_late(world: &mut World) -> ConfigMap {
+pub fn archive_found_late(world: &mut World) -> ConfigMap {
     asks(world);
     world.until("it is fulfilled", |world| world.phase("forget-three") == Some(RequestPhase::Fulfilled));
     world.settle();
     let archive = world.cluster.config_maps[&names::ledger_archive(MODEL)].clone();
-    // Prepared anew, as far as anybody knows.
+    // Prepared anew, as far as anybody knows: of the request, nobody knows any more either.
+    world.delete_request("forget-three");
+    world.settle();
     world.audit.ledgers.clear();
     world.change(|cluster| {
         cluster.config_maps.remove(&names::ledger_archive(MODEL));

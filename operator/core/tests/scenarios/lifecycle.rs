@@ -134,7 +134,7 @@ fn a_failed_preparation_is_tried_again_when_the_policy_changed() {
         world.until("it failed", |world| world.model_condition(ConditionType::Prepared).0 == "False");
         let (_, reason, message) = world.model_condition(ConditionType::Prepared);
         assert_eq!(reason, "BadPlan", "{message}");
-        assert!(message.contains("change the policy or delete the run"), "{message}");
+        assert!(message.contains("change trainer or training of the policy, or delete the run"), "{message}");
         world.edit_policy(|policy| policy.training.prepare_steps = Some(1500));
     });
     world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");

@@ -10,6 +10,7 @@ mod world;
 use lethe_model::{cluster, trainer};
 
 mod approvals;
+mod archives;
 mod asked;
 mod attempts;
 mod audited_attempts;

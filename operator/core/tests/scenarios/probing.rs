@@ -146,6 +146,20 @@ fn nothing_is_trained_that_could_not_be_compared_and_the_request_says_what_is_mi
     assert_eq!(task.probes.unwrap().never_saw, Some(digest("without both")));
 }
 
+/// Both ask for three, and the first for something more that keeps it back.
+#[test]
+fn one_that_can_be_compared_does_not_wait_for_an_earlier_one_that_covers_it_and_cannot() {
+    let mut world = World::new();
+    ready(&mut world, &[("without three", &["3"])]);
+    world.ask("forget-both", &["3", "5"], fixed("8"));
+    world.settle();
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let (_, reason, message) = world.condition("forget-both", ConditionType::Ready);
+    assert_eq!(reason, Reason::WaitingForReference.to_string(), "{message}");
+}
+
 #[test]
 fn those_that_cannot_be_compared_together_are_worked_for_one_after_the_other() {
     let mut world = World::new();

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use lethe_api::contract::{Plan, Task};
 use lethe_api::v1alpha1::{
-    ConditionType, DataSubjectRequest, GateResult, Reason, Regulation, RequestPhase, Stage, annotations,
+    ConditionType, DataSubjectRequest, GateResult, LegalTerm, Reason, RequestPhase, Stage, Term, annotations,
 };
 use lethe_core::{Effect, model, request};
 
@@ -318,7 +318,7 @@ fn a_time_of_receipt_in_the_future_is_said_and_moves_no_term() {
     asked.spec.data_subject_request = Some(DataSubjectRequest {
         reference: "DSR-1".into(),
         received_at: Time(world.now + SignedDuration::from_hours(24 * 365 * 30)),
-        regulation: Regulation::Gdpr,
+        regulation: "GDPR".into(),
         extension: None,
     });
     world.apply_request(asked);
@@ -342,7 +342,7 @@ fn waits_with_a_term() -> World {
     asked.spec.data_subject_request = Some(DataSubjectRequest {
         reference: "DSR-1".into(),
         received_at: Time(world.now),
-        regulation: Regulation::Ccpa,
+        regulation: "CCPA".into(),
         extension: None,
     });
     world.apply_request(asked);
@@ -375,6 +375,39 @@ fn a_term_is_extended_before_it_ends_and_not_after() {
     let (events, days) = extended_after(46);
     assert!(events.iter().any(|e| e.warning && e.reason == "ExtensionTooLate"), "{events:?}");
     assert_eq!(days, 45);
+}
+
+#[test]
+fn a_request_under_a_law_that_nobody_named_waits_for_its_term_and_has_that_of_its_policy() {
+    let mut world = World::new();
+    world.ready();
+    let mut asked = script::request("lawful", &["3"], fixed("8"));
+    asked.spec.data_subject_request = Some(DataSubjectRequest {
+        reference: "DSR-1".into(),
+        received_at: Time(world.now),
+        regulation: "LGPD".into(),
+        extension: None,
+    });
+    world.apply_request(asked);
+    world.settle();
+    let status = world.cluster.requests["lawful"].status.clone().unwrap();
+    let accepted = ConditionType::Accepted.find(&status.conditions).unwrap();
+    assert_eq!(accepted.reason, "LegalTermUnknown");
+    assert!(
+        accepted.message.contains("LGPD") && accepted.message.contains("spec.legalTerms"),
+        "{accepted:?}"
+    );
+    assert_eq!((status.due_at, world.run_for("lawful").is_none()), (None, true));
+    let term = Term { days: Some(15), ..Term::default() };
+    let lgpd = LegalTerm { regulation: "LGPD".into(), term, extended: None, time_zone: None };
+    world.edit_policy(|policy| policy.legal_terms.push(lgpd));
+    world.settle();
+    world.ended("lawful", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    assert_eq!(days_of(&world, "lawful"), 15);
+    // Who takes it away again, or the policy, takes no term away that somebody counts on.
+    world.change(|cluster| cluster.policies.clear());
+    world.settle();
+    assert_eq!(days_of(&world, "lawful"), 15);
 }
 
 /// The days from its receipt to the end of its term.

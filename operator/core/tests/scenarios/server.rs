@@ -103,7 +103,8 @@ impl World {
                 true
             }
             Effect::SetLedgerAside(map) => {
-                let kept = self.cluster.config_maps.get_mut(&map.name_any()).expect("it is beside another ledger");
+                let kept =
+                    self.cluster.config_maps.get_mut(&map.name_any()).expect("it is beside another ledger");
                 kept.data.get_or_insert_default().extend(map.data.unwrap_or_default());
                 true
             }
