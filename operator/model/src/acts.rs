@@ -70,6 +70,8 @@ pub enum Disturbance {
     Drifts(Drift),
     DeletesCanary,
     DeletesService,
+    /// The archived ledger cannot be read, until somebody sees to it.
+    SpoilsArchive,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,6 +269,7 @@ impl Checker {
             Disturbance::DeletesModel => next.delete_model(),
             Disturbance::DeletesCanary => next.objects.canary = None,
             Disturbance::DeletesService => next.objects.service = None,
+            Disturbance::SpoilsArchive => next.spoil_archive(),
             Disturbance::EditsPolicy => next.edit_policy(77),
             Disturbance::EditsBase => next.edit_base(),
             Disturbance::Drifts(Drift::Nothing) => next.annotate(None),

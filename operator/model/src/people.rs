@@ -102,6 +102,9 @@ pub fn words(scene: Scene, state: &State, all: &mut Vec<Word>) {
     all.extend(state.objects.approvals.iter().map(|said| Word::TakesBack(said.name_any().into())));
 }
 
+/// A key by which an archive keeps two ledgers, as far as anybody can tell.
+const SPOILS: &str = "ledger-of-nobody.json";
+
 /// What people do to objects, each as one disturbance.
 pub fn troubles(state: &State, all: &mut Vec<Disturbance>) {
     for request in &state.objects.requests {
@@ -113,7 +116,13 @@ pub fn troubles(state: &State, all: &mut Vec<Disturbance>) {
     }
     all.extend(state.objects.runs.iter().map(|run| Disturbance::DeletesRun(run.name_any().into())));
     if state.objects.model.as_ref().is_some_and(|model| model.metadata.deletion_timestamp.is_none()) {
-        all.extend([Disturbance::DeletesModel, Disturbance::EditsBase]);
+        all.push(Disturbance::EditsBase);
+        match state.objects.archive {
+            // A model that comes back meanwhile begins without a ledger, as it says: scenarios play that.
+            Some(_) if state.is_archive_spoilt() => {}
+            Some(_) => all.extend([Disturbance::DeletesModel, Disturbance::SpoilsArchive]),
+            None => all.push(Disturbance::DeletesModel),
+        }
     }
     if state.objects.policy.spec.training.forget_steps.is_none() {
         all.push(Disturbance::EditsPolicy);
@@ -238,6 +247,31 @@ impl State {
         model.metadata.generation = Some(1);
         model.metadata.creation_timestamp = Some(Time(written() - SignedDuration::from_secs(1_000)));
         self.objects.model = Some(Shared::new(model));
+    }
+
+    /// Adds what nobody can make anything of; the ledger stays beside it.
+    pub fn spoil_archive(&mut self) {
+        if let Some(archive) = &mut self.objects.archive {
+            *archive = archive.with(|map| {
+                map.data.get_or_insert_default().insert(SPOILS.into(), String::new());
+            });
+        }
+    }
+
+    pub fn is_archive_spoilt(&self) -> bool {
+        let data = self.objects.archive.as_ref().and_then(|archive| archive.data.as_ref());
+        data.is_some_and(|data| data.contains_key(SPOILS))
+    }
+
+    pub fn repair_archive(&mut self) {
+        if !self.is_archive_spoilt() {
+            return;
+        }
+        if let Some(archive) = &mut self.objects.archive {
+            *archive = archive.with(|map| {
+                map.data.get_or_insert_default().remove(SPOILS);
+            });
+        }
     }
 
     pub fn edit_base(&mut self) {

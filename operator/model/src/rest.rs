@@ -5,6 +5,7 @@
 use std::{fmt::Write, sync::Arc};
 
 use kube::ResourceExt;
+use lethe_api::v1alpha1::ConditionType;
 use lethe_core::targets::ledger_targets;
 
 use crate::{
@@ -116,7 +117,16 @@ impl Checker {
                 return Err(Broken { invariant: Invariant::Idle, how });
             }
         }
+        if state.is_archive_spoilt()
+            && let Some(status) = state.objects.model.as_ref().and_then(|model| model.status.as_ref())
+            && !ConditionType::Compliant.is_false(&status.conditions)
+        {
+            let how =
+                "a model of which nobody knows what it had to forget is not said to be not compliant".into();
+            return Err(Broken { invariant: Invariant::Served, how });
+        }
         let mut next = state.clone();
+        next.repair_archive();
         for request in state.objects.requests.iter().filter(|request| request.spec.suspend) {
             next.suspend(&request.name_any(), false);
         }

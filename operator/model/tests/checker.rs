@@ -38,7 +38,7 @@ const CHECKS: [(&str, Settings, usize); 17] = [
     ("the_first_steps_of_two_requests_and_one_disturbance", settings(2, 1, Start::Ready, SOME), 350_000),
     ("the_first_steps_from_scratch", settings(1, 2, Start::Scratch, SOME), 350_000),
     ("the_first_steps_while_the_live_server_is_asked", settings(1, 1, Start::Asked, SOME), 350_000),
-    ("another_base_and_one_disturbance", settings(1, 1, Start::Rebased, SOME), 120_000),
+    ("another_base_and_one_disturbance", settings(1, 1, Start::Rebased, SOME), 110_000),
     ("the_first_steps_to_another_base_while_requests_come", settings(2, 1, Start::Rebased, FEW), 120_000),
     ("the_first_steps_while_a_candidate_is_beside_the_target", settings(1, 1, Start::Beside, SOME), 350_000),
     ("one_request_and_one_disturbance", settings(1, 1, Start::Ready, ALL), 800_000),
