@@ -233,14 +233,17 @@ impl Gauges {
 /// Whether a request of this phase waits for something else than people, and nothing is done for it.
 fn waits(phase: RequestPhase, conditions: &[Condition]) -> bool {
     use Reason::{
-        BadConfiguration, ImageUnavailable, PodNotCreated, PodNotStarted, Suspended, Unschedulable,
+        BadConfiguration, ImageUnavailable, Inadmissible, NotQueued, PodNotCreated, PodNotStarted, Preempted,
+        Suspended, Unschedulable, WaitingForQuota,
     };
-    let no_pod = [BadConfiguration, ImageUnavailable, PodNotCreated, PodNotStarted, Suspended, Unschedulable];
+    let in_a_queue = [Inadmissible, NotQueued, Preempted, Suspended, WaitingForQuota];
+    let no_pod = [BadConfiguration, ImageUnavailable, PodNotCreated, PodNotStarted, Unschedulable];
     let ready = ConditionType::Ready.find(conditions);
     match phase {
         RequestPhase::Pending | RequestPhase::Queued => true,
         RequestPhase::Training | RequestPhase::Evaluating => {
-            ready.is_some_and(|ready| no_pod.iter().any(|reason| reason.to_string() == ready.reason))
+            let mut reasons = in_a_queue.iter().chain(&no_pod);
+            ready.is_some_and(|ready| reasons.any(|reason| reason.to_string() == ready.reason))
         }
         _ => false,
     }
@@ -375,6 +378,10 @@ mod tests {
             ("Queued", "WaitingForRun", true),
             ("Training", "Training", false),
             ("Training", "Suspended", true),
+            ("Training", "WaitingForQuota", true),
+            ("Evaluating", "Preempted", true),
+            ("Training", "Inadmissible", true),
+            ("Training", "NotQueued", true),
             ("Evaluating", "Unschedulable", true),
             ("AwaitingApproval", "WaitingForApproval", false),
             ("Held", "GateFailed", false),

@@ -104,14 +104,28 @@ impl Conditions {
 /// Conditions that only repeat what another one says.
 const SUMMARIES: [ConditionType; 2] = [ConditionType::Ready, ConditionType::Stalled];
 
+/// Why a Job waits in a queue, which may take days: people are told of it, and of its end.
+const IN_A_QUEUE: [Reason; 4] =
+    [Reason::WaitingForQuota, Reason::Preempted, Reason::Inadmissible, Reason::NotQueued];
+/// Of these, what somebody has to put right.
+const IN_VAIN: [Reason; 2] = [Reason::Inadmissible, Reason::NotQueued];
+
 /// One event for every condition whose status or reason changed, but for those that only say "not yet".
 pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Event> {
+    let is_one = |c: &Condition, of: &[Reason]| of.iter().any(|reason| c.reason == reason.to_string());
     let changed = |c: &&Condition| {
         let old = before.iter().find(|old| old.type_ == c.type_);
-        c.status != "Unknown" && old.is_none_or(|old| old.status != c.status || old.reason != c.reason)
+        let is_told = c.status != "Unknown"
+            || is_one(c, &IN_A_QUEUE)
+            || old.is_some_and(|old| is_one(old, &IN_A_QUEUE));
+        is_told && old.is_none_or(|old| old.status != c.status || old.reason != c.reason)
     };
     // That a pilot is not rolled out is what was asked for.
-    let is_trouble = |c: &Condition| c.status == "False" && c.reason != Reason::Pilot.to_string();
+    let is_trouble = |c: &Condition| match &*c.status {
+        "False" => c.reason != Reason::Pilot.to_string(),
+        "Unknown" => is_one(c, &IN_VAIN),
+        _ => false,
+    };
     after
         .iter()
         .filter(|c| SUMMARIES.iter().all(|summary| c.type_ != summary.as_str()))
@@ -152,6 +166,34 @@ mod tests {
         let events = transitions(&[], &list);
         assert_eq!(events.iter().map(|e| e.warning).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(transitions(&list, &list), []);
+    }
+
+    #[test]
+    fn what_waits_in_a_queue_and_that_it_waits_no_longer_is_an_event() {
+        let mut said = vec![];
+        let mut before = vec![];
+        for (reason, note) in [
+            (Reason::Training, "the Job is being created"),
+            (Reason::WaitingForQuota, "1 more needed"),
+            (Reason::WaitingForQuota, "2 more needed"),
+            (Reason::Training, "at work"),
+            (Reason::Training, "still"),
+            (Reason::Preempted, "for another one"),
+            (Reason::Inadmissible, "no such queue"),
+        ] {
+            let mut conditions = Conditions::new(&before, None, at(0));
+            conditions.unknown(ConditionType::Trained, reason, note);
+            let after = conditions.into_list();
+            said.extend(transitions(&before, &after).into_iter().map(|event| (event.warning, event.note)));
+            before = after;
+        }
+        let expected = [
+            (false, "1 more needed"),
+            (false, "at work"),
+            (false, "for another one"),
+            (true, "no such queue"),
+        ];
+        assert_eq!(said, expected.map(|(warning, note)| (warning, note.to_owned())));
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub use model::{
 };
 pub use policy::{
     ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, NoCompliantDigest, Probes,
-    RetentionPolicy, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
+    QueuePolicy, RetentionPolicy, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy,
+    UnlearnPolicySpec,
 };
 pub use request::{
     Acknowledged, DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, Regulation, RequestPhase,
