@@ -189,7 +189,12 @@ fn says(workload: &Workload, queue: &str) -> (Reason, String) {
         _ if workload.is("Admitted") => {
             (Reason::WaitingForQuota, format!("queue {queue} has admitted the Job, which is about to go on"))
         }
-        None => (Reason::WaitingForQuota, format!("Kueue is to look at the Job in queue {queue}")),
+        None => (
+            Reason::WaitingForQuota,
+            format!(
+                "waits in queue {queue}: Kueue says nothing of it yet, as of one behind others that wait for the same"
+            ),
+        ),
         Some(quota) if quota.status == "True" => {
             let checks =
                 workload.condition("Admitted").map_or_else(String::new, |said| format!(": {}", words(said)));
@@ -270,7 +275,7 @@ mod tests {
         let waits = [("QuotaReserved", "False", "Pending", little)];
         let words = format!("waits in queue gpus: QuotaReserved=False, Pending: {little}");
         assert_says(&workload(json!({}), &waits), Reason::WaitingForQuota, &words);
-        assert_says(&workload(json!({}), &[]), Reason::WaitingForQuota, "Kueue is to look at");
+        assert_says(&workload(json!({}), &[]), Reason::WaitingForQuota, "Kueue says nothing of it yet");
         let reserved = ("QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue models");
         let unchecked = [reserved, ("Admitted", "False", "NoChecks", "a budget is not checked yet")];
         assert_says(&workload(json!({}), &unchecked), Reason::WaitingForQuota, "a budget is not checked yet");

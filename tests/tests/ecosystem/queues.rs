@@ -128,31 +128,24 @@ async fn wait_in_order(world: &World) -> Result<()> {
     }
     for model in models {
         ask(world, model, model).await?;
-        let waiting = world.request_waits(model, Reason::WaitingForQuota, "QuotaReserved=False").await?;
-        let job = format!("{}-forget", run_of(world, model).await?.name_any());
-        let says = async || Ok(kueue::quota(world, &job).await?.unwrap_or_default());
-        let words = |quota: &Value| {
-            format!(
-                "{}: {}",
-                quota["reason"].as_str().unwrap_or_default(),
-                quota["message"].as_str().unwrap_or_default()
-            )
-        };
-        let quota = wait::until_answer("Kueue says for what it waits", says, |quota: &Value| {
-            quota["message"].as_str().is_some_and(|message| message.contains("nvidia.com/gpu"))
-        })
-        .await?;
-        println!("{model} waits: {}", words(&quota));
-        world.request_waits(model, Reason::WaitingForQuota, &words(&quota)).await?;
+        let waiting = world.request_waits(model, Reason::WaitingForQuota, "waits in queue training").await?;
+        let scheduled = ConditionType::Scheduled.find(waiting.conditions()).context("it is scheduled")?;
         // Kueue goes by when its Workloads were made, in seconds.
-        let said = ConditionType::Scheduled
-            .find(waiting.conditions())
-            .context("it is scheduled")?
-            .last_transition_time
-            .0;
-        let next = async || Ok(Timestamp::now().as_second() > said.as_second() + 1);
+        let then = scheduled.last_transition_time.0.as_second();
+        let next = async || Ok(Timestamp::now().as_second() > then + 1);
         wait::until_answer("the next second has begun", next, |is| *is).await?;
     }
+    // Of those that would fare no better than one before them Kueue says nothing.
+    let job = format!("{}-forget", run_of(world, "first").await?.name_any());
+    let says = async || Ok(kueue::quota(world, &job).await?.unwrap_or_default());
+    let quota = wait::until_answer("Kueue says for what it waits", says, |quota: &Value| {
+        quota["message"].as_str().is_some_and(|message| message.contains("nvidia.com/gpu"))
+    })
+    .await?;
+    let word = |key: &str| quota[key].as_str().unwrap_or_default();
+    let words = format!("QuotaReserved=False, {}: {}", word("reason"), word("message"));
+    println!("the first waits: {words}");
+    world.request_waits("first", Reason::WaitingForQuota, &words).await?;
     let events = world.events().await;
     ensure!(events.contains("Normal WaitingForQuota UnlearnRequest/third"), "no event says so: {events}");
     ensure!(at_work(world).await?.is_empty(), "a pod came before its turn");
@@ -271,13 +264,14 @@ pub async fn a_cluster_without_kueue_and_a_queue_that_is_missing_are_told_and_wa
     // It comes, and takes the Job that is there.
     let kueue = Kueue::install(&world.server).await?;
     let wait = async {
+        says(Reason::NotQueued, "Kueue has made no Workload for the Job").await?;
+        // What it lacks is the class of the policy. Then the queue.
+        let classes = |manifest: &Value| manifest["kind"] == "WorkloadPriorityClass";
+        kueue::apply_examples(&world, "kueue.yaml", classes).await?;
         says(Reason::Inadmissible, "LocalQueue training doesn't exist").await?;
         let warned = world.events().await.contains("Warning Inadmissible UnlearnRun/digits");
         ensure!(warned, "no event says so");
-        kueue::apply_examples(&world, "kueue.yaml", |manifest| manifest["kind"] != "WorkloadPriorityClass")
-            .await
-            .context("the queue")?;
-        kueue::apply_examples(&world, "kueue.yaml", |_| true).await?;
+        kueue::apply_examples(&world, "kueue.yaml", |manifest| !classes(manifest)).await?;
         finish(&world, "digits", Stage::Prepare).await?;
         ask(&world, "digits", "digits").await?;
         finish(&world, "digits", Stage::Forget).await?;
@@ -294,14 +288,14 @@ pub async fn while_kueue_is_down_nothing_begins_and_nothing_is_lost(_: &World) -
     prepare(&world, "digits").await?;
     kueue.stop().await?;
     ask(&world, "digits", "digits").await?;
-    let refused = async || Ok(world.events().await);
-    wait::until_answer("the operator says why no Job comes", refused, |events: &String| {
-        events.contains("failed calling webhook")
-    })
-    .await?;
-    ensure!(at_work(&world).await?.is_empty(), "a pod came without a word of Kueue");
-    kueue.start().await?;
     let done = async {
+        let refused = async || Ok(world.events().await);
+        let is_told =
+            |line: &str| line.contains("CannotApply UnlearnRun/") && line.contains("failed calling webhook");
+        let told = |events: &String| events.lines().any(is_told);
+        wait::until_answer("the operator says why no Job comes", refused, told).await?;
+        ensure!(at_work(&world).await?.is_empty(), "a pod came without a word of Kueue");
+        kueue.start().await?;
         finish(&world, "digits", Stage::Forget).await?;
         finish(&world, "digits", Stage::Evaluate).await?;
         world.request_until("digits", RequestPhase::Fulfilled).await?;
