@@ -342,6 +342,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_workload_says_is_cut_and_cleaned() {
+        let long = format!("a\u{1b}[31m\nb{}", "\u{e9}".repeat(5_000));
+        let waits = workload(json!({}), &[("QuotaReserved", "False", "Pending", &long)]);
+        let (_, message) = says_at(99, &queued(), &waits, &[]);
+        assert!(message.contains("Pending: a [31m b"), "{message}");
+        assert!(message.chars().count() < stall::MAX_MESSAGE + 100, "{}", message.len());
+    }
+
+    #[test]
     fn a_workload_says_whose_pods_it_is_about() {
         let of = |labels: Value| {
             let pods = json!({"podSets": [{"name": "main", "count": 1, "template": {"metadata": {"labels": labels}, "spec": {"containers": []}}}]});

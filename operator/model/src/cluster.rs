@@ -127,8 +127,8 @@ impl Work {
     }
 
     /// Somebody lets it go on, or takes its pods away.
-    pub fn suspend(&mut self, suspend: bool) {
-        self.job.spec.as_mut().expect("every Job has a spec").suspend = Some(suspend);
+    pub fn suspend(&mut self, suspend: Option<bool>) {
+        self.job.spec.as_mut().expect("every Job has a spec").suspend = suspend;
     }
 
     /// Pods of a suspended Job are deleted, and no time counts for it. True if something had to be done.

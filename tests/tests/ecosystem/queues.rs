@@ -19,7 +19,7 @@ use lethe_api::{
     },
 };
 use lethe_tests::{
-    Task, World,
+    Task, World, audit,
     kueue::{self, Kueue, POLICY, is_admitted},
     place::{HasConditions, condition, request},
     trainer::{self, failure},
@@ -171,6 +171,13 @@ async fn wait_in_order(world: &World) -> Result<()> {
         finish(world, model, Stage::Evaluate).await?;
         world.request_until(model, RequestPhase::Fulfilled).await?;
     }
+    let entries = audit::of(&world.server.audit_log(), &world.home)?;
+    let forbidden: Vec<_> = entries.iter().filter(|entry| entry.is_forbidden()).collect();
+    ensure!(forbidden.is_empty(), "the chart lacks a right: {forbidden:#?}");
+    let used =
+        entries.iter().filter_map(audit::Entry::used).filter(|(_, what)| what == "kueue.x-k8s.io/workloads");
+    let used: BTreeSet<_> = used.map(|(verb, _)| verb).collect();
+    ensure!(used == ["list", "watch"].map(String::from).into(), "of Workloads it used {used:?}");
     each_once(world, &models).await
 }
 

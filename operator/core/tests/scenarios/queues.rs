@@ -54,14 +54,14 @@ fn touch(world: &mut World, stage: Stage, change: impl FnOnce(&mut Work)) {
 fn admit(world: &mut World, stage: Stage) {
     touch(world, stage, |work| {
         work.workload = workload(&[["Admitted", "True", "Admitted", ""]]);
-        work.suspend(false);
+        work.suspend(Some(false));
     });
 }
 
 fn take_back(world: &mut World, stage: Stage) {
     touch(world, stage, |work| {
         work.workload = workload(&[["Evicted", "True", "Preempted", "for another one"], LITTLE]);
-        work.suspend(true);
+        work.suspend(Some(true));
     });
 }
 
