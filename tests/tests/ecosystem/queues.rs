@@ -149,12 +149,9 @@ async fn wait_in_order(world: &World) -> Result<()> {
     let events = world.events().await;
     ensure!(events.contains("Normal WaitingForQuota UnlearnRequest/third"), "no event says so: {events}");
     ensure!(at_work(world).await?.is_empty(), "a pod came before its turn");
-    let line = format!("request=\"third\"");
-    world
-        .metrics_until("it counts as waiting", |text| {
-            text.lines().any(|l| l.starts_with("lethe_request_waiting") && l.contains(&line))
-        })
-        .await?;
+    let is_waiting =
+        |line: &str| line.starts_with("lethe_request_waiting") && line.contains(r#"request="third""#);
+    world.metrics_until("it counts as waiting", |text| text.lines().any(is_waiting)).await?;
 
     // One of four GPUs is free: one by one, the first first.
     world.delete::<Job>("other-0").await?;
