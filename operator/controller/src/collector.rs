@@ -11,6 +11,7 @@ use lethe_api::{
         UnlearnRequest, UnlearnRun,
     },
 };
+use lethe_core::kueue::is_in_a_queue;
 use prometheus::{
     GaugeVec, Opts,
     core::{Collector, Desc},
@@ -233,18 +234,15 @@ impl Gauges {
 /// Whether a request of this phase waits for something else than people, and nothing is done for it.
 fn waits(phase: RequestPhase, conditions: &[Condition]) -> bool {
     use Reason::{
-        BadConfiguration, ImageUnavailable, Inadmissible, NotQueued, PodNotCreated, PodNotStarted, Preempted,
-        Suspended, Unschedulable, WaitingForQuota,
+        BadConfiguration, ImageUnavailable, PodNotCreated, PodNotStarted, Suspended, Unschedulable,
     };
-    let in_a_queue = [Inadmissible, NotQueued, Preempted, Suspended, WaitingForQuota];
-    let no_pod = [BadConfiguration, ImageUnavailable, PodNotCreated, PodNotStarted, Unschedulable];
+    let no_pod = [BadConfiguration, ImageUnavailable, PodNotCreated, PodNotStarted, Suspended, Unschedulable];
     let ready = ConditionType::Ready.find(conditions);
     match phase {
         RequestPhase::Pending | RequestPhase::Queued => true,
-        RequestPhase::Training | RequestPhase::Evaluating => {
-            let mut reasons = in_a_queue.iter().chain(&no_pod);
-            ready.is_some_and(|ready| reasons.any(|reason| reason.to_string() == ready.reason))
-        }
+        RequestPhase::Training | RequestPhase::Evaluating => ready.is_some_and(|ready| {
+            is_in_a_queue(ready) || no_pod.iter().any(|reason| reason.to_string() == ready.reason)
+        }),
         _ => false,
     }
 }

@@ -7,7 +7,7 @@ use lethe_api::{
     v1alpha1::{ConditionType, Reason},
 };
 
-use crate::Event;
+use crate::{Event, kueue::is_in_a_queue};
 
 /// Longest message that the schema allows.
 const MAX_MESSAGE: usize = 4096;
@@ -104,26 +104,21 @@ impl Conditions {
 /// Conditions that only repeat what another one says.
 const SUMMARIES: [ConditionType; 2] = [ConditionType::Ready, ConditionType::Stalled];
 
-/// Why a Job waits in a queue, which may take days: people are told of it, and of its end.
-const IN_A_QUEUE: [Reason; 4] =
-    [Reason::WaitingForQuota, Reason::Preempted, Reason::Inadmissible, Reason::NotQueued];
-/// Of these, what somebody has to put right.
+/// Of a Job in a queue, what somebody has to put right.
 const IN_VAIN: [Reason; 2] = [Reason::Inadmissible, Reason::NotQueued];
 
-/// One event for every condition whose status or reason changed, but for those that only say "not yet".
+/// One event for every condition whose status or reason changed, but for those that only say "not yet". Of a Job that waits in a
+/// queue, which may take days, people are told, and when that ends.
 pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Event> {
-    let is_one = |c: &Condition, of: &[Reason]| of.iter().any(|reason| c.reason == reason.to_string());
     let changed = |c: &&Condition| {
         let old = before.iter().find(|old| old.type_ == c.type_);
-        let is_told = c.status != "Unknown"
-            || is_one(c, &IN_A_QUEUE)
-            || old.is_some_and(|old| is_one(old, &IN_A_QUEUE));
+        let is_told = c.status != "Unknown" || is_in_a_queue(c) || old.is_some_and(is_in_a_queue);
         is_told && old.is_none_or(|old| old.status != c.status || old.reason != c.reason)
     };
     // That a pilot is not rolled out is what was asked for.
     let is_trouble = |c: &Condition| match &*c.status {
         "False" => c.reason != Reason::Pilot.to_string(),
-        "Unknown" => is_one(c, &IN_VAIN),
+        "Unknown" => IN_VAIN.iter().any(|reason| c.reason == reason.to_string()),
         _ => false,
     };
     after

@@ -33,6 +33,15 @@ pub(crate) const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 /// where it is told to be exact.
 const OUT_OF_ORDER: [&str; 3] = ["Inadmissible", "Misconfigured", "ExceedsMaxQuota"];
 
+/// Why a Job waits in a queue, which may take days.
+pub const REASONS: [Reason; 4] =
+    [Reason::WaitingForQuota, Reason::Preempted, Reason::Inadmissible, Reason::NotQueued];
+
+/// Whether a condition says that a Job waits in a queue.
+pub fn is_in_a_queue(condition: &Condition) -> bool {
+    REASONS.iter().any(|reason| condition.reason == reason.to_string())
+}
+
 /// What is read of Kueue's object about a Job.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(

@@ -4,15 +4,12 @@ use kube::ResourceExt;
 use lethe_api::v1alpha1::{
     ConditionType, DiffusionModel, Mode, Reason, RequestPhase, RolloutState, UnlearnRequest,
 };
+use lethe_core::kueue;
 
 use super::Seen;
 
 /// Where no operator has said anything yet.
 const NOBODY: &str = "kubectl get lease -A    # nobody has looked at it: is an operator running?";
-
-/// Its Job waits in a queue of Kueue.
-const IN_A_QUEUE: [Reason; 4] =
-    [Reason::WaitingForQuota, Reason::Preempted, Reason::Inadmissible, Reason::NotQueued];
 
 /// Commands that would bring a request on, the likeliest first.
 pub(super) fn of_request(
@@ -41,7 +38,7 @@ pub(super) fn of_request(
         RequestPhase::RollingOut if waits_for_people(seen, model) => {
             vec![lethe(format!("approve {name} --rollout --reason WHY"))]
         }
-        RequestPhase::Training | RequestPhase::Evaluating if IN_A_QUEUE.into_iter().any(is) => {
+        RequestPhase::Training | RequestPhase::Evaluating if ready.is_some_and(kueue::is_in_a_queue) => {
             vec![format!("kubectl get localqueues,workloads{at}    # who goes before it, or what is missing")]
         }
         RequestPhase::Queued if status.attempts.is_some_and(|attempts| attempts.next_at.is_some()) => {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     cluster::Work,
-    script::{crashes, everywhere, fixed, watchful},
+    script::{crashes, everywhere, fixed, policy, watchful},
     trainer::{Fate, honest},
     world::World,
 };
@@ -171,6 +171,30 @@ fn what_is_wrong_with_a_queue_is_said_and_waited_for() {
         admit(world, Stage::Evaluate);
     });
     fulfilled(&world);
+}
+
+#[test]
+fn a_model_says_that_its_preparation_waits_in_a_queue() {
+    let world = crashes(&|world: &mut World| {
+        let mut queued = policy();
+        queued.spec.trainer.queue = Some(QueuePolicy { name: "gpus".into(), priority_class: None });
+        world.with_model();
+        world.change(|cluster| cluster.has_kueue = true);
+        world.apply_policy(queued);
+        world.until("its Job is there", |world| !world.cluster.jobs.is_empty());
+        world.change(|cluster| {
+            let work = cluster.jobs.values_mut().next().expect("it is there");
+            work.workload = workload(&[LITTLE]);
+        });
+        world.until("the model says why it waits", |world| {
+            let (status, _, message) = world.model_condition(ConditionType::Prepared);
+            status == "Unknown" && message.contains("is to distil the baseline: waits in queue gpus")
+        });
+        world.change(|cluster| {
+            cluster.jobs.values_mut().next().expect("it is there").suspend(Some(false));
+        });
+    });
+    assert!(world.model_is(ConditionType::Ready));
 }
 
 #[test]
