@@ -6,7 +6,7 @@
 //! and the trainer ([`trainer`]), and can therefore lie as no trainer would. Needs no root.
 //!
 //! **Ecosystem tier**: the same, with programs of others around it that people use with Lethe: a real Prometheus and
-//! Alertmanager ([`monitoring`]), a real Argo CD ([`gitops`]).
+//! Alertmanager ([`monitoring`]), a real Argo CD ([`gitops`]), a real Kueue ([`kueue`]).
 //!
 //! **Node tier** ([`node`]): a real node, real images, the real chart, and the real trainer.
 //!
@@ -23,6 +23,7 @@ mod diagnosis;
 pub mod examples;
 pub mod gitops;
 pub mod kubelet;
+pub mod kueue;
 pub mod load;
 pub mod monitoring;
 pub mod node;

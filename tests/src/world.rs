@@ -227,6 +227,20 @@ impl World {
         Ok(model)
     }
 
+    /// One of many models, which serves nothing yet, and its Deployment.
+    ///
+    /// # Errors
+    /// If one of them is refused.
+    pub async fn apply_model(&self, name: &str) -> Result<()> {
+        self.apply(&deployment(name)?).await?;
+        let mut model = self.model()?;
+        model["metadata"]["name"] = json!(name);
+        model["spec"]["serving"]["target"]["name"] = json!(name);
+        model["spec"]["serving"]["initial"] = json!("None");
+        self.apply(&model).await?;
+        Ok(())
+    }
+
     /// [`World::begin`], and everything until the baseline is served.
     ///
     /// # Errors
@@ -246,6 +260,17 @@ impl World {
         self.model_until("it is Ready", |m| condition(m, ConditionType::Ready, "True")).await?;
         Ok(())
     }
+}
+
+/// The Deployment of `examples/`, for one of many models.
+fn deployment(name: &str) -> Result<Value> {
+    let mut deployment = examples::first("serving.yaml")?;
+    deployment["metadata"]["name"] = json!(name);
+    for labels in ["/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
+        let labels = deployment.pointer_mut(labels).context("the example has no labels")?;
+        labels["example.org/model"] = json!(name);
+    }
+    Ok(deployment)
 }
 
 /// The policy of `examples/`, but a trainer that fails is not tried again: that would only take time.

@@ -49,6 +49,12 @@ nothing here reads a Secret.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- if .Values.kueue.enabled }}
+# Why a Job waits in its queue. Only Kueue writes them.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list, watch]
+{{- end }}
 {{- end }}
 
 {{/*

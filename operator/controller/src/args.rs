@@ -71,6 +71,10 @@ pub struct Args {
     #[arg(long, env = "LETHE_WATCH_SECONDS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(5..=3_600))]
     pub watch_seconds: u32,
 
+    /// Read the Workloads of Kueue, if the cluster has it, to say why a Job waits in its queue. The Jobs wait in any case.
+    #[arg(long, env = "LETHE_KUEUE")]
+    pub kueue: bool,
+
     /// Say that the API server lets nobody create an UnlearnApproval or an UnlearnRequest in another's name, as the
     /// chart's admission policies do. Without it no approval counts.
     #[arg(long, env = "LETHE_APPROVALS_ARE_PROTECTED")]

@@ -11,6 +11,7 @@ use lethe_api::{
         UnlearnRequest, UnlearnRun,
     },
 };
+use lethe_core::kueue::is_in_a_queue;
 use prometheus::{
     GaugeVec, Opts,
     core::{Collector, Desc},
@@ -239,9 +240,9 @@ fn waits(phase: RequestPhase, conditions: &[Condition]) -> bool {
     let ready = ConditionType::Ready.find(conditions);
     match phase {
         RequestPhase::Pending | RequestPhase::Queued => true,
-        RequestPhase::Training | RequestPhase::Evaluating => {
-            ready.is_some_and(|ready| no_pod.iter().any(|reason| reason.to_string() == ready.reason))
-        }
+        RequestPhase::Training | RequestPhase::Evaluating => ready.is_some_and(|ready| {
+            is_in_a_queue(ready) || no_pod.iter().any(|reason| reason.to_string() == ready.reason)
+        }),
         _ => false,
     }
 }
@@ -375,6 +376,10 @@ mod tests {
             ("Queued", "WaitingForRun", true),
             ("Training", "Training", false),
             ("Training", "Suspended", true),
+            ("Training", "WaitingForQuota", true),
+            ("Evaluating", "Preempted", true),
+            ("Training", "Inadmissible", true),
+            ("Training", "NotQueued", true),
             ("Evaluating", "Unschedulable", true),
             ("AwaitingApproval", "WaitingForApproval", false),
             ("Held", "GateFailed", false),

@@ -33,6 +33,8 @@ pub enum Category {
     Throttled,
     /// The API server failed or could not be reached (5xx, connection).
     Unavailable,
+    /// An admission webhook of somebody else did not answer the API server.
+    Webhook,
     Timeout,
     /// The operator lacks a right (401, 403).
     Forbidden,
@@ -47,10 +49,11 @@ pub enum Category {
 }
 
 impl Category {
-    pub const ALL: [Category; 10] = [
+    pub const ALL: [Category; 11] = [
         Category::Conflict,
         Category::Throttled,
         Category::Unavailable,
+        Category::Webhook,
         Category::Timeout,
         Category::Forbidden,
         Category::NotFound,
@@ -66,6 +69,7 @@ impl Category {
             Category::Conflict => "conflict",
             Category::Throttled => "throttled",
             Category::Unavailable => "unavailable",
+            Category::Webhook => "webhook",
             Category::Timeout => "timeout",
             Category::Forbidden => "forbidden",
             Category::NotFound => "not-found",
@@ -78,7 +82,8 @@ impl Category {
 
     /// Whether trying again helps only once somebody has done something about it.
     pub fn waits_for_people(self) -> bool {
-        matches!(self, Category::Forbidden | Category::Invalid | Category::Malformed | Category::Foreign)
+        use Category::{Forbidden, Foreign, Invalid, Malformed, Webhook};
+        matches!(self, Forbidden | Invalid | Malformed | Foreign | Webhook)
     }
 }
 
@@ -101,6 +106,8 @@ fn category_of(error: &kube::Error) -> Category {
             404 => Category::NotFound,
             409 => Category::Conflict,
             429 => Category::Throttled,
+            // Words of the API server's own, for want of a reason.
+            500 if status.message.contains("failed calling webhook") => Category::Webhook,
             code if code >= 500 => Category::Unavailable,
             _ => Category::Invalid,
         },
@@ -152,6 +159,12 @@ mod tests {
         for (code, category) in expected {
             assert_eq!(answered(code).category(), category, "{code}");
         }
+        let message =
+            "Internal error occurred: failed calling webhook \"mjob.kb.io\": connection refused".into();
+        let status = Status { code: 500, message, ..Status::default() };
+        let error = Error::Api { action: "create".into(), source: kube::Error::Api(Box::new(status)) };
+        assert_eq!(error.category(), Category::Webhook);
+        assert!(Category::Webhook.waits_for_people());
     }
 
     #[test]

@@ -13,11 +13,17 @@ use lethe_api::v1alpha1::{
     ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
     annotations,
 };
+use lethe_core::kueue::Workload;
 
 /// An object that is kept in a cache.
 pub trait Kept: Resource {
     /// Drops what nobody reads of the fields that are its kind's own.
     fn trim(&mut self) {}
+
+    /// Whether anybody reads it at all.
+    fn is_read(&self) -> bool {
+        true
+    }
 }
 
 impl Kept for DiffusionModel {}
@@ -31,6 +37,13 @@ impl Kept for Job {
     fn trim(&mut self) {
         let suspend = self.spec.take().and_then(|spec| spec.suspend);
         self.spec = Some(JobSpec { suspend, ..JobSpec::default() });
+    }
+}
+
+/// Those of others are many.
+impl Kept for Workload {
+    fn is_read(&self) -> bool {
+        self.run().is_some()
     }
 }
 
@@ -81,6 +94,20 @@ mod tests {
         let kept = request.metadata.annotations.take().unwrap();
         assert_eq!(Vec::from_iter(kept), [("lethe.dev/retry".to_owned(), "again".to_owned())]);
         assert!(!request::is_over(&request));
+    }
+
+    #[test]
+    fn of_workloads_only_those_of_runs_are_kept() {
+        let of = |labels: serde_json::Value| -> Workload {
+            let pods = json!([{"name": "main", "count": 1, "template": {"metadata": {"labels": labels}}}]);
+            serde_json::from_value(json!({
+                "apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload", "metadata": {"name": "job-1"},
+                "spec": {"podSets": pods, "queueName": "gpus"},
+            }))
+            .unwrap()
+        };
+        assert!(of(json!({"lethe.dev/run": "digits-1"})).is_read());
+        assert!(!of(json!({"app": "other"})).is_read());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! streams -> stores -> triggers -> controller: observe -> lethe_core::decide -> apply -> API server
 //! ```
 //!
-//! - `streams`, `scope`, `stores`: one watch per kind, what is known, and who looks again at what.
+//! - `streams`, `scope`, `stores`: one watch per kind, what is known, and who looks again at what. `kueue`: what is known of
+//!   the queue that others run.
 //! - `controller` with `request`, `model` and `run`: observe one object and ask core.
 //! - `apply`: **the one way from a decision to the cluster**, passable only with the lease of `leader`.
 //!
@@ -27,6 +28,7 @@ mod health;
 mod herald;
 mod journal;
 mod kept;
+mod kueue;
 mod leader;
 mod metrics;
 mod model;

@@ -169,7 +169,7 @@ impl Metrics {
             let ended_before =
                 before.and_then(|s| s.job(job.stage)).is_some_and(|old| old.finished_at.is_some());
             if let (Some(start), Some(end), false) = (&job.started_at, &job.finished_at, ended_before) {
-                let seconds = seconds_between(start.0, end.0);
+                let seconds = seconds_between(start.0, end.0) + job.earlier_seconds as f64;
                 self.run_duration.with_label_values(&[job.stage.as_str()]).observe(seconds);
                 self.gpu_seconds.inc_by(seconds * gpus(run, job.stage));
             }
@@ -262,6 +262,22 @@ mod tests {
         let text = metrics.render().unwrap();
         assert!(text.contains("lethe_run_duration_seconds_sum{stage=\"audit\"} 40\n"), "{text}");
         assert!(text.contains("lethe_gpu_seconds_total 0\n"), "{text}");
+    }
+
+    #[test]
+    fn what_a_queue_took_back_counts_for_as_long_as_it_worked() {
+        let metrics = Metrics::new().unwrap();
+        let mut working = status(json!({"jobs": [job("Forget", None)]}));
+        (working.jobs[0].preemptions, working.jobs[0].earlier_seconds) = (2, 100);
+        let mut done = working.clone();
+        done.jobs[0].finished_at = status(json!({"jobs": [job("Forget", Some("2026-11-24T21:00:40Z"))]}))
+            .jobs[0]
+            .finished_at
+            .clone();
+        metrics.run_progressed(&run(working), &done);
+        let text = metrics.render().unwrap();
+        assert!(text.contains("lethe_run_duration_seconds_sum{stage=\"forget\"} 140\n"), "{text}");
+        assert!(text.contains("lethe_gpu_seconds_total 280\n"), "{text}");
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub async fn run_with(
     background.spawn(show_leadership(leadership.clone(), metrics.clone()));
 
     let stop = stop_on(shutdown);
-    let watching = Watching { client, watchdog, metrics };
+    let watching = Watching { client, watchdog, metrics, kueue: args.kueue };
     let work = work(&args, watching, leadership, &unready, stop);
     let result = tokio::select! {
         result = work => result,

@@ -10,7 +10,12 @@ use k8s_openapi::api::{
 use kube::{Api, Resource, ResourceExt, api::ListParams};
 use kube_runtime::reflector::ObjectRef;
 use lethe_api::v1alpha1::{ConditionType, UnlearnRequest, UnlearnRun, UnlearnRunStatus};
-use lethe_core::{Decision, job_state::is_finished, names, run, stall};
+use lethe_core::{
+    Decision,
+    job_state::is_finished,
+    kueue::{self, Queueing},
+    names, run, stall,
+};
 
 use crate::{calls, context::Context, controller::Kind, error::Result, records};
 
@@ -57,9 +62,16 @@ async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Resu
         Some(job) => pods(context, &namespace, job).await?,
         None => Vec::new(),
     };
-    let stall = job.as_ref().and_then(|job| stall::find(job, &pods, now));
-    let events = match &stall {
-        Some(stall) => warnings(context, &namespace, &stall.uid).await?,
+    let queueing = match &job {
+        Some(job) => context.stores.kueue.says_of(job),
+        None => Queueing::NotAsked,
+    };
+    let stalled = |job: &Job| {
+        let stall = stall::find(job, &pods, now).map(|stall| stall.uid);
+        stall.or_else(|| kueue::to_ask_about(job, &queueing, now))
+    };
+    let events = match job.as_ref().and_then(stalled) {
+        Some(uid) => warnings(context, &namespace, &uid).await?,
         None => Vec::new(),
     };
     let progress = match &job {
@@ -71,7 +83,7 @@ async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Resu
         None => None,
     };
     let requests = requests(context, &namespace, object).await?;
-    Ok(run::Observed { run: object.clone(), job, pods, events, progress, record, requests })
+    Ok(run::Observed { run: object.clone(), job, pods, events, queueing, progress, record, requests })
 }
 
 /// Of a run that is over, nothing matters but a Job that was created late. Its watch tells of it: nobody is asked.
@@ -85,6 +97,7 @@ fn settled(context: &Context, object: &UnlearnRun) -> run::Observed {
         job: job.map(|job| job.as_ref().clone()),
         pods: Vec::new(),
         events: Vec::new(),
+        queueing: Queueing::NotAsked,
         progress: None,
         record: None,
         requests: Vec::new(),
@@ -116,7 +129,7 @@ async fn warnings(context: &Context, namespace: &str, uid: &str) -> Result<Vec<E
 }
 
 /// Whatever else has the name of a child is none.
-fn is_owned_by(child: &impl Resource, owner: &impl ResourceExt) -> bool {
+pub(crate) fn is_owned_by(child: &impl Resource, owner: &impl ResourceExt) -> bool {
     let uid = owner.uid();
     let owners = child.meta().owner_references.iter().flatten();
     uid.is_some() && owners.into_iter().any(|reference| Some(&reference.uid) == uid.as_ref())

@@ -29,6 +29,8 @@ pub struct Watching {
     pub client: Client,
     pub watchdog: Arc<Watchdog>,
     pub metrics: Arc<Metrics>,
+    /// Whether Workloads are read.
+    pub kueue: bool,
 }
 
 impl Scope {
@@ -36,7 +38,14 @@ impl Scope {
     pub fn start(namespace: Option<&str>, with: &Watching, tasks: &mut JoinSet<()>) -> Self {
         let (mut stores, writers) = Stores::new(with.client.clone());
         let cluster_policies = namespace.is_none().then(|| stores.know_the_cluster());
+        let workloads = with.kueue.then(|| stores.kueue.ask(with.client.clone()));
         let (triggers, inboxes) = Triggers::new();
+        if let Some(workloads) = workloads {
+            let (s, t) = (stores.clone(), triggers.clone());
+            let watch = with.watch(None);
+            let follow = workloads.follow(watch, with.api(namespace), move |c| t.on_workload(&s, c));
+            tasks.spawn(follow);
+        }
         let managed = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
 
         let (s, t) = (stores.clone(), triggers.clone());

@@ -16,7 +16,7 @@ use lethe_api::v1alpha1::{
 use lethe_core::{duplicates, request};
 use serde::de::DeserializeOwned;
 
-use crate::{calls, error::Result, streams::Change};
+use crate::{calls, error::Result, kueue::Kueue, streams::Change};
 
 /// Caches of one namespace, or of all. Reading them costs nothing; they may lag behind the API server.
 #[derive(Clone)]
@@ -31,6 +31,7 @@ pub struct Stores {
     pub runs: Store<UnlearnRun>,
     pub jobs: Store<Job>,
     pub pods: Store<Pod>,
+    pub kueue: Kueue,
 }
 
 /// The other ends of [`Stores`].
@@ -62,8 +63,10 @@ impl Stores {
             jobs: write_jobs,
             pods: write_pods,
         };
-        let cluster_policies = None;
-        (Self { client, models, policies, cluster_policies, requests, approvals, runs, jobs, pods }, writers)
+        let (cluster_policies, kueue) = (None, Kueue::NotAsked);
+        let stores =
+            Self { client, models, policies, cluster_policies, requests, approvals, runs, jobs, pods, kueue };
+        (stores, writers)
     }
 
     /// What is the cluster's is known as well.
@@ -84,7 +87,9 @@ impl Stores {
         self.approvals.wait_until_ready().await?;
         self.runs.wait_until_ready().await?;
         self.jobs.wait_until_ready().await?;
-        self.pods.wait_until_ready().await
+        self.pods.wait_until_ready().await?;
+        self.kueue.ready().await;
+        Ok(())
     }
 
     /// The object of that name. **Absence is confirmed by the API server**: a cache that lags behind must
@@ -205,7 +210,7 @@ impl Triggers {
         let _ = self.requests.unbounded_send(ObjectRef::new(name).within(namespace));
     }
 
-    fn run(&self, namespace: &str, name: &str) {
+    pub(crate) fn run(&self, namespace: &str, name: &str) {
         let _ = self.runs.unbounded_send(ObjectRef::new(name).within(namespace));
     }
 

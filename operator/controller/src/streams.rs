@@ -133,6 +133,7 @@ impl Watch {
         let name = guard.name_any();
         let namespace = guard.namespace();
         match guard.0 {
+            Ok(object) if !object.is_read() => None,
             Ok(mut object) => {
                 kept::trim(&mut object);
                 Some(wrap(object))

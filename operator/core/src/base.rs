@@ -18,6 +18,7 @@ use lethe_api::{
 
 use crate::{
     accept, audit, forgetting,
+    kueue::is_in_a_queue,
     model::{Lineage, NextRun},
     plans, reference,
     run::is_over,
@@ -146,7 +147,13 @@ fn prepared(lineage: &mut Lineage<'_>) -> Option<Prepared> {
         return Some(prepared);
     }
     if let Some((run, _)) = own.find(|(run, _)| !is_over(run)) {
-        wait(lineage, run.name_any(), format!("run {} distils the baseline", run.name_any()));
+        let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+        let queued = ConditionType::Ready.find(conditions).filter(|ready| is_in_a_queue(ready));
+        let message = match queued {
+            Some(ready) => format!("run {} is to distil the baseline: {}", run.name_any(), ready.message),
+            None => format!("run {} distils the baseline", run.name_any()),
+        };
+        wait(lineage, run.name_any(), message);
         return None;
     }
     let policy = match &lineage.observed.policy {

@@ -7,7 +7,7 @@ use lethe_api::{
     v1alpha1::{ConditionType, Reason},
 };
 
-use crate::Event;
+use crate::{Event, kueue::is_in_a_queue};
 
 /// Longest message that the schema allows.
 const MAX_MESSAGE: usize = 4096;
@@ -104,14 +104,23 @@ impl Conditions {
 /// Conditions that only repeat what another one says.
 const SUMMARIES: [ConditionType; 2] = [ConditionType::Ready, ConditionType::Stalled];
 
-/// One event for every condition whose status or reason changed, but for those that only say "not yet".
+/// Of a Job in a queue, what somebody has to put right.
+const IN_VAIN: [Reason; 2] = [Reason::Inadmissible, Reason::NotQueued];
+
+/// One event for every condition whose status or reason changed, but for those that only say "not yet". Of a Job that waits in a
+/// queue, which may take days, people are told, and when that ends.
 pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Event> {
     let changed = |c: &&Condition| {
         let old = before.iter().find(|old| old.type_ == c.type_);
-        c.status != "Unknown" && old.is_none_or(|old| old.status != c.status || old.reason != c.reason)
+        let is_told = c.status != "Unknown" || is_in_a_queue(c) || old.is_some_and(is_in_a_queue);
+        is_told && old.is_none_or(|old| old.status != c.status || old.reason != c.reason)
     };
     // That a pilot is not rolled out is what was asked for.
-    let is_trouble = |c: &Condition| c.status == "False" && c.reason != Reason::Pilot.to_string();
+    let is_trouble = |c: &Condition| match &*c.status {
+        "False" => c.reason != Reason::Pilot.to_string(),
+        "Unknown" => IN_VAIN.iter().any(|reason| c.reason == reason.to_string()),
+        _ => false,
+    };
     after
         .iter()
         .filter(|c| SUMMARIES.iter().all(|summary| c.type_ != summary.as_str()))
@@ -152,6 +161,34 @@ mod tests {
         let events = transitions(&[], &list);
         assert_eq!(events.iter().map(|e| e.warning).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(transitions(&list, &list), []);
+    }
+
+    #[test]
+    fn what_waits_in_a_queue_and_that_it_waits_no_longer_is_an_event() {
+        let mut said = vec![];
+        let mut before = vec![];
+        for (reason, note) in [
+            (Reason::Training, "the Job is being created"),
+            (Reason::WaitingForQuota, "1 more needed"),
+            (Reason::WaitingForQuota, "2 more needed"),
+            (Reason::Training, "at work"),
+            (Reason::Training, "still"),
+            (Reason::Preempted, "for another one"),
+            (Reason::Inadmissible, "no such queue"),
+        ] {
+            let mut conditions = Conditions::new(&before, None, at(0));
+            conditions.unknown(ConditionType::Trained, reason, note);
+            let after = conditions.into_list();
+            said.extend(transitions(&before, &after).into_iter().map(|event| (event.warning, event.note)));
+            before = after;
+        }
+        let expected = [
+            (false, "1 more needed"),
+            (false, "at work"),
+            (false, "for another one"),
+            (true, "no such queue"),
+        ];
+        assert_eq!(said, expected.map(|(warning, note)| (warning, note.to_owned())));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use lethe_api::{
     v1alpha1::{Stage, UnlearnRun, labels},
 };
 
-use crate::{Installation, names};
+use crate::{Installation, kueue, names};
 
 /// The container that trains and measures, in every pod that Lethe creates.
 pub const CONTAINER: &str = "trainer";
@@ -52,9 +52,14 @@ pub fn config_map(run: &UnlearnRun, stage: Stage, plan: &str) -> ConfigMap {
 /// The Job of a stage.
 pub fn job(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Job {
     let policy = &run.spec.policy.trainer;
+    let queue = kueue::queue(run, stage);
+    let mut metadata = metadata(run, stage);
+    metadata.labels.get_or_insert_default().extend(kueue::job_labels(queue));
     Job {
-        metadata: metadata(run, stage),
+        metadata,
         spec: Some(JobSpec {
+            // Whoever runs the queue lets it go on. Until then it has no pod, whether or not anybody runs it.
+            suspend: queue.map(|_| true),
             backoff_limit: Some(policy.backoff_limit),
             active_deadline_seconds: Some(policy.active_deadline_seconds),
             ttl_seconds_after_finished: Some(policy.ttl_seconds_after_finished),
@@ -69,12 +74,13 @@ pub fn job(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Job {
     }
 }
 
-/// Exit codes that no retry can change fail the Job at once; a pod that the cluster took away does not count.
+/// Exit codes that no retry can change fail the Job at once; a pod that somebody took away does not count. One that is ended
+/// since its Job was suspended has no condition that says so: only its exit code does.
 fn pod_failure_policy() -> PodFailurePolicy {
-    let fatal = PodFailurePolicyOnExitCodesRequirement {
+    let any_of = |codes: &[i32]| PodFailurePolicyOnExitCodesRequirement {
         container_name: Some(CONTAINER.into()),
         operator: "In".into(),
-        values: exit::FATAL.to_vec(),
+        values: codes.to_vec(),
     };
     let disrupted =
         PodFailurePolicyOnPodConditionsPattern { type_: "DisruptionTarget".into(), status: "True".into() };
@@ -82,7 +88,12 @@ fn pod_failure_policy() -> PodFailurePolicy {
         rules: vec![
             PodFailurePolicyRule {
                 action: "FailJob".into(),
-                on_exit_codes: Some(fatal),
+                on_exit_codes: Some(any_of(&exit::FATAL)),
+                on_pod_conditions: None,
+            },
+            PodFailurePolicyRule {
+                action: "Ignore".into(),
+                on_exit_codes: Some(any_of(&[exit::INTERRUPTED])),
                 on_pod_conditions: None,
             },
             PodFailurePolicyRule {

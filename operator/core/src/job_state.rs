@@ -11,7 +11,11 @@ use lethe_api::{
     v1alpha1::Reason,
 };
 
-use crate::{job::CONTAINER, stall};
+use crate::{
+    job::CONTAINER,
+    kueue::{self, Queueing},
+    stall,
+};
 
 /// How long after a Job's completion its pod may still be missing from a cache.
 const POD_GRACE: SignedDuration = SignedDuration::from_secs(30);
@@ -25,6 +29,11 @@ pub enum JobState {
         reason: Reason,
         message: String,
     },
+    /// A queue has not admitted it, or took it back: it has no pods, and nothing is lost.
+    Suspended {
+        reason: Reason,
+        message: String,
+    },
     Running,
     /// The Job succeeded and its pod left an outcome for this plan.
     Succeeded(Box<Outcome>),
@@ -34,9 +43,19 @@ pub enum JobState {
     },
 }
 
-/// Reads the state of the Job that was given the plan with digest `plan`. `events` are those about what
-/// [`stall::find`] found.
-pub fn state(job: Option<&Job>, pods: &[Pod], events: &[Event], plan: &Digest, now: Timestamp) -> JobState {
+/// What is seen of a stage's Job.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    pub job: Option<&'a Job>,
+    pub pods: &'a [Pod],
+    /// About what [`stall::find`] found, or what [`kueue::to_ask_about`] names.
+    pub events: &'a [Event],
+    pub queueing: &'a Queueing,
+}
+
+/// Reads the state of the Job that was given the plan with digest `plan`.
+pub fn state(seen: Seen<'_>, plan: &Digest, now: Timestamp) -> JobState {
+    let Seen { job, pods, events, queueing } = seen;
     let Some(job) = job else { return JobState::Absent };
     if has_condition(job, "Complete") {
         return succeeded(job, pods, plan, now);
@@ -46,8 +65,7 @@ pub fn state(job: Option<&Job>, pods: &[Pod], events: &[Event], plan: &Digest, n
         return JobState::Failed { reason, message };
     }
     if is_suspended(job) {
-        let message = "the Job is suspended: a queue has not admitted it yet".into();
-        return JobState::Waiting { reason: Reason::Suspended, message };
+        return kueue::state(job, queueing, events, now);
     }
     let stalled = || stall::find(job, pods, now)?.explain(events);
     match pods.iter().find_map(why_waiting).or_else(stalled) {
@@ -144,8 +162,8 @@ fn why_waiting(pod: &Pod) -> Option<(Reason, String)> {
     None
 }
 
-/// When the trainer first ran, in any of a Job's pods: resources are held from then on.
-pub fn started_at(pods: &[Pod]) -> Option<Timestamp> {
+/// When the trainer first ran, in any of a Job's pods, and not before `since`: resources are held from then on.
+pub fn started_at(pods: &[Pod], since: Option<Timestamp>) -> Option<Timestamp> {
     let started = |pod: &Pod| {
         let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
         let state = statuses.iter().find(|c| c.name == CONTAINER)?.state.as_ref()?;
@@ -153,7 +171,12 @@ pub fn started_at(pods: &[Pod]) -> Option<Timestamp> {
         let ended = state.terminated.as_ref().and_then(|ended| ended.started_at.as_ref());
         running.or(ended).map(|at| at.0)
     };
-    pods.iter().filter_map(started).min()
+    pods.iter().filter_map(started).filter(|at| since.is_none_or(|since| *at >= since)).min()
+}
+
+/// Since when the Job is not suspended.
+pub fn begun_at(job: &Job) -> Option<Timestamp> {
+    job.status.as_ref()?.start_time.as_ref().map(|at| at.0)
 }
 
 /// When the trainer last ended, in any of a Job's pods.

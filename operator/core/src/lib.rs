@@ -35,6 +35,7 @@ pub mod forgetting;
 pub mod history;
 pub mod job;
 pub mod job_state;
+pub mod kueue;
 pub mod model;
 pub mod names;
 pub mod plans;

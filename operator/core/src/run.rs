@@ -23,7 +23,8 @@ use crate::{
     Decision, Effect, Event, Installation, POLL, accept, attempts,
     conditions::{Conditions, transitions},
     findings, job,
-    job_state::{self, JobState},
+    job_state::{self, JobState, Seen},
+    kueue::{self, Queueing},
     names, plans,
 };
 
@@ -39,8 +40,10 @@ pub struct Observed {
     pub job: Option<Job>,
     /// The pods of that Job.
     pub pods: Vec<Pod>,
-    /// The events about what [`crate::stall::find`] found, if it found anything.
+    /// The events about what [`crate::stall::find`] found, or [`kueue::to_ask_about`] names, if there is either.
     pub events: Vec<v1::Event>,
+    /// What a queue says of that Job.
+    pub queueing: Queueing,
     /// What the working pod answers at `/progress`, if it could be asked.
     pub progress: Option<Progress>,
     /// The record that [`wanted_record`] named.
@@ -99,7 +102,8 @@ pub fn wanted_record(run: &UnlearnRun, job: Option<&Job>, pods: &[Pod], now: Tim
         return Some(left.clone());
     }
     let (_, plan) = stage_plan(run, stage)?;
-    match job_state::state(job, pods, &[], &plan, now) {
+    let seen = Seen { job, pods, events: &[], queueing: &Queueing::NotAsked };
+    match job_state::state(seen, &plan, now) {
         JobState::Succeeded(outcome) => outcome.record,
         _ => None,
     }
@@ -130,14 +134,16 @@ pub fn decide(
         step.read(left.clone(), &plan_digest, observed.record.as_ref());
         return step.done();
     }
-    step.note_times(&observed.pods);
-    let job = observed.job.as_ref();
-    match job_state::state(job, &observed.pods, &observed.events, &plan_digest, now) {
+    let Observed { job, pods, events, queueing, .. } = observed;
+    let seen = Seen { job: job.as_ref(), pods, events, queueing };
+    step.note_times(seen);
+    match job_state::state(seen, &plan_digest, now) {
         JobState::Absent if step.may_have_been_cleaned_up() => {
             step.fail(Reason::NoOutcome, step.was_cleaned_up());
         }
         JobState::Absent => step.start(&plan, installation),
         JobState::Waiting { reason, message } => step.wait(reason, message),
+        JobState::Suspended { reason, message } => step.set_aside(reason, message),
         JobState::Running => step.work(observed.progress.as_ref()),
         JobState::Failed { reason, message } => {
             let message = message + &step.what_it_waited_for(reason);
@@ -235,6 +241,8 @@ impl<'a> Step<'a> {
                 plan_digest: plan_digest.unwrap_or_else(|| self.run.spec.plan_digest.clone()),
                 started_at: None,
                 finished_at: None,
+                preemptions: 0,
+                earlier_seconds: 0,
                 device: None,
                 record: None,
             });
@@ -244,11 +252,31 @@ impl<'a> Step<'a> {
     }
 
     /// When the stage's pods began and ended: GPUs are counted by it, and the pods will be gone.
-    fn note_times(&mut self, pods: &[Pod]) {
+    fn note_times(&mut self, Seen { job, pods, .. }: Seen<'_>) {
         self.ended = job_state::finished_at(pods);
-        if let Some(at) = job_state::started_at(pods) {
+        if job.is_some_and(job_state::is_suspended) {
+            return;
+        }
+        // Pods from before a queue took the Job back may still be there; what they worked is counted.
+        let was_taken_back = self.status.job(self.stage).is_some_and(|job| job.preemptions > 0);
+        let since = job.filter(|_| was_taken_back).and_then(job_state::begun_at);
+        if let Some(at) = job_state::started_at(pods, since) {
             self.job().started_at.get_or_insert(Time(at));
         }
+    }
+
+    /// A queue holds the Job. It may have been at work before.
+    fn set_aside(&mut self, reason: Reason, message: String) {
+        let now = self.now;
+        let job = self.job();
+        if let Some(started) = job.started_at.take() {
+            job.preemptions = job.preemptions.saturating_add(1);
+            let worked = now.duration_since(started.0).as_secs().try_into().unwrap_or_default();
+            job.earlier_seconds = job.earlier_seconds.saturating_add(worked).min(MAX_NUMBER);
+        }
+        self.status.progress = None;
+        self.wait(reason, message);
+        self.recheck = kueue::PATIENCE.try_into().ok();
     }
 
     /// Whether a Job that is not there may have been there, done its work, and outlived its time.

@@ -14,7 +14,7 @@ use crate::job_state;
 const PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 /// Longest reason and message that are repeated, in characters. The API server limits neither.
 const MAX_REASON: usize = 64;
-const MAX_MESSAGE: usize = 512;
+pub(crate) const MAX_MESSAGE: usize = 512;
 
 /// Something of a Job that gets no further.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,13 +111,23 @@ fn at(event: &Event) -> Option<Timestamp> {
     times.into_iter().flatten().max()
 }
 
+/// The newest warning about the object with this uid.
+pub(crate) fn last_words(events: &[Event], uid: &str) -> Option<String> {
+    let is_warning = |event: &&Event| {
+        event.type_.as_deref() == Some("Warning") && event.involved_object.uid.as_deref() == Some(uid)
+    };
+    events.iter().filter(is_warning).max_by_key(|event| at(event)).map(words)
+}
+
 /// Anybody who may write events can write anything into them.
 fn words(event: &Event) -> String {
-    let clean = |text: Option<&str>, max: usize| -> String {
-        printable(text.unwrap_or_default()).chars().take(max).collect::<String>().trim().to_owned()
-    };
-    let reason = clean(event.reason.as_deref(), MAX_REASON);
-    format!("{reason}: {}", clean(event.message.as_deref(), MAX_MESSAGE))
+    let reason = clean(event.reason.as_deref().unwrap_or_default(), MAX_REASON);
+    format!("{reason}: {}", clean(event.message.as_deref().unwrap_or_default(), MAX_MESSAGE))
+}
+
+/// At most so many characters, none of which steers a terminal.
+pub(crate) fn clean(text: &str, max: usize) -> String {
+    printable(text).chars().take(max).collect::<String>().trim().to_owned()
 }
 
 fn has_ended(pod: &Pod) -> bool {

@@ -58,6 +58,8 @@ pub enum Disturbance {
     CacheLags(Kind),
     JobEnds(usize, End),
     JobIsHeldBack(usize),
+    /// A queue takes it back. It is let go on at any later time.
+    JobIsTakenBack(usize),
     JobVanishes(usize),
     PodsVanish(usize),
     Suspends(Arc<str>),
@@ -259,6 +261,7 @@ impl Checker {
             Disturbance::CacheLags(kind) => next.lag(*kind),
             Disturbance::JobEnds(index, end) => next.end(&self.mind, *index, *end),
             Disturbance::JobIsHeldBack(index) => next.hold_back(*index),
+            Disturbance::JobIsTakenBack(index) => next.take_back(*index),
             Disturbance::JobVanishes(index) => next.lose_job(*index),
             Disturbance::PodsVanish(index) => next.lose_pods(*index),
             Disturbance::Suspends(name) => next.suspend(name, true),
@@ -313,6 +316,7 @@ fn job_troubles(state: &State, all: &mut Vec<Disturbance>) {
         all.push(Disturbance::JobVanishes(index));
         if work.is_running() {
             all.extend(bad_ends(work).map(|end| Disturbance::JobEnds(index, end)));
+            all.push(Disturbance::JobIsTakenBack(index));
         }
         if work.pods.is_empty() && !work.is_finished() && work.events.is_empty() {
             all.push(Disturbance::JobIsHeldBack(index));

@@ -27,6 +27,7 @@ use lethe_api::{
 use lethe_core::{
     canary::Seen,
     job::CONTAINER,
+    kueue::Workload,
     rollout::{self, PodReport},
 };
 use serde::Serialize;
@@ -52,6 +53,8 @@ pub struct Cluster {
     /// A second Deployment beside it.
     pub canary: Option<Beside>,
     pub service: Option<Service>,
+    /// Whether the API server knows Workloads, and somebody reads them.
+    pub has_kueue: bool,
 }
 
 /// A Deployment beside the serving target, and what its pods really serve.
@@ -113,9 +116,29 @@ pub struct Work {
     pub pods: Vec<Pod>,
     /// What the cluster has published about them.
     pub events: Vec<Event>,
+    /// What Kueue says of the Job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
 }
 
 impl Work {
+    pub fn new(job: Job) -> Self {
+        Work { job, pods: vec![], events: vec![], workload: None }
+    }
+
+    /// Somebody lets it go on, or takes its pods away.
+    pub fn suspend(&mut self, suspend: Option<bool>) {
+        self.job.spec.as_mut().expect("every Job has a spec").suspend = suspend;
+    }
+
+    /// Pods of a suspended Job are deleted, and no time counts for it. True if something had to be done.
+    fn rest(&mut self) -> bool {
+        let pods = self.pods.len();
+        self.pods.retain(|pod| matches!(phase(pod), "Failed" | "Succeeded"));
+        let started = self.job.status.as_mut().and_then(|status| status.start_time.take());
+        started.is_some() || pods > self.pods.len()
+    }
+
     pub fn is_finished(&self) -> bool {
         self.job.status.as_ref().is_some_and(|status| status.conditions.is_some())
     }
@@ -152,6 +175,9 @@ impl Work {
         if self.is_finished() {
             return false;
         }
+        if self.spec().suspend == Some(true) {
+            return self.rest();
+        }
         let status = self.job.status.get_or_insert_with(JobStatus::default);
         let started = status.start_time.get_or_insert(Time(now)).0;
         let deadline = self.spec().active_deadline_seconds.expect("every Job has a deadline");
@@ -160,7 +186,7 @@ impl Work {
             self.end("Failed", "DeadlineExceeded", "Job was active longer than specified deadline", now);
             return true;
         }
-        let failed = self.pods.iter().filter(|pod| phase(pod) == "Failed").count();
+        let failed = self.pods.iter().filter(|pod| phase(pod) == "Failed" && !was_told_to_stop(pod)).count();
         match self.pods.last().map(phase) {
             None | Some("Failed") => match fate(failed) {
                 Fate::Waits(Waits::Quota) => {
@@ -217,13 +243,20 @@ impl Work {
                 let limit = self.spec().backoff_limit.unwrap_or_default() as usize;
                 if exit::FATAL.contains(&code) {
                     self.end("Failed", "PodFailurePolicy", "a pod failed with a fatal exit code", now);
-                } else if failed >= limit {
+                } else if failed >= limit && code != exit::INTERRUPTED {
                     self.end("Failed", "BackoffLimitExceeded", "Job has reached the specified limit", now);
                 }
                 true
             }
         }
     }
+}
+
+/// As the Job's policy wants it, such an end is no failure.
+fn was_told_to_stop(pod: &Pod) -> bool {
+    let state =
+        pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()?.first()?.state.as_ref());
+    state.and_then(|state| state.terminated.as_ref()).is_some_and(|end| end.exit_code == exit::INTERRUPTED)
 }
 
 fn phase(pod: &Pod) -> &str {

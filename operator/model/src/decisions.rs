@@ -19,7 +19,9 @@ use lethe_api::{
     },
 };
 use lethe_core::{
-    Decision, Effect, Installation, asked, canary, duplicates, model, names,
+    Decision, Effect, Installation, asked, canary, duplicates,
+    kueue::Queueing,
+    model, names,
     policy::Policy,
     request,
     rollout::PodReport,
@@ -309,6 +311,7 @@ impl Mind {
             job,
             pods,
             events,
+            queueing: Queueing::NotAsked,
             progress: None,
             record: wanted.map(|wanted| self.read(&wanted, view.when.store)),
             requests: view.requests.iter().map(|request| (***request).clone()).collect(),

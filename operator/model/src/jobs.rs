@@ -45,10 +45,11 @@ pub enum End {
 const ANY: [End; 5] = [End::Fails, End::TimesOut, End::Babbles, End::Stale, End::NoRecord];
 
 impl State {
-    /// A pod of the Job begins to work.
+    /// A pod of the Job begins to work. If a queue held the Job, it lets it go on.
     pub fn start(&mut self, index: usize) {
         let work = &mut self.objects.jobs[index];
         *work = work.with(|work| {
+            work.suspend(None);
             work.advance(|_| Fate::Hangs, written());
             work.advance(|_| Fate::Hangs, written());
         });
@@ -59,6 +60,15 @@ impl State {
         let work = &mut self.objects.jobs[index];
         *work = work.with(|work| {
             work.advance(|_| Fate::Waits(Waits::Quota), written());
+        });
+    }
+
+    /// A queue suspends the Job, and its pods are deleted.
+    pub fn take_back(&mut self, index: usize) {
+        let work = &mut self.objects.jobs[index];
+        *work = work.with(|work| {
+            work.suspend(Some(true));
+            work.advance(|_| Fate::Hangs, written());
         });
     }
 

@@ -220,7 +220,7 @@ impl State {
         let mut job = job.clone();
         job.metadata.uid = Some(format!("uid-{}", job.name_any()));
         job.metadata.creation_timestamp = Some(Time(written()));
-        self.objects.jobs.push(Shared::new(Work { job, pods: vec![], events: vec![] }));
+        self.objects.jobs.push(Shared::new(Work::new(job)));
         self.objects.jobs.sort_by_key(|work| work.job.name_any());
         true
     }

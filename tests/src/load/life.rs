@@ -14,7 +14,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher, watcher::Config},
 };
 use lethe_api::v1alpha1::{ConditionType, Stage, UnlearnRequest, labels};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     play::Player,
 };
 use crate::{
-    Server, World, audit, examples,
+    Server, World, audit,
     operator::{Launch, Operator},
     place::{MODEL, condition, request},
     rights, wait, world,
@@ -113,15 +113,7 @@ impl Life<'_> {
         let player = self.play();
         self.world.apply(&world::policy()?).await?;
         let names = (0..self.args.models).map(model);
-        let created = names.map(async |name| {
-            self.world.apply(&deployment(&name)?).await?;
-            let mut model = self.world.model()?;
-            model["metadata"]["name"] = json!(name);
-            model["spec"]["serving"]["target"]["name"] = json!(name);
-            model["spec"]["serving"]["initial"] = json!("None");
-            self.world.apply(&model).await?;
-            anyhow::Ok(())
-        });
+        let created = names.map(async |name| self.world.apply_model(&name).await);
         stream::iter(created).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         for index in 0..self.args.models {
             let ready = |m: &lethe_api::v1alpha1::DiffusionModel| condition(m, ConditionType::Ready, "True");
@@ -297,15 +289,4 @@ async fn distinct<K: wait::Kind>(
 
 fn model(index: usize) -> String {
     format!("{MODEL}-{index}")
-}
-
-/// The Deployment of `examples/`, for one of many models.
-fn deployment(name: &str) -> Result<Value> {
-    let mut deployment = examples::first("serving.yaml")?;
-    deployment["metadata"]["name"] = json!(name);
-    for labels in ["/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
-        let labels = deployment.pointer_mut(labels).context("the example has no labels")?;
-        labels["example.org/model"] = json!(name);
-    }
-    Ok(deployment)
 }

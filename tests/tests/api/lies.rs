@@ -185,22 +185,21 @@ pub async fn what_a_trainer_says_is_one_line_that_steers_no_terminal(world: &Wor
     scene.assert_nothing_changed().await
 }
 
-pub async fn an_interrupted_trainer_is_tried_again(world: &World) -> Result<()> {
+pub async fn a_trainer_whose_store_does_not_answer_is_tried_again(world: &World) -> Result<()> {
     let mut patient = policy()?;
     patient["spec"]["trainer"]["backoffLimit"] = json!(3);
     world.begin_with(patient, world.model()?).await?;
     world.prepare().await?;
-    world.request("interrupted", "3", "8").await?;
+    world.request("away", "3", "8").await?;
     let first = world.task(Stage::Forget).await?;
-    let interrupted =
-        Outcome { status: Status::Interrupted, ..failure(&first, Failure::Interrupted, "SIGTERM") };
-    world.exit(&first, exit::TRY_AGAIN, &interrupted.to_message()).await?;
+    let away = failure(&first, Failure::StoreUnavailable, "the store does not answer");
+    world.exit(&first, exit::TRY_AGAIN, &away.to_message()).await?;
     let second = world.task(Stage::Forget).await?;
     ensure!(first.pod.name_any() != second.pod.name_any(), "the same pod");
     ensure!(first.digest == second.digest, "another plan");
     world.succeed(&second).await?;
     world.evaluate(|_| {}).await?;
-    world.request_until("interrupted", RequestPhase::Fulfilled).await?;
+    world.request_until("away", RequestPhase::Fulfilled).await?;
     Ok(())
 }
 
@@ -224,6 +223,24 @@ pub async fn a_pod_that_is_evicted_costs_no_attempt(world: &World) -> Result<()>
     world.succeed(&second).await?;
     world.evaluate(|_| {}).await?;
     world.request_until("evicted", RequestPhase::Fulfilled).await?;
+    Ok(())
+}
+
+pub async fn a_pod_that_is_told_to_stop_costs_no_attempt(world: &World) -> Result<()> {
+    // The policy of these scenarios lets nothing be tried again.
+    world.begin_ready().await?;
+    world.request("stopped", "3", "8").await?;
+    let first = world.task(Stage::Forget).await?;
+    world.run(&first).await?;
+    let interrupted =
+        Outcome { status: Status::Interrupted, ..failure(&first, Failure::Interrupted, "SIGTERM") };
+    world.exit(&first, exit::INTERRUPTED, &interrupted.to_message()).await?;
+    let second = world.task(Stage::Forget).await?;
+    ensure!(first.pod.name_any() != second.pod.name_any(), "the same pod");
+    ensure!(first.digest == second.digest, "another plan");
+    world.succeed(&second).await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("stopped", RequestPhase::Fulfilled).await?;
     Ok(())
 }
 

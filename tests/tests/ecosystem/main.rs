@@ -10,6 +10,7 @@ mod alerts;
 mod buckets;
 mod dashboard;
 mod gitops;
+mod queues;
 
 /// As in the API tier, but there is more to wait for: an alert has to last, and people are told of it after a while.
 struct Ecosystem(Arc<Server>);
@@ -56,5 +57,11 @@ fn main() -> ExitCode {
         gitops:
             what_is_in_git_is_synced_and_its_health_is_that_of_the_request,
             the_health_scripts_say_what_their_tests_say;
+        queues:
+            runs_wait_for_quota_in_the_words_of_kueue_and_are_admitted_in_order,
+            a_run_that_is_preempted_goes_on_and_is_done_once,
+            a_cluster_without_kueue_and_a_queue_that_is_missing_are_told_and_waited_for,
+            while_kueue_is_down_nothing_begins_and_nothing_is_lost,
+            twenty_requests_over_quota_for_four_are_all_done_and_none_twice;
     ])
 }

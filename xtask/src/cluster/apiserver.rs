@@ -97,6 +97,17 @@ impl ApiServer {
         self.authority.kubeconfig(&self.url, &Subject { user, group })
     }
 
+    /// Files with the certificate and the key of a server on the loopback interface that the API server calls, and with the
+    /// authority that it is to be known by.
+    ///
+    /// # Errors
+    /// If the certificate cannot be made.
+    pub fn certificate_for(&self, name: &str) -> Result<[PathBuf; 3]> {
+        self.authority.server(name, &Subject { user: name, group: None }, &["127.0.0.1"])?;
+        Ok([format!("{name}.crt"), format!("{name}.key"), "ca.crt".into()]
+            .map(|file| self.dir.path().join("pki").join(file)))
+    }
+
     /// A directory that lives as long as the server, for audit policies, logs and the like.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -7,6 +7,7 @@ pub mod coredns;
 pub mod golang;
 pub mod helm;
 pub mod kubernetes;
+pub mod kueue;
 pub mod libtorch;
 pub mod mnist;
 mod pip;

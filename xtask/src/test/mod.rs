@@ -27,8 +27,8 @@ use crate::{host, image, progress, setup};
 ///   unit     pure decisions and libraries, and a minute of fuzzing what reads others' bytes
 ///   trainer  the science and the trainer's program, on libtorch
 ///   api      the operator against a real API server
-///   ecosystem  the operator with what people have around it: Prometheus with Alertmanager, an S3 server, Argo CD; what takes
-///              minutes of them only if this tier is asked for
+///   ecosystem  the operator with what people have around it: Prometheus with Alertmanager, an S3 server, Argo CD, Kueue; what
+///              takes minutes of them only if this tier is asked for
 ///   node     the whole loop on a real node, with real images (needs root)
 ///   mutants  known mistakes, made one at a time in a copy of the code that decides: the model checker finds each
 #[derive(Debug, clap::Args)]
@@ -163,9 +163,9 @@ fn trainer(filter: Option<&str>) -> Result<Counts> {
     counted(command, filter)
 }
 
-/// Argo CD takes minutes to build, and a model in a bucket minutes to teach: an hour is for everything else.
+/// Argo CD and Kueue take minutes to build, and a model in a bucket minutes to teach: an hour is for everything else.
 fn ecosystem(filter: Option<&str>, is_asked_for: bool) -> Result<Counts> {
-    const LONG: [&str; 2] = ["gitops::", "buckets::a_model_is_made_to_forget_in_a_bucket"];
+    const LONG: [&str; 3] = ["gitops::", "queues::", "buckets::a_model_is_made_to_forget_in_a_bucket"];
     let mut arguments = vec!["--test", "ecosystem"];
     if !is_asked_for {
         arguments.push("--");

@@ -13,10 +13,14 @@ pub const INTERNAL: i32 = 70;
 pub const OUT_OF_MEMORY: i32 = 71;
 /// A loss, a gradient or a weight is not a finite number any more. Retrying is useless: the same plan does the same again.
 pub const DIVERGED: i32 = 72;
-/// Interrupted after a checkpoint (SIGTERM), or the store did not answer: try again.
+/// The store did not answer: try again. Counts against the backoff limit, which spreads the tries over minutes.
 pub const TRY_AGAIN: i32 = 75;
 /// The pod's surroundings are wrong: device asked for but absent, store not writable. Retrying is useless.
 pub const BAD_CONFIGURATION: i32 = 78;
+
+/// Told to stop (SIGTERM), after a checkpoint; as a shell says it, 128 and the signal's number. Does not count: whoever stops a pod
+/// that works has a reason of their own, and another one goes on from there.
+pub const INTERRUPTED: i32 = 143;
 
 /// The codes that fail a Job at once, in order, as Kubernetes wants them.
 pub const FATAL: [i32; 4] = [BAD_PLAN, BAD_ARTIFACT, DIVERGED, BAD_CONFIGURATION];

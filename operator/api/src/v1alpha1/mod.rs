@@ -28,7 +28,8 @@ pub use model::{
 };
 pub use policy::{
     ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, NoCompliantDigest, Probes,
-    RetentionPolicy, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy, UnlearnPolicySpec,
+    QueuePolicy, RetentionPolicy, RolloutPolicy, TrainerPolicy, TrainingPolicy, UnlearnPolicy,
+    UnlearnPolicySpec,
 };
 pub use request::{
     Acknowledged, DataSubjectRequest, Extension, Mode, ModelRef, OverrideSpec, RequestPhase, RequestRun,

@@ -11,6 +11,7 @@ use crate::{
     contract::{Device, Precision, ProbeLevel, Robustness},
     gate::Gate,
     v1alpha1::{
+        NAME_PATTERN,
         canary::{RolloutStep, RolloutStrategy},
         legal::LegalTerm,
     },
@@ -229,7 +230,11 @@ pub struct TrainerPolicy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub tolerations: Vec<Toleration>,
-    /// Longest time that one Job may take, queueing on the node included.
+    /// Where Jobs wait for their turn; without it they start at once. Audits hold no GPUs and wait for nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueuePolicy>,
+    /// Longest time that one Job may take, waiting for a node included. In a queue no time counts, and a Job that was put back
+    /// into it gets all of this anew.
     #[serde(default = "two_hours")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub active_deadline_seconds: i64,
@@ -242,6 +247,19 @@ pub struct TrainerPolicy {
     #[serde(default = "a_day")]
     #[schemars(range(min = 3_600, max = 2_592_000))]
     pub ttl_seconds_after_finished: i32,
+}
+
+/// A queue of Kueue, which lets a Job begin once its quota allows, and may take it back for one of higher priority.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QueuePolicy {
+    /// A LocalQueue in the model's namespace.
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+    /// A WorkloadPriorityClass, which says who goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub priority_class: Option<String>,
 }
 
 /// How long to train. The trainer's defaults are measured; change them with measurements.

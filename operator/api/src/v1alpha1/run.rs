@@ -183,12 +183,18 @@ pub struct RunJob {
     #[schemars(length(max = 63))]
     pub name: String,
     pub plan_digest: Digest,
-    /// When its first pod began to work.
+    /// When its first pod began to work; of a Job that a queue took back, the first one since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
     /// When its last pod ended; if it left none, when that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+    /// How often a queue took it back after it had begun.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub preemptions: u32,
+    /// Seconds that its pods had worked by then.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub earlier_seconds: u64,
     /// Where it ran: `cpu` or `cuda`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
@@ -255,6 +261,16 @@ const _: () = assert!(Outcome::MAX_BYTES <= 4096);
 
 fn first() -> u32 {
     1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_never(times: &u32) -> bool {
+    *times == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+fn is_nothing(seconds: &u64) -> bool {
+    *seconds == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference

@@ -4,6 +4,7 @@ use kube::ResourceExt;
 use lethe_api::v1alpha1::{
     ConditionType, DiffusionModel, Mode, Reason, RequestPhase, RolloutState, UnlearnRequest,
 };
+use lethe_core::kueue;
 
 use super::Seen;
 
@@ -36,6 +37,9 @@ pub(super) fn of_request(
         }
         RequestPhase::RollingOut if waits_for_people(seen, model) => {
             vec![lethe(format!("approve {name} --rollout --reason WHY"))]
+        }
+        RequestPhase::Training | RequestPhase::Evaluating if ready.is_some_and(kueue::is_in_a_queue) => {
+            vec![format!("kubectl get localqueues,workloads{at}    # who goes before it, or what is missing")]
         }
         RequestPhase::Queued if status.attempts.is_some_and(|attempts| attempts.next_at.is_some()) => {
             vec![lethe(format!("retry {name}")) + "    # does not wait any longer"]

@@ -57,6 +57,17 @@ fn ask() -> Value {
     })
 }
 
+#[test]
+fn a_request_whose_job_waits_in_a_queue_says_for_what_and_where_to_look() {
+    let words = "waits in queue training: QuotaReserved=False, Pending: 1 more needed";
+    let status = json!({
+        "phase": "Training", "conditions": [condition("Ready", "Unknown", "WaitingForQuota", words)],
+    });
+    let text = drawn(&seen(ask(), status));
+    assert!(text.contains(words), "{text}");
+    assert!(text.contains("kubectl get localqueues,workloads -n studio"), "{text}");
+}
+
 fn drawn(seen: &Seen) -> String {
     let lines = draw(&view(seen, None, now()).unwrap());
     lines.iter().map(|line| line.text().trim_end().to_owned() + "\n").collect()

@@ -26,6 +26,7 @@ mod lifecycle;
 mod pilots;
 mod policies;
 mod probing;
+mod queues;
 mod refuted;
 mod requests;
 mod schedules;

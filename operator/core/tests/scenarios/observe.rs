@@ -8,7 +8,9 @@ use lethe_api::{
     },
 };
 use lethe_core::{
-    asked, canary, duplicates, model, names,
+    asked, canary, duplicates,
+    kueue::Queueing,
+    model, names,
     policy::{NoPolicy, Policy},
     request,
     rollout::PodReport,
@@ -150,6 +152,10 @@ impl World {
             Some(work) => work.pods.clone(),
             None => vec![],
         };
+        let queueing = match self.cluster.has_kueue {
+            true => Queueing::Asked(work.as_ref().and_then(|work| work.workload.clone()).map(Box::new)),
+            false => Queueing::NotInstalled,
+        };
         let job = work.map(|work| work.job);
         let stall = job.as_ref().and_then(|job| stall::find(job, &pods, self.now));
         let listed = stall.and(job.as_ref()).and_then(|job| self.cluster.jobs.get(&job.name_any()));
@@ -158,7 +164,7 @@ impl World {
             run::wanted_record(object, job.as_ref(), &pods, self.now).map(|wanted| self.read(&wanted));
         let requests = object.spec.requests.iter().filter_map(|reference| self.find_request(reference));
         let requests = requests.collect();
-        run::Observed { run: object.clone(), job, pods, events, progress: None, record, requests }
+        run::Observed { run: object.clone(), job, pods, events, queueing, progress: None, record, requests }
     }
 
     /// The very request that a run works for.

@@ -183,7 +183,7 @@ impl World {
         self.admit(&mut job);
         // A run that comes back under its old name is another run.
         self.audit.jobs_created.push(format!("{} of {}", job.name_any(), job.owner_references()[0].uid));
-        self.cluster.jobs.insert(job.name_any(), Work { job, pods: vec![], events: vec![] });
+        self.cluster.jobs.insert(job.name_any(), Work::new(job));
         true
     }
 

@@ -27,7 +27,7 @@ fn terminate(root: &std::path::Path, plan: &Plan, mut pod: Running) -> Ended {
     let status = pod.wait();
     let output = std::process::Output { status, stdout: vec![], stderr: vec![] };
     let ended = ended(root, &plan.digest(), output);
-    assert_eq!(ended.code, Some(exit::TRY_AGAIN), "{:?}", ended.outcome);
+    assert_eq!(ended.code, Some(exit::INTERRUPTED), "{:?}", ended.outcome);
     assert_eq!(
         (ended.outcome.status, ended.outcome.failure),
         (Status::Interrupted, Some(Failure::Interrupted))

@@ -7,6 +7,7 @@ local found = {}
 for _, condition in ipairs(obj.status.conditions) do
   found[condition.type] = condition
 end
+local queued = { Suspended = true, WaitingForQuota = true, Preempted = true }
 local ready = found.Ready
 if ready ~= nil then
   hs.message = ready.message
@@ -14,7 +15,7 @@ if ready ~= nil then
     hs.status = "Healthy"
   elseif ready.status == "False" then
     hs.status = "Degraded"
-  elseif ready.reason == "Suspended" then
+  elseif queued[ready.reason] then
     hs.status = "Suspended"
   end
 end
