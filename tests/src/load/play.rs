@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use futures::StreamExt;
+use anyhow::Result;
+use futures::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt,
@@ -14,10 +15,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use crate::{World, trainer};
+use crate::{Task, World, trainer};
 
 /// As many pods as end at once.
 const AT_ONCE: usize = 16;
+
+/// How a pod that was told what to do is ended.
+pub type Work = for<'a> fn(&'a World, &'a Task) -> BoxFuture<'a, Result<()>>;
 
 /// The stand-in. Ends when it is dropped.
 pub struct Player(JoinHandle<()>);
@@ -25,7 +29,12 @@ pub struct Player(JoinHandle<()>);
 impl Player {
     /// Every trainer pod ends as soon as it is there, as one that did its work well.
     pub fn start(world: Arc<World>) -> Self {
-        Self(tokio::spawn(play(world)))
+        Self::with(world, |world, task| Box::pin(world.succeed(task)))
+    }
+
+    /// Every trainer pod ends by this.
+    pub fn with(world: Arc<World>, work: Work) -> Self {
+        Self(tokio::spawn(play(world, work)))
     }
 }
 
@@ -35,7 +44,7 @@ impl Drop for Player {
     }
 }
 
-async fn play(world: Arc<World>) {
+async fn play(world: Arc<World>, work: Work) {
     let mut pods = watcher(world.api::<Pod>(), watcher::Config::default().labels(labels::STAGE)).boxed();
     let mut seen = HashSet::new();
     let slots = Arc::new(Semaphore::new(AT_ONCE));
@@ -49,7 +58,7 @@ async fn play(world: Arc<World>) {
         ends.spawn(async move {
             let _slot = slots.acquire().await;
             let name = pod.name_any();
-            let ended = async { world.succeed(&world.told(pod).await?).await };
+            let ended = async { work(&world, &world.told(pod).await?).await };
             if let Err(error) = ended.await {
                 eprintln!("pod {name} cannot be ended: {error:#}");
             }
