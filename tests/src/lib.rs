@@ -28,6 +28,7 @@ pub mod load;
 pub mod monitoring;
 pub mod node;
 pub mod operator;
+pub mod pages;
 pub mod place;
 pub mod probes;
 pub mod proxy;

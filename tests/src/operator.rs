@@ -52,6 +52,27 @@ impl Operator {
     /// # Errors
     /// If the process cannot be started.
     pub fn start(launch: &Launch) -> Result<Self> {
+        let mut arguments = vec![
+            format!("--store={}", launch.store),
+            r#"--store-volume={"persistentVolumeClaim":{"claimName":"lethe-store"}}"#.into(),
+            "--approvals-are-protected".into(),
+        ];
+        arguments.extend(launch.watch.iter().map(|namespace| format!("--watch-namespaces={namespace}")));
+        arguments.extend([
+            format!("--lease-namespace={}", launch.home),
+            "--lease-name=lethe".into(),
+            format!("--identity={}", launch.identity),
+            "--log-format=text".into(),
+        ]);
+        arguments.extend(launch.flags.iter().cloned());
+        Self::start_with(launch, &arguments)
+    }
+
+    /// The same with these arguments, and of `launch` nothing but program, rights, environment and log.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn start_with(launch: &Launch, arguments: &[String]) -> Result<Self> {
         let port = free_port()?;
         let log = File::options().create(true).append(true).open(&launch.log)?;
         let child = Command::new(&launch.binary)
@@ -59,16 +80,8 @@ impl Operator {
             .env("KUBECONFIG", &launch.kubeconfig)
             .env("RUST_LOG", launch.verbosity)
             .envs(&launch.env)
-            .arg(format!("--store={}", launch.store))
-            .arg(r#"--store-volume={"persistentVolumeClaim":{"claimName":"lethe-store"}}"#)
-            .arg("--approvals-are-protected")
-            .args(launch.watch.iter().map(|namespace| format!("--watch-namespaces={namespace}")))
-            .arg(format!("--lease-namespace={}", launch.home))
-            .arg("--lease-name=lethe")
-            .arg(format!("--identity={}", launch.identity))
+            .args(arguments)
             .arg(format!("--metrics-bind=127.0.0.1:{port}"))
-            .arg("--log-format=text")
-            .args(&launch.flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

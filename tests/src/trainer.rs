@@ -158,8 +158,7 @@ impl World {
     /// If the status cannot be written.
     pub async fn hold_up(&self, task: &Task, reason: &str, message: &str) -> Result<()> {
         let waiting = json!({"reason": reason, "message": message});
-        let status =
-            json!({"phase": "Pending", "containerStatuses": [container(json!({"waiting": waiting}))]});
+        let status = json!({"phase": "Pending", "containerStatuses": [container(CONTAINER, json!({"waiting": waiting}))]});
         patch(&self.api(), &task.pod.name_any(), status).await
     }
 
@@ -392,18 +391,21 @@ pub fn progress(run: &str, step: u64, total: u64) -> Progress {
 }
 
 fn ended(code: i32, reason: &str, message: &str) -> Value {
+    ended_as(CONTAINER, code, reason, message)
+}
+
+/// The status of a pod whose container of this name has ended.
+pub fn ended_as(name: &str, code: i32, reason: &str, message: &str) -> Value {
     let now = Timestamp::now();
     let terminated = json!({
         "exitCode": code, "reason": reason, "message": message, "startedAt": now, "finishedAt": now,
     });
     let phase = if code == 0 { "Succeeded" } else { "Failed" };
-    json!({"phase": phase, "containerStatuses": [container(json!({"terminated": terminated}))]})
+    json!({"phase": phase, "containerStatuses": [container(name, json!({"terminated": terminated}))]})
 }
 
-fn container(state: Value) -> Value {
-    json!({
-        "name": CONTAINER, "ready": false, "restartCount": 0, "image": "stand-in", "imageID": "", "state": state,
-    })
+fn container(name: &str, state: Value) -> Value {
+    json!({"name": name, "ready": false, "restartCount": 0, "image": "stand-in", "imageID": "", "state": state})
 }
 
 /// Whether a trainer pod has said its last word, or is not to say one.

@@ -77,6 +77,15 @@ impl World {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
         }
+        Self::of_nothing(server, reach, home, namespace)
+    }
+
+    /// The same before anything is there, the namespaces neither: somebody else creates them.
+    ///
+    /// # Errors
+    /// If the store cannot be created.
+    pub fn of_nothing(server: Arc<Server>, reach: Reach, home: String, namespace: String) -> Result<Self> {
+        let client = server.client.clone();
         let files = tempfile::tempdir().context("cannot create a directory")?;
         let folder = files.path().join("store");
         std::fs::create_dir(&folder)?;
@@ -104,9 +113,15 @@ impl World {
     pub async fn launch(&self) -> Result<Launch> {
         rights::grant(&self.server, &self.home, self.reach).await?;
         let kubeconfig = rights::kubeconfig(&self.server, &self.home).await?;
-        Ok(Launch {
+        let kubeconfig = rights::write(&kubeconfig, self.files.path(), "kubeconfig")?;
+        Ok(Launch { kubeconfig, ..self.bare_launch() })
+    }
+
+    /// The same without a kubeconfig.
+    pub fn bare_launch(&self) -> Launch {
+        Launch {
             binary: self.server.operator.clone(),
-            kubeconfig: rights::write(&kubeconfig, self.files.path(), "kubeconfig")?,
+            kubeconfig: PathBuf::new(),
             home: self.home.clone(),
             watch: (self.reach == Reach::Namespace).then(|| self.namespace.clone()),
             identity: "operator-0".into(),
@@ -115,7 +130,7 @@ impl World {
             flags: Vec::new(),
             env: BTreeMap::new(),
             log: self.operator_log(),
-        })
+        }
     }
 
     /// A proxy to the API server that has the operator's rights.

@@ -99,7 +99,7 @@ impl Life<'_> {
 
     /// Its models know the forgotten labels and two more, of which one is the override.
     fn play(&self) -> Player {
-        Player::start(self.world.clone(), self.forgotten() + 2)
+        Player::of_models_with(self.world.clone(), self.forgotten() + 2)
     }
 
     fn row(&mut self, name: &'static str, value: f64, limit: impl Into<Option<f64>>, unit: &'static str) {

@@ -5,7 +5,7 @@
 mod figure;
 mod life;
 mod measure;
-mod play;
+pub mod play;
 mod report;
 
 use std::{borrow::Cow, path::PathBuf, process::ExitCode, time::Duration};

@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use futures::StreamExt;
+use anyhow::Result;
+use futures::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt,
@@ -14,18 +15,34 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use crate::{World, trainer};
+use crate::{Task, World, trainer};
 
 /// As many pods as end at once.
 const AT_ONCE: usize = 16;
+
+/// How a pod that was told what to do is ended.
+pub type Work = for<'a> fn(&'a World, &'a Task) -> BoxFuture<'a, Result<()>>;
 
 /// The stand-in. Ends when it is dropped.
 pub struct Player(JoinHandle<()>);
 
 impl Player {
-    /// Every trainer pod ends as soon as it is there, as one that did its work well, for models that know so many labels.
-    pub fn start(world: Arc<World>, labels: usize) -> Self {
-        Self(tokio::spawn(play(world, labels)))
+    /// Every trainer pod ends as soon as it is there, as one that did its work well.
+    pub fn start(world: Arc<World>) -> Self {
+        Self::with(world, |world, task| Box::pin(world.succeed(task)))
+    }
+
+    /// The same, for models that know so many labels.
+    pub fn of_models_with(world: Arc<World>, labels: usize) -> Self {
+        Self(tokio::spawn(play(world, move |world, task| {
+            let body = trainer::honest_about(labels, &task.plan, &task.digest);
+            Box::pin(world.succeed_with(task, body))
+        })))
+    }
+
+    /// Every trainer pod ends by this.
+    pub fn with(world: Arc<World>, work: Work) -> Self {
+        Self(tokio::spawn(play(world, work)))
     }
 }
 
@@ -35,7 +52,10 @@ impl Drop for Player {
     }
 }
 
-async fn play(world: Arc<World>, labels: usize) {
+async fn play(
+    world: Arc<World>,
+    work: impl for<'a> Fn(&'a World, &'a Task) -> BoxFuture<'a, Result<()>> + Clone + Send + Sync + 'static,
+) {
     let mut pods = watcher(world.api::<Pod>(), watcher::Config::default().labels(labels::STAGE)).boxed();
     let mut seen = HashSet::new();
     let slots = Arc::new(Semaphore::new(AT_ONCE));
@@ -45,14 +65,11 @@ async fn play(world: Arc<World>, labels: usize) {
         if trainer::has_ended(&pod) || !seen.insert(pod.uid()) {
             continue;
         }
-        let (world, slots) = (world.clone(), slots.clone());
+        let (world, slots, work) = (world.clone(), slots.clone(), work.clone());
         ends.spawn(async move {
             let _slot = slots.acquire().await;
             let name = pod.name_any();
-            let ended = async {
-                let task = world.told(pod).await?;
-                world.succeed_with(&task, trainer::honest_about(labels, &task.plan, &task.digest)).await
-            };
+            let ended = async { work(&world, &world.told(pod).await?).await };
             if let Err(error) = ended.await {
                 eprintln!("pod {name} cannot be ended: {error:#}");
             }

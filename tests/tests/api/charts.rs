@@ -148,7 +148,7 @@ fn dry_run(server: &Server, manifests: &Path) -> Result<()> {
 }
 
 /// Makes the API server know what the Prometheus operator brings.
-fn define_monitoring(server: &Server) -> Result<()> {
+pub fn define_monitoring(server: &Server) -> Result<()> {
     for file in setup::prometheus::custom_resources()? {
         let file = file.to_string_lossy();
         server.api.kubectl(&["apply", "--server-side", "-f", &file])?;

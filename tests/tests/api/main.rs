@@ -18,6 +18,7 @@ mod deletion;
 mod lies;
 mod lifecycle;
 mod metrics;
+mod pages;
 mod pods;
 mod policies;
 mod probing;
@@ -186,6 +187,11 @@ fn main() -> ExitCode {
             a_namespace_that_enforces_restricted_takes_every_pod,
             nothing_that_trains_measures_or_serves_has_a_token,
             network_policies_choose_the_pods_that_they_are_for_and_no_others;
+        pages:
+            the_platform_engineers_page_does_what_it_says,
+            the_privacy_engineers_page_does_what_it_says,
+            the_page_for_whoever_is_paged_does_what_it_says,
+            the_auditors_page_does_what_it_says;
         metrics:
             series_come_with_their_object_and_go_with_it,
             a_gate_that_fails_is_counted;

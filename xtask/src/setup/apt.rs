@@ -54,6 +54,9 @@ pub const BUILD: &[Package] = &[
 /// For the trainer's tests, which watch the files that it opens.
 pub const TRAINER_TESTS: &[Package] = &[Package::program("strace", "strace")];
 
+/// For the commands on the pages for people.
+pub const PAGES: &[Package] = &[Package::program("jq", "jq")];
+
 /// For fetching libtorch.
 pub const PYTHON: &[Package] = &[Package::program("python3", "python3")];
 

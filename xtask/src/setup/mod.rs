@@ -64,6 +64,14 @@ pub fn trainer_test_packages() -> Result<()> {
     apt::ensure(apt::TRAINER_TESTS)
 }
 
+/// What the commands on the pages for people need, beside what is built.
+///
+/// # Errors
+/// If something is missing and cannot be installed.
+pub fn page_packages() -> Result<()> {
+    apt::ensure(apt::PAGES)
+}
+
 /// What running nodes needs.
 ///
 /// # Errors
