@@ -1,6 +1,6 @@
 //! Command line. Every flag can be given by an environment variable instead.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
 use k8s_openapi::api::core::v1::{EnvVar, Volume};
@@ -40,6 +40,15 @@ pub struct Args {
     /// mounted.
     #[arg(long, env = "LETHE_STORE_SERVICE_ACCOUNT")]
     pub store_service_account: Option<String>,
+
+    /// Ed25519 key in PEM (PKCS#8), as openssl genpkey -algorithm ed25519 writes it. With it, what is measured of a candidate is
+    /// signed, and nothing is rolled out that has no such signature. The store must be writable then.
+    #[arg(long, env = "LETHE_SIGNING_KEY", value_name = "FILE")]
+    pub signing_key: Option<PathBuf>,
+
+    /// One or more public keys in PEM whose signatures count, that of --signing-key among them. That alone if absent.
+    #[arg(long, env = "LETHE_TRUSTED_KEYS", value_name = "FILE", requires = "signing_key")]
+    pub trusted_keys: Option<PathBuf>,
 
     /// Namespaces to work in, separated by commas. All of them if empty.
     #[arg(long, env = "LETHE_WATCH_NAMESPACES", value_delimiter = ',')]
@@ -100,6 +109,7 @@ impl Args {
             store_env: self.store_env.clone(),
             store_credentials: self.store_credentials_secret.clone(),
             store_account: self.store_service_account.clone(),
+            signs: self.signing_key.is_some(),
         }
     }
 
@@ -211,6 +221,15 @@ mod tests {
         for bad in ["AWS_REGION", "=eu", "A B=c"] {
             assert!(parse(&[&format!("--store-env={bad}")]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn who_has_no_key_signs_nothing_and_trusts_nobody() {
+        assert!(!parse(&[]).unwrap().installation().signs);
+        assert!(parse(&["--signing-key=/keys/a.pem"]).unwrap().installation().signs);
+        assert!(parse(&["--signing-key=/a", "--trusted-keys=/b"]).unwrap().trusted_keys.is_some());
+        let error = parse(&["--trusted-keys=/keys/a.pem"]).unwrap_err();
+        assert!(error.contains("--signing-key"), "{error}");
     }
 
     #[test]

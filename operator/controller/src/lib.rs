@@ -24,6 +24,7 @@ mod context;
 mod controller;
 mod crds;
 mod error;
+mod evidence;
 mod health;
 mod herald;
 mod journal;
@@ -41,6 +42,7 @@ mod request;
 mod run;
 mod scope;
 mod serving;
+mod sign_again;
 mod stores;
 mod streams;
 pub mod telemetry;
@@ -50,6 +52,7 @@ mod work;
 pub use args::{Args, LogFormat};
 pub use collect::{CollectArgs, CollectError, collect};
 pub use operator::{OperatorError, run, run_with};
+pub use sign_again::{SignAgainArgs, SignAgainError, sign_again};
 
 /// Resolves on SIGTERM or SIGINT.
 pub async fn shutdown_signal() {

@@ -13,7 +13,7 @@ use lethe_api::{
 };
 
 use crate::{
-    Effect, POLL, base,
+    Effect, POLL, base, evidence,
     model::{Lineage, NextRun},
     plans::{self, AuditOf},
     rollout,
@@ -354,7 +354,7 @@ pub(crate) fn is_withheld(lineage: &Lineage<'_>) -> bool {
         lineage.own_runs().find(|it| it.name_any() == run).map(|run| &run.spec.policy)
     };
     let policy = today.or_else(then).map(|policy| policy.rollout.no_compliant_digest);
-    policy != Some(NoCompliantDigest::Leave) && leak(lineage).is_some()
+    policy != Some(NoCompliantDigest::Leave) && (leak(lineage).is_some() || evidence::keeps_from_going_back(lineage))
 }
 
 /// Sees to that.

@@ -19,7 +19,7 @@ use crate::{
     ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL, archive, base, canary,
     compliance,
     conditions::{Conditions, transitions},
-    forgetting, history, job, look_at, plans,
+    evidence, forgetting, history, job, look_at, plans,
     policy::{NoPolicy, Policy},
     rollout::PodReport,
     serving, targets,
@@ -51,6 +51,8 @@ pub struct Observed {
     pub canary: canary::Seen,
     /// From the archive ConfigMap, if there is one; or why it cannot be read.
     pub archived: Result<Option<ArchivedLedger>, String>,
+    /// What the store has about the bundles that [`evidence::to_look_for`] names, if anything is signed at all.
+    pub evidence: evidence::Seen,
 }
 
 /// Whether the pods have to be asked what they serve: once a first roll-out has begun, whenever the model is
@@ -259,6 +261,7 @@ impl<'a> Lineage<'a> {
             plan: plan.to_json(),
             plan_digest: plan.digest(),
             reference: baseline.map(|baseline| baseline.reference.clone()),
+            baseline_record: baseline.map(|baseline| baseline.record.clone()),
             baseline_quality: baseline.map(|baseline| baseline.quality.clone()),
             never_saw: plans::never_saw(model, &plan.task),
         };

@@ -22,7 +22,7 @@ use lethe_api::{
 use crate::{
     Decision, Effect, Event, Installation, POLL, accept, attempts,
     conditions::{Conditions, transitions},
-    findings, job,
+    evidence, findings, job,
     job_state::{self, JobState, Seen},
     kueue::{self, Queueing},
     names, plans,
@@ -50,6 +50,8 @@ pub struct Observed {
     pub record: Option<Result<Vec<u8>, RecordProblem>>,
     /// The requests that this run works for, as far as they exist. Absence is confirmed.
     pub requests: Vec<UnlearnRequest>,
+    /// The envelope in the store that has what [`evidence::wanted`] said, signed by a key that is trusted.
+    pub evidence: Option<Result<Digest, evidence::Problem>>,
 }
 
 /// Why a record could not be read.
@@ -115,8 +117,9 @@ pub fn decide(
     now: Timestamp,
 ) -> Decision<UnlearnRunStatus> {
     let run = &observed.run;
-    let Some(stage) = stage(run) else { return ended(run, observed.job.as_ref()) };
+    let Some(stage) = stage(run) else { return ended(observed, installation, now) };
     let mut step = Step::new(run, stage, now);
+    step.signs = installation.signs && run.spec.type_ == RunType::Forget;
     if let Some(withdrawn) = accept::withdrawn(run, &observed.requests) {
         step.withdraw(&withdrawn, observed.job.is_some());
         return step.done();
@@ -172,12 +175,19 @@ fn stage_plan(run: &UnlearnRun, stage: Stage) -> Option<(String, Digest)> {
     Some((plan.to_json(), plan.digest()))
 }
 
-/// What a run that is over says stands. Nobody reads what a Job of it finds now.
-fn ended(run: &UnlearnRun, late: Option<&Job>) -> Decision<UnlearnRunStatus> {
-    let status = run.status.clone().unwrap_or_default();
-    let late = late.filter(|job| works_for_nobody(job));
+/// What a run that is over says stands, but for its evidence. Nobody reads what a Job of it finds now.
+fn ended(observed: &Observed, installation: &Installation, now: Timestamp) -> Decision<UnlearnRunStatus> {
+    let run = &observed.run;
+    let mut status = run.status.clone().unwrap_or_default();
+    let late = observed.job.as_ref().filter(|job| works_for_nobody(job));
     let effects = late.map(|job| Effect::DeleteJob { name: job.name_any() }).into_iter().collect();
-    Decision { status, effects, events: vec![], recheck: None }
+    if let Some(found) = &observed.evidence {
+        evidence::say(run, &mut status, found, now);
+    }
+    let before = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    let events = transitions(before, &status.conditions);
+    let recheck = evidence::wanted(run, installation).map(|_| evidence::LOOK_AGAIN);
+    Decision { status, effects, events, recheck }
 }
 
 /// One decision under construction.
@@ -187,11 +197,15 @@ struct Step<'a> {
     now: Timestamp,
     /// When the trainer's last pod ended, if one did.
     ended: Option<Timestamp>,
+    /// What that ran, as far as it was seen.
+    image: Option<String>,
     status: UnlearnRunStatus,
     conditions: Conditions,
     effects: Vec<Effect>,
     events: Vec<Event>,
     recheck: Option<std::time::Duration>,
+    /// What was measured is signed.
+    signs: bool,
 }
 
 impl<'a> Step<'a> {
@@ -205,11 +219,13 @@ impl<'a> Step<'a> {
             stage,
             now,
             ended: None,
+            image: None,
             status,
             conditions,
             effects: vec![],
             events: vec![],
             recheck: None,
+            signs: false,
         }
     }
 
@@ -244,6 +260,7 @@ impl<'a> Step<'a> {
                 preemptions: 0,
                 earlier_seconds: 0,
                 device: None,
+                image: None,
                 record: None,
             });
             self.status.jobs.len() - 1
@@ -254,6 +271,7 @@ impl<'a> Step<'a> {
     /// When the stage's pods began and ended: GPUs are counted by it, and the pods will be gone.
     fn note_times(&mut self, Seen { job, pods, .. }: Seen<'_>) {
         self.ended = job_state::finished_at(pods);
+        self.image = job_state::image(pods);
         if job.is_some_and(job_state::is_suspended) {
             return;
         }
@@ -363,7 +381,9 @@ impl<'a> Step<'a> {
     fn end_job(&mut self, device: Option<Device>, record: Option<Digest>) {
         if self.status.jobs.iter().any(|job| job.stage == self.stage) {
             let end = Time(self.ended.unwrap_or(self.now));
+            let image = self.image.clone();
             let job = self.job();
+            job.image = image.or_else(|| job.image.take());
             job.finished_at.get_or_insert(end);
             job.device = device.or(job.device);
             job.record = record.or_else(|| job.record.take());
@@ -483,5 +503,10 @@ impl<'a> Step<'a> {
         self.status.verdict = Some(verdict);
         self.status.attempts = attempts::of_run(self.run, Some(verdict), self.now);
         self.status.gates = findings::shown(results);
+        if self.signs {
+            let message = "what was measured is about to be signed";
+            self.conditions.unknown(ConditionType::Signed, Reason::Signing, message);
+            self.recheck = Some(std::time::Duration::ZERO);
+        }
     }
 }

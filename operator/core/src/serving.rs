@@ -13,6 +13,7 @@ use lethe_api::{
 
 use crate::{
     Effect, POLL, audit, base, canary,
+    evidence::{self, Standing},
     model::Lineage,
     rollout::{self, Next},
     targets,
@@ -111,6 +112,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     };
     let to = rollout.to.short().to_owned();
     let next = audited(lineage, &mut rollout, run, next);
+    let next = evidence::guard(lineage, &rollout, run, next);
     if !matches!(next, Next::TurnBack(..)) {
         give_or_take_pods(lineage, &rollout);
     }
@@ -211,7 +213,10 @@ fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, w
     audit::withhold(lineage);
     canary::take_away(lineage);
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
-    lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });
+    // What cannot be gone back to, the next look says.
+    if rollout.from.as_ref().is_none_or(|from| evidence::refusal(lineage, from).is_none()) {
+        lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });
+    }
     lineage.look_again_in(POLL);
 }
 
@@ -308,7 +313,7 @@ fn keep(lineage: &mut Lineage<'_>) {
     };
     if lineage.status.served.is_none() {
         if !awaits_verdict {
-            begin(lineage, None, wanted);
+            publish(lineage, wanted);
         }
         return;
     }
@@ -321,6 +326,27 @@ fn keep(lineage: &mut Lineage<'_>) {
             Ok(_) => confirm(lineage, deployment, &wanted),
             Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
         },
+    }
+}
+
+/// Nothing is known to be served yet: the baseline, or what a model that came back had to serve.
+fn publish(lineage: &mut Lineage<'_>, wanted: Digest) {
+    let (reason, why) = match evidence::standing(lineage, &wanted, None) {
+        Standing::Proven => return begin(lineage, None, wanted),
+        Standing::Unseen => (Reason::WaitingForServing, "its evidence is being looked at".to_owned()),
+        Standing::Unknown(reason, why) => (reason, why),
+        Standing::Refused(why) => (Reason::EvidenceRefused, why),
+    };
+    let message = format!("{} is not put into service: {why}", wanted.short());
+    say_that_it_is_not_proven(lineage, reason, message);
+    lineage.look_again_in(POLL);
+}
+
+fn say_that_it_is_not_proven(lineage: &mut Lineage<'_>, reason: Reason, message: String) {
+    match reason {
+        Reason::EvidenceRefused => lineage.conditions.no(ConditionType::Serving, reason, message),
+        // It may still turn out to be.
+        _ => lineage.conditions.unknown(ConditionType::Serving, reason, message),
     }
 }
 
@@ -399,11 +425,15 @@ fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>
     let name =
         |digest: &Option<Digest>| digest.as_ref().map_or("nothing", |digest| digest.short()).to_owned();
     let (found, back) = (name(&found), name(&wanted));
+    lineage.look_again_in(POLL);
+    if let Some((reason, why)) = wanted.as_ref().and_then(|wanted| evidence::refusal(lineage, wanted)) {
+        let message = format!("the serving target names {found}, and is not set back to {back}: {why}");
+        return say_that_it_is_not_proven(lineage, reason, message);
+    }
     let message = format!("the serving target names {found}; setting it back to {back}");
     lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
     lineage.effects.push(Effect::PatchServing { deployment, bundle: wanted });
-    lineage.look_again_in(POLL);
 }
 
 /// Whether what is rolled out was made to forget, and measured for, all that the ledger has by now.

@@ -1,7 +1,7 @@
 //! From what the controllers see to the calls that they make, by the very `decide` functions of core. Each answer is
 //! computed once per distinct observation: decide is pure.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
-    contract::Plan,
+    contract::{Evidence, Plan},
     v1alpha1::{
         ConditionType, DiffusionModel, DiffusionModelStatus, GateFailureAction, UnlearnApproval,
         UnlearnApprovalSpec, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
@@ -19,7 +19,7 @@ use lethe_api::{
     },
 };
 use lethe_core::{
-    Decision, Effect, Installation, asked, canary, duplicates,
+    Decision, Effect, asked, canary, duplicates, evidence,
     kueue::Queueing,
     model, names,
     policy::Policy,
@@ -92,6 +92,8 @@ pub struct Decided {
 pub struct Mind {
     /// Approvals are looked up: it is checked who creates them.
     pub asks_people: bool,
+    /// What is measured is signed.
+    pub signs: bool,
     pub answers: Memo<Decided>,
     /// Observations for which that was computed once more.
     pub proven: Memo<()>,
@@ -103,6 +105,8 @@ pub struct Mind {
     pub runs: Memo<Shared<UnlearnRun>>,
     /// Records by their digest, once a pod has left one.
     pub records: Memo<Vec<u8>>,
+    /// What is in an envelope, once it was signed.
+    pub signed: Memo<Evidence>,
 }
 
 struct ModelView<'a> {
@@ -118,6 +122,8 @@ struct ModelView<'a> {
     archive: Option<&'a Shared<ConfigMap>>,
     canary: Option<&'a Shared<Beside>>,
     service: Option<&'a Shared<Service>>,
+    /// The envelopes in the store about each bundle that is to be looked at.
+    evidence: Vec<(Digest, Vec<&'a Digest>)>,
     when: When,
 }
 
@@ -201,7 +207,10 @@ impl Mind {
         });
         let asked = model::wants_reports(object);
         let looks = canary::to_look_for(object, Some(&state.objects.policy.spec)).is_some();
+        let canary = state.objects.canary.as_ref().filter(|_| looks);
+        let evidence = self.looked_at(state, object, &runs, canary);
         let view = ModelView {
+            evidence,
             model: object,
             policy: &state.objects.policy,
             requests,
@@ -211,12 +220,13 @@ impl Mind {
             serving: state.objects.serving.as_ref().filter(|_| asked),
             asked,
             archive: state.objects.archive.as_ref(),
-            canary: state.objects.canary.as_ref().filter(|_| looks),
+            canary,
             service: state.objects.service.as_ref().filter(|_| looks),
             when: if asked { when } else { When { pods: Pods::Honest, ..when } },
         };
         self.answer(&view.keys(), || {
-            let decision = model::decide(&view.expand(), &installation(), when.time());
+            let observed = model::Observed { evidence: self.found(&view.evidence), ..view.expand() };
+            let decision = model::decide(&observed, &self.installation(), when.time());
             let kind = |status: DiffusionModelStatus| Status::Model(status.into());
             decided(&**object, object.status.as_ref(), decision, when.time(), Clone::clone, kind)
         })
@@ -281,7 +291,7 @@ impl Mind {
         });
         let view = RunView { run: object, job, pods, requests: requests.collect(), when };
         self.answer(&view.keys(), || {
-            let decision = run::decide(&self.expand(&view), &installation(), when.time());
+            let decision = run::decide(&self.expand(&view), &self.installation(), when.time());
             decided(&**object, object.status.as_ref(), decision, when.time(), of_run, Status::Run)
         })
     }
@@ -315,6 +325,8 @@ impl Mind {
             progress: None,
             record: wanted.map(|wanted| self.read(&wanted, view.when.store)),
             requests: view.requests.iter().map(|request| (***request).clone()).collect(),
+            evidence: evidence::wanted(view.run, &self.installation())
+                .map(|it| self.sign(&it, view.when.store)),
         }
     }
 
@@ -344,6 +356,7 @@ impl ModelView<'_> {
     fn keys(&self) -> Keys {
         let beside = (self.canary, self.service);
         let own = (self.model, self.policy, self.deployment, self.serving, self.archive, beside, self.when);
+        let own = (own, &self.evidence);
         let facts = |all: &[u64]| hash_of(&("model", own, &self.approvals, all));
         let requests = self.requests.iter().map(|request| request.facts());
         let runs = self.runs.iter().map(|run| run.facts());
@@ -374,6 +387,7 @@ impl ModelView<'_> {
             },
             reports: if self.asked { vec![report("digits-a"), report("digits-b")] } else { vec![] },
             archived: self.archive.map(|map| model::read_archive(map)).transpose(),
+            evidence: BTreeMap::new(),
         }
     }
 }
@@ -422,10 +436,6 @@ fn confirmed<'a>(state: &'a State, name: &str, uid: &str) -> Option<&'a Shared<U
 pub fn is_owned_by(child: &impl Resource, owner: &impl Resource) -> bool {
     let owners = child.meta().owner_references.iter().flatten();
     owners.into_iter().any(|reference| Some(&reference.uid) == owner.meta().uid.as_ref())
-}
-
-fn installation() -> Installation {
-    Installation { store: "file:///artifacts".into(), ..Installation::default() }
 }
 
 /// What the controller does with a decision: the status if it differs, then the effects in order.

@@ -68,6 +68,7 @@ fn generated() -> BTreeMap<PathBuf, String> {
         ("outcome", schema_for!(contract::Outcome)),
         ("record", schema_for!(contract::Record)),
         ("manifest", schema_for!(contract::Manifest)),
+        ("evidence", schema_for!(contract::Statement)),
         ("progress", schema_for!(contract::Progress)),
         ("metrics", schema_for!(contract::Metrics)),
     ] {

@@ -10,6 +10,7 @@
 pub mod audit;
 pub mod bundle;
 pub mod digest;
+pub mod evidence;
 pub mod exit;
 mod json;
 pub mod labels;
@@ -23,6 +24,10 @@ pub mod record;
 pub use audit::{AuditMeasurement, AuditRecord, AuditTask};
 pub use bundle::{BundleKind, FileEntry, Manifest};
 pub use digest::{Digest, DigestError};
+pub use evidence::{
+    Evidence, EvidenceGate, EvidencePolicy, EvidenceRecords, EvidenceRequest, EvidenceRun, EvidenceTrainer,
+    Forgotten, Materials, Statement, Subject,
+};
 pub use json::one_line;
 pub use labels::{MAX_LABEL_BYTES, MAX_LABELS, check_labels};
 pub use metrics::Metrics;

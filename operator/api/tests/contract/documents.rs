@@ -65,6 +65,37 @@ pub fn manifest() -> Value {
     json!({"schema": "lethe.dev/manifest/v1", "kind": "Generator", "files": files})
 }
 
+pub fn statement() -> Value {
+    let hex = Digest::of("candidate").hex().to_owned();
+    json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "manifest.json", "digest": {"sha256": hex}}],
+        "predicateType": "https://lethe.dev/unlearning/v1",
+        "predicate": {
+            "model": "digits",
+            "run": {"name": "digits-7f3a", "plan": digest("plan"), "evaluation": digest("evaluation"), "seed": 7},
+            "materials": {
+                "teacher": digest("teacher"), "baseline": digest("baseline"),
+                "distillation": digest("distillation"), "judge": digest("judge"),
+                "reference": digest("reference"), "neverSaw": digest("never saw"),
+            },
+            "requests": [{
+                "name": "forget-three", "uid": "u", "spec": digest("spec"), "targets": ["3"], "attempt": 1,
+                "approvals": 2,
+            }],
+            "forgets": [{"label": "3", "override": {"strategy": "Fixed", "label": "8"}}],
+            "trainers": [{"stage": "forget", "image": "example.org/trainer@sha256:00"}],
+            "records": {"prepare": digest("p"), "forget": digest("f"), "evaluate": digest("e")},
+            "policy": {"source": "UnlearnPolicy/standard", "generation": 2, "digest": digest("policy")},
+            "gates": [{
+                "name": "direct-leak", "target": "3", "hits": 2, "n": 3000, "value": "0.0007",
+                "bound": "0.0021", "threshold": "0.005", "verdict": "Pass",
+            }],
+            "verdict": "Pass",
+        },
+    })
+}
+
 fn record(body: Value) -> Value {
     json!({
         "schema": "lethe.dev/record/v1", "run": "digits-7f3a", "plan": digest("plan"), "seed": 7,

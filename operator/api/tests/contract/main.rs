@@ -4,7 +4,7 @@ mod command_line;
 mod documents;
 mod fields;
 
-use lethe_api::contract::{Digest, MAX_LABEL_BYTES, MAX_LABELS, Manifest, Outcome, Plan, Record};
+use lethe_api::contract::{Digest, MAX_LABEL_BYTES, MAX_LABELS, Manifest, Outcome, Plan, Record, Statement};
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Value, json};
 
@@ -60,6 +60,25 @@ fn a_record_is_refused_at_every_field() {
 #[test]
 fn a_manifest_is_refused_at_every_field() {
     assert_refused::<Manifest>(&[documents::manifest()], |bytes| Manifest::parse(bytes).map(drop));
+}
+
+#[test]
+fn a_statement_is_refused_at_every_field() {
+    assert_refused::<Statement>(&[documents::statement()], |bytes| Statement::parse(bytes).map(drop));
+    let field = |pointer: &str, value: Value| {
+        let mut statement = documents::statement();
+        *statement.pointer_mut(pointer).unwrap() = value;
+        Statement::parse(statement.to_string().as_bytes()).unwrap_err()
+    };
+    assert!(field("/_type", json!("https://in-toto.io/Statement/v0.1")).contains("its _type is"));
+    assert!(
+        field("/predicateType", json!("https://slsa.dev/provenance/v1")).contains("its predicateType is")
+    );
+    assert!(field("/subject/0/name", json!("model.safetensors")).contains("its subject.name is"));
+    assert!(field("/subject", json!([])).contains("its subject has 0 entries"));
+    for bad in [json!({}), json!({"sha512": "aa"}), json!({"sha256": "AA"}), json!({"sha256": "../.."})] {
+        assert!(field("/subject/0/digest", bad).contains("its subject.digest is not"));
+    }
 }
 
 #[test]
