@@ -134,6 +134,13 @@ impl Tree {
         }
     }
 
+    /// The root of the whole subtree of `leaves` leaves, a power of two, that begins with leaf `first`, a multiple of it; `None`
+    /// if it is not whole.
+    pub fn whole(&self, first: u64, leaves: u64) -> Option<Hash> {
+        let is_one = leaves.is_power_of_two() && first.is_multiple_of(leaves);
+        (is_one && first.checked_add(leaves)? <= self.size()).then(|| self.span(first, first + leaves))
+    }
+
     /// The proof that leaf `index` is in the tree of `size` leaves; `None` if it is not.
     pub fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
         if index >= size || size > self.size() {
