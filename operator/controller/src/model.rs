@@ -70,6 +70,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         reports,
         canary,
         archived,
+        unlogged: None,
     })
 }
 

@@ -355,6 +355,9 @@ pub(crate) fn withhold(lineage: &mut Lineage<'_>) {
 pub(crate) fn release(lineage: &mut Lineage<'_>, deployment: &Deployment) {
     let Some(down) = lineage.status.scaled_down.clone() else { return };
     if replicas(deployment) == 0 && down.replicas > 0 {
+        if lineage.unlogged().is_some() {
+            return lineage.look_again_in(POLL);
+        }
         let deployment = deployment.name_any();
         lineage.effects.push(Effect::ScaleServing { deployment, replicas: down.replicas });
         return lineage.look_again_in(POLL);

@@ -61,6 +61,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
         status: UnlearnRequestStatus { observed_generation: generation, ..before.clone() },
         overruled: String::new(),
         beside: None,
+        unlogged: None,
         events: vec![],
         recheck: None,
     };
@@ -82,6 +83,8 @@ pub(crate) struct Answer<'a> {
     overruled: String,
     /// Where its candidate stands that is beside the serving target.
     beside: Option<String>,
+    /// Why its candidate may not be put into service, although it passed.
+    unlogged: Option<String>,
     pub(crate) events: Vec<Event>,
     pub(crate) recheck: Option<Duration>,
 }
@@ -149,6 +152,7 @@ impl Answer<'_> {
         }
         if let Some(run) = run {
             self.beside = canary::stands(model, &run.name_any());
+            self.unlogged = unlogged(model);
             self.mirror(run);
             return self.hear(observed);
         }
@@ -417,6 +421,12 @@ impl Answer<'_> {
             }
             _ => {
                 self.status.phase = Some(RequestPhase::RollingOut);
+                if let Some(why) = &self.unlogged {
+                    let message = format!("every gate passed; {why}");
+                    let reason = Reason::AuditLogUnavailable;
+                    self.conditions.unknown(ConditionType::Promoted, reason, message.clone());
+                    return self.conditions.unknown(ConditionType::Ready, reason, message);
+                }
                 let message = match (&self.beside, self.request.spec.suspend) {
                     (Some(beside), _) => format!("every gate passed; {beside}"),
                     (None, true) => "every gate passed; spec.suspend holds the roll-out".into(),
@@ -469,6 +479,13 @@ fn summary(request: &UnlearnRequest) -> Option<String> {
         [one, two] => Some(format!("{one}, {two}")),
         [first, ref others @ ..] => Some(format!("{first} and {} more", others.len())),
     }
+}
+
+/// What the model says of an audit log that cannot be written.
+fn unlogged(model: &DiffusionModel) -> Option<String> {
+    let conditions = model.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    let serving = ConditionType::Serving.find(conditions)?;
+    (serving.reason == Reason::AuditLogUnavailable.to_string()).then(|| serving.message.clone())
 }
 
 fn unexplained(message: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {

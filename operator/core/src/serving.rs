@@ -12,7 +12,7 @@ use lethe_api::{
 };
 
 use crate::{
-    Effect, POLL, audit, base, canary,
+    Change, Effect, POLL, audit, base, canary,
     model::Lineage,
     rollout::{self, Next},
     targets,
@@ -93,6 +93,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     };
     let to = rollout.to.short().to_owned();
     let next = audited(lineage, &mut rollout, run, next);
+    let next = logged(lineage, &rollout, next);
     if !matches!(next, Next::TurnBack(..)) {
         give_or_take_pods(lineage, &rollout);
     }
@@ -103,7 +104,9 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
                 canary::take_away(lineage);
             }
             let deployment = serving.target.name.clone();
-            lineage.effects.push(Effect::PatchServing { deployment, bundle });
+            let is_back = rollout.state == RolloutState::RollingBack;
+            let change = if is_back { Change::GoBack } else { Change::RollOut };
+            lineage.effects.push(Effect::PatchServing { deployment, bundle, change });
             // On the way back the condition says why.
             if rollout.state == RolloutState::Progressing {
                 if rollout.started_at.0 != lineage.now {
@@ -182,7 +185,8 @@ fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, w
     audit::withhold(lineage);
     canary::take_away(lineage);
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
-    lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });
+    let (bundle, change) = (rollout.from.clone(), Change::GoBack);
+    lineage.effects.push(Effect::PatchServing { deployment, bundle, change });
     lineage.look_again_in(POLL);
 }
 
@@ -210,6 +214,19 @@ fn audited(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: Option<&Unlear
         Some(found) if found.verdict == Verdict::Pass => Next::Complete,
         Some(found) => Next::TurnBack(audit::reason(found.verdict), found.why),
         None => Next::Audit,
+    }
+}
+
+/// Nothing is put into service, and nothing is promoted, that the audit log cannot say. What is held so does not use up its
+/// time: the first write is made however late it is.
+fn logged(lineage: &Lineage<'_>, rollout: &Rollout, next: Next) -> Next {
+    let Some(why) = lineage.unlogged() else { return next };
+    match &next {
+        Next::Patch(Some(_)) if rollout.state != RolloutState::RollingBack => {
+            Next::Hold(Reason::AuditLogUnavailable, why)
+        }
+        Next::Complete => Next::Hold(Reason::AuditLogUnavailable, why),
+        _ => next,
     }
 }
 
@@ -315,7 +332,8 @@ fn serve_nothing(lineage: &mut Lineage<'_>, found: Option<Digest>) {
                 format!("spec.serving.initial is None now: {} is taken out of service", found.short());
             lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
             let deployment = lineage.observed.model.spec.serving.target.name.clone();
-            lineage.effects.push(Effect::PatchServing { deployment, bundle: None });
+            let change = Change::TakeOut;
+            lineage.effects.push(Effect::PatchServing { deployment, bundle: None, change });
             lineage.look_again_in(POLL);
         }
         found => heal(lineage, found, None),
@@ -369,7 +387,8 @@ fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>
     let message = format!("the serving target names {found}; setting it back to {back}");
     lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
-    lineage.effects.push(Effect::PatchServing { deployment, bundle: wanted });
+    let change = Change::SetBack;
+    lineage.effects.push(Effect::PatchServing { deployment, bundle: wanted, change });
     lineage.look_again_in(POLL);
 }
 

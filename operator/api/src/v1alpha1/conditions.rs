@@ -122,6 +122,7 @@ pub enum Reason {
     CanaryNotPossible,
     RunDeleted,
     DigestMismatch,
+    AuditLogUnavailable,
     Drifted,
     LedgerMoved,
     LedgerConflict,

@@ -88,7 +88,7 @@ async fn carry_out_one<K: Kind>(context: &Context, current: &mut K, effect: &Eff
         Effect::DeleteRun { name, uid } => {
             delete_exactly::<UnlearnRun>(context, &namespace, name, uid).await?
         }
-        Effect::PatchServing { deployment, bundle } => {
+        Effect::PatchServing { deployment, bundle, .. } => {
             patch_serving(context, &namespace, deployment, bundle.as_ref()).await?;
         }
         Effect::ScaleServing { deployment, replicas } => {
@@ -364,13 +364,16 @@ async fn set_finalizer<K: Kind>(context: &Context, current: K, wanted: bool) -> 
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+    use lethe_core::Change;
+
     use super::*;
     use crate::error::Category;
 
     /// Names of the effects that are tried, if the first fails so, and the category of what is told.
     fn tried(first: Effect, error: Error) -> (Vec<&'static str>, Option<Category>) {
         let scale = Effect::ScaleServing { deployment: "server".into(), replicas: 0 };
-        let patch = Effect::PatchServing { deployment: "server".into(), bundle: None };
+        let patch =
+            Effect::PatchServing { deployment: "server".into(), bundle: None, change: Change::TakeOut };
         let (mut failure, mut error, mut tried) = (Failure::default(), Some(error), vec![]);
         for effect in [first, Effect::AddFinalizer, patch, scale] {
             if failure.leaves_out(&effect) {
@@ -396,7 +399,8 @@ mod tests {
         };
         let told = Some(Category::Forbidden);
         assert_eq!(tried(Effect::AddFinalizer, forbidden()), (vec!["other", "patch", "scale"], told));
-        let patch = Effect::PatchServing { deployment: "server".into(), bundle: None };
+        let patch =
+            Effect::PatchServing { deployment: "server".into(), bundle: None, change: Change::TakeOut };
         assert_eq!(tried(patch, forbidden()), (vec!["patch", "patch", "scale"], told));
     }
 
@@ -407,7 +411,8 @@ mod tests {
         // It is the target that has changed, not the model.
         let scale = Effect::ScaleServing { deployment: "server".into(), replicas: 0 };
         assert_eq!(tried(scale, stale()).0, ["scale", "patch", "scale"]);
-        let patch = Effect::PatchServing { deployment: "server".into(), bundle: None };
+        let patch =
+            Effect::PatchServing { deployment: "server".into(), bundle: None, change: Change::TakeOut };
         let lost = Error::NotLeader { action: "patch".into() };
         assert_eq!(tried(patch, lost), (vec!["patch"], Some(Category::NotLeader)));
     }

@@ -31,3 +31,4 @@ mod schedules;
 mod serving;
 mod sharing;
 mod trainers;
+mod unlogged;

@@ -74,6 +74,7 @@ impl World {
             canary: self.beside(object),
             reports: if asks { vec![report("digits-a"), report("digits-b")] } else { vec![] },
             archived: archived.map(|map| model::read_archive(map).expect("an archive can be read")),
+            unlogged: self.unlogged.clone(),
         }
     }
 
