@@ -96,6 +96,7 @@ impl Args {
             store_env: self.store_env.clone(),
             store_credentials: self.store_credentials_secret.clone(),
             store_account: self.store_service_account.clone(),
+            signs: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! `DiffusionModel`: observe, and ask core what to prepare, start, serve and record.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -71,6 +71,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         canary,
         archived,
         unlogged: None,
+        evidence: BTreeMap::new(),
     })
 }
 

@@ -71,7 +71,7 @@ async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Resu
         None => None,
     };
     let requests = requests(context, &namespace, object).await?;
-    Ok(run::Observed { run: object.clone(), job, pods, events, progress, record, requests })
+    Ok(run::Observed { run: object.clone(), job, pods, events, progress, record, requests, evidence: None })
 }
 
 /// Of a run that is over, nothing matters but a Job that was created late. Its watch tells of it: nobody is asked.
@@ -88,6 +88,7 @@ fn settled(context: &Context, object: &UnlearnRun) -> run::Observed {
         progress: None,
         record: None,
         requests: Vec::new(),
+        evidence: None,
     }
 }
 

@@ -13,7 +13,7 @@ use lethe_api::{
 };
 
 use crate::{
-    Effect, POLL, base,
+    Effect, POLL, base, evidence,
     model::{Lineage, NextRun},
     plans::{self, AuditOf},
     run::is_over,
@@ -330,7 +330,8 @@ pub(crate) fn leak(lineage: &Lineage<'_>) -> Option<Audit> {
 /// Whether nothing is to be served: nothing compliant can be, and the policy does not leave it.
 pub(crate) fn is_withheld(lineage: &Lineage<'_>) -> bool {
     let policy = lineage.observed.policy.as_ref().ok().map(|policy| policy.spec.rollout.no_compliant_digest);
-    policy != Some(NoCompliantDigest::Leave) && leak(lineage).is_some()
+    policy != Some(NoCompliantDigest::Leave)
+        && (leak(lineage).is_some() || evidence::keeps_from_going_back(lineage))
 }
 
 /// Sees to that.

@@ -20,7 +20,7 @@ use crate::{
     approval::{self, StepStanding},
     audit, base,
     beside::{self, pod_labels, traffic_labels},
-    forgetting,
+    evidence, forgetting,
     model::Lineage,
     names,
     rollout::{self, Next},
@@ -163,6 +163,11 @@ fn is_beside<'a>(
     let target = rollout::able_target(&model.spec.serving, observed.deployment.as_ref());
     let target = target.map_err(|(reason, why)| Unready::Waits(reason, why))?;
     if rollout::reference(target) != rollout.from {
+        if let Some(why) = rollout.from.as_ref().and_then(|from| evidence::refusal(lineage, from)) {
+            let why =
+                format!("somebody changed what the serving target names, and it is not set back: {why}");
+            return Err(Unready::Waits(Reason::EvidenceRefused, why));
+        }
         let deployment = target.name_any();
         let (bundle, change) = (rollout.from.clone(), Change::SetBack);
         let back = Effect::PatchServing { deployment, bundle, change };
@@ -181,6 +186,9 @@ fn is_beside<'a>(
     {
         let why = format!("somebody deleted {:?}, and it is not gone yet; it is made anew then", canary.name);
         return Err(Unready::Waits(Reason::RollingOut, why));
+    }
+    if seen.deployment.is_none() {
+        evidence::is_proven(lineage, rollout).map_err(|(reason, why)| Unready::Waits(reason, why))?;
     }
     let (Some(found), Some(_)) = (&seen.deployment, &seen.service) else {
         let service = || Effect::CreateService(Box::new(beside::service(model, canary)));

@@ -11,6 +11,7 @@ use crate::{
     Effect, POLL, accept, approval, asked, attempts, audit, base,
     conditions::Conditions,
     duplicates,
+    evidence::{self, Standing},
     model::{Lineage, NextRun},
     plans,
     policy::Policy,
@@ -157,8 +158,13 @@ fn try_to_roll_out(lineage: &mut Lineage<'_>, run: &UnlearnRun, candidate: lethe
         return mark(lineage, run, false, Reason::Superseded, message);
     }
     // The baseline's rollout is not waited for: it may never come up, and is not what should be served.
-    if !lineage.is_rolling_out() {
-        serving::begin(lineage, Some(run.name_any()), candidate);
+    if lineage.is_rolling_out() {
+        return;
+    }
+    match evidence::standing(lineage, &candidate, Some(run)) {
+        Standing::Proven => serving::begin(lineage, Some(run.name_any()), candidate),
+        // Why, the run says, which has it looked at as well.
+        Standing::Unseen | Standing::Unknown(..) | Standing::Refused(_) => lineage.look_again_in(POLL),
     }
 }
 
@@ -327,6 +333,7 @@ fn next_run(lineage: &Lineage<'_>, policy: &Policy, waiting: &[Ready<'_>], mode:
             name: request.name_any(),
             uid: request.uid()?,
             targets: request.spec.targets.iter().map(|target| target.label.clone()).collect(),
+            spec_digest: Some(evidence::of_request(&request.spec)),
             approved_by: approved_by.clone(),
             attempt: *attempt,
         });

@@ -8,6 +8,7 @@ use k8s_openapi::api::{
 use lethe_api::{
     Digest,
     contract::{Outcome, exit},
+    printable::printable,
     v1alpha1::Reason,
 };
 
@@ -159,6 +160,15 @@ pub fn started_at(pods: &[Pod]) -> Option<Timestamp> {
 /// When the trainer last ended, in any of a Job's pods.
 pub fn finished_at(pods: &[Pod]) -> Option<Timestamp> {
     pods.iter().filter_map(|pod| terminated(pod)?.finished_at.as_ref().map(|at| at.0)).max()
+}
+
+/// What the trainer's last pod ran, as the container runtime names it.
+pub fn image(pods: &[Pod]) -> Option<String> {
+    const MOST: usize = 512;
+    let last = pods.iter().max_by_key(|pod| terminated(pod)?.finished_at.as_ref().map(|at| at.0))?;
+    let statuses = last.status.as_ref()?.container_statuses.as_ref()?;
+    let image = &statuses.iter().find(|c| c.name == CONTAINER)?.image_id;
+    (!image.is_empty()).then(|| printable(image).chars().take(MOST).collect())
 }
 
 fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {

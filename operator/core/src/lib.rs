@@ -29,6 +29,7 @@ pub(crate) mod compliance;
 pub mod conditions;
 pub mod deadline;
 pub mod duplicates;
+pub mod evidence;
 pub(crate) mod exposure;
 pub mod findings;
 pub mod forgetting;
@@ -215,6 +216,8 @@ pub struct Installation {
     pub store_credentials: Option<String>,
     /// The ServiceAccount whose identity a remote store knows. Its token for the API server is not mounted.
     pub store_account: Option<String>,
+    /// Evidence is signed, and nothing is rolled out that it does not prove to have passed.
+    pub signs: bool,
 }
 
 /// The finalizer that keeps a model until its ledger is archived.

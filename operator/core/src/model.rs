@@ -19,7 +19,7 @@ use crate::{
     ArchivedLedger, Decision, Effect, Event, FINALIZER, Installation, POLL, archive, base, canary,
     compliance,
     conditions::{Conditions, transitions},
-    forgetting, history, job, look_at, plans,
+    evidence, forgetting, history, job, look_at, plans,
     policy::{NoPolicy, Policy},
     rollout::PodReport,
     serving, targets,
@@ -53,6 +53,8 @@ pub struct Observed {
     pub archived: Option<ArchivedLedger>,
     /// Why the audit log cannot be written, if one is kept and it cannot.
     pub unlogged: Option<String>,
+    /// What the store has about the bundles that [`evidence::to_look_for`] names, if anything is signed at all.
+    pub evidence: evidence::Seen,
 }
 
 /// Whether the pods have to be asked what they serve: once a first roll-out has begun, whenever the model is
@@ -263,6 +265,7 @@ impl<'a> Lineage<'a> {
             plan: plan.to_json(),
             plan_digest: plan.digest(),
             reference: baseline.map(|baseline| baseline.reference.clone()),
+            baseline_record: baseline.map(|baseline| baseline.record.clone()),
             baseline_quality: baseline.map(|baseline| baseline.quality.clone()),
             never_saw: plans::never_saw(model, &plan.task),
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
     ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, GateResult, Mode, Reason,
@@ -188,8 +188,8 @@ impl Answer<'_> {
 
     /// No run works for the request, or none any more: what an earlier one found says nothing now.
     pub(crate) fn forget_run(&mut self) {
-        use ConditionType::{Evaluated, GatesPassed, Promoted, Trained};
-        for type_ in [Trained, Evaluated, GatesPassed, Promoted] {
+        use ConditionType::{Evaluated, GatesPassed, Promoted, Signed, Trained};
+        for type_ in [Trained, Evaluated, GatesPassed, Signed, Promoted] {
             self.conditions.remove(type_);
         }
         let status = &mut self.status;
@@ -337,8 +337,8 @@ impl Answer<'_> {
         self.status.run = Some(RequestRun { name: run.name_any() });
         self.status.attempts = attempts::of_request(run, &self.request.uid().unwrap_or_default());
         let found = run.status.clone().unwrap_or_default();
-        use ConditionType::{Evaluated, GatesPassed, Promoted, Trained};
-        for type_ in [Trained, Evaluated, GatesPassed, Promoted] {
+        use ConditionType::{Evaluated, GatesPassed, Promoted, Signed, Trained};
+        for type_ in [Trained, Evaluated, GatesPassed, Signed, Promoted] {
             if let Some(condition) = type_.find(&found.conditions) {
                 self.conditions.copy(condition);
             }
@@ -363,7 +363,7 @@ impl Answer<'_> {
     /// Phase and Ready, from how far the run has come.
     fn stand(&mut self, name: &str, run: &UnlearnRunStatus) {
         let ready = ConditionType::Ready.find(&run.conditions);
-        let say = |c: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>| {
+        let say = |c: Option<&Condition>| {
             c.map(|c| c.message.clone()).unwrap_or_else(|| "the run was created".into())
         };
         if ConditionType::Ready.is_false(&run.conditions) {
@@ -427,6 +427,11 @@ impl Answer<'_> {
                     self.conditions.unknown(ConditionType::Promoted, reason, message.clone());
                     return self.conditions.unknown(ConditionType::Ready, reason, message);
                 }
+                // What is beside the target already was proven.
+                let unsigned = ConditionType::Signed.find(&run.conditions).filter(|it| it.status == "False");
+                if let (Some(unsigned), None) = (unsigned, &self.beside) {
+                    return self.wait_for_evidence(unsigned);
+                }
                 let message = match (&self.beside, self.request.spec.suspend) {
                     (Some(beside), _) => format!("every gate passed; {beside}"),
                     (None, true) => "every gate passed; spec.suspend holds the roll-out".into(),
@@ -435,6 +440,19 @@ impl Answer<'_> {
                 self.conditions.unknown(ConditionType::Promoted, Reason::RollingOut, message.clone());
                 self.conditions.unknown(ConditionType::Ready, Reason::RollingOut, message);
             }
+        }
+    }
+
+    /// Every gate passed, and nothing that is signed says so.
+    fn wait_for_evidence(&mut self, unsigned: &Condition) {
+        let message = format!("every gate passed; not rolled out: {}", unsigned.message);
+        for type_ in [ConditionType::Promoted, ConditionType::Ready] {
+            self.conditions.copy(&Condition {
+                type_: type_.as_str().into(),
+                status: "Unknown".into(),
+                message: message.clone(),
+                ..unsigned.clone()
+            });
         }
     }
 
@@ -454,12 +472,7 @@ impl Answer<'_> {
     }
 
     /// Ends a request without success, for the reason that a condition of its run gives.
-    fn end(
-        &mut self,
-        phase: RequestPhase,
-        because: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
-        message: String,
-    ) {
+    fn end(&mut self, phase: RequestPhase, because: Option<&Condition>, message: String) {
         self.status.phase = Some(phase);
         self.status.progress = None;
         let mut ready = because.cloned().unwrap_or_else(|| unexplained(&message));
@@ -488,8 +501,8 @@ fn unlogged(model: &DiffusionModel) -> Option<String> {
     (serving.reason == Reason::AuditLogUnavailable.to_string()).then(|| serving.message.clone())
 }
 
-fn unexplained(message: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
-    k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+fn unexplained(message: &str) -> Condition {
+    Condition {
         type_: ConditionType::Ready.as_str().into(),
         status: "False".into(),
         reason: Reason::TrainerFailed.to_string(),

@@ -22,7 +22,7 @@ use lethe_api::{
 use crate::{
     Decision, Effect, Event, Installation, POLL, accept, attempts,
     conditions::{Conditions, transitions},
-    findings, job,
+    evidence, findings, job,
     job_state::{self, JobState},
     names, plans,
 };
@@ -47,6 +47,8 @@ pub struct Observed {
     pub record: Option<Result<Vec<u8>, RecordProblem>>,
     /// The requests that this run works for, as far as they exist. Absence is confirmed.
     pub requests: Vec<UnlearnRequest>,
+    /// The envelope in the store that has what [`evidence::wanted`] said, signed by a key that is trusted.
+    pub evidence: Option<Result<Digest, evidence::Problem>>,
 }
 
 /// Why a record could not be read.
@@ -111,8 +113,9 @@ pub fn decide(
     now: Timestamp,
 ) -> Decision<UnlearnRunStatus> {
     let run = &observed.run;
-    let Some(stage) = stage(run) else { return ended(run, observed.job.as_ref()) };
+    let Some(stage) = stage(run) else { return ended(observed, installation, now) };
     let mut step = Step::new(run, stage, now);
+    step.signs = installation.signs && run.spec.type_ == RunType::Forget;
     if let Some(withdrawn) = accept::withdrawn(run, &observed.requests) {
         step.withdraw(&withdrawn, observed.job.is_some());
         return step.done();
@@ -166,12 +169,19 @@ fn stage_plan(run: &UnlearnRun, stage: Stage) -> Option<(String, Digest)> {
     Some((plan.to_json(), plan.digest()))
 }
 
-/// What a run that is over says stands. Nobody reads what a Job of it finds now.
-fn ended(run: &UnlearnRun, late: Option<&Job>) -> Decision<UnlearnRunStatus> {
-    let status = run.status.clone().unwrap_or_default();
-    let late = late.filter(|job| works_for_nobody(job));
+/// What a run that is over says stands, but for its evidence. Nobody reads what a Job of it finds now.
+fn ended(observed: &Observed, installation: &Installation, now: Timestamp) -> Decision<UnlearnRunStatus> {
+    let run = &observed.run;
+    let mut status = run.status.clone().unwrap_or_default();
+    let late = observed.job.as_ref().filter(|job| works_for_nobody(job));
     let effects = late.map(|job| Effect::DeleteJob { name: job.name_any() }).into_iter().collect();
-    Decision { status, effects, events: vec![], recheck: None }
+    if let Some(found) = &observed.evidence {
+        evidence::say(run, &mut status, found, now);
+    }
+    let before = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    let events = transitions(before, &status.conditions);
+    let recheck = evidence::wanted(run, installation).map(|_| evidence::LOOK_AGAIN);
+    Decision { status, effects, events, recheck }
 }
 
 /// One decision under construction.
@@ -181,11 +191,15 @@ struct Step<'a> {
     now: Timestamp,
     /// When the trainer's last pod ended, if one did.
     ended: Option<Timestamp>,
+    /// What that ran, as far as it was seen.
+    image: Option<String>,
     status: UnlearnRunStatus,
     conditions: Conditions,
     effects: Vec<Effect>,
     events: Vec<Event>,
     recheck: Option<std::time::Duration>,
+    /// What was measured is signed.
+    signs: bool,
 }
 
 impl<'a> Step<'a> {
@@ -199,11 +213,13 @@ impl<'a> Step<'a> {
             stage,
             now,
             ended: None,
+            image: None,
             status,
             conditions,
             effects: vec![],
             events: vec![],
             recheck: None,
+            signs: false,
         }
     }
 
@@ -236,6 +252,7 @@ impl<'a> Step<'a> {
                 started_at: None,
                 finished_at: None,
                 device: None,
+                image: None,
                 record: None,
             });
             self.status.jobs.len() - 1
@@ -246,6 +263,7 @@ impl<'a> Step<'a> {
     /// When the stage's pods began and ended: GPUs are counted by it, and the pods will be gone.
     fn note_times(&mut self, pods: &[Pod]) {
         self.ended = job_state::finished_at(pods);
+        self.image = job_state::image(pods);
         if let Some(at) = job_state::started_at(pods) {
             self.job().started_at.get_or_insert(Time(at));
         }
@@ -335,7 +353,9 @@ impl<'a> Step<'a> {
     fn end_job(&mut self, device: Option<Device>, record: Option<Digest>) {
         if self.status.jobs.iter().any(|job| job.stage == self.stage) {
             let end = Time(self.ended.unwrap_or(self.now));
+            let image = self.image.clone();
             let job = self.job();
+            job.image = image.or_else(|| job.image.take());
             job.finished_at.get_or_insert(end);
             job.device = device.or(job.device);
             job.record = record.or_else(|| job.record.take());
@@ -455,5 +475,10 @@ impl<'a> Step<'a> {
         self.status.verdict = Some(verdict);
         self.status.attempts = attempts::of_run(self.run, Some(verdict), self.now);
         self.status.gates = findings::shown(results);
+        if self.signs {
+            let message = "what was measured is about to be signed";
+            self.conditions.unknown(ConditionType::Signed, Reason::Signing, message);
+            self.recheck = Some(std::time::Duration::ZERO);
+        }
     }
 }

@@ -13,6 +13,7 @@ use lethe_api::{
 
 use crate::{
     Change, Effect, POLL, audit, base, canary,
+    evidence::{self, Standing},
     model::Lineage,
     rollout::{self, Next},
     targets,
@@ -93,6 +94,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     };
     let to = rollout.to.short().to_owned();
     let next = audited(lineage, &mut rollout, run, next);
+    let next = evidence::guard(lineage, &rollout, run, next);
     let next = logged(lineage, &rollout, next);
     if !matches!(next, Next::TurnBack(..)) {
         give_or_take_pods(lineage, &rollout);
@@ -185,8 +187,11 @@ fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, w
     audit::withhold(lineage);
     canary::take_away(lineage);
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
-    let (bundle, change) = (rollout.from.clone(), Change::GoBack);
-    lineage.effects.push(Effect::PatchServing { deployment, bundle, change });
+    // What cannot be gone back to, the next look says.
+    if rollout.from.as_ref().is_none_or(|from| evidence::refusal(lineage, from).is_none()) {
+        let (bundle, change) = (rollout.from.clone(), Change::GoBack);
+        lineage.effects.push(Effect::PatchServing { deployment, bundle, change });
+    }
     lineage.look_again_in(POLL);
 }
 
@@ -294,7 +299,7 @@ fn keep(lineage: &mut Lineage<'_>) {
         return serve_nothing(lineage, target.ok().and_then(rollout::reference));
     };
     if lineage.status.served.is_none() {
-        return begin(lineage, None, wanted);
+        return publish(lineage, wanted);
     }
     match target {
         Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
@@ -306,6 +311,22 @@ fn keep(lineage: &mut Lineage<'_>) {
             Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
         },
     }
+}
+
+/// Nothing is known to be served yet: the baseline, or what a model that came back had to serve.
+fn publish(lineage: &mut Lineage<'_>, wanted: Digest) {
+    let (reason, why) = match evidence::standing(lineage, &wanted, None) {
+        Standing::Proven => return begin(lineage, None, wanted),
+        Standing::Unseen => (Reason::WaitingForServing, "its evidence is being looked at".to_owned()),
+        Standing::Unknown(reason, why) => (reason, why),
+        Standing::Refused(why) => (Reason::EvidenceRefused, why),
+    };
+    let message = format!("{} is not put into service: {why}", wanted.short());
+    match reason {
+        Reason::EvidenceRefused => lineage.conditions.no(ConditionType::Serving, reason, message),
+        _ => lineage.conditions.unknown(ConditionType::Serving, reason, message),
+    }
+    lineage.look_again_in(POLL);
 }
 
 /// Nothing is beside the target once a roll-out is over.
@@ -384,12 +405,16 @@ fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>
     let name =
         |digest: &Option<Digest>| digest.as_ref().map_or("nothing", |digest| digest.short()).to_owned();
     let (found, back) = (name(&found), name(&wanted));
+    lineage.look_again_in(POLL);
+    if let Some(why) = wanted.as_ref().and_then(|wanted| evidence::refusal(lineage, wanted)) {
+        let message = format!("the serving target names {found}, and is not set back to {back}: {why}");
+        return lineage.conditions.no(ConditionType::Serving, Reason::EvidenceRefused, message);
+    }
     let message = format!("the serving target names {found}; setting it back to {back}");
     lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
     let change = Change::SetBack;
     lineage.effects.push(Effect::PatchServing { deployment, bundle: wanted, change });
-    lineage.look_again_in(POLL);
 }
 
 /// A candidate was taken back and its run does not say so yet. Another rollout would make that forgotten,

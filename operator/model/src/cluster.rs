@@ -261,10 +261,18 @@ fn terminated(exit_code: i32, message: String, now: Timestamp) -> ContainerState
     ContainerState { terminated: Some(terminated), ..Default::default() }
 }
 
+/// What pods of the trainer run, in the words of the container runtime.
+pub const IMAGE: &str = "example.org/lethe/trainer@sha256:0000";
+
 /// True if this changed the pod.
 fn set_state(pod: Option<&mut Pod>, phase: &str, state: ContainerState) -> bool {
     let Some(pod) = pod else { return false };
-    let container = ContainerStatus { name: CONTAINER.into(), state: Some(state), ..Default::default() };
+    let container = ContainerStatus {
+        name: CONTAINER.into(),
+        image_id: IMAGE.into(),
+        state: Some(state),
+        ..Default::default()
+    };
     let status = PodStatus {
         phase: Some(phase.into()),
         start_time: pod.status.as_ref().and_then(|status| status.start_time.clone()),

@@ -1,7 +1,7 @@
 //! From what the controllers see to the calls that they make, by the very `decide` functions of core. Each answer is
 //! computed once per distinct observation: decide is pure.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
@@ -312,6 +312,7 @@ impl Mind {
             progress: None,
             record: wanted.map(|wanted| self.read(&wanted, view.when.store)),
             requests: view.requests.iter().map(|request| (***request).clone()).collect(),
+            evidence: None,
         }
     }
 
@@ -372,6 +373,7 @@ impl ModelView<'_> {
             reports: if self.asked { vec![report("digits-a"), report("digits-b")] } else { vec![] },
             archived: self.archive.map(|map| model::read_archive(map).expect("an archive can be read")),
             unlogged: None,
+            evidence: BTreeMap::new(),
         }
     }
 }

@@ -120,11 +120,9 @@ pub struct EvidenceRecords {
     /// Of the preparation of the base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepare: Option<Digest>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forget: Option<Digest>,
+    pub forget: Digest,
     /// The raw counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evaluate: Option<Digest>,
+    pub evaluate: Digest,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

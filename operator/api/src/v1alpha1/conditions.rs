@@ -29,6 +29,8 @@ pub enum ConditionType {
     Evaluated,
     /// Request, run: every required gate passed, for every ledger entry.
     GatesPassed,
+    /// Request, run: the evidence about the candidate is signed, and in the store. Absent where nothing is signed.
+    Signed,
     /// Request, run: the candidate is what is served, and the ledger says so.
     Promoted,
     /// Request: all of the above, recorded.
@@ -59,6 +61,7 @@ pub enum Reason {
     Training,
     Evaluating,
     Auditing,
+    Signing,
     RollingOut,
     // Success.
     Accepted,
@@ -69,6 +72,7 @@ pub enum Reason {
     Trained,
     Evaluated,
     GatesPassed,
+    Signed,
     Promoted,
     Fulfilled,
     Serving,
@@ -114,6 +118,10 @@ pub enum Reason {
     GateFailed,
     GateInconclusive,
     GateError,
+    // Evidence.
+    SigningKeyUnusable,
+    EvidenceUnavailable,
+    EvidenceRefused,
     // Serving.
     ServingTargetNotFound,
     TargetTaken,
@@ -146,6 +154,7 @@ impl ConditionType {
             ConditionType::Trained => "Trained",
             ConditionType::Evaluated => "Evaluated",
             ConditionType::GatesPassed => "GatesPassed",
+            ConditionType::Signed => "Signed",
             ConditionType::Promoted => "Promoted",
             ConditionType::Fulfilled => "Fulfilled",
             ConditionType::Ready => "Ready",

@@ -68,6 +68,9 @@ pub struct UnlearnRunSpec {
     /// The statistics that the candidate is measured against; absent but for `Forget`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Digest>,
+    /// The record of the `Prepare` run that made what the candidate starts from; absent but for `Forget`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_record: Option<Digest>,
     /// What `Prepare` measured of the baseline; absent but for `Forget`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_quality: Option<BaselineQuality>,
@@ -96,6 +99,9 @@ pub struct RequestRef {
     /// Its targets, so that the ledger can be written even if the request is gone by then.
     #[schemars(length(min = 1, max = 64), inner(length(max = 128)))]
     pub targets: Vec<String>,
+    /// Of what of its spec cannot be changed, as canonical JSON, when the run was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_digest: Option<Digest>,
     /// Who approved of it, when the run was created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 253)))]
@@ -118,7 +124,7 @@ pub struct NewBase {
     pub attempt: u32,
 }
 
-/// Conditions: Trained, Evaluated, GatesPassed, Ready, Stalled (written with the rest), and
+/// Conditions: Trained, Evaluated, GatesPassed, Signed, Ready, Stalled (written with the rest), and
 /// Promoted (written by the model's controller alone).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -149,6 +155,9 @@ pub struct UnlearnRunStatus {
     pub gates: Vec<GateResult>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// The signed evidence about the candidate: the sha256 of its envelope in the store. Absent where nothing is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Digest>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
@@ -192,6 +201,10 @@ pub struct RunJob {
     /// Where it ran: `cpu` or `cuda`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    /// What ran, as the container runtime names the image of its last pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub image: Option<String>,
     /// Digest of its record in the store, once the Job has succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Digest>,

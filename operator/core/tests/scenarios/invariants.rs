@@ -94,6 +94,12 @@ pub fn may_serve(world: &World, bundle: Option<&Digest>) {
     let measured = world.audit.passed.get(bundle);
     let measured = measured.unwrap_or_else(|| panic!("{bundle} is served and never passed its gates"));
     assert!(measured.is_superset(&forgotten), "{bundle} is served and was not measured for the whole ledger");
+    let is_proven =
+        world.evidence.get(bundle).is_some_and(|all| all.iter().any(|it| it.verdict == Verdict::Pass));
+    assert!(
+        !world.installation.signs || is_proven,
+        "{bundle} is served and nothing signed says that it passed"
+    );
 }
 
 /// Asked before serving is patched: what the live server was last seen to leak gets no pods back, but where the policy leaves

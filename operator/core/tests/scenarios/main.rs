@@ -20,6 +20,7 @@ mod canary_faults;
 mod chaos;
 mod deletion;
 mod duplicates;
+mod evidence;
 mod history;
 mod lifecycle;
 mod pilots;

@@ -3,12 +3,14 @@
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
+    contract::Statement,
     v1alpha1::{
-        DiffusionModel, PolicyKind, PolicyRef, RequestRef, UnlearnApproval, UnlearnRequest, UnlearnRun,
+        DiffusionModel, PolicyKind, PolicyRef, Reason, RequestRef, UnlearnApproval, UnlearnRequest,
+        UnlearnRun,
     },
 };
 use lethe_core::{
-    asked, canary, duplicates, model, names,
+    asked, canary, duplicates, evidence, model, names,
     policy::{NoPolicy, Policy},
     request,
     rollout::PodReport,
@@ -61,17 +63,21 @@ impl World {
             None => self.cluster.serving.clone().ok_or_else(|| "it serves nothing".into()),
         };
         let report = |pod: &str| PodReport { pod: pod.into(), digest: served.clone() };
+        let canary = self.beside(object);
         let runs_pods = deployment.as_ref().is_some_and(|deployment| replicas(deployment) > 0);
         let asks = model::wants_reports(object) && runs_pods;
+        let named = evidence::to_look_for(object, &runs, deployment.as_ref(), &canary, &self.installation);
+        let evidence = named.into_iter().map(|bundle| (bundle.clone(), self.evidence_of(&bundle))).collect();
         model::Observed {
             model: object.clone(),
             policy: self.policy_of(object),
+            evidence,
             requests,
             approvals: self.approvals(),
             runs,
             rivals: rivals.filter(is_rival).cloned().collect(),
             deployment,
-            canary: self.beside(object),
+            canary,
             reports: if asks { vec![report("digits-a"), report("digits-b")] } else { vec![] },
             archived: archived.map(|map| model::read_archive(map).expect("an archive can be read")),
             unlogged: self.unlogged.clone(),
@@ -159,7 +165,30 @@ impl World {
             run::wanted_record(object, job.as_ref(), &pods, self.now).map(|wanted| self.read(&wanted));
         let requests = object.spec.requests.iter().filter_map(|reference| self.find_request(reference));
         let requests = requests.collect();
-        run::Observed { run: object.clone(), job, pods, events, progress: None, record, requests }
+        let evidence = evidence::wanted(object, &self.installation).map(|wanted| self.sign(object, &wanted));
+        run::Observed { run: object.clone(), job, pods, events, progress: None, record, requests, evidence }
+    }
+
+    fn evidence_of(&self, bundle: &Digest) -> Result<evidence::Found, evidence::Problem> {
+        let good = self.evidence.get(bundle).cloned().unwrap_or_default();
+        match &self.evidence_problem {
+            Some(problem) => Err(problem.clone()),
+            None if !self.tampered.contains(bundle) => Ok(evidence::Found { good, bad: vec![] }),
+            None => Ok(evidence::Found { good: vec![], bad: vec!["it was changed".into()] }),
+        }
+    }
+
+    /// The envelope in the store: what is named is looked at, and otherwise there will be one once the status names it.
+    fn sign(&self, object: &UnlearnRun, wanted: &Statement) -> Result<Digest, evidence::Problem> {
+        let bundle = wanted.bundle().expect("a statement is about a bundle");
+        let is_named = object.status.as_ref().is_some_and(|status| status.evidence.is_some());
+        match &self.evidence_problem {
+            Some(problem) => Err(problem.clone()),
+            None if is_named && self.tampered.contains(&bundle) => {
+                Err(evidence::Problem { reason: Reason::EvidenceRefused, message: "it was changed".into() })
+            }
+            None => Ok(Digest::of(wanted.to_json())),
+        }
     }
 
     /// The very request that a run works for.

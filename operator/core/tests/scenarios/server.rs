@@ -12,7 +12,7 @@ use lethe_api::{
     Digest,
     v1alpha1::{ConditionType, UnlearnRun},
 };
-use lethe_core::Effect;
+use lethe_core::{Effect, evidence};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -47,8 +47,23 @@ impl World {
                 let conditions = &mut object.status.get_or_insert_default().conditions;
                 conditions.retain(|c| c.type_ != ConditionType::Promoted.as_str());
                 conditions.extend(promoted);
+                self.signed(&name.clone());
                 true
             }
+        }
+    }
+
+    /// What a run's status names is in the store.
+    fn signed(&mut self, run: &str) {
+        let run = self
+            .cluster
+            .runs
+            .get(run)
+            .filter(|run| run.status.as_ref().is_some_and(|status| status.evidence.is_some()));
+        let Some(statement) = run.and_then(evidence::of_run) else { return };
+        let of_bundle = self.evidence.entry(statement.bundle().expect("it is about a bundle")).or_default();
+        if !of_bundle.contains(&statement.predicate) {
+            of_bundle.push(statement.predicate);
         }
     }
 

@@ -9,9 +9,12 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
-use lethe_api::{Digest, contract::Plan};
+use lethe_api::{
+    Digest,
+    contract::{Evidence, Plan},
+};
 use lethe_core::{
-    Decision, Effect, Installation, model, request, rollout,
+    Decision, Effect, Installation, evidence, model, request, rollout,
     run::{self, RecordProblem},
 };
 use serde_json::Value;
@@ -97,6 +100,12 @@ pub struct World {
     pub store: BTreeMap<Digest, Vec<u8>>,
     /// What every read of the store answers instead.
     pub store_problem: Option<RecordProblem>,
+    /// Signed evidence in the store, by bundle.
+    pub evidence: BTreeMap<Digest, Vec<Evidence>>,
+    /// What signing, and looking at what is signed, comes to instead.
+    pub evidence_problem: Option<evidence::Problem>,
+    /// Bundles whose evidence somebody changed.
+    pub tampered: BTreeSet<Digest>,
     pub audit: Audit,
     /// API calls that the operator has made.
     pub calls: usize,
@@ -134,6 +143,9 @@ impl World {
             watches_all: true,
             store: BTreeMap::new(),
             store_problem: None,
+            evidence: BTreeMap::new(),
+            evidence_problem: None,
+            tampered: BTreeSet::new(),
             audit: Audit::default(),
             calls: 0,
             dies_before: None,
@@ -163,6 +175,9 @@ impl World {
             watches_all: self.watches_all,
             store: self.store.clone(),
             store_problem: self.store_problem.clone(),
+            evidence: self.evidence.clone(),
+            evidence_problem: self.evidence_problem.clone(),
+            tampered: self.tampered.clone(),
             audit: self.audit.clone(),
             calls: self.calls,
             dies_before: self.dies_before,
