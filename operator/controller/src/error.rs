@@ -23,6 +23,9 @@ pub enum Error {
         "the archived ledger in ConfigMap {name} cannot be read: {reason}; repair it, or delete it to give it up"
     )]
     Archive { name: String, reason: String },
+    /// It may not be done before the audit log says that it will be.
+    #[error("did not {action}: the audit log cannot be written: {why}")]
+    Unlogged { action: String, why: String },
     /// What was decided about is not what is in the cluster any more.
     #[error("{what} changed since it was observed")]
     Stale { what: String },
@@ -48,10 +51,12 @@ pub enum Category {
     /// Something else has the name that is needed.
     Foreign,
     NotLeader,
+    /// The audit log cannot be written.
+    Unlogged,
 }
 
 impl Category {
-    pub const ALL: [Category; 10] = [
+    pub const ALL: [Category; 11] = [
         Category::Conflict,
         Category::Throttled,
         Category::Unavailable,
@@ -62,6 +67,7 @@ impl Category {
         Category::Malformed,
         Category::Foreign,
         Category::NotLeader,
+        Category::Unlogged,
     ];
 
     /// The value of the metric label `category`.
@@ -77,6 +83,7 @@ impl Category {
             Category::Malformed => "malformed",
             Category::Foreign => "foreign",
             Category::NotLeader => "not-leader",
+            Category::Unlogged => "unlogged",
         }
     }
 
@@ -92,6 +99,7 @@ impl Error {
             Error::Api { source, .. } => category_of(source),
             Error::Timeout { .. } => Category::Timeout,
             Error::NotLeader { .. } => Category::NotLeader,
+            Error::Unlogged { .. } => Category::Unlogged,
             Error::Foreign { .. } => Category::Foreign,
             Error::Archive { .. } => Category::Malformed,
             Error::Stale { .. } | Error::Leftover { .. } => Category::Conflict,

@@ -15,7 +15,8 @@ use lethe_api::{
         UnlearnRun,
     },
 };
-use lethe_core::{ArchivedLedger, Decision, canary, model, names};
+use lethe_core::{ArchivedLedger, Decision, canary, model, names, trail};
+use lethe_transparency::Said;
 
 use crate::{
     calls,
@@ -37,6 +38,10 @@ impl Kind for DiffusionModel {
     async fn decide(object: &Self, context: &Context) -> Result<Decision<DiffusionModelStatus>> {
         let observed = observe(object, context).await?;
         Ok(model::decide(&observed, &context.installation, Timestamp::now()))
+    }
+
+    fn said(&self, after: &DiffusionModelStatus) -> Vec<Said> {
+        trail::of_model(self, after)
     }
 }
 
@@ -70,7 +75,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         reports,
         canary,
         archived,
-        unlogged: None,
+        unlogged: context.logbook.problem(),
         evidence: BTreeMap::new(),
     })
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRequestStatus, UnlearnRun};
-use lethe_core::{Decision, asked, policy::NoPolicy, request};
+use lethe_core::{Decision, asked, policy::NoPolicy, request, trail};
+use lethe_transparency::Said;
 
 use crate::{context::Context, controller::Kind, error::Result};
 
@@ -22,6 +23,10 @@ impl Kind for UnlearnRequest {
     async fn decide(object: &Self, context: &Context) -> Result<Decision<UnlearnRequestStatus>> {
         let observed = observe(object, context).await?;
         Ok(request::decide(&observed, Timestamp::now()))
+    }
+
+    fn said(&self, after: &UnlearnRequestStatus) -> Vec<Said> {
+        trail::of_request(self, after)
     }
 
     fn wrote(context: &Context, observed: &Self, status: &UnlearnRequestStatus) {

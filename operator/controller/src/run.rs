@@ -10,7 +10,8 @@ use k8s_openapi::api::{
 use kube::{Api, Resource, ResourceExt, api::ListParams};
 use kube_runtime::reflector::ObjectRef;
 use lethe_api::v1alpha1::{ConditionType, UnlearnRequest, UnlearnRun, UnlearnRunStatus};
-use lethe_core::{Decision, job_state::is_finished, names, run, stall};
+use lethe_core::{Decision, job_state::is_finished, names, run, stall, trail};
+use lethe_transparency::Said;
 
 use crate::{calls, context::Context, controller::Kind, error::Result, records};
 
@@ -38,6 +39,10 @@ impl Kind for UnlearnRun {
         let now = Timestamp::now();
         let observed = observe(object, context, now).await?;
         Ok(run::decide(&observed, &context.installation, now))
+    }
+
+    fn said(&self, after: &UnlearnRunStatus) -> Vec<Said> {
+        trail::of_run(self, after)
     }
 
     fn wrote(context: &Context, observed: &Self, status: &UnlearnRunStatus) {

@@ -51,6 +51,7 @@ pub mod serving;
 pub mod stall;
 pub mod targets;
 pub mod trail;
+mod unlogged;
 pub mod window;
 
 use std::{collections::BTreeMap, time::Duration};

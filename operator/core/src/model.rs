@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     contract::Plan,
@@ -22,7 +22,7 @@ use crate::{
     evidence, forgetting, history, job, look_at, plans,
     policy::{NoPolicy, Policy},
     rollout::PodReport,
-    serving, targets,
+    serving, targets, unlogged,
 };
 
 pub use archive::read as read_archive;
@@ -188,7 +188,7 @@ impl<'a> Lineage<'a> {
         let before = std::mem::take(&mut self.status.conditions);
         self.status.conditions = self.conditions.into_list();
         self.events.extend(transitions(&before, &self.status.conditions));
-        self.events.extend(held_for_the_log(&before, &self.status.conditions));
+        self.events.extend(unlogged::event(&before, &self.status.conditions));
         Decision { status: self.status, effects: self.effects, events: self.events, recheck: self.recheck }
     }
 
@@ -217,12 +217,6 @@ impl<'a> Lineage<'a> {
     /// As [`own_runs`].
     pub(crate) fn own_runs(&self) -> impl Iterator<Item = &'a UnlearnRun> + use<'a> {
         own_runs(&self.observed.model, &self.observed.runs)
-    }
-
-    /// Why nothing may be put into service: the audit log cannot be written.
-    pub(crate) fn unlogged(&self) -> Option<String> {
-        let why = self.observed.unlogged.as_ref()?;
-        Some(format!("the audit log cannot be written: {why}. Nothing is put into service until it can"))
     }
 
     /// Whether a candidate is being rolled out or taken back.
@@ -359,15 +353,6 @@ pub fn own_runs<'a>(
         let owners = run.meta().owner_references.iter().flatten();
         owners.into_iter().any(|owner| Some(&owner.uid) == uid.as_ref())
     })
-}
-
-/// That something waits is no event, but for what somebody has to put right.
-fn held_for_the_log(before: &[Condition], after: &[Condition]) -> Option<Event> {
-    let reason = Reason::AuditLogUnavailable.to_string();
-    let held =
-        |all: &'_ [Condition]| ConditionType::Serving.find(all).filter(|it| it.reason == reason).cloned();
-    let (None, Some(now)) = (held(before), held(after)) else { return None };
-    Some(Event { warning: true, reason, note: now.message })
 }
 
 /// The name of the plan's run; with a number if a run that failed or was given up has it already.

@@ -24,6 +24,7 @@ use crate::{
     remedy,
     serving::planned_targets,
     targets::{self, Forgotten},
+    unlogged,
 };
 
 /// What the controller saw.
@@ -104,7 +105,7 @@ impl Answer<'_> {
             _ if is_over => return self.keep(observed.model.as_ref()),
             _ => {}
         }
-        self.status.targets = summary(self.request);
+        self.status.targets = targets::summary(self.request);
         self.find(observed);
     }
 
@@ -152,7 +153,7 @@ impl Answer<'_> {
         }
         if let Some(run) = run {
             self.beside = canary::stands(model, &run.name_any());
-            self.unlogged = unlogged(model);
+            self.unlogged = unlogged::said_by(model);
             self.mirror(run);
             return self.hear(observed);
         }
@@ -422,10 +423,7 @@ impl Answer<'_> {
             _ => {
                 self.status.phase = Some(RequestPhase::RollingOut);
                 if let Some(why) = &self.unlogged {
-                    let message = format!("every gate passed; {why}");
-                    let reason = Reason::AuditLogUnavailable;
-                    self.conditions.unknown(ConditionType::Promoted, reason, message.clone());
-                    return self.conditions.unknown(ConditionType::Ready, reason, message);
+                    return unlogged::wait(&mut self.conditions, why);
                 }
                 // What is beside the target already was proven.
                 let unsigned = ConditionType::Signed.find(&run.conditions).filter(|it| it.status == "False");
@@ -481,24 +479,6 @@ impl Answer<'_> {
         ready.message = message;
         self.conditions.copy(&ready);
     }
-}
-
-/// The targets in a few words: a column of `kubectl get` shows the first item of a list only.
-fn summary(request: &UnlearnRequest) -> Option<String> {
-    let labels: Vec<&str> = request.spec.targets.iter().map(|target| target.label.as_str()).collect();
-    match labels[..] {
-        [] => None,
-        [one] => Some(one.into()),
-        [one, two] => Some(format!("{one}, {two}")),
-        [first, ref others @ ..] => Some(format!("{first} and {} more", others.len())),
-    }
-}
-
-/// What the model says of an audit log that cannot be written.
-fn unlogged(model: &DiffusionModel) -> Option<String> {
-    let conditions = model.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
-    let serving = ConditionType::Serving.find(conditions)?;
-    (serving.reason == Reason::AuditLogUnavailable.to_string()).then(|| serving.message.clone())
 }
 
 fn unexplained(message: &str) -> Condition {

@@ -16,7 +16,7 @@ use crate::{
     evidence::{self, Standing},
     model::Lineage,
     rollout::{self, Next},
-    targets,
+    targets, unlogged,
 };
 use kube::ResourceExt;
 use lethe_api::contract::{Override, Plan, PlannedTarget, Task};
@@ -95,7 +95,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let to = rollout.to.short().to_owned();
     let next = audited(lineage, &mut rollout, run, next);
     let next = evidence::guard(lineage, &rollout, run, next);
-    let next = logged(lineage, &rollout, next);
+    let next = unlogged::guard(lineage, &rollout, next);
     if !matches!(next, Next::TurnBack(..)) {
         give_or_take_pods(lineage, &rollout);
     }
@@ -219,19 +219,6 @@ fn audited(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: Option<&Unlear
         Some(found) if found.verdict == Verdict::Pass => Next::Complete,
         Some(found) => Next::TurnBack(audit::reason(found.verdict), found.why),
         None => Next::Audit,
-    }
-}
-
-/// Nothing is put into service, and nothing is promoted, that the audit log cannot say. What is held so does not use up its
-/// time: the first write is made however late it is.
-fn logged(lineage: &Lineage<'_>, rollout: &Rollout, next: Next) -> Next {
-    let Some(why) = lineage.unlogged() else { return next };
-    match &next {
-        Next::Patch(Some(_)) if rollout.state != RolloutState::RollingBack => {
-            Next::Hold(Reason::AuditLogUnavailable, why)
-        }
-        Next::Complete => Next::Hold(Reason::AuditLogUnavailable, why),
-        _ => next,
     }
 }
 

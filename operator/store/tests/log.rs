@@ -103,7 +103,7 @@ async fn what_was_appended_is_read_in_order_and_whoever_comes_next_goes_on() {
             break;
         }
         if round % 2 == 0 {
-            writer.publish().await.unwrap();
+            writer.show().await.unwrap();
         }
     }
     let reading = read(folder.path()).await;
@@ -129,17 +129,17 @@ async fn a_writer_begins_where_the_log_ends_wherever_the_last_one_died() {
             0 => {}
             1 => {
                 let before = fs::read(folder.path().join("checkpoint")).ok();
-                writer.publish().await.unwrap();
+                writer.show().await.unwrap();
                 match before {
                     Some(before) => fs::write(folder.path().join("checkpoint"), before).unwrap(),
                     None => fs::remove_file(folder.path().join("checkpoint")).unwrap(),
                 }
             }
-            _ => writer.publish().await.unwrap(),
+            _ => writer.show().await.unwrap(),
         }
     }
     assert!(entries > 3 * tile::WIDTH);
-    writer(folder.path()).await.unwrap().publish().await.unwrap();
+    writer(folder.path()).await.unwrap().show().await.unwrap();
     let reading = read(folder.path()).await;
     assert_eq!(reading.faults, []);
     assert_eq!(reading.tree.size(), entries);
@@ -162,7 +162,7 @@ async fn two_writers_never_write_two_histories() {
     assert!(matches!(overtaken, Err(LogError::Overtaken)));
     // It goes on overtaken until it has read what the other wrote, however far that has gone.
     fill(&mut one, 300, 20).await;
-    one.publish().await.unwrap();
+    one.show().await.unwrap();
     assert!(matches!(append(&mut two, &[intent("b")]).await, Err(LogError::Overtaken)));
     let mut two = writer(folder.path()).await.unwrap();
     append(&mut two, &[intent("b")]).await.unwrap();
@@ -237,7 +237,7 @@ async fn to_begin_reads_no_more_than_what_is_behind_the_last_full_tile() {
     let mut first = writer(folder.path()).await.unwrap();
     append(&mut first, &[intent("open for long")]).await.unwrap();
     fill(&mut first, 400, 10).await;
-    first.publish().await.unwrap();
+    first.show().await.unwrap();
     let size = first.size();
     assert!(size > 3 * tile::WIDTH);
     let keep = fs::read(folder.path().join("tile/entries/000")).unwrap();
@@ -257,7 +257,7 @@ async fn example() -> TempDir {
     let folder = TempDir::new().unwrap();
     let mut writer = writer(folder.path()).await.unwrap();
     fill(&mut writer, 260, 65).await;
-    writer.publish().await.unwrap();
+    writer.show().await.unwrap();
     assert_eq!(read(folder.path()).await.faults, []);
     folder
 }
@@ -331,7 +331,7 @@ async fn the_collector_sees_nothing_of_a_log() {
     fs::create_dir(folder.path().join("log")).unwrap();
     let mut writer = writer(&folder.path().join("log")).await.unwrap();
     fill(&mut writer, 200, 50).await;
-    writer.publish().await.unwrap();
+    writer.show().await.unwrap();
     let store = lethe_store::Store::open(&folder_uri(folder.path()).unwrap()).unwrap();
     store.put_blob(b"garbage".to_vec()).await.unwrap();
     assert_eq!(store.inventory().await.unwrap().len(), 1);

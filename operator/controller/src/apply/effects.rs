@@ -20,6 +20,7 @@ use lethe_api::{
     v1alpha1::{BUNDLE_ANNOTATION, UnlearnRun},
 };
 use lethe_core::{Effect, FINALIZER, rollout};
+use lethe_transparency::Upshot;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -29,6 +30,7 @@ use crate::{
     context::Context,
     controller::Kind,
     error::{Error, Result},
+    logbook::Page,
 };
 
 /// Field managers, one per thing that is written for another object than the one decided about.
@@ -38,14 +40,31 @@ const PROMOTION: &str = "lethe-promotion";
 const ARCHIVE: &str = "lethe-archive";
 
 /// Carries out effects in order. The first failure is what is told of, and the next decision begins again.
-pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Effect]) -> Result<()> {
+/// What becomes of each is said on `page`, from number `first` on. What puts something into service is left undone if it could
+/// not be said before.
+pub async fn carry_out<K: Kind>(
+    context: &Context,
+    mut current: K,
+    effects: &[Effect],
+    page: &mut Page,
+    first: usize,
+) -> Result<()> {
     let mut failure = Failure::default();
-    for effect in effects {
+    for (index, effect) in (first..).zip(effects) {
         if failure.leaves_out(effect) {
             continue;
         }
-        if let Err(error) = carry_out_one(context, &mut current, effect).await {
-            failure.add(effect, error)?;
+        if let Some(why) = page.unlogged().filter(|_| effect.puts_into_service()) {
+            let (action, why) = (format!("put anything into service for {}", describe(&current)), why.into());
+            failure.add(effect, Error::Unlogged { action, why })?;
+            continue;
+        }
+        match carry_out_one(context, &mut current, effect).await {
+            Ok(()) => page.conclude(index, Upshot::Done, ""),
+            Err(error) => {
+                page.conclude(index, Upshot::Failed, error.category().as_str());
+                failure.add(effect, error)?;
+            }
         }
     }
     failure.told()

@@ -154,7 +154,7 @@ impl Writer {
     ///
     /// # Errors
     /// If the store cannot be written. Nothing is lost by it.
-    pub async fn publish(&mut self) -> Result<(), LogError> {
+    pub async fn show(&mut self) -> Result<(), LogError> {
         while let Some((index, entries)) = self.full.first() {
             write_tile(&self.log, *index, entries).await?;
             self.full.remove(0);
