@@ -84,12 +84,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/* How a container sees the store: as a volume, or by credentials. */}}
 {{- define "lethe.storeMount" -}}
 {{- if hasPrefix "file://" .values.store.uri -}}
-volumeMounts:
 - name: store
   mountPath: {{ .values.store.mountPath }}
   readOnly: {{ .readOnly }}
 {{- else if .values.store.credentialsSecret -}}
-volumeMounts:
 - name: store-credentials
   mountPath: /etc/lethe-store
   readOnly: true
@@ -98,13 +96,39 @@ volumeMounts:
 
 {{- define "lethe.storeVolume" -}}
 {{- if include "lethe.storeIsVolume" . -}}
-volumes:
 - name: store
   {{- include "lethe.volume" . | fromJson | toYaml | nindent 2 }}
 {{- else if .Values.store.credentialsSecret -}}
-volumes:
 - name: store-credentials
   secret:
     secretName: {{ .Values.store.credentialsSecret }}
+{{- end }}
+{{- end }}
+
+{{/* The keys that sign evidence and verify it, each a folder of its own: a Secret that is changed is seen without a restart. */}}
+{{- define "lethe.keyMounts" -}}
+{{- if .Values.evidence.signingKeySecret -}}
+- name: signing-key
+  mountPath: /etc/lethe-signing-key
+  readOnly: true
+{{- end }}
+{{- if .Values.evidence.trustedKeysConfigMap }}
+- name: trusted-keys
+  mountPath: /etc/lethe-trusted-keys
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "lethe.keyVolumes" -}}
+{{- if .Values.evidence.signingKeySecret -}}
+- name: signing-key
+  secret:
+    secretName: {{ .Values.evidence.signingKeySecret }}
+    defaultMode: 0440
+{{- end }}
+{{- if .Values.evidence.trustedKeysConfigMap }}
+- name: trusted-keys
+  configMap:
+    name: {{ .Values.evidence.trustedKeysConfigMap }}
 {{- end }}
 {{- end }}

@@ -54,7 +54,7 @@ pub enum Verb {
     Retry(Ask),
     /// Give a request up, unless its roll-out has begun
     Abort(Ask),
-    /// Check evidence without a cluster: digests of everything, and the verdict from the raw counts
+    /// Check evidence without a cluster: digests of everything, the verdict from the raw counts, and who signed it
     ///
     /// Reads runs and requests as `kubectl get -o yaml` exports them, and the store that they name. Ends with 1 if
     /// anything does not fit.
@@ -158,6 +158,9 @@ pub struct Verify {
     /// The store, for example file:///artifacts
     #[arg(long, env = "LETHE_STORE", value_name = "URI")]
     pub store: String,
+    /// One or more public keys in PEM: what is claimed has to be signed by one of them
+    #[arg(long, env = "LETHE_TRUSTED_KEYS", value_name = "FILE")]
+    pub trusted_keys: Option<PathBuf>,
     #[command(flatten)]
     pub output: Output,
 }

@@ -117,7 +117,7 @@ impl Args {
             store_env: self.store_env.clone(),
             store_credentials: self.store_credentials_secret.clone(),
             store_account: self.store_service_account.clone(),
-            signs: false,
+            signs: self.signing_key.is_some(),
         }
     }
 
@@ -253,6 +253,15 @@ mod tests {
         assert!(
             parse(&[flags[0], flags[1], "--audit-log-origin=a b"]).unwrap_err().contains("name of a key")
         );
+    }
+
+    #[test]
+    fn who_has_no_key_signs_nothing_and_trusts_nobody() {
+        assert!(!parse(&[]).unwrap().installation().signs);
+        assert!(parse(&["--signing-key=/keys/a.pem"]).unwrap().installation().signs);
+        assert!(parse(&["--signing-key=/a", "--trusted-keys=/b"]).unwrap().trusted_keys.is_some());
+        let error = parse(&["--trusted-keys=/keys/a.pem"]).unwrap_err();
+        assert!(error.contains("--signing-key"), "{error}");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use kube::Client;
 use lethe_core::Installation;
 
 use crate::{
-    herald::Herald, journal::Journal, leader::Leadership, logbook::Logbook, metrics::Metrics,
-    progress::ProgressReader, serving::Inquiry, stores::Stores,
+    evidence::Notary, herald::Herald, journal::Journal, leader::Leadership, logbook::Logbook,
+    metrics::Metrics, progress::ProgressReader, serving::Inquiry, stores::Stores,
 };
 
 /// One per watched scope; everything but the stores is shared between them.
@@ -20,6 +20,8 @@ pub struct Context {
     pub installation: Arc<Installation>,
     /// Whether the API server checks who creates an approval.
     pub approvals_are_protected: bool,
+    /// Who signs, if anybody does.
+    pub notary: Option<Arc<Notary>>,
     pub inquiry: Arc<Inquiry>,
     pub progress: Arc<ProgressReader>,
     pub journal: Arc<Journal>,

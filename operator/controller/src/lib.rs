@@ -24,6 +24,7 @@ mod context;
 mod controller;
 mod crds;
 mod error;
+mod evidence;
 mod health;
 mod herald;
 mod journal;
@@ -45,6 +46,7 @@ mod scribe;
 #[cfg(test)]
 mod scribe_tests;
 mod serving;
+mod sign_again;
 mod stores;
 mod streams;
 pub mod telemetry;
@@ -54,6 +56,7 @@ mod work;
 pub use args::{Args, LogFormat};
 pub use collect::{CollectArgs, CollectError, collect};
 pub use operator::{OperatorError, run, run_with};
+pub use sign_again::{SignAgainArgs, SignAgainError, sign_again};
 
 /// Resolves on SIGTERM or SIGINT.
 pub async fn shutdown_signal() {

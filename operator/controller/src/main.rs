@@ -3,7 +3,7 @@
 use std::{fmt::Display, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use lethe_operator::{Args, CollectArgs, shutdown_signal, telemetry};
+use lethe_operator::{Args, CollectArgs, SignAgainArgs, shutdown_signal, telemetry};
 
 /// The Lethe operator: keeps diffusion models compliant with what they had to forget.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ struct Cli {
 enum Command {
     /// Name what nothing refers to any more in the store, and remove it with --delete
     Collect(CollectArgs),
+    /// After a change of keys: have --signing-key sign what another of --trusted-keys has signed
+    SignAgain(SignAgainArgs),
 }
 
 #[tokio::main]
@@ -32,6 +34,10 @@ async fn main() -> ExitCode {
         Some(Command::Collect(args)) => {
             telemetry::init(args.operator.log_format);
             ended("nothing more is removed", lethe_operator::collect(args).await)
+        }
+        Some(Command::SignAgain(args)) => {
+            telemetry::init(args.operator.log_format);
+            ended("nothing more is signed", lethe_operator::sign_again(args).await)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `DiffusionModel`: observe, and ask core what to prepare, start, serve and record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -15,7 +15,7 @@ use lethe_api::{
         UnlearnRun,
     },
 };
-use lethe_core::{ArchivedLedger, Decision, canary, model, names, trail};
+use lethe_core::{ArchivedLedger, Decision, canary, evidence, model, names, trail};
 use lethe_transparency::Said;
 
 use crate::{
@@ -60,6 +60,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     let archived = archived(context, &namespace, &name).await?;
     let runs = runs(context, &namespace, object).await?;
     let requests = requests(context, &namespace, object, &runs).await?;
+    let evidence = evidence(context, object, &runs, deployment.as_ref(), &canary).await;
     let names: BTreeSet<String> = requests.iter().map(ResourceExt::name_any).collect();
     let rollout = object.status.as_ref().and_then(|status| status.rollout.as_ref());
     let approvals =
@@ -76,8 +77,26 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         canary,
         archived,
         unlogged: context.logbook.problem(),
-        evidence: BTreeMap::new(),
+        evidence,
     })
+}
+
+/// What the store has about the bundles that may be put into service.
+async fn evidence(
+    context: &Context,
+    object: &DiffusionModel,
+    runs: &[UnlearnRun],
+    target: Option<&Deployment>,
+    beside: &canary::Seen,
+) -> evidence::Seen {
+    let mut seen = evidence::Seen::new();
+    let Some(notary) = &context.notary else { return seen };
+    let installation = &context.installation;
+    for bundle in evidence::to_look_for(object, runs, target, beside, installation) {
+        let found = notary.look(&installation.store, &bundle).await;
+        seen.insert(bundle, found);
+    }
+    seen
 }
 
 /// Whether what somebody said is about one of these requests, or about the candidate that is being rolled out: of that of a

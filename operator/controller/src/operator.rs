@@ -13,6 +13,7 @@ use tokio::{
 use crate::{
     Args, client,
     controller::stop_on,
+    evidence::Notary,
     health::{self, Health},
     leader::{Elector, Leadership, LeaseError},
     metrics::Metrics,
@@ -61,6 +62,7 @@ pub async fn run_with(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), OperatorError> {
     check_store(&args)?;
+    check_keys(&args);
     let metrics = Arc::new(Metrics::new()?);
     let watchdog = Arc::new(Watchdog::new(args.watch_seconds));
     let client = client::connect(config, watchdog.clone()).map_err(|e| OperatorError::Client(Box::new(e)))?;
@@ -112,6 +114,15 @@ fn check_store(args: &Args) -> Result<(), OperatorError> {
             tracing::warn!(%error, "the store cannot be read; runs wait for it");
             Ok(())
         }
+    }
+}
+
+/// Keys that cannot be used yet may still be mounted: until then nothing is rolled out, and runs say so.
+fn check_keys(args: &Args) {
+    match Notary::new(args).map(|notary| notary.complaint()) {
+        None => tracing::info!("nothing is signed: there is no --signing-key"),
+        Some(None) => tracing::info!("what is measured is signed"),
+        Some(Some(reason)) => tracing::warn!(reason, "nothing can be signed, and nothing is rolled out"),
     }
 }
 

@@ -1,6 +1,6 @@
-//! Measurement records, from the store.
+//! What is asked of the store, and measurement records.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use lethe_api::{Digest, contract::Record};
 use lethe_core::run::RecordProblem;
@@ -13,30 +13,50 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// those who ask again would take all threads there are, and names of hosts could not be looked up any more.
 static READERS: Semaphore = Semaphore::const_new(16);
 
-/// The verified bytes of a record. The store is opened anew each time, so that a volume that was mounted
-/// late, or replaced, is seen.
+/// The verified bytes of a record.
 pub async fn read(uri: &str, digest: &Digest) -> Result<Vec<u8>, RecordProblem> {
-    read_within(READ_TIMEOUT, &READERS, uri, digest).await
+    let digest = digest.clone();
+    ask(READ_TIMEOUT, &READERS, uri, move |store| async move {
+        store.get_record(&digest, Record::MAX_BYTES).await.map_err(problem)
+    })
+    .await
 }
 
-async fn read_within(
+/// Asks the store for something, with patience. It is opened anew each time, so that a volume that was mounted late, or
+/// replaced, is seen.
+pub async fn with_store<T: Send + 'static, F>(
+    uri: &str,
+    asked: impl FnOnce(Store) -> F + Send + 'static,
+) -> Result<T, RecordProblem>
+where
+    F: Future<Output = Result<T, RecordProblem>> + Send,
+{
+    ask(READ_TIMEOUT, &READERS, uri, asked).await
+}
+
+async fn ask<T: Send + 'static, F>(
     patience: Duration,
     readers: &'static Semaphore,
     uri: &str,
-    digest: &Digest,
-) -> Result<Vec<u8>, RecordProblem> {
-    let (owned, digest) = (uri.to_owned(), digest.clone());
+    asked: impl FnOnce(Store) -> F + Send + 'static,
+) -> Result<T, RecordProblem>
+where
+    F: Future<Output = Result<T, RecordProblem>> + Send,
+{
+    let owned = uri.to_owned();
     let read = async {
         let reader = readers.acquire().await.map_err(|error| transient(error.to_string()))?;
         // A task of its own: whoever does not wait any longer leaves the file system as busy as it is.
         let read = tokio::spawn(async move {
             let _reader = reader;
-            read_now(owned, digest).await
+            // Opening looks at the file system: one that hangs must not take the lease's renewal with it.
+            let open = tokio::task::spawn_blocking(move || Store::open(&owned));
+            asked(open.await.map_err(|error| transient(error.to_string()))?.map_err(problem)?).await
         });
         read.await.map_err(|error| transient(error.to_string()))?
     };
     match tokio::time::timeout(patience, read).await {
-        Ok(record) => record,
+        Ok(answer) => answer,
         Err(_) => {
             let seconds = patience.as_secs();
             Err(transient(format!("the store {uri} did not answer within {seconds} s")))
@@ -44,18 +64,11 @@ async fn read_within(
     }
 }
 
-async fn read_now(uri: String, digest: Digest) -> Result<Vec<u8>, RecordProblem> {
-    // Opening looks at the file system: one that hangs must not take the lease's renewal with it.
-    let open = tokio::task::spawn_blocking(move || Store::open(&uri));
-    let store = open.await.map_err(|error| transient(error.to_string()))?.map_err(problem)?;
-    store.get_record(&digest, Record::MAX_BYTES).await.map_err(problem)
-}
-
 fn transient(message: String) -> RecordProblem {
     RecordProblem { transient: true, message }
 }
 
-fn problem(error: Error) -> RecordProblem {
+pub fn problem(error: Error) -> RecordProblem {
     let transient = match error {
         // The store's surroundings: they may be put right, and the record may be there.
         Error::Uri { .. } | Error::Unusable { .. } | Error::Unavailable { .. } => true,
@@ -98,7 +111,11 @@ mod tests {
         let pipe = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, &file, pipe, rustix::fs::Mode::RWXU, 0).unwrap();
         for _ in 0..4 {
-            let problem = read_within(Duration::from_millis(200), &FEW, &uri, &digest).await.unwrap_err();
+            let asked = digest.clone();
+            let problem = ask(Duration::from_millis(200), &FEW, &uri, move |store| async move {
+                store.get_record(&asked, Record::MAX_BYTES).await.map_err(problem)
+            });
+            let problem = problem.await.unwrap_err();
             assert!(problem.transient && problem.message.contains("did not answer within"), "{problem:?}");
         }
         assert_eq!(FEW.available_permits(), 0, "those that nobody waits for any more are still reading");
@@ -107,7 +124,10 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         std::fs::write(&file, "{}").unwrap();
         drop(hung);
-        let record = read_within(Duration::from_secs(60), &FEW, &uri, &digest).await.unwrap();
+        let record = ask(Duration::from_secs(60), &FEW, &uri, move |store| async move {
+            store.get_record(&digest, Record::MAX_BYTES).await.map_err(problem)
+        });
+        let record = record.await.unwrap();
         assert_eq!(record, b"{}");
     }
 }

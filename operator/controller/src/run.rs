@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 use kube::{Api, Resource, ResourceExt, api::ListParams};
 use kube_runtime::reflector::ObjectRef;
 use lethe_api::v1alpha1::{ConditionType, UnlearnRequest, UnlearnRun, UnlearnRunStatus};
-use lethe_core::{Decision, job_state::is_finished, names, run, stall, trail};
+use lethe_core::{Decision, evidence, job_state::is_finished, names, run, stall, trail};
 use lethe_transparency::Said;
 
 use crate::{calls, context::Context, controller::Kind, error::Result, records};
@@ -52,7 +52,7 @@ impl Kind for UnlearnRun {
 
 async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Result<run::Observed> {
     let Some(stage) = run::stage(object) else {
-        return Ok(settled(context, object));
+        return Ok(settled(context, object).await);
     };
     let namespace = object.namespace().unwrap_or_default();
     let name = names::job(&object.name_any(), stage);
@@ -79,12 +79,17 @@ async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Resu
     Ok(run::Observed { run: object.clone(), job, pods, events, progress, record, requests, evidence: None })
 }
 
-/// Of a run that is over, nothing matters but a Job that was created late. Its watch tells of it: nobody is asked.
-fn settled(context: &Context, object: &UnlearnRun) -> run::Observed {
+/// Of a run that is over, nothing matters but its evidence, and a Job that was created late. Its watch tells of that: nobody is
+/// asked.
+async fn settled(context: &Context, object: &UnlearnRun) -> run::Observed {
     let namespace = object.namespace().unwrap_or_default();
     let known = |name: String| context.stores.jobs.get(&ObjectRef::new(&name).within(&namespace));
     let is_late = |job: &Arc<Job>| is_owned_by(&**job, object) && run::works_for_nobody(job);
     let job = run::past_jobs(object).filter_map(known).find(is_late);
+    let evidence = match (&context.notary, evidence::wanted(object, &context.installation)) {
+        (Some(notary), Some(wanted)) => Some(notary.sign(&context.installation.store, object, &wanted).await),
+        _ => None,
+    };
     run::Observed {
         run: object.clone(),
         job: job.map(|job| job.as_ref().clone()),
@@ -93,7 +98,7 @@ fn settled(context: &Context, object: &UnlearnRun) -> run::Observed {
         progress: None,
         record: None,
         requests: Vec::new(),
-        evidence: None,
+        evidence,
     }
 }
 

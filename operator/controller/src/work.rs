@@ -15,6 +15,7 @@ use crate::{
     context::Context,
     controller::{self, Stop},
     crds,
+    evidence::Notary,
     herald::Herald,
     journal::Journal,
     leader::Leadership,
@@ -136,6 +137,7 @@ fn start_controllers(
         Reporter { controller: "lethe.dev/operator".into(), instance: Some(args.identity.clone()) };
     let herald = Arc::new(Herald::new(watching.client.clone(), reporter));
     let installation = Arc::new(args.installation());
+    let notary = Notary::new(args).map(Arc::new);
     let prober = Prober::new();
     let progress = Arc::new(ProgressReader::new(prober.clone()));
     let inquiry = Arc::new(Inquiry::new(prober));
@@ -150,6 +152,7 @@ fn start_controllers(
             herald: herald.clone(),
             installation: installation.clone(),
             approvals_are_protected: args.approvals_are_protected,
+            notary: notary.clone(),
             inquiry: inquiry.clone(),
             progress: progress.clone(),
             journal: journal.clone(),

@@ -84,6 +84,10 @@ pub struct Audit {
     heard: Vec<(Arc<str>, Digest)>,
     /// The policy wants the live server asked before the ledger is written.
     asks: bool,
+    /// Nothing is served without signed evidence.
+    signs: bool,
+    /// Signed evidence in the store: bundles, each with its envelope, which the status of a run has named.
+    signed: Vec<(Digest, Digest)>,
     /// The longest ledger that there ever was.
     pub ledger: Shared<Vec<LedgerEntry>>,
     /// Jobs that were created, each with the uid of its run, but for those that somebody else took away unfinished.
@@ -94,9 +98,11 @@ pub struct Audit {
 }
 
 impl Audit {
-    pub fn new(policy: &UnlearnPolicy) -> Self {
+    pub fn new(policy: &UnlearnPolicy, signs: bool) -> Self {
         Audit {
             passed: vec![],
+            signs,
+            signed: vec![],
             heard: vec![],
             asks: policy.spec.gates.iter().any(|gate| gate.name == GateName::ServedLeak),
             ledger: Shared::new(vec![]),
@@ -150,6 +156,17 @@ impl Audit {
             false => self.has_passed(bundle, &forgotten),
         };
         self.demand(may, Invariant::Served, "a digest is served that did not pass for the whole ledger");
+        let is_signed = is_baseline || !self.signs || self.signed(bundle).next().is_some();
+        self.demand(
+            is_signed,
+            Invariant::Served,
+            "a digest is served of which nothing signed says that it passed",
+        );
+    }
+
+    /// The envelopes about a bundle.
+    pub fn signed<'a, 'b>(&'a self, bundle: &'b Digest) -> impl Iterator<Item = &'a Digest> + use<'a, 'b> {
+        self.signed.iter().filter(move |(about, _)| about == bundle).map(|(_, envelope)| envelope)
     }
 
     /// Asked whenever pods are put beside the target.
@@ -195,6 +212,12 @@ impl Audit {
 
     pub fn wrote_run(&mut self, run: &UnlearnRun) {
         let Some(status) = run.status.as_ref().filter(|s| s.verdict == Some(Verdict::Pass)) else { return };
+        if let (Some(bundle), Some(envelope)) = (&status.candidate, &status.evidence) {
+            let signed = (bundle.clone(), envelope.clone());
+            if let Err(at) = self.signed.binary_search(&signed) {
+                self.signed.insert(at, signed);
+            }
+        }
         let measured = match Plan::parse(run.spec.plan.as_bytes()).map(|plan| plan.task) {
             Ok(Task::Forget(planned)) => {
                 let labels = planned.targets.into_iter().map(|target| target.label).collect();

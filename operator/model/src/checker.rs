@@ -51,6 +51,8 @@ pub enum Start {
     Asked,
     /// The policy tries candidates beside the target first, and a second Deployment was just created for the first.
     Beside,
+    /// The candidate for a first request is being measured.
+    Measured,
     /// The candidate for a first request has failed its gates.
     Leaked,
     /// The candidate for a first request is beside the target, and waits for people.
@@ -67,7 +69,8 @@ pub struct Checker {
 
 impl Checker {
     pub fn new(settings: Settings) -> Self {
-        let mind = Mind { asks_people: settings.scene.has_words(), ..Mind::default() };
+        let (asks_people, signs) = (settings.scene.has_words(), settings.scene.signs());
+        let mind = Mind { asks_people, signs, ..Mind::default() };
         Checker { settings, mind, ends: Memo::default() }
     }
 
@@ -93,7 +96,7 @@ impl Checker {
             pending: vec![],
             in_flight: None,
             births: Births::default(),
-            audit: Audit::new(&policy),
+            audit: Audit::new(&policy, self.mind.signs),
             left: self.settings.disturbances,
             words: self.settings.words,
         };
@@ -128,6 +131,7 @@ impl Checker {
                 state
             }
             Start::Asked => self.asked_until(is_asked),
+            Start::Measured => self.asked_until(|state| evaluation(state).is_some()),
             Start::Leaked => {
                 let mut state = self.asked_until(|state| evaluation(state).is_some());
                 let job = evaluation(&state).expect("reached");

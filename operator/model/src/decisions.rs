@@ -11,15 +11,15 @@ use k8s_openapi::api::{
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
-    contract::Plan,
+    contract::{Evidence, Plan, Statement},
     v1alpha1::{
-        ConditionType, DiffusionModel, DiffusionModelStatus, GateFailureAction, UnlearnApproval,
+        ConditionType, DiffusionModel, DiffusionModelStatus, GateFailureAction, Reason, UnlearnApproval,
         UnlearnApprovalSpec, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
         UnlearnRunStatus,
     },
 };
 use lethe_core::{
-    Decision, Effect, Installation, asked, canary, duplicates, model, names,
+    Decision, Effect, Installation, asked, canary, duplicates, evidence, model, names,
     policy::Policy,
     request,
     rollout::PodReport,
@@ -90,6 +90,8 @@ pub struct Decided {
 pub struct Mind {
     /// Approvals are looked up: it is checked who creates them.
     pub asks_people: bool,
+    /// What is measured is signed.
+    pub signs: bool,
     pub answers: Memo<Decided>,
     /// Observations for which that was computed once more.
     pub proven: Memo<()>,
@@ -101,6 +103,8 @@ pub struct Mind {
     pub runs: Memo<Shared<UnlearnRun>>,
     /// Records by their digest, once a pod has left one.
     pub records: Memo<Vec<u8>>,
+    /// What is in an envelope, once it was signed.
+    pub signed: Memo<Evidence>,
 }
 
 struct ModelView<'a> {
@@ -116,6 +120,8 @@ struct ModelView<'a> {
     archive: Option<&'a Shared<ConfigMap>>,
     canary: Option<&'a Shared<Beside>>,
     service: Option<&'a Shared<Service>>,
+    /// The envelopes in the store about each bundle that is to be looked at.
+    evidence: Vec<(Digest, Vec<&'a Digest>)>,
     when: When,
 }
 
@@ -199,7 +205,10 @@ impl Mind {
         });
         let asked = model::wants_reports(object);
         let looks = canary::to_look_for(object, Some(&state.objects.policy.spec)).is_some();
+        let canary = state.objects.canary.as_ref().filter(|_| looks);
+        let evidence = self.looked_at(state, object, &runs, canary);
         let view = ModelView {
+            evidence,
             model: object,
             policy: &state.objects.policy,
             requests,
@@ -209,12 +218,13 @@ impl Mind {
             serving: state.objects.serving.as_ref().filter(|_| asked),
             asked,
             archive: state.objects.archive.as_ref(),
-            canary: state.objects.canary.as_ref().filter(|_| looks),
+            canary,
             service: state.objects.service.as_ref().filter(|_| looks),
             when: if asked { when } else { When { pods: Pods::Honest, ..when } },
         };
         self.answer(&view.keys(), || {
-            let decision = model::decide(&view.expand(), &installation(), when.time());
+            let observed = model::Observed { evidence: self.found(&view.evidence), ..view.expand() };
+            let decision = model::decide(&observed, &self.installation(), when.time());
             let kind = |status: DiffusionModelStatus| Status::Model(status.into());
             decided(&**object, object.status.as_ref(), decision, when.time(), Clone::clone, kind)
         })
@@ -244,6 +254,38 @@ impl Mind {
             let decision = request::decide(&view.expand(), now);
             decided(&**object, object.status.as_ref(), decision, now, Clone::clone, Status::Request)
         })
+    }
+
+    /// The evidence that has to be known before a model is decided about.
+    fn looked_at<'a>(
+        &self,
+        state: &'a State,
+        object: &DiffusionModel,
+        runs: &[&Shared<UnlearnRun>],
+        canary: Option<&Shared<Beside>>,
+    ) -> Vec<(Digest, Vec<&'a Digest>)> {
+        if !self.signs {
+            return vec![];
+        }
+        let runs: Vec<UnlearnRun> = runs.iter().map(|run| (***run).clone()).collect();
+        let beside = canary.map(|canary| canary.seen()).unwrap_or_default();
+        let target = Some(&*state.objects.deployment);
+        let wanted = evidence::to_look_for(object, &runs, target, &beside, &self.installation());
+        let all = |bundle: &Digest| state.audit.signed(bundle).collect();
+        wanted.into_iter().map(|bundle| (bundle.clone(), all(&bundle))).collect()
+    }
+
+    fn found(&self, looked_at: &[(Digest, Vec<&Digest>)]) -> evidence::Seen {
+        let known = |envelope: &&Digest| self.signed.known(hash_of(envelope.as_str()));
+        let found = |all: &Vec<&Digest>| evidence::Found {
+            good: all.iter().filter_map(known).collect(),
+            bad: vec![],
+        };
+        looked_at.iter().map(|(bundle, all)| (bundle.clone(), Ok(found(all)))).collect()
+    }
+
+    fn installation(&self) -> Installation {
+        Installation { store: "file:///artifacts".into(), signs: self.signs, ..Installation::default() }
     }
 
     /// What people said, if it is known who they are.
@@ -279,7 +321,7 @@ impl Mind {
         });
         let view = RunView { run: object, job, pods, requests: requests.collect(), when };
         self.answer(&view.keys(), || {
-            let decision = run::decide(&self.expand(&view), &installation(), when.time());
+            let decision = run::decide(&self.expand(&view), &self.installation(), when.time());
             decided(&**object, object.status.as_ref(), decision, when.time(), of_run, Status::Run)
         })
     }
@@ -312,7 +354,22 @@ impl Mind {
             progress: None,
             record: wanted.map(|wanted| self.read(&wanted, view.when.store)),
             requests: view.requests.iter().map(|request| (***request).clone()).collect(),
-            evidence: None,
+            evidence: evidence::wanted(view.run, &self.installation())
+                .map(|it| self.sign(&it, view.when.store)),
+        }
+    }
+
+    /// The envelope of a statement. It counts as in the store once a status names it.
+    fn sign(&self, statement: &Statement, store: Store) -> Result<Digest, evidence::Problem> {
+        let problem = |reason| evidence::Problem { reason, message: "it cannot be kept".into() };
+        match store {
+            Store::Answers => {
+                let envelope = Digest::of(statement.to_json());
+                self.signed.keep(hash_of(envelope.as_str()), statement.predicate.clone());
+                Ok(envelope)
+            }
+            Store::Away => Err(problem(Reason::EvidenceUnavailable)),
+            Store::Lost => Err(problem(Reason::EvidenceRefused)),
         }
     }
 
@@ -342,6 +399,7 @@ impl ModelView<'_> {
     fn keys(&self) -> Keys {
         let beside = (self.canary, self.service);
         let own = (self.model, self.policy, self.deployment, self.serving, self.archive, beside, self.when);
+        let own = (own, &self.evidence);
         let facts = |all: &[u64]| hash_of(&("model", own, &self.approvals, all));
         let requests = self.requests.iter().map(|request| request.facts());
         let runs = self.runs.iter().map(|run| run.facts());
@@ -422,10 +480,6 @@ fn confirmed<'a>(state: &'a State, name: &str, uid: &str) -> Option<&'a Shared<U
 pub fn is_owned_by(child: &impl Resource, owner: &impl Resource) -> bool {
     let owners = child.meta().owner_references.iter().flatten();
     owners.into_iter().any(|reference| Some(&reference.uid) == owner.meta().uid.as_ref())
-}
-
-fn installation() -> Installation {
-    Installation { store: "file:///artifacts".into(), ..Installation::default() }
 }
 
 /// What the controller does with a decision: the status if it differs, then the effects in order.

@@ -54,7 +54,8 @@ impl Facts for UnlearnRun {
         let promoted: Option<&Condition> = ConditionType::Promoted.find(&status.conditions);
         // A preparation that failed says why.
         let ended = ConditionType::Ready.find(&status.conditions).filter(|_| run::is_over(self));
-        let came = (json(&status.verdict), json(&status.candidate), json(&status.prepared));
+        let measured = (json(&status.verdict), json(&status.candidate), json(&status.evidence));
+        let came = (measured, json(&status.prepared));
         let failed = (json(&status.attempts), json(&status.gates));
         hash_of(&(json(&self.metadata), json(&self.spec), came, failed, json(&promoted), json(&ended)))
     }

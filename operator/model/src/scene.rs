@@ -20,6 +20,8 @@ pub const BETWEEN_ATTEMPTS: u32 = 60;
 pub enum Scene {
     /// Nobody is asked, and whoever makes a request leaves it at that.
     Plain,
+    /// The same, and what is measured is signed.
+    Signed,
     /// So many people have to agree to a request.
     Approvals(u8),
     /// The first request is a pilot, which needs nobody. To the second one somebody has to agree.
@@ -33,18 +35,23 @@ pub enum Scene {
 impl Scene {
     /// Whether people say anything.
     pub fn has_words(self) -> bool {
-        self != Scene::Plain
+        !matches!(self, Scene::Plain | Scene::Signed)
+    }
+
+    /// Whether nothing is rolled out without signed evidence.
+    pub fn signs(self) -> bool {
+        self == Scene::Signed
     }
 
     pub fn policy(self, start: Start) -> UnlearnPolicy {
         let mut policy = match (self, start) {
-            (Scene::Plain, Start::Asked) => objects::watchful(),
-            (Scene::Plain, Start::Beside) => objects::careful(json!([{"weight": 50}])),
+            (Scene::Plain | Scene::Signed, Start::Asked) => objects::watchful(),
+            (Scene::Plain | Scene::Signed, Start::Beside) => objects::careful(json!([{"weight": 50}])),
             _ => objects::policy(),
         };
         let spec = &mut policy.spec;
         match self {
-            Scene::Plain => {}
+            Scene::Plain | Scene::Signed => {}
             Scene::Approvals(required) => spec.approvals.required = required,
             Scene::Pilots => spec.approvals.required = 1,
             Scene::Steps => {
@@ -81,7 +88,7 @@ impl Scene {
     pub fn sights(self) -> Vec<Property<Checker>> {
         use RequestPhase::{Aborted, AwaitingApproval, Denied};
         let phases: &[RequestPhase] = match self {
-            Scene::Plain => &[],
+            Scene::Plain | Scene::Signed => &[],
             Scene::Approvals(_) | Scene::Pilots => &[AwaitingApproval, Denied, Aborted],
             Scene::Steps | Scene::Attempts => &[Aborted],
         };

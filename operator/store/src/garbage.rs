@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     pub kind: Kind,
-    /// Its name; of scratch, that of the plan.
+    /// Its name; of scratch that of the plan, and of evidence that of the bundle that it is about.
     pub digest: Digest,
     pub bytes: u64,
     /// When the last of its objects was written.
@@ -36,10 +36,12 @@ pub enum Kind {
     Record,
     Blob,
     Scratch,
+    /// All of it about one bundle.
+    Evidence,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Kind::Bundle, Kind::Record, Kind::Blob, Kind::Scratch];
+    const ALL: [Self; 5] = [Kind::Bundle, Kind::Record, Kind::Blob, Kind::Scratch, Kind::Evidence];
 
     fn folder(self) -> &'static str {
         match self {
@@ -47,6 +49,7 @@ impl Kind {
             Kind::Record => "records",
             Kind::Blob => "blobs",
             Kind::Scratch => "scratch",
+            Kind::Evidence => "evidence",
         }
     }
 
@@ -55,7 +58,7 @@ impl Kind {
         let first = object.split('/').next()?;
         Digest::from_hex(match self {
             Kind::Record => first.split('.').next()?,
-            Kind::Bundle | Kind::Blob | Kind::Scratch => first,
+            Kind::Bundle | Kind::Blob | Kind::Scratch | Kind::Evidence => first,
         })
     }
 }
@@ -67,6 +70,7 @@ impl fmt::Display for Kind {
             Kind::Record => "record",
             Kind::Blob => "blob",
             Kind::Scratch => "scratch",
+            Kind::Evidence => "evidence",
         })
     }
 }
@@ -87,14 +91,26 @@ impl Store {
         Ok(items)
     }
 
-    /// Adds the records that name something in `ledger`, since they say why it is there; and whatever the needed records
-    /// name, which is needed with them.
+    /// Adds the records that name something in `ledger`, since they say why it is there; and whatever the needed records, and
+    /// the evidence about needed bundles, name, which is needed with them.
     pub async fn add_records(
         &self,
         items: &[Item],
         ledger: &BTreeSet<Digest>,
         needed: &mut BTreeSet<Digest>,
     ) -> Result<()> {
+        let is_about = |item: &&Item| {
+            item.kind == Kind::Evidence && (needed.contains(&item.digest) || ledger.contains(&item.digest))
+        };
+        let mut named_by_evidence = BTreeSet::new();
+        for bundle in items.iter().filter(is_about).map(|item| &item.digest) {
+            for envelope in self.envelopes(bundle).await? {
+                // What nobody can read names nothing, whoever has put it there.
+                let statement = lethe_evidence::payload(&envelope).unwrap_or_default();
+                named_by_evidence.extend(Digest::named_in(&String::from_utf8_lossy(&statement)));
+            }
+        }
+        needed.extend(named_by_evidence);
         let mut records = BTreeMap::new();
         for record in items.iter().filter(|item| item.kind == Kind::Record).map(|item| &item.digest) {
             let read = self.get_record(record, Record::MAX_BYTES).await;

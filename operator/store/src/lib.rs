@@ -4,6 +4,7 @@
 //! bundles/<hex>/{manifest.json, model.safetensors, model.json}   named by the manifest's sha256
 //! records/<hex>.json                                             named by their own sha256
 //! blobs/<hex>                                                    named by their own sha256
+//! evidence/<hex of a bundle>/<hex>.json                          named by their own sha256, beside others about the bundle
 //! scratch/<hex of a plan's digest>/<name>                        a run's checkpoints
 //! ```
 //!
@@ -23,6 +24,7 @@
 mod bundle;
 mod cloud;
 mod error;
+mod evidence;
 mod garbage;
 pub mod log;
 mod objects;
@@ -32,6 +34,7 @@ mod uri;
 pub use bundle::{Bundle, Folder};
 pub use cloud::CREDENTIALS;
 pub use error::{Error, Problem, Result};
+pub use evidence::{Doubt, Evidence};
 pub use garbage::{Item, Kind, garbage};
 pub use store::{Scratch, Store};
 pub use uri::{folder_uri, local_folder};

@@ -7,7 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lethe_api::contract::{BundleKind, Digest, Manifest};
+use lethe_api::contract::{BundleKind, Digest, Manifest, Statement};
+use lethe_evidence::{SigningKey, TrustedKeys, seal};
 use lethe_store::{Bundle, Error, Folder, Kind, Problem, Store, folder_uri, garbage};
 use tempfile::TempDir;
 
@@ -294,4 +295,100 @@ async fn a_damaged_record_that_is_needed_stops_the_removal_and_any_other_goes() 
     let result = store.add_records(&items, &ledger, &mut BTreeSet::from([record])).await;
     assert!(matches!(result, Err(Error::Corrupt { .. })), "{result:?}");
     store.add_records(&items, &ledger, &mut BTreeSet::new()).await.unwrap();
+}
+
+/// `openssl genpkey -algorithm ed25519`, and with `openssl pkey -pubout` its public half.
+fn key(folder: &TempDir, name: &str) -> SigningKey {
+    let path = folder.path().join(name);
+    let done = std::process::Command::new("openssl")
+        .args(["genpkey", "-algorithm", "ed25519", "-out"])
+        .arg(&path)
+        .status();
+    assert!(done.expect("openssl is installed").success());
+    SigningKey::load(&path).unwrap()
+}
+
+fn statement(about: &Digest, names: &Digest) -> Vec<u8> {
+    let digest = |of: &str| Digest::of(of);
+    let evidence = serde_json::json!({
+        "model": "digits",
+        "run": {"name": "digits-1", "plan": digest("plan"), "evaluation": digest("evaluation"), "seed": 7},
+        "materials": {
+            "teacher": digest("teacher"), "baseline": digest("baseline"), "distillation": digest("distillation"),
+            "judge": digest("judge"),
+        },
+        "requests": [], "forgets": [], "trainers": [],
+        "records": {"forget": digest("forgot"), "evaluate": names},
+        "policy": {"digest": digest("policy")}, "gates": [], "verdict": "Pass",
+    });
+    Statement::of(about, serde_json::from_value(evidence).unwrap()).to_json()
+}
+
+#[tokio::test]
+async fn evidence_is_found_by_the_bundle_that_it_is_about() {
+    let (root, store) = store();
+    let keys = TempDir::new().unwrap();
+    let (a, b) = (key(&keys, "a"), key(&keys, "b"));
+    let (bundle, record) = (Digest::of("bundle"), Digest::of("record"));
+    let nothing = store.evidence(&bundle, &TrustedKeys::only(a.public())).await.unwrap();
+    assert!(nothing.good.is_empty() && nothing.bad.is_empty());
+    let sealed = seal(&statement(&bundle, &record), &a);
+    let name = store.put_evidence(&bundle, sealed.clone()).await.unwrap();
+    assert_eq!(store.put_evidence(&bundle, sealed.clone()).await.unwrap(), name, "twice is once");
+    let found = store.evidence(&bundle, &TrustedKeys::only(a.public())).await.unwrap();
+    assert_eq!(found.good.iter().map(|(envelope, _)| envelope).collect::<Vec<_>>(), [&name]);
+    assert_eq!(found.good[0].1.evidence.records.evaluate, record);
+    // Another key, and a bundle that nothing is said of.
+    let found = store.evidence(&bundle, &TrustedKeys::only(b.public())).await.unwrap();
+    assert!(found.good.is_empty() && found.bad[0].to_string().contains("no trusted key"), "{:?}", found.bad);
+    let other = store.evidence(&Digest::of("other"), &TrustedKeys::only(a.public())).await.unwrap();
+    assert!(other.good.is_empty() && other.bad.is_empty());
+
+    let file = root.path().join("evidence").join(bundle.hex()).join(format!("{}.json", name.hex()));
+    let mut damaged = sealed.clone();
+    damaged[10] ^= 1;
+    fs::write(&file, damaged).unwrap();
+    // Another key's beside it counts, and so does the same written once more.
+    let by_b = store.put_evidence(&bundle, seal(&statement(&bundle, &record), &b)).await.unwrap();
+    let both = format!("{}{}", a.public().to_pem(), b.public().to_pem());
+    let both = TrustedKeys::from_pem(both.as_bytes()).unwrap();
+    let found = store.evidence(&bundle, &both).await.unwrap();
+    assert_eq!(found.good.iter().map(|(envelope, _)| envelope).collect::<Vec<_>>(), [&by_b]);
+    assert_eq!(found.bad[0].envelope.as_ref(), Some(&name));
+    assert!(found.bad[0].why.contains("is corrupt"), "{:?}", found.bad);
+    store.put_evidence(&bundle, sealed).await.unwrap();
+    assert_eq!(store.evidence(&bundle, &both).await.unwrap().good.len(), 2);
+    fs::write(file.with_file_name("readme.txt"), "of somebody").unwrap();
+    assert!(store.evidence(&bundle, &both).await.unwrap().bad[0].why.contains("no digest"));
+    for index in 0..70 {
+        fs::write(file.with_file_name(format!("{index}.json")), "{}").unwrap();
+    }
+    let error = store.evidence(&bundle, &both).await.unwrap_err();
+    assert!(error.to_string().contains("at most 64"), "{error}");
+}
+
+#[tokio::test]
+async fn evidence_stays_with_its_bundle_and_what_it_names_with_it() {
+    let (_root, store) = store();
+    let keys = TempDir::new().unwrap();
+    let a = key(&keys, "a");
+    let record = store.put_record(br#"{"counts": [1, 2]}"#.to_vec()).await.unwrap();
+    let blob = store.put_blob(b"of nobody".to_vec()).await.unwrap();
+    let (served, dropped) = (Digest::of("served"), Digest::of("dropped"));
+    store.put_evidence(&served, seal(&statement(&served, &record), &a)).await.unwrap();
+    store.put_evidence(&dropped, seal(&statement(&dropped, &blob), &a)).await.unwrap();
+    let items = store.inventory().await.unwrap();
+    let mut needed = BTreeSet::from([served.clone()]);
+    store.add_records(&items, &BTreeSet::new(), &mut needed).await.unwrap();
+    assert!(needed.contains(&record), "the record that the evidence names");
+    let later = SystemTime::now() + Duration::from_secs(60);
+    let garbage: Vec<_> = garbage(&items, &needed, later).into_iter().cloned().collect();
+    let named: BTreeSet<_> = garbage.iter().map(|item| (item.kind, item.digest.clone())).collect();
+    assert_eq!(named, BTreeSet::from([(Kind::Evidence, dropped.clone()), (Kind::Blob, blob)]));
+    for item in &garbage {
+        store.remove(item).await.unwrap();
+    }
+    let trusted = TrustedKeys::only(a.public());
+    assert_eq!(store.evidence(&served, &trusted).await.unwrap().good.len(), 1);
+    assert!(store.evidence(&dropped, &trusted).await.unwrap().good.is_empty());
 }

@@ -9,6 +9,7 @@ mod tests;
 
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRun};
+use lethe_evidence::TrustedKeys;
 use lethe_store::Store;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -91,8 +92,11 @@ impl Notes<'_> {
 /// If a file or the store cannot be read.
 pub async fn run(args: &Verify) -> Result<Exit> {
     let exported = read(&files::read(&args.files, false)?)?;
-    let store = Store::open(&args.store).map_err(|error| Trouble::unreachable(error.to_string()))?;
-    let checks = check(&exported, &store).await;
+    let unreachable = |error: &dyn std::fmt::Display| Trouble::unreachable(error.to_string());
+    let store = Store::open(&args.store).map_err(|error| unreachable(&error))?;
+    let trusted = args.trusted_keys.as_deref().map(TrustedKeys::load).transpose();
+    let trusted = trusted.map_err(|error| unreachable(&error))?;
+    let checks = check(&exported, &store, trusted.as_ref()).await;
     if checks.is_empty() {
         return Err(Trouble::unreachable(
             "these files hold no UnlearnRun, UnlearnRequest or DiffusionModel: there is nothing to verify",
@@ -106,12 +110,14 @@ pub async fn run(args: &Verify) -> Result<Exit> {
     Ok(if is_broken { Exit::NotRight } else { Exit::Fine })
 }
 
-/// Everything that is claimed.
-pub async fn check(exported: &Exported, store: &Store) -> Vec<Check> {
+/// Everything that is claimed, and with trusted keys who has signed it.
+pub async fn check(exported: &Exported, store: &Store, trusted: Option<&TrustedKeys>) -> Vec<Check> {
     let mut checks = Vec::new();
     for one in &exported.runs {
         let subject = format!("run {}", one.name_any());
-        run::check(one, store, &mut Notes { subject, checks: &mut checks }).await;
+        let notes = &mut Notes { subject, checks: &mut checks };
+        run::check(one, store, notes).await;
+        signatures::run(one, store, trusted, notes).await;
     }
     for one in &exported.requests {
         let subject = format!("request {}", one.name_any());
@@ -119,7 +125,9 @@ pub async fn check(exported: &Exported, store: &Store) -> Vec<Check> {
     }
     for one in &exported.models {
         let subject = format!("model {}", one.name_any());
-        claims::model(one, exported, store, &mut Notes { subject, checks: &mut checks }).await;
+        let notes = &mut Notes { subject, checks: &mut checks };
+        claims::model(one, exported, store, notes).await;
+        signatures::model(one, store, trusted, notes).await;
     }
     checks
 }

@@ -11,7 +11,7 @@ use lethe_api::{
 use lethe_core::{findings, names, plans};
 use lethe_store::Store;
 
-use super::{Notes, signatures};
+use super::Notes;
 
 /// A picture or a curve is no larger.
 const MAX_BLOB: usize = 64 << 20;
@@ -62,7 +62,6 @@ pub(super) async fn check(run: &UnlearnRun, store: &Store, notes: &mut Notes<'_>
     if run.spec.type_ != RunType::Prepare {
         overall(&status, notes);
     }
-    signatures::check(notes);
 }
 
 /// The plan that is frozen in the spec, if it is one.
