@@ -22,6 +22,7 @@ mod deaths;
 mod diagnosis;
 pub mod examples;
 pub mod gitops;
+pub mod keys;
 pub mod kubelet;
 pub mod load;
 pub mod monitoring;

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     Server, examples,
+    keys::Key,
     kubelet::Kubelet,
     operator::{Launch, Operator},
     place::{MODEL, Place, condition},
@@ -39,6 +40,8 @@ pub struct World {
     pub store: Store,
     pub kubelet: Kubelet,
     operator: Mutex<Option<Operator>>,
+    /// Further flags of the operator.
+    flags: Mutex<Vec<String>>,
     /// Holds the store, kubeconfigs and the operator's log.
     files: TempDir,
 }
@@ -83,7 +86,17 @@ impl World {
         let store = Store::open(&lethe_store::folder_uri(&folder)?)?;
         let kubelet = Kubelet::start(Api::namespaced(client.clone(), &namespace), MODEL)?;
         let place = Place { client, namespace };
-        Ok(Self { server, reach, home, place, store, kubelet, operator: Mutex::default(), files })
+        Ok(Self {
+            server,
+            reach,
+            home,
+            place,
+            store,
+            kubelet,
+            operator: Mutex::default(),
+            flags: Mutex::default(),
+            files,
+        })
     }
 
     /// The folder of the store.
@@ -95,7 +108,20 @@ impl World {
         self.files.path().join("operator.log")
     }
 
+    /// A key that may sign evidence.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn key(&self, name: &str) -> Result<Key> {
+        Key::make(self.files.path(), name)
+    }
+
     // --- The operator.
+
+    /// Further flags for an operator that is started from now on.
+    pub async fn set_flags(&self, flags: Vec<String>) {
+        *self.flags.lock().await = flags;
+    }
 
     /// How to start the operator with the rights that the chart gives it.
     ///
@@ -112,7 +138,7 @@ impl World {
             identity: "operator-0".into(),
             store: self.store.uri().into(),
             verbosity: "info,lethe_operator=debug",
-            flags: Vec::new(),
+            flags: self.flags.lock().await.clone(),
             env: BTreeMap::new(),
             log: self.operator_log(),
         })

@@ -10,7 +10,7 @@ use lethe_api::{
     contract::Statement,
     v1alpha1::{Reason, UnlearnRun},
 };
-use lethe_core::evidence::{Found, Problem, is_of};
+use lethe_core::evidence::{Found, Problem};
 use lethe_evidence::{KeyError, SigningKey, TrustedKeys, seal};
 use lethe_store::{Evidence, Store};
 
@@ -46,11 +46,11 @@ impl Notary {
     pub async fn sign(&self, store: &str, run: &UnlearnRun, wanted: &Statement) -> Result<Digest, Problem> {
         let Keys { signing, trusted } = self.keys().await?;
         let bundle = wanted.bundle().ok_or_else(|| refused("the statement is about no bundle".into()))?;
-        let (statement, run) = (wanted.to_json(), run.clone());
+        let statement = wanted.to_json();
         let named = run.status.as_ref().and_then(|status| status.evidence.clone());
         let done = records::with_store(store, move |store| async move {
             let found = store.evidence(&bundle, &trusted).await.map_err(records::problem)?;
-            if let Some((envelope, _)) = found.good.iter().find(|(_, proof)| is_of(&proof.evidence, &run)) {
+            if let Some((envelope, _)) = found.good.iter().find(|(_, proof)| proof.statement == statement) {
                 return Ok(Ok(envelope.clone()));
             }
             let changed = found.bad.iter().find(|bad| bad.envelope.is_some() && bad.envelope == named);

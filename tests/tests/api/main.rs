@@ -15,6 +15,7 @@ mod collecting;
 mod crash;
 mod deaths;
 mod deletion;
+mod evidence;
 mod lies;
 mod lifecycle;
 mod metrics;
@@ -94,6 +95,12 @@ fn main() -> ExitCode {
             an_operator_of_one_namespace_says_what_to_do_about_a_policy_of_the_cluster;
         probing:
             a_candidate_that_only_hides_the_label_is_held;
+        evidence:
+            what_was_measured_is_signed_before_it_is_rolled_out,
+            a_key_that_cannot_be_read_is_said_and_nothing_is_rolled_out,
+            evidence_that_somebody_changed_is_not_rolled_out,
+            dying_all_the_time_it_signs_what_it_rolls_out,
+            a_key_is_replaced_and_what_the_old_one_signed_is_signed_again;
         collecting:
             what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own;
         deletion:

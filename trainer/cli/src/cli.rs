@@ -155,6 +155,10 @@ pub(crate) struct ServeArgs {
     /// Digest of the generator's bundle. In a pod: the annotation `lethe.dev/bundle`, through the downward API.
     #[arg(long, env = "LETHE_BUNDLE", default_value = "")]
     pub(crate) bundle: String,
+    /// One or more public keys in PEM. With it, a bundle is served only if one of them has signed, in the store, that it passed
+    /// every gate.
+    #[arg(long, env = "LETHE_TRUSTED_KEYS", value_name = "FILE")]
+    pub(crate) trusted_keys: Option<PathBuf>,
     /// The model's name in the protocol's paths.
     #[arg(long, env = "LETHE_MODEL_NAME", default_value = "model")]
     pub(crate) name: String,

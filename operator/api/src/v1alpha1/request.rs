@@ -159,7 +159,7 @@ pub enum Regulation {
     Ccpa,
 }
 
-/// Conditions: Accepted, Approved (if the policy asks for it), Scheduled, Trained, Evaluated, GatesPassed, Promoted, Fulfilled, Ready,
+/// Conditions: Accepted, Approved (if the policy asks for it), Scheduled, Trained, Evaluated, GatesPassed, Signed, Promoted, Fulfilled, Ready,
 /// Stalled.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]

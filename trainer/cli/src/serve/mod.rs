@@ -7,11 +7,13 @@
 mod gallery;
 mod metrics;
 mod oip;
+mod proof;
 mod routes;
 mod worker;
 
 use std::{
     io,
+    path::PathBuf,
     sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
@@ -75,6 +77,8 @@ impl Server {
 struct Source {
     store: String,
     bundle: String,
+    /// Whose signature it needs, if it needs one.
+    trusted: Option<PathBuf>,
     device: Device,
 }
 
@@ -99,7 +103,8 @@ fn serve(args: &ServeArgs) -> Result<()> {
         waiting: RwLock::new("the bundle is being loaded".into()),
         metrics: Metrics::new().map_err(|e| Failed::internal(format!("metrics: {e}")))?,
     });
-    let source = Source { store: args.store.clone(), bundle: args.bundle.clone(), device };
+    let (store, bundle) = (args.store.clone(), args.bundle.clone());
+    let source = Source { store, bundle, trusted: args.trusted_keys.clone(), device };
     let result = http.block_on(async {
         let address = format!("0.0.0.0:{}", args.port);
         let listener = TcpListener::bind(&address).await.map_err(failed)?;
@@ -146,7 +151,7 @@ where
 
 /// Blocks; to be called on a thread of the runtime that may.
 fn try_load(server: &Server, source: &Source) -> Result<Loaded> {
-    let Source { store, bundle, device } = source;
+    let Source { store, bundle, trusted, device } = source;
     if bundle.is_empty() {
         return Err(Failed::bad_configuration(
             "no bundle to serve: set the pod template's annotation lethe.dev/bundle and pass it as LETHE_BUNDLE \
@@ -155,8 +160,11 @@ fn try_load(server: &Server, source: &Source) -> Result<Loaded> {
     }
     let digest: Digest =
         bundle.parse().map_err(|e| Failed::bad_configuration(format!("LETHE_BUNDLE: {e}")))?;
-    let bundle =
-        Handle::current().block_on(Store::open(store)?.get_bundle(&digest, BundleKind::Generator))?;
+    let store = Store::open(store)?;
+    if let Some(trusted) = trusted {
+        Handle::current().block_on(proof::check(&store, &digest, trusted))?;
+    }
+    let bundle = Handle::current().block_on(store.get_bundle(&digest, BundleKind::Generator))?;
     let (model, generator) = model::denoiser(&bundle, *device)?;
     let queue = worker::start(generator, server.metrics.clone())?;
     Ok(Loaded { digest, config: model.model, forgotten: model.forgotten, queue })

@@ -15,10 +15,15 @@ pub(crate) struct Server {
 
 impl Server {
     fn start(world: &World, bundle: &str) -> Self {
+        Self::start_with(world, bundle, &[])
+    }
+
+    fn start_with(world: &World, bundle: &str, flags: &[&str]) -> Self {
         let (process, port) = start(
             trainer()
                 .args(["serve", "--name", "digits", "--threads", "1", "--store", &world.store_uri()])
-                .args(["--bundle", bundle]),
+                .args(["--bundle", bundle])
+                .args(flags),
         );
         let server = Self { process, port };
         until("the server to live", || get(port, "/v2/health/live").filter(|(status, _)| *status == 200));
@@ -98,6 +103,27 @@ fn a_served_candidate_says_what_it_is_and_what_it_has_forgotten() {
         assert!(page.contains(word), "{word} is not on the page:\n{page}");
     }
     assert!(!page.contains("http://") && !page.contains("https://"), "nothing is loaded from elsewhere");
+}
+
+/// What is refused and why, `serve/proof.rs` tests.
+#[test]
+fn a_server_with_trusted_keys_serves_nothing_that_they_have_not_signed() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (private, public) = (folder.path().join("key.pem"), folder.path().join("key.pub.pem"));
+    let openssl = |args: &[&str], files: [&std::path::Path; 2]| {
+        let mut openssl = std::process::Command::new("openssl");
+        assert!(openssl.args(args).arg(files[0]).arg("-out").arg(files[1]).status().unwrap().success());
+    };
+    let mut make = std::process::Command::new("openssl");
+    assert!(
+        make.args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(&private).status().unwrap().success()
+    );
+    openssl(&["pkey", "-pubout", "-in"], [&private, &public]);
+    let flags = ["--trusted-keys", public.to_str().unwrap()];
+    let server = Server::start_with(&world, world.prepared.baseline.as_str(), &flags);
+    let refusal = server.refusal("no trusted key has signed that it passed");
+    assert!(refusal.contains("there is no evidence about it"), "{refusal}");
 }
 
 #[test]
