@@ -86,6 +86,8 @@ pub struct Scribe {
     problem: watch::Sender<Option<String>>,
     /// The end of the log, if it was found.
     writer: Option<Writer>,
+    /// The end of the log is being found. It may take longer than anybody waits.
+    opening: Option<JoinHandle<Result<Writer, String>>>,
     /// Something that the store does not answer to.
     hung: Option<JoinHandle<(Writer, Work)>>,
     /// What the writer is about to append, in order.
@@ -114,6 +116,7 @@ impl Scribe {
             metrics,
             problem,
             writer: None,
+            opening: None,
             hung: None,
             proposed: Vec::new(),
             queue: VecDeque::new(),
@@ -256,8 +259,11 @@ impl Scribe {
     async fn open(&mut self) -> Result<(), String> {
         let keeping = self.keeping.clone();
         // Opening looks at the file system: one that hangs must not take the lease's renewal with it.
-        let opening = tokio::spawn(async move { open(keeping).await });
-        let opened = timeout(PATIENCE, opening).await.map_err(|_| unanswered())?;
+        let mut opening = self.opening.take().unwrap_or_else(|| tokio::spawn(open(keeping)));
+        let Ok(opened) = timeout(PATIENCE, &mut opening).await else {
+            self.opening = Some(opening);
+            return Err(unanswered());
+        };
         let writer = opened.map_err(|error| error.to_string())??;
         let own: Vec<u64> = self.numbers.values().copied().collect();
         let closings = repair::close(&self.client, &writer, &own).await?;

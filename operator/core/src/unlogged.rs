@@ -2,9 +2,19 @@
 //! takes out of service or puts back goes on.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use lethe_api::v1alpha1::{ConditionType, DiffusionModel, Reason, Rollout, RolloutState};
+use kube::ResourceExt;
+use lethe_api::{
+    Digest,
+    v1alpha1::{ConditionType, DiffusionModel, Reason, Rollout, RolloutState},
+};
 
-use crate::{Event, conditions::Conditions, model::Lineage, rollout::Next};
+use crate::{
+    Change, Effect, Event, POLL,
+    conditions::Conditions,
+    evidence,
+    model::Lineage,
+    rollout::{self, Next},
+};
 
 impl Lineage<'_> {
     /// Why nothing may be put into service, if that is so.
@@ -15,16 +25,29 @@ impl Lineage<'_> {
 }
 
 /// Holds what would put something into service. What is held does not use up its time: the first write is made however late
-/// it is.
-pub(crate) fn guard(lineage: &Lineage<'_>, rollout: &Rollout, next: Next) -> Next {
+/// it is. As long as it is held, the target names what it did before.
+pub(crate) fn guard(lineage: &mut Lineage<'_>, rollout: &Rollout, next: Next) -> Next {
     let Some(why) = lineage.unlogged() else { return next };
     match &next {
         Next::Patch(Some(_)) if rollout.state != RolloutState::RollingBack => {
+            set_back(lineage, rollout);
             Next::Hold(Reason::AuditLogUnavailable, why)
         }
         Next::Complete => Next::Hold(Reason::AuditLogUnavailable, why),
         _ => next,
     }
+}
+
+/// Somebody else may have changed it.
+fn set_back(lineage: &mut Lineage<'_>, rollout: &Rollout) {
+    let Some(target) = &lineage.observed.deployment else { return };
+    let is_proven = rollout.from.as_ref().is_none_or(|from| evidence::refusal(lineage, from).is_none());
+    if rollout::annotation(target) == rollout.from.as_ref().map(Digest::as_str) || !is_proven {
+        return;
+    }
+    let (deployment, bundle) = (target.name_any(), rollout.from.clone());
+    lineage.effects.push(Effect::PatchServing { deployment, bundle, change: Change::SetBack });
+    lineage.look_again_in(POLL);
 }
 
 /// That something waits is no event, but for what somebody has to put right.

@@ -15,6 +15,8 @@
 mod reader;
 mod writer;
 
+use std::collections::BTreeMap;
+
 use lethe_transparency::{note::NoteError, tile};
 
 use crate::{
@@ -76,6 +78,14 @@ impl Log {
     /// If it is no place for a store, or the folder does not exist.
     pub fn open(uri: &str) -> Result<Self> {
         Ok(Self { objects: Objects::open(uri, true)? })
+    }
+
+    /// The same, with variables of a provider instead of those of the environment.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_with(uri: &str, variables: BTreeMap<String, String>) -> Result<Self> {
+        Ok(Self { objects: Objects::open_with(uri, true, || Ok(variables))? })
     }
 
     /// The head of the log as it was last written, as it lies there.

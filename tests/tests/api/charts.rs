@@ -37,6 +37,11 @@ pub async fn values_that_no_operator_could_work_with_are_refused(world: &World) 
         ("replicas=none", "replicas"),
         ("image.digest=latest", "digest"),
         ("store.uri=file:///elsewhere", "no pod would find the store"),
+        ("auditLog.enabled=true", "needs evidence.signingKeySecret"),
+        (
+            "auditLog.enabled=true,evidence.signingKeySecret=key,auditLog.uri=file:///elsewhere/log",
+            "on no volume that the operator mounts",
+        ),
         ("metrics.service=false,metrics.serviceMonitor.enabled=true", "needs metrics.service"),
         (
             "store.persistence.create=true,store.volume.emptyDir.medium=Memory",

@@ -111,6 +111,23 @@ fn what_somebody_else_put_into_service_is_set_back_without_a_log() {
 }
 
 #[test]
+fn what_somebody_else_put_into_service_is_set_back_while_a_candidate_waits_for_the_log() {
+    let world = everywhere(|world| {
+        world.ready();
+        breaks(world);
+        world.ask("forget-three", &["3"], fixed("8"));
+        world.until("it passed, and waits", says_so);
+        world.drift(Some(digest("something else").as_str()));
+        world.until("it is set back", names_the_baseline);
+        world.drift(Some("not a digest"));
+        world.until("it is set back", names_the_baseline);
+        assert!(says_so(world));
+        world.unlogged = None;
+    });
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "served");
+}
+
+#[test]
 fn a_candidate_that_does_not_come_up_is_taken_back_without_a_log() {
     let mut world = World::new();
     world.ready();
