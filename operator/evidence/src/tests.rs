@@ -38,11 +38,7 @@ fn evidence() -> Evidence {
         requests: vec![],
         forgets: vec![Forgotten { label: "3".into(), replacement: Override::Nearest }],
         trainers: vec![],
-        records: EvidenceRecords {
-            prepare: None,
-            forget: Some(of("forgot")),
-            evaluate: Some(of("measured")),
-        },
+        records: EvidenceRecords { prepare: None, forget: of("forgot"), evaluate: of("measured") },
         policy: EvidencePolicy { source: None, generation: None, digest: of("policy") },
         gates: vec![EvidenceGate {
             name: GateName::DirectLeak,

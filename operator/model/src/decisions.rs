@@ -11,15 +11,15 @@ use k8s_openapi::api::{
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
-    contract::{Evidence, Plan, Statement},
+    contract::{Evidence, Plan},
     v1alpha1::{
-        ConditionType, DiffusionModel, DiffusionModelStatus, GateFailureAction, Reason, UnlearnApproval,
+        ConditionType, DiffusionModel, DiffusionModelStatus, GateFailureAction, UnlearnApproval,
         UnlearnApprovalSpec, UnlearnPolicy, UnlearnRequest, UnlearnRequestStatus, UnlearnRun,
         UnlearnRunStatus,
     },
 };
 use lethe_core::{
-    Decision, Effect, Installation, asked, canary, duplicates, evidence, model, names,
+    Decision, Effect, asked, canary, duplicates, evidence, model, names,
     policy::Policy,
     request,
     rollout::PodReport,
@@ -256,38 +256,6 @@ impl Mind {
         })
     }
 
-    /// The evidence that has to be known before a model is decided about.
-    fn looked_at<'a>(
-        &self,
-        state: &'a State,
-        object: &DiffusionModel,
-        runs: &[&Shared<UnlearnRun>],
-        canary: Option<&Shared<Beside>>,
-    ) -> Vec<(Digest, Vec<&'a Digest>)> {
-        if !self.signs {
-            return vec![];
-        }
-        let runs: Vec<UnlearnRun> = runs.iter().map(|run| (***run).clone()).collect();
-        let beside = canary.map(|canary| canary.seen()).unwrap_or_default();
-        let target = Some(&*state.objects.deployment);
-        let wanted = evidence::to_look_for(object, &runs, target, &beside, &self.installation());
-        let all = |bundle: &Digest| state.audit.signed(bundle).collect();
-        wanted.into_iter().map(|bundle| (bundle.clone(), all(&bundle))).collect()
-    }
-
-    fn found(&self, looked_at: &[(Digest, Vec<&Digest>)]) -> evidence::Seen {
-        let known = |envelope: &&Digest| self.signed.known(hash_of(envelope.as_str()));
-        let found = |all: &Vec<&Digest>| evidence::Found {
-            good: all.iter().filter_map(known).collect(),
-            bad: vec![],
-        };
-        looked_at.iter().map(|(bundle, all)| (bundle.clone(), Ok(found(all)))).collect()
-    }
-
-    fn installation(&self) -> Installation {
-        Installation { store: "file:///artifacts".into(), signs: self.signs, ..Installation::default() }
-    }
-
     /// What people said, if it is known who they are.
     fn said<'a>(
         &self,
@@ -356,20 +324,6 @@ impl Mind {
             requests: view.requests.iter().map(|request| (***request).clone()).collect(),
             evidence: evidence::wanted(view.run, &self.installation())
                 .map(|it| self.sign(&it, view.when.store)),
-        }
-    }
-
-    /// The envelope of a statement. It counts as in the store once a status names it.
-    fn sign(&self, statement: &Statement, store: Store) -> Result<Digest, evidence::Problem> {
-        let problem = |reason| evidence::Problem { reason, message: "it cannot be kept".into() };
-        match store {
-            Store::Answers => {
-                let envelope = Digest::of(statement.to_json());
-                self.signed.keep(hash_of(envelope.as_str()), statement.predicate.clone());
-                Ok(envelope)
-            }
-            Store::Away => Err(problem(Reason::EvidenceUnavailable)),
-            Store::Lost => Err(problem(Reason::EvidenceRefused)),
         }
     }
 

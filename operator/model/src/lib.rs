@@ -3,6 +3,7 @@
 //!
 //! - [`state`]: the API server's contents, caches, what is decided and not done.
 //! - [`decisions`]: from a state to API calls, by core; computed once per distinct observation, as [`facts`] tell them apart.
+//!   What is signed, and looked at before, is beside it.
 //! - [`server`], [`jobs`], [`people`], [`acts`]: what calls, pods, people and accidents change.
 //! - [`audit`]: what really happened, and the invariants; [`consent`]: those about what people say.
 //! - [`scene`]: what people ask for in a check, and are asked.
@@ -19,6 +20,7 @@ pub mod checker;
 pub mod cluster;
 pub mod consent;
 pub mod decisions;
+mod evidence;
 pub mod facts;
 pub mod jobs;
 pub mod objects;
