@@ -47,7 +47,7 @@ impl Checkpoint {
         match checkpoint.origin == origin {
             true => Ok(checkpoint),
             false => {
-                let (found, wanted) = (checkpoint.origin, origin.into());
+                let (found, wanted) = (checkpoint.origin.chars().take(200).collect(), origin.into());
                 Err(CheckpointError::Another { found, wanted })
             }
         }

@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use lethe_api::Digest;
+use lethe_api::{Digest, printable::printable};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// More of what is wrong with an entry is not said.
+const MOST_QUOTED: usize = 300;
 
 /// An entry as it is in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,8 +186,11 @@ impl Entry {
         if bytes.len() > Self::MAX_BYTES {
             return Err(EntryError::TooLong(bytes.len()));
         }
+        // What it quotes is somebody's.
+        let quoted =
+            |error: serde_json::Error| printable(&error.to_string()).chars().take(MOST_QUOTED).collect();
         let entry: Self =
-            serde_json::from_slice(bytes).map_err(|error| EntryError::Malformed(error.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|error| EntryError::Malformed(quoted(error)))?;
         match entry.to_bytes()? == bytes {
             true => Ok(entry),
             false => Err(EntryError::NotCanonical),

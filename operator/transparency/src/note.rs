@@ -60,7 +60,7 @@ pub fn open<'a>(note: &'a [u8], name: &str, trusted: &TrustedKeys) -> Result<&'a
         return Ok(text);
     }
     let by: Vec<_> = signatures.iter().map(|it| format!("{} with key {:08x}", it.name, it.id)).collect();
-    Err(NoteError::Unknown { name: name.into(), by: by.join(", ") })
+    Err(NoteError::Unknown { name: name.into(), by: by.join(", ").chars().take(300).collect() })
 }
 
 /// What names a key in a note: the beginning of a hash of both names.
