@@ -15,6 +15,7 @@
 //! something happen.
 
 pub mod audit;
+pub mod audit_log;
 pub mod bucket;
 pub mod chaos;
 pub mod cli;

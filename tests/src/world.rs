@@ -140,11 +140,11 @@ impl World {
         rights::grant(&self.server, &self.home, self.reach).await?;
         let kubeconfig = rights::kubeconfig(&self.server, &self.home).await?;
         let kubeconfig = rights::write(&kubeconfig, self.files.path(), "kubeconfig")?;
-        Ok(Launch { kubeconfig, ..self.bare_launch() })
+        Ok(Launch { kubeconfig, ..self.bare_launch().await })
     }
 
     /// The same without a kubeconfig.
-    pub fn bare_launch(&self) -> Launch {
+    pub async fn bare_launch(&self) -> Launch {
         Launch {
             binary: self.server.operator.clone(),
             kubeconfig: PathBuf::new(),

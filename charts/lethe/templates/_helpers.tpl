@@ -94,6 +94,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* The folder of the audit log. */}}
+{{- define "lethe.auditLog" -}}
+{{- .Values.auditLog.uri | default (printf "%s/log" (trimSuffix "/" .Values.store.uri)) | trimSuffix "/" }}
+{{- end }}
+
+{{/* On a volume the kubelet makes the folder, and one that is not mounted is not there: it is not taken for an empty log. */}}
+{{- define "lethe.logMount" -}}
+{{- $uri := include "lethe.auditLog" . -}}
+{{- $mount := trimSuffix "/" .Values.store.mountPath -}}
+{{- if and .Values.auditLog.enabled (hasPrefix "file://" $uri) -}}
+{{- $path := trimPrefix "file://" $uri -}}
+{{- if not (and (include "lethe.storeIsVolume" .) (hasPrefix (print $mount "/") $path)) -}}
+{{- fail (printf "auditLog.uri is %s, which is on no volume that the operator mounts: it must be below store.mountPath" $uri) -}}
+{{- end -}}
+- name: store
+  mountPath: {{ $path }}
+  subPath: {{ trimPrefix (print $mount "/") $path }}
+{{- end }}
+{{- end }}
+
 {{- define "lethe.storeVolume" -}}
 {{- if include "lethe.storeIsVolume" . -}}
 - name: store

@@ -153,11 +153,21 @@ pub struct Ask {
 #[derive(Debug, Arguments)]
 pub struct Verify {
     /// Files with runs, requests and models as `kubectl get -o yaml` or `-o json` writes them; `-` for standard input
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "log", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// The store, for example file:///artifacts
-    #[arg(long, env = "LETHE_STORE", value_name = "URI")]
-    pub store: String,
+    #[arg(long, env = "LETHE_STORE", value_name = "URI", required_unless_present = "log")]
+    pub store: Option<String>,
+    /// The audit log, for example file:///artifacts/log: that it is whole, and says of what is claimed that it was done
+    #[arg(long, env = "LETHE_AUDIT_LOG", value_name = "URI", requires = "trusted_keys")]
+    pub log: Option<String>,
+    /// The name of the audit log
+    #[arg(long, env = "LETHE_AUDIT_LOG_ORIGIN", value_name = "NAME", default_value = "lethe.dev/log")]
+    pub origin: String,
+    /// The checkpoint of the audit log that was seen last, which it has to continue. If it does, the one that is seen now takes
+    /// its place; so keep it where nobody else can write
+    #[arg(long, value_name = "FILE", requires = "log")]
+    pub since: Option<PathBuf>,
     /// One or more public keys in PEM: what is claimed has to be signed by one of them
     #[arg(long, env = "LETHE_TRUSTED_KEYS", value_name = "FILE")]
     pub trusted_keys: Option<PathBuf>,

@@ -6,6 +6,8 @@ use clap::{Parser, ValueEnum};
 use k8s_openapi::api::core::v1::{EnvVar, Volume};
 use lethe_core::Installation;
 
+use crate::scribe::Keeping;
+
 /// Name of the store's volume in trainer pods.
 const VOLUME_NAME: &str = "store";
 
@@ -49,6 +51,16 @@ pub struct Args {
     /// One or more public keys in PEM whose signatures count, that of --signing-key among them. That alone if absent.
     #[arg(long, env = "LETHE_TRUSTED_KEYS", value_name = "FILE", requires = "signing_key")]
     pub trusted_keys: Option<PathBuf>,
+
+    /// URI of the folder of the audit log, which must exist and be writable, for example file:///artifacts/log. With it, what is
+    /// done and decided is written down before and after, and nothing is put into service while that is not possible.
+    #[arg(long, env = "LETHE_AUDIT_LOG", value_name = "URI", requires = "signing_key")]
+    pub audit_log: Option<String>,
+
+    /// Name of the audit log, and of the key in its signatures: a URL without its scheme, such as lethe.dev/studio. It must
+    /// not change as long as the log is kept.
+    #[arg(long, env = "LETHE_AUDIT_LOG_ORIGIN", value_name = "NAME", default_value = "lethe.dev/log", value_parser = parse_origin)]
+    pub audit_log_origin: String,
 
     /// Namespaces to work in, separated by commas. All of them if empty.
     #[arg(long, env = "LETHE_WATCH_NAMESPACES", value_delimiter = ',')]
@@ -124,6 +136,13 @@ impl Args {
         (!below).then(|| format!("--store is {}, but the volume is mounted at {mount}", self.store))
     }
 
+    /// Where and how the audit log is kept, if it is.
+    pub fn keeping(&self) -> Option<Keeping> {
+        let (uri, key) = (self.audit_log.clone()?, self.signing_key.clone()?);
+        let (origin, trusted) = (self.audit_log_origin.clone(), self.trusted_keys.clone());
+        Some(Keeping { uri, origin, key, trusted, replica: self.identity.clone() })
+    }
+
     /// The watched namespaces, each once; one `None` stands for all of them.
     pub fn scopes(&self) -> Vec<Option<String>> {
         let mut names: Vec<_> = self
@@ -164,6 +183,11 @@ fn parse_variable(text: &str) -> Result<EnvVar, String> {
         return Err(format!("{name:?} is not the name of a variable"));
     }
     Ok(EnvVar { name: name.into(), value: Some(value.into()), value_from: None })
+}
+
+fn parse_origin(name: &str) -> Result<String, String> {
+    lethe_transparency::note::check_name(name).map_err(|error| error.to_string())?;
+    Ok(name.into())
 }
 
 /// The host's name (in a pod: the pod's name), or else something that no other process has.
@@ -221,6 +245,18 @@ mod tests {
         for bad in ["AWS_REGION", "=eu", "A B=c"] {
             assert!(parse(&[&format!("--store-env={bad}")]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_log_is_signed_under_a_name_that_a_note_may_have() {
+        assert!(parse(&[]).unwrap().keeping().is_none());
+        let flags = ["--signing-key=/keys/a.pem", "--audit-log=s3://bucket/log"];
+        let keeping = parse(&flags).unwrap().keeping().unwrap();
+        assert_eq!((keeping.uri.as_str(), keeping.origin.as_str()), ("s3://bucket/log", "lethe.dev/log"));
+        assert!(parse(&["--audit-log=s3://bucket/log"]).unwrap_err().contains("--signing-key"));
+        assert!(
+            parse(&[flags[0], flags[1], "--audit-log-origin=a b"]).unwrap_err().contains("name of a key")
+        );
     }
 
     #[test]

@@ -6,8 +6,8 @@ use kube::Client;
 use lethe_core::Installation;
 
 use crate::{
-    evidence::Notary, herald::Herald, journal::Journal, leader::Leadership, metrics::Metrics,
-    progress::ProgressReader, serving::Inquiry, stores::Stores,
+    evidence::Notary, herald::Herald, journal::Journal, leader::Leadership, logbook::Logbook,
+    metrics::Metrics, progress::ProgressReader, serving::Inquiry, stores::Stores,
 };
 
 /// One per watched scope; everything but the stores is shared between them.
@@ -25,5 +25,6 @@ pub struct Context {
     pub inquiry: Arc<Inquiry>,
     pub progress: Arc<ProgressReader>,
     pub journal: Arc<Journal>,
+    pub logbook: Logbook,
     pub stores: Stores,
 }

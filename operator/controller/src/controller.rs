@@ -20,6 +20,7 @@ use kube_runtime::{
     reflector::{ObjectRef, Store},
 };
 use lethe_core::Decision;
+use lethe_transparency::Said;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -65,6 +66,9 @@ pub trait Kind:
         object: &Self,
         context: &Context,
     ) -> impl Future<Output = Result<Decision<Self::Status>>> + Send;
+
+    /// What an auditor asks for of a status that is to be written in place of this object's.
+    fn said(&self, after: &Self::Status) -> Vec<Said>;
 
     /// Called once a status was written in place of the observed one.
     fn wrote(_context: &Context, _observed: &Self, _status: &Self::Status) {}

@@ -19,6 +19,9 @@ pub enum Error {
     /// It is of an earlier object of the same name, and the garbage collector is about to take it.
     #[error("cannot create {kind} {name} yet: an earlier one is still being removed")]
     Leftover { kind: String, name: String },
+    /// It may not be done before the audit log says that it will be.
+    #[error("did not {action}: the audit log cannot be written: {why}")]
+    Unlogged { action: String, why: String },
     /// What was decided about is not what is in the cluster any more.
     #[error("{what} changed since it was observed")]
     Stale { what: String },
@@ -46,10 +49,12 @@ pub enum Category {
     /// Something else has the name that is needed.
     Foreign,
     NotLeader,
+    /// The audit log cannot be written.
+    Unlogged,
 }
 
 impl Category {
-    pub const ALL: [Category; 11] = [
+    pub const ALL: [Category; 12] = [
         Category::Conflict,
         Category::Throttled,
         Category::Unavailable,
@@ -61,6 +66,7 @@ impl Category {
         Category::Malformed,
         Category::Foreign,
         Category::NotLeader,
+        Category::Unlogged,
     ];
 
     /// The value of the metric label `category`.
@@ -77,6 +83,7 @@ impl Category {
             Category::Malformed => "malformed",
             Category::Foreign => "foreign",
             Category::NotLeader => "not-leader",
+            Category::Unlogged => "unlogged",
         }
     }
 
@@ -93,6 +100,7 @@ impl Error {
             Error::Api { source, .. } => category_of(source),
             Error::Timeout { .. } => Category::Timeout,
             Error::NotLeader { .. } => Category::NotLeader,
+            Error::Unlogged { .. } => Category::Unlogged,
             Error::Foreign { .. } => Category::Foreign,
             Error::Stale { .. } | Error::Leftover { .. } => Category::Conflict,
         }

@@ -61,6 +61,13 @@ impl Leadership {
         self.until.borrow().is_some_and(|until| Instant::now() < until)
     }
 
+    /// One that is held until the other half says otherwise.
+    #[cfg(test)]
+    pub(crate) fn granted() -> (Self, watch::Sender<Option<Instant>>) {
+        let (sender, until) = watch::channel(Some(Instant::now() + 3600 * RENEW_EVERY));
+        (Self { until }, sender)
+    }
+
     /// Whether somebody still reaches for the lease in this process.
     pub fn is_contested(&self) -> bool {
         self.until.has_changed().is_ok()

@@ -7,6 +7,7 @@
 //! - `streams`, `scope`, `stores`: one watch per kind, what is known, and who looks again at what. `kueue`: what is known of
 //!   the queue that others run.
 //! - `controller` with `request`, `model` and `run`: observe one object and ask core.
+//! - `logbook`, `scribe` and `repair`: the audit log, which says what `apply` is about to do, and what became of it.
 //! - `apply`: **the one way from a decision to the cluster**, passable only with the lease of `leader`.
 //!
 //! **Nothing is decided here.** What is to be done about an object is a pure function of what was observed,
@@ -31,6 +32,7 @@ mod journal;
 mod kept;
 mod kueue;
 mod leader;
+mod logbook;
 mod metrics;
 mod model;
 mod operator;
@@ -38,9 +40,13 @@ mod policies;
 mod probe;
 mod progress;
 mod records;
+mod repair;
 mod request;
 mod run;
 mod scope;
+mod scribe;
+#[cfg(test)]
+mod scribe_tests;
 mod serving;
 mod sign_again;
 mod stores;

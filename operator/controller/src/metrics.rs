@@ -2,6 +2,8 @@
 //!
 //! Every label takes its values from a closed set.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{
@@ -25,6 +27,50 @@ const DAY: f64 = 86_400.;
 /// From a look that finds nothing to do to one that waits for an API server that does not answer.
 const RECONCILE_SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1., 5., 10., 60.];
+
+/// From a disk that is at hand to a bucket that is slow.
+const APPEND_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1., 5.];
+
+/// Of the audit log. There only if one is kept.
+#[derive(Clone)]
+pub struct LogMetrics {
+    pub writable: IntGauge,
+    pub waiting: IntGauge,
+    entries: IntCounter,
+    append: Histogram,
+}
+
+impl LogMetrics {
+    /// Fails only if there are others of these names.
+    pub fn new(metrics: &Metrics) -> prometheus::Result<Self> {
+        let append = HistogramOpts::new(
+            "lethe_audit_log_append_seconds",
+            "Time to append to the audit log all that waited for it.",
+        );
+        let log = Self {
+            writable: IntGauge::new("lethe_audit_log_writable", "0 while the audit log cannot be written.")?,
+            waiting: IntGauge::new(
+                "lethe_audit_log_waiting_entries",
+                "Entries of the audit log that are not written yet.",
+            )?,
+            entries: IntCounter::new("lethe_audit_log_entries_total", "Entries written to the audit log.")?,
+            append: Histogram::with_opts(append.buckets(APPEND_SECONDS.to_vec()))?,
+        };
+        // Nothing is known to be wrong with it.
+        log.writable.set(1);
+        metrics.register(log.writable.clone())?;
+        metrics.register(log.waiting.clone())?;
+        metrics.register(log.entries.clone())?;
+        metrics.register(log.append.clone())?;
+        Ok(log)
+    }
+
+    /// So many entries were written at once.
+    pub fn appended(&self, entries: usize, took: Duration) {
+        self.entries.inc_by(entries as u64);
+        self.append.observe(took.as_secs_f64());
+    }
+}
 
 pub struct Metrics {
     registry: Registry,

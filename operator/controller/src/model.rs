@@ -15,7 +15,8 @@ use lethe_api::{
         UnlearnRun,
     },
 };
-use lethe_core::{ArchivedLedger, Decision, canary, evidence, model, names};
+use lethe_core::{ArchivedLedger, Decision, canary, evidence, model, names, trail};
+use lethe_transparency::Said;
 
 use crate::{calls, context::Context, controller::Kind, error::Result};
 
@@ -32,6 +33,10 @@ impl Kind for DiffusionModel {
     async fn decide(object: &Self, context: &Context) -> Result<Decision<DiffusionModelStatus>> {
         let observed = observe(object, context).await?;
         Ok(model::decide(&observed, &context.installation, Timestamp::now()))
+    }
+
+    fn said(&self, after: &DiffusionModelStatus) -> Vec<Said> {
+        trail::of_model(self, after)
     }
 }
 
@@ -66,6 +71,7 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         reports,
         canary,
         archived,
+        unlogged: context.logbook.problem(),
         evidence,
     })
 }

@@ -4,6 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use kube::Config;
+use lethe_store::log::Log;
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
@@ -33,6 +34,8 @@ pub enum OperatorError {
     Client(#[source] Box<kube::Error>),
     #[error("--store: {0}")]
     Store(#[source] lethe_store::Error),
+    #[error("--audit-log: {0}")]
+    AuditLog(#[source] lethe_store::Error),
     #[error("cannot listen on {address}: {source}")]
     Bind { address: std::net::SocketAddr, source: std::io::Error },
     #[error("cannot set up the metrics: {0}")]
@@ -100,6 +103,9 @@ pub async fn run_with(
 fn check_store(args: &Args) -> Result<(), OperatorError> {
     if let Some(reason) = args.store_is_out_of_reach() {
         tracing::warn!(reason, "trainer pods would not find the store");
+    }
+    if let Some(Err(error @ lethe_store::Error::Uri { .. })) = args.audit_log.as_deref().map(Log::open) {
+        return Err(OperatorError::AuditLog(error));
     }
     match lethe_store::Store::open(&args.store) {
         Ok(_) => Ok(()),

@@ -8,8 +8,9 @@ use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRequestStatus, 
 use lethe_core::{
     Decision, asked,
     policy::{NoPolicy, Policy},
-    request,
+    request, trail,
 };
+use lethe_transparency::Said;
 
 use crate::{context::Context, controller::Kind, error::Result};
 
@@ -26,6 +27,10 @@ impl Kind for UnlearnRequest {
     async fn decide(object: &Self, context: &Context) -> Result<Decision<UnlearnRequestStatus>> {
         let observed = observe(object, context).await?;
         Ok(request::decide(&observed, Timestamp::now()))
+    }
+
+    fn said(&self, after: &UnlearnRequestStatus) -> Vec<Said> {
+        trail::of_request(self, after)
     }
 
     fn wrote(context: &Context, observed: &Self, status: &UnlearnRequestStatus) {

@@ -14,8 +14,9 @@ use lethe_core::{
     Decision, evidence,
     job_state::is_finished,
     kueue::{self, Queueing},
-    names, run, stall,
+    names, run, stall, trail,
 };
+use lethe_transparency::Said;
 
 use crate::{calls, context::Context, controller::Kind, error::Result, records};
 
@@ -43,6 +44,10 @@ impl Kind for UnlearnRun {
         let now = Timestamp::now();
         let observed = observe(object, context, now).await?;
         Ok(run::decide(&observed, &context.installation, now))
+    }
+
+    fn said(&self, after: &UnlearnRunStatus) -> Vec<Said> {
+        trail::of_run(self, after)
     }
 
     fn wrote(context: &Context, observed: &Self, status: &UnlearnRunStatus) {
@@ -83,7 +88,17 @@ async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Resu
         None => None,
     };
     let requests = requests(context, &namespace, object).await?;
-    Ok(run::Observed { run: object.clone(), job, pods, events, queueing, progress, record, requests, evidence: None })
+    Ok(run::Observed {
+        run: object.clone(),
+        job,
+        pods,
+        events,
+        queueing,
+        progress,
+        record,
+        requests,
+        evidence: None,
+    })
 }
 
 /// Of a run that is over, nothing matters but its evidence, and a Job that was created late. Its watch tells of that: nobody is

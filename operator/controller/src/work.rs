@@ -1,11 +1,11 @@
 //! From the first look at the cluster to the last reconciliation.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use kube_runtime::events::Reporter;
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     task::{JoinError, JoinSet},
 };
 
@@ -19,14 +19,19 @@ use crate::{
     herald::Herald,
     journal::Journal,
     leader::Leadership,
+    logbook::Logbook,
+    metrics::LogMetrics,
     probe::Prober,
     progress::ProgressReader,
     scope::{Scope, Watching},
+    scribe::Scribe,
     serving::Inquiry,
 };
 
 /// What is half done when the operator is asked to stop may take this long to end.
 const DRAIN: Duration = Duration::from_secs(20);
+/// And what became of it may take this long to be written down.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Watches, and works on what is seen, until `stop` and until what was begun is done.
 pub async fn work(
@@ -43,14 +48,43 @@ pub async fn work(
     };
     let stores = scopes.iter().map(|scope| scope.stores.clone()).collect();
     watching.metrics.register(ObjectCollector::new(stores, watching.watchdog.clone())?)?;
-    let mut controllers = start_controllers(args, &watching, leadership, scopes, &stop);
+    let (logbook, written) = keep_log(args, &watching, &leadership, &mut watches)?;
+    let mut controllers = start_controllers(args, &watching, leadership, logbook, scopes, &stop);
     unready.send_replace(String::new());
     tracing::info!("ready");
 
     until_stopped(&stop, &mut watches, &mut controllers).await?;
     unready.send_replace("stopping".into());
     drain(controllers).await;
+    if tokio::time::timeout(LAST_WORDS, written).await.is_err() {
+        tracing::warn!("what was done last is not in the audit log; the next leader looks what became of it");
+    }
     Ok(())
+}
+
+/// Starts who writes the audit log, if one is kept. The second resolves once nobody has anything to say any more, and all of
+/// it is written.
+fn keep_log(
+    args: &Args,
+    watching: &Watching,
+    leadership: &Leadership,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Logbook, impl Future<Output = ()> + use<>), OperatorError> {
+    let (done, written) = oneshot::channel::<()>();
+    let written = written.map(|_| ());
+    let Some(keeping) = args.keeping() else {
+        return Ok((Logbook::none(), written));
+    };
+    let (logbook, messages, problem) = Logbook::new();
+    let metrics = LogMetrics::new(&watching.metrics)?;
+    let scribe = Scribe::new(keeping, watching.client.clone(), leadership.clone(), metrics, problem);
+    tasks.spawn(async move {
+        scribe.run(messages).await;
+        drop(done);
+        // Its end is waited for by whoever ends the process.
+        std::future::pending().await
+    });
+    Ok((logbook, written))
 }
 
 /// Returns when it is asked to stop, or with what ended although it never should: an operator that goes on by half would look
@@ -95,6 +129,7 @@ fn start_controllers(
     args: &Args,
     watching: &Watching,
     leadership: Leadership,
+    logbook: Logbook,
     scopes: Vec<Scope>,
     stop: &Stop,
 ) -> JoinSet<()> {
@@ -121,6 +156,7 @@ fn start_controllers(
             inquiry: inquiry.clone(),
             progress: progress.clone(),
             journal: journal.clone(),
+            logbook: logbook.clone(),
             stores: stores.clone(),
         };
         let (requests, models, runs) = (inboxes.requests, inboxes.models, inboxes.runs);

@@ -354,7 +354,8 @@ pub(crate) fn is_withheld(lineage: &Lineage<'_>) -> bool {
         lineage.own_runs().find(|it| it.name_any() == run).map(|run| &run.spec.policy)
     };
     let policy = today.or_else(then).map(|policy| policy.rollout.no_compliant_digest);
-    policy != Some(NoCompliantDigest::Leave) && (leak(lineage).is_some() || evidence::keeps_from_going_back(lineage))
+    policy != Some(NoCompliantDigest::Leave)
+        && (leak(lineage).is_some() || evidence::keeps_from_going_back(lineage))
 }
 
 /// Sees to that.
@@ -379,6 +380,9 @@ pub(crate) fn withhold(lineage: &mut Lineage<'_>) {
 pub(crate) fn release(lineage: &mut Lineage<'_>, deployment: &Deployment) {
     let Some(down) = lineage.status.scaled_down.clone() else { return };
     if replicas(deployment) == 0 && down.replicas > 0 {
+        if lineage.unlogged().is_some() {
+            return lineage.look_again_in(POLL);
+        }
         let deployment = deployment.name_any();
         lineage.effects.push(Effect::ScaleServing { deployment, replicas: down.replicas });
         return lineage.look_again_in(POLL);

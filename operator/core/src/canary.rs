@@ -16,7 +16,7 @@ use lethe_api::v1alpha1::{
 };
 
 use crate::{
-    Effect, accept,
+    Change, Effect, accept,
     approval::{self, StepStanding},
     audit, base,
     beside::{self, pod_labels, traffic_labels},
@@ -128,6 +128,10 @@ fn wait(
             (canary.unready_since, rollout.written_again_at) = (None, None);
             return Next::Hold(Reason::RollingOut, why);
         }
+        Unready::Writes(effects, _) if may_not_be_written(lineage, &effects) => {
+            (canary.unready_since, rollout.written_again_at) = (None, None);
+            return Next::Hold(Reason::AuditLogUnavailable, lineage.unlogged().unwrap_or_default());
+        }
         Unready::Writes(effects, why) if !late || rollout.written_again_at.is_none() => {
             if since != lineage.now {
                 rollout.written_again_at.get_or_insert(now);
@@ -142,6 +146,10 @@ fn wait(
         Reason::RolloutTimedOut,
         format!("the canary was not as it should be within {patience} s: {why}"),
     )
+}
+
+fn may_not_be_written(lineage: &Lineage<'_>, effects: &[Effect]) -> bool {
+    lineage.unlogged().is_some() && effects.iter().any(Effect::puts_into_service)
 }
 
 /// The target, if it serves what it did and every pod beside it serves the candidate.
@@ -161,7 +169,8 @@ fn is_beside<'a>(
             return Err(Unready::Waits(reason, why));
         }
         let deployment = target.name_any();
-        let back = Effect::PatchServing { deployment, bundle: rollout.from.clone() };
+        let (bundle, change) = (rollout.from.clone(), Change::SetBack);
+        let back = Effect::PatchServing { deployment, bundle, change };
         let why = "somebody changed what the serving target names; it is set back until the canary is over";
         return Err(Unready::Writes(vec![back], why.into()));
     }
@@ -343,6 +352,9 @@ fn enter(
     policy: &RolloutPolicy,
     target: &Deployment,
 ) -> Next {
+    if let Some(why) = lineage.unlogged() {
+        return Next::Hold(Reason::AuditLogUnavailable, why);
+    }
     canary.step += 1;
     canary.at = at(policy, canary.step);
     canary.since = Time(lineage.now);

@@ -171,6 +171,11 @@ pub(crate) fn mark(
     reason: Reason,
     message: String,
 ) {
+    if let Some(why) = lineage.unlogged().filter(|_| promoted) {
+        // It is served, and was said to be about to be. That it is promoted is said once it can be written down.
+        lineage.conditions.unknown(ConditionType::Serving, Reason::AuditLogUnavailable, why);
+        return lineage.look_again_in(POLL);
+    }
     let observed = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
     let mut conditions = Conditions::new(observed, run.meta().generation, lineage.now);
     match promoted {

@@ -52,6 +52,8 @@ pub mod serving;
 pub mod stall;
 pub mod targets;
 mod term;
+pub mod trail;
+mod unlogged;
 pub mod window;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -106,6 +108,7 @@ pub enum Effect {
     PatchServing {
         deployment: String,
         bundle: Option<Digest>,
+        change: Change,
     },
     /// Change how many pods a Deployment has.
     ScaleServing {
@@ -147,7 +150,43 @@ pub enum Effect {
     RemoveFinalizer,
 }
 
+/// Why what is served is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Something is to be served that was not before.
+    RollOut,
+    /// A roll-out did not come to its end: back to what was served before it.
+    GoBack,
+    /// Somebody else changed it: back to what should be served.
+    SetBack,
+    /// Nothing is to be served any more.
+    TakeOut,
+}
+
 impl Effect {
+    /// Puts something into service, or says that it is. **None of these is carried out before the audit log has its intent.** The
+    /// others take out of service, put back, or work for people who wait: an audit log that cannot be written must not keep
+    /// what leaks in service.
+    pub fn puts_into_service(&self) -> bool {
+        match self {
+            Self::PatchServing { change, .. } => *change == Change::RollOut,
+            Self::ScaleServing { replicas, .. } => *replicas > 0,
+            Self::CreateService(_) | Self::CreateDeployment(_) | Self::ShapeCanary { .. } => true,
+            Self::MarkPromoted { condition, .. } => condition.status == "True",
+            Self::CreateRun(_)
+            | Self::CreateConfigMap(_)
+            | Self::CreateJob(_)
+            | Self::DeleteJob { .. }
+            | Self::DeleteRun { .. }
+            | Self::DeleteService { .. }
+            | Self::DeleteDeployment { .. }
+            | Self::ArchiveLedger(_)
+            | Self::SetLedgerAside(_)
+            | Self::AddFinalizer
+            | Self::RemoveFinalizer => false,
+        }
+    }
+
     /// Takes away what may be served, or changes it. One that fails is no reason to leave the others of a decision undone:
     /// a target must go back even if what is beside it may not be deleted, and the other way round.
     pub fn is_of_what_is_served(&self) -> bool {

@@ -22,7 +22,7 @@ use crate::{
     evidence, forgetting, history, job, look_at, plans,
     policy::{NoPolicy, Policy},
     rollout::PodReport,
-    serving, targets,
+    serving, targets, unlogged,
 };
 
 pub use archive::read as read_archive;
@@ -51,6 +51,8 @@ pub struct Observed {
     pub canary: canary::Seen,
     /// From the archive ConfigMap, if there is one; or why it cannot be read.
     pub archived: Result<Option<ArchivedLedger>, String>,
+    /// Why the audit log cannot be written, if one is kept and it cannot.
+    pub unlogged: Option<String>,
     /// What the store has about the bundles that [`evidence::to_look_for`] names, if anything is signed at all.
     pub evidence: evidence::Seen,
 }
@@ -192,6 +194,7 @@ impl<'a> Lineage<'a> {
         let before = std::mem::take(&mut self.status.conditions);
         self.status.conditions = self.conditions.into_list();
         self.events.extend(transitions(&before, &self.status.conditions));
+        self.events.extend(unlogged::event(&before, &self.status.conditions));
         Decision { status: self.status, effects: self.effects, events: self.events, recheck: self.recheck }
     }
 

@@ -23,6 +23,7 @@ use crate::{
     reference, remedy,
     serving::planned_targets,
     targets::{self, Forgotten},
+    unlogged,
 };
 
 /// What the controller saw.
@@ -60,6 +61,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<UnlearnRequestSta
         status: UnlearnRequestStatus { observed_generation: generation, ..before.clone() },
         overruled: String::new(),
         beside: None,
+        unlogged: None,
         events: vec![],
         recheck: None,
     };
@@ -81,6 +83,8 @@ pub(crate) struct Answer<'a> {
     overruled: String,
     /// Where its candidate stands that is beside the serving target.
     beside: Option<String>,
+    /// Why its candidate may not be put into service, although it passed.
+    unlogged: Option<String>,
     pub(crate) events: Vec<Event>,
     pub(crate) recheck: Option<Duration>,
 }
@@ -100,7 +104,7 @@ impl Answer<'_> {
             _ if is_over => return self.keep(observed.model.as_ref()),
             _ => {}
         }
-        self.status.targets = summary(self.request);
+        self.status.targets = targets::summary(self.request);
         self.find(observed);
     }
 
@@ -117,6 +121,7 @@ impl Answer<'_> {
         }
         if let Some(run) = run {
             self.beside = canary::stands(model, &run.name_any());
+            self.unlogged = unlogged::said_by(model);
             self.mirror(run);
             return self.hear(observed);
         }
@@ -394,6 +399,9 @@ impl Answer<'_> {
             }
             _ => {
                 self.status.phase = Some(RequestPhase::RollingOut);
+                if let Some(why) = &self.unlogged {
+                    return unlogged::wait(&mut self.conditions, why);
+                }
                 // What is beside the target already was proven.
                 let unsigned = ConditionType::Signed.find(&run.conditions).filter(|it| it.status == "False");
                 if let (Some(unsigned), None) = (unsigned, &self.beside) {
@@ -447,17 +455,6 @@ impl Answer<'_> {
         ready.status = "False".into();
         ready.message = message;
         self.conditions.copy(&ready);
-    }
-}
-
-/// The targets in a few words: a column of `kubectl get` shows the first item of a list only.
-fn summary(request: &UnlearnRequest) -> Option<String> {
-    let labels: Vec<&str> = request.spec.targets.iter().map(|target| target.label.as_str()).collect();
-    match labels[..] {
-        [] => None,
-        [one] => Some(one.into()),
-        [one, two] => Some(format!("{one}, {two}")),
-        [first, ref others @ ..] => Some(format!("{first} and {} more", others.len())),
     }
 }
 

@@ -12,11 +12,11 @@ use lethe_api::{
 };
 
 use crate::{
-    Effect, POLL, audit, base, canary,
+    Change, Effect, POLL, audit, base, canary,
     evidence::{self, Standing},
     model::Lineage,
     rollout::{self, Next},
-    targets,
+    targets, unlogged,
 };
 use kube::ResourceExt;
 use lethe_api::contract::{Override, Plan, PlannedTarget, Task};
@@ -113,6 +113,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let to = rollout.to.short().to_owned();
     let next = audited(lineage, &mut rollout, run, next);
     let next = evidence::guard(lineage, &rollout, run, next);
+    let next = unlogged::guard(lineage, &rollout, next);
     if !matches!(next, Next::TurnBack(..)) {
         give_or_take_pods(lineage, &rollout);
     }
@@ -123,7 +124,9 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
                 canary::take_away(lineage);
             }
             let deployment = serving.target.name.clone();
-            lineage.effects.push(Effect::PatchServing { deployment, bundle });
+            let is_back = rollout.state == RolloutState::RollingBack;
+            let change = if is_back { Change::GoBack } else { Change::RollOut };
+            lineage.effects.push(Effect::PatchServing { deployment, bundle, change });
             // On the way back the condition says why.
             if rollout.state == RolloutState::Progressing {
                 if rollout.started_at.0 != lineage.now {
@@ -215,7 +218,8 @@ fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, w
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
     // What cannot be gone back to, the next look says.
     if rollout.from.as_ref().is_none_or(|from| evidence::refusal(lineage, from).is_none()) {
-        lineage.effects.push(Effect::PatchServing { deployment, bundle: rollout.from.clone() });
+        let (bundle, change) = (rollout.from.clone(), Change::GoBack);
+        lineage.effects.push(Effect::PatchServing { deployment, bundle, change });
     }
     lineage.look_again_in(POLL);
 }
@@ -374,7 +378,8 @@ fn serve_nothing(lineage: &mut Lineage<'_>, found: Option<Digest>) {
                 format!("spec.serving.initial is None now: {} is taken out of service", found.short());
             lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
             let deployment = lineage.observed.model.spec.serving.target.name.clone();
-            lineage.effects.push(Effect::PatchServing { deployment, bundle: None });
+            let change = Change::TakeOut;
+            lineage.effects.push(Effect::PatchServing { deployment, bundle: None, change });
             lineage.look_again_in(POLL);
         }
         found => heal(lineage, found, None),
@@ -433,7 +438,8 @@ fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>
     let message = format!("the serving target names {found}; setting it back to {back}");
     lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);
     let deployment = lineage.observed.model.spec.serving.target.name.clone();
-    lineage.effects.push(Effect::PatchServing { deployment, bundle: wanted });
+    let change = Change::SetBack;
+    lineage.effects.push(Effect::PatchServing { deployment, bundle: wanted, change });
 }
 
 /// Whether what is rolled out was made to forget, and measured for, all that the ledger has by now.

@@ -6,7 +6,7 @@ use lethe_api::{
     contract::{Override, PlannedTarget},
     v1alpha1::{
         DiffusionModelStatus, KnownLabel, LedgerEntry, OverrideSpec, Reason, Strategy, Target,
-        UnlearnRequestSpec,
+        UnlearnRequest, UnlearnRequestSpec,
     },
 };
 
@@ -219,6 +219,17 @@ pub fn as_spec(replacement: &Override) -> OverrideSpec {
 fn some_names(labels: &[KnownLabel]) -> String {
     let shown = labels.iter().take(SHOWN).map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ");
     if labels.len() > SHOWN { format!("{shown} and {} more", labels.len() - SHOWN) } else { shown }
+}
+
+/// The targets in a few words: a column of `kubectl get` shows the first item of a list only.
+pub(crate) fn summary(request: &UnlearnRequest) -> Option<String> {
+    let labels: Vec<&str> = request.spec.targets.iter().map(|target| target.label.as_str()).collect();
+    match labels[..] {
+        [] => None,
+        [one] => Some(one.into()),
+        [one, two] => Some(format!("{one}, {two}")),
+        [first, ref others @ ..] => Some(format!("{first} and {} more", others.len())),
+    }
 }
 
 #[cfg(test)]

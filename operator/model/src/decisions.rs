@@ -387,6 +387,7 @@ impl ModelView<'_> {
             },
             reports: if self.asked { vec![report("digits-a"), report("digits-b")] } else { vec![] },
             archived: self.archive.map(|map| model::read_archive(map)).transpose(),
+            unlogged: None,
             evidence: BTreeMap::new(),
         }
     }

@@ -8,6 +8,8 @@
 //! scratch/<hex of a plan's digest>/<name>                        a run's checkpoints
 //! ```
 //!
+//! An installation's audit log lies in a folder of its own, in the store or elsewhere: [`log`] has its layout.
+//!
 //! A trainer removes its scratch when the plan's outcome is final: it is done, or it failed in a way that is not tried
 //! again. The scratch of a plan whose last pod was interrupted or crashed stays, for the pod that goes on; if none ever
 //! comes, it may be removed by hand.
@@ -24,6 +26,7 @@ mod cloud;
 mod error;
 mod evidence;
 mod garbage;
+pub mod log;
 mod objects;
 mod store;
 mod uri;

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{MultipartUpload as _, ObjectStore, ObjectStoreExt, PutPayload, UploadPart, path::Path};
+use object_store::{
+    MultipartUpload as _, ObjectStore, ObjectStoreExt, PutMode, PutPayload, UploadPart, path::Path,
+};
 
 use crate::{
     cloud::{self, Options},
@@ -84,6 +86,28 @@ impl Objects {
         written.map_err(|error| Error::from_storage("write", self.typed(&path), error))
     }
 
+    /// Writes an object if there is none of that name: of two who do it at once, one is told that there is.
+    pub(crate) async fn create(&self, file: &str, bytes: Vec<u8>) -> Result<Created> {
+        let path = self.root.clone().join(file);
+        let options = PutMode::Create.into();
+        match self.storage.put_opts(&path, PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(Created::New),
+            // Another one that is being written at the same moment is as good as there, once it is.
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::WasThere),
+            Err(error) => Err(Error::from_storage("write", self.typed(&path), error)),
+        }
+    }
+
+    /// Whether an object is there.
+    pub(crate) async fn has(&self, file: &str) -> Result<bool> {
+        let path = self.root.clone().join(file);
+        match self.storage.head(&path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(Error::from_storage("look for", self.typed(&path), error)),
+        }
+    }
+
     /// Nothing is there before the last part is, and the whole is confirmed.
     async fn write_in_parts(&self, path: &Path, bytes: Bytes, part: usize) -> object_store::Result<()> {
         let mut upload = self.storage.put_multipart(path).await?;
@@ -134,6 +158,13 @@ impl Objects {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
+}
+
+/// What became of an object that was to be created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    New,
+    WasThere,
 }
 
 /// An object, as a list of them shows it.

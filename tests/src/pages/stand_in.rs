@@ -98,7 +98,7 @@ async fn operator(world: &World, pod: Pod, container: Container) -> Result<Opera
     let launch = Launch {
         kubeconfig: rights::write(&kubeconfig, folder.parent().context("no folder")?, &name)?,
         identity: name.clone(),
-        ..world.bare_launch()
+        ..world.bare_launch().await
     };
     let folder = folder.display().to_string();
     let arguments = container.args.iter().flatten().filter(|one| !one.starts_with("--metrics-bind="));

@@ -38,6 +38,11 @@ pub async fn values_that_no_operator_could_work_with_are_refused(world: &World) 
         ("image.digest=latest", "digest"),
         ("store.uri=file:///elsewhere", "no pod would find the store"),
         ("evidence.trustedKeysConfigMap=lethe-trusted-keys", "signingKeySecret"),
+        ("auditLog.enabled=true", "needs evidence.signingKeySecret"),
+        (
+            "auditLog.enabled=true,evidence.signingKeySecret=key,auditLog.uri=file:///elsewhere/log",
+            "on no volume that the operator mounts",
+        ),
         ("metrics.service=false,metrics.serviceMonitor.enabled=true", "needs metrics.service"),
         (
             "store.persistence.create=true,store.volume.emptyDir.medium=Memory",

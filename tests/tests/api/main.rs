@@ -6,6 +6,7 @@ use lethe_tests::{Server, scenarios};
 
 mod admission;
 mod attempts;
+mod audit_log;
 mod audits;
 mod bases;
 mod canaries;
@@ -103,6 +104,12 @@ fn main() -> ExitCode {
             evidence_that_somebody_changed_is_not_rolled_out,
             dying_all_the_time_it_signs_what_it_rolls_out,
             a_key_is_replaced_and_what_the_old_one_signed_is_signed_again;
+        audit_log:
+            what_is_done_and_decided_is_in_the_audit_log_in_order,
+            what_passed_waits_for_an_audit_log_that_cannot_be_written,
+            an_operator_that_dies_after_every_write_leaves_one_log_in_which_all_is_closed,
+            two_operators_of_which_one_was_frozen_write_one_audit_log,
+            an_auditor_verifies_the_audit_log_and_finds_what_was_changed;
         collecting:
             what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own;
         deletion:

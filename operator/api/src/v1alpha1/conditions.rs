@@ -135,6 +135,7 @@ pub enum Reason {
     CanaryNotPossible,
     RunDeleted,
     DigestMismatch,
+    AuditLogUnavailable,
     Drifted,
     LedgerMoved,
     LedgerConflict,

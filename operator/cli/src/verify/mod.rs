@@ -2,6 +2,7 @@
 //! believed that can be computed anew.
 
 mod claims;
+mod log;
 mod run;
 mod signatures;
 #[cfg(test)]
@@ -91,12 +92,24 @@ impl Notes<'_> {
 /// # Errors
 /// If a file or the store cannot be read.
 pub async fn run(args: &Verify) -> Result<Exit> {
-    let exported = read(&files::read(&args.files, false)?)?;
+    let exported = match args.files.is_empty() {
+        true => Exported::default(),
+        false => read(&files::read(&args.files, false)?)?,
+    };
     let unreachable = |error: &dyn std::fmt::Display| Trouble::unreachable(error.to_string());
-    let store = Store::open(&args.store).map_err(|error| unreachable(&error))?;
     let trusted = args.trusted_keys.as_deref().map(TrustedKeys::load).transpose();
     let trusted = trusted.map_err(|error| unreachable(&error))?;
-    let checks = check(&exported, &store, trusted.as_ref()).await;
+    let mut checks = match &args.store {
+        Some(uri) => {
+            let store = Store::open(uri).map_err(|error| unreachable(&error))?;
+            check(&exported, &store, trusted.as_ref()).await
+        }
+        None => Vec::new(),
+    };
+    if let (Some(uri), Some(trusted)) = (&args.log, &trusted) {
+        let kept = log::Kept { uri, origin: &args.origin, trusted, since: args.since.as_deref() };
+        log::check(&kept, &exported, &mut checks).await?;
+    }
     if checks.is_empty() {
         return Err(Trouble::unreachable(
             "these files hold no UnlearnRun, UnlearnRequest or DiffusionModel: there is nothing to verify",

@@ -20,6 +20,7 @@ use lethe_api::{
     v1alpha1::{BUNDLE_ANNOTATION, UnlearnRun},
 };
 use lethe_core::{Effect, FINALIZER, rollout};
+use lethe_transparency::Upshot;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -29,6 +30,7 @@ use crate::{
     context::Context,
     controller::Kind,
     error::{Error, Result},
+    logbook::Page,
 };
 
 /// Field managers, one per thing that is written for another object than the one decided about.
@@ -38,14 +40,31 @@ const PROMOTION: &str = "lethe-promotion";
 const ARCHIVE: &str = "lethe-archive";
 
 /// Carries out effects in order. The first failure is what is told of, and the next decision begins again.
-pub async fn carry_out<K: Kind>(context: &Context, mut current: K, effects: &[Effect]) -> Result<()> {
+/// What becomes of each is said on `page`, from number `first` on. What puts something into service is left undone if it could
+/// not be said before.
+pub async fn carry_out<K: Kind>(
+    context: &Context,
+    mut current: K,
+    effects: &[Effect],
+    page: &mut Page,
+    first: usize,
+) -> Result<()> {
     let mut failure = Failure::default();
-    for effect in effects {
+    for (index, effect) in (first..).zip(effects) {
         if failure.leaves_out(effect) {
             continue;
         }
-        if let Err(error) = carry_out_one(context, &mut current, effect).await {
-            failure.add(effect, error)?;
+        if let Some(why) = page.unlogged().filter(|_| effect.puts_into_service()) {
+            let (action, why) = (format!("put anything into service for {}", describe(&current)), why.into());
+            failure.add(effect, Error::Unlogged { action, why })?;
+            continue;
+        }
+        match carry_out_one(context, &mut current, effect).await {
+            Ok(()) => page.conclude(index, Upshot::Done, ""),
+            Err(error) => {
+                page.conclude(index, Upshot::Failed, error.category().as_str());
+                failure.add(effect, error)?;
+            }
         }
     }
     failure.told()
@@ -88,7 +107,7 @@ async fn carry_out_one<K: Kind>(context: &Context, current: &mut K, effect: &Eff
         Effect::DeleteRun { name, uid } => {
             delete_exactly::<UnlearnRun>(context, &namespace, name, uid).await?
         }
-        Effect::PatchServing { deployment, bundle } => {
+        Effect::PatchServing { deployment, bundle, .. } => {
             patch_serving(context, &namespace, deployment, bundle.as_ref()).await?;
         }
         Effect::ScaleServing { deployment, replicas } => {
@@ -379,13 +398,16 @@ async fn set_finalizer<K: Kind>(context: &Context, current: K, wanted: bool) -> 
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+    use lethe_core::Change;
+
     use super::*;
     use crate::error::Category;
 
     /// Names of the effects that are tried, if the first fails so, and the category of what is told.
     fn tried(first: Effect, error: Error) -> (Vec<&'static str>, Option<Category>) {
         let scale = Effect::ScaleServing { deployment: "server".into(), replicas: 0 };
-        let patch = Effect::PatchServing { deployment: "server".into(), bundle: None };
+        let patch =
+            Effect::PatchServing { deployment: "server".into(), bundle: None, change: Change::TakeOut };
         let (mut failure, mut error, mut tried) = (Failure::default(), Some(error), vec![]);
         for effect in [first, Effect::AddFinalizer, patch, scale] {
             if failure.leaves_out(&effect) {
@@ -411,7 +433,8 @@ mod tests {
         };
         let told = Some(Category::Forbidden);
         assert_eq!(tried(Effect::AddFinalizer, forbidden()), (vec!["other", "patch", "scale"], told));
-        let patch = Effect::PatchServing { deployment: "server".into(), bundle: None };
+        let patch =
+            Effect::PatchServing { deployment: "server".into(), bundle: None, change: Change::TakeOut };
         assert_eq!(tried(patch, forbidden()), (vec!["patch", "patch", "scale"], told));
     }
 
@@ -422,7 +445,8 @@ mod tests {
         // It is the target that has changed, not the model.
         let scale = Effect::ScaleServing { deployment: "server".into(), replicas: 0 };
         assert_eq!(tried(scale, stale()).0, ["scale", "patch", "scale"]);
-        let patch = Effect::PatchServing { deployment: "server".into(), bundle: None };
+        let patch =
+            Effect::PatchServing { deployment: "server".into(), bundle: None, change: Change::TakeOut };
         let lost = Error::NotLeader { action: "patch".into() };
         assert_eq!(tried(patch, lost), (vec!["patch"], Some(Category::NotLeader)));
     }

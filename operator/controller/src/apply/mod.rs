@@ -4,6 +4,8 @@
 //! Everything is decided from caches that may lag behind. So the status names the version of the object
 //! that was decided about: if that is not the newest, the API server refuses the write and nothing else
 //! happens. Where the status stays as it is and there are effects, the version is asked for first.
+//!
+//! What is about to be done is said to the audit log first, all of one decision at once, and what became of it afterwards.
 
 mod effects;
 
@@ -15,7 +17,8 @@ use kube::{
 };
 use kube_runtime::events::{Event, EventType};
 use lethe_api::{Digest, printable::printable};
-use lethe_core::Decision;
+use lethe_core::{Decision, Effect, trail};
+use lethe_transparency::{Said, Upshot};
 use serde_json::json;
 
 use crate::{
@@ -24,6 +27,7 @@ use crate::{
     controller::Kind,
     error::{Error, Result},
     leader::WRITE_TIMEOUT,
+    logbook::{Announcement, Page},
 };
 
 /// Longest note of an event that the API server accepts.
@@ -33,21 +37,59 @@ const MAX_NOTE: usize = 1024;
 ///
 /// Events are published even if an effect failed, since they tell of the status, which was written.
 pub async fn apply<K: Kind>(context: &Context, observed: &K, decision: Decision<K::Status>) -> Result<()> {
-    let written = write_status(context, observed, &decision.status).await?;
-    let current = match written {
-        Some(written) => written,
-        None => {
-            if !decision.effects.is_empty() {
-                confirm_current(context, observed).await?;
-            }
-            observed.clone()
-        }
+    let is_news = differs(observed, &decision.status);
+    if !is_news && decision.effects.is_empty() {
+        return publish_all(context, observed, &decision.events).await;
+    }
+    if !is_news {
+        confirm_current(context, observed).await?;
+    }
+    let said = if is_news { observed.said(&decision.status) } else { Vec::new() };
+    let decided = said.len();
+    let mut page = announce(context, observed, said, &decision.effects).await?;
+    let current = match is_news {
+        true => write_status(context, observed, &decision.status).await.inspect_err(|error| {
+            (0..decided).for_each(|index| page.conclude(index, Upshot::Failed, error.category().as_str()));
+        })?,
+        false => observed.clone(),
     };
-    let done = effects::carry_out(context, current, &decision.effects).await;
-    for event in &decision.events {
+    (0..decided).for_each(|index| page.conclude(index, Upshot::Done, ""));
+    let done = effects::carry_out(context, current, &decision.effects, &mut page, decided).await;
+    publish_all(context, observed, &decision.events).await?;
+    done
+}
+
+/// Says to the audit log what is about to be decided and done. What must not be decided before it says so is not.
+async fn announce<K: Kind>(
+    context: &Context,
+    observed: &K,
+    said: Vec<Said>,
+    effects: &[Effect],
+) -> Result<Page> {
+    if !context.leadership.holds() {
+        return Err(Error::NotLeader { action: format!("work on {}", describe(observed)) });
+    }
+    let must = said.iter().any(trail::must_be_said_first);
+    let decided = said.into_iter().map(|said| Announcement { first: trail::must_be_said_first(&said), said });
+    let of = trail::named(observed);
+    let intents = effects
+        .iter()
+        .map(|effect| Announcement { said: trail::intent(effect, &of), first: effect.puts_into_service() });
+    let page = context.logbook.announce(decided.chain(intents).collect()).await;
+    match page.unlogged().filter(|_| must) {
+        Some(why) => {
+            Err(Error::Unlogged { action: format!("promote for {}", describe(observed)), why: why.into() })
+        }
+        None => Ok(page),
+    }
+}
+
+/// Events tell of the status, which was written.
+async fn publish_all<K: Kind>(context: &Context, observed: &K, events: &[lethe_core::Event]) -> Result<()> {
+    for event in events {
         publish(context, observed, event).await;
     }
-    done
+    Ok(())
 }
 
 /// Every write passes here: only the holder of the lease writes, and no write outlasts the lease.
@@ -63,17 +105,19 @@ async fn write<T>(
     calls::within(WRITE_TIMEOUT, action, call).await
 }
 
-/// Writes the status if it differs from the observed one, and returns the object as it then is.
-async fn write_status<K: Kind>(context: &Context, observed: &K, status: &K::Status) -> Result<Option<K>> {
+/// Whether a status says something else than the observed one.
+fn differs<K: Kind>(observed: &K, status: &K::Status) -> bool {
     if observed.status() == Some(status) {
-        return Ok(None);
+        return false;
     }
-    let wanted = json(&K::owned(status));
     let known = observed.status().map(|known| json(&K::owned(known)));
     // An object that was never looked at has no status: an empty one says the same.
-    if known.unwrap_or_else(|| json!({})) == wanted {
-        return Ok(None);
-    }
+    known.unwrap_or_else(|| json!({})) != json(&K::owned(status))
+}
+
+/// Writes the status, and returns the object as it then is.
+async fn write_status<K: Kind>(context: &Context, observed: &K, status: &K::Status) -> Result<K> {
+    let wanted = json(&K::owned(status));
     let what = describe(observed);
     let patch = json!({
         "apiVersion": K::api_version(&()),
@@ -94,7 +138,7 @@ async fn write_status<K: Kind>(context: &Context, observed: &K, status: &K::Stat
         write(context, format!("write the status of {what}"), call).await.map_err(|e| stale(e, what))?;
     replaced(context, observed, &written);
     K::wrote(context, observed, status);
-    Ok(Some(written))
+    Ok(written)
 }
 
 fn json(status: &impl serde::Serialize) -> serde_json::Value {

@@ -34,3 +34,4 @@ mod schedules;
 mod serving;
 mod sharing;
 mod trainers;
+mod unlogged;

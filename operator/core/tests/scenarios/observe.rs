@@ -82,6 +82,7 @@ impl World {
             canary,
             reports: if asks { vec![report("digits-a"), report("digits-b")] } else { vec![] },
             archived: archived.map(model::read_archive).transpose(),
+            unlogged: self.unlogged.clone(),
         }
     }
 
@@ -171,7 +172,17 @@ impl World {
         let requests = object.spec.requests.iter().filter_map(|reference| self.find_request(reference));
         let requests = requests.collect();
         let evidence = evidence::wanted(object, &self.installation).map(|wanted| self.sign(object, &wanted));
-        run::Observed { run: object.clone(), job, pods, events, queueing, progress: None, record, requests, evidence }
+        run::Observed {
+            run: object.clone(),
+            job,
+            pods,
+            events,
+            queueing,
+            progress: None,
+            record,
+            requests,
+            evidence,
+        }
     }
 
     fn evidence_of(&self, bundle: &Digest) -> Result<evidence::Found, evidence::Problem> {

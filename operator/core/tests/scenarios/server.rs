@@ -69,6 +69,10 @@ impl World {
 
     /// False if the API server refuses the effect.
     pub fn carry_out(&mut self, key: &Key, effect: Effect) -> bool {
+        if self.unlogged.is_some() && effect.puts_into_service() {
+            // What was decided just before the log broke: nothing is done that it cannot say.
+            return false;
+        }
         match effect {
             Effect::CreateRun(run) => self.create_run(*run),
             Effect::CreateConfigMap(map) => {
@@ -80,7 +84,7 @@ impl World {
             Effect::CreateJob(job) => self.create_job(*job),
             Effect::DeleteJob { name } => self.delete_job(key, &name),
             Effect::DeleteRun { name, uid } => self.delete_run(&name, &uid),
-            Effect::PatchServing { deployment, bundle } => self.patch_serving(&deployment, bundle),
+            Effect::PatchServing { deployment, bundle, .. } => self.patch_serving(&deployment, bundle),
             Effect::ScaleServing { replicas, .. } => {
                 let found = self.cluster.deployment.as_mut();
                 found.map(|deployment| scale(deployment, replicas)).is_some()

@@ -91,6 +91,8 @@ pub struct World {
     /// What a pod says it serves, if it does not say the truth.
     pub lie: Option<Result<Digest, String>>,
     pub patches: Patches,
+    /// Why the audit log cannot be written.
+    pub unlogged: Option<String>,
     /// Whether the API server checks who creates an approval.
     pub protects_approvals: bool,
     /// Whether the operator watches all namespaces, and with them what is the cluster's.
@@ -136,6 +138,7 @@ impl World {
             comes_up: Box::new(|_| true),
             lie: None,
             patches: Patches::Kept,
+            unlogged: None,
             protects_approvals: true,
             watches_all: true,
             store: BTreeMap::new(),
@@ -168,6 +171,7 @@ impl World {
             now: self.now,
             lie: self.lie.clone(),
             patches: self.patches,
+            unlogged: self.unlogged.clone(),
             watches_all: self.watches_all,
             store: self.store.clone(),
             store_problem: self.store_problem.clone(),

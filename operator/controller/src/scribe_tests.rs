@@ -1,0 +1,215 @@
+//! The audit log of an operator, on a real file system.
+
+use std::{fs, path::Path, time::Duration};
+
+use kube::Client;
+use lethe_evidence::{SigningKey, TrustedKeys};
+use lethe_store::{
+    folder_uri,
+    log::{Log, Reading},
+};
+use lethe_transparency::{Action, Object, Said, Upshot};
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use crate::{
+    leader::Leadership,
+    logbook::{Announcement, Logbook},
+    metrics::{LogMetrics, Metrics},
+    scribe::{Keeping, Scribe},
+};
+
+/// RFC 8032, section 7.1, test 1.
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
+const ORIGIN: &str = "lethe.dev/studio";
+
+/// A folder with a key and a log, and one who writes it.
+struct Desk {
+    folder: TempDir,
+    logbook: Logbook,
+    scribe: JoinHandle<()>,
+    lease: watch::Sender<Option<Instant>>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("key.pem"), KEY).unwrap();
+        fs::create_dir(folder.path().join("log")).unwrap();
+        Self::at(folder)
+    }
+
+    fn at(folder: TempDir) -> Self {
+        let (leadership, lease) = Leadership::granted();
+        let (logbook, messages, problem) = Logbook::new();
+        let keeping = Keeping {
+            uri: folder_uri(&folder.path().join("log")).unwrap(),
+            origin: ORIGIN.into(),
+            key: folder.path().join("key.pem"),
+            trusted: None,
+            replica: "lethe-0".into(),
+        };
+        // Nothing is asked of it where nothing was left open.
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let metrics = LogMetrics::new(&Metrics::new().unwrap()).unwrap();
+        let scribe = tokio::spawn(Scribe::new(keeping, client, leadership, metrics, problem).run(messages));
+        Self { folder, logbook, scribe, lease }
+    }
+
+    fn log(&self) -> std::path::PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Nobody has anything to say any more.
+    async fn close(self) -> TempDir {
+        drop(self.logbook);
+        self.scribe.await.unwrap();
+        self.folder
+    }
+}
+
+async fn read(folder: &Path) -> Reading {
+    let key = SigningKey::load(&folder.join("key.pem")).unwrap();
+    let log = Log::open(&folder_uri(&folder.join("log")).unwrap()).unwrap();
+    log.read(ORIGIN, &TrustedKeys::only(key.public())).await.unwrap()
+}
+
+fn about(name: &str, first: bool) -> Announcement {
+    let object = Object {
+        kind: "Deployment".into(),
+        namespace: "studio".into(),
+        name: name.into(),
+        uid: String::new(),
+    };
+    let (before, after, digests, reason) = Default::default();
+    Announcement {
+        said: Said::Intent { action: Action::Serve, object, before, after, digests, reason },
+        first,
+    }
+}
+
+fn names(reading: &Reading) -> Vec<String> {
+    let name = |said: &Said| said.is_to_be().map(|(_, object)| object.name.clone());
+    reading.entries.iter().filter_map(|entry| name(&entry.said)).collect()
+}
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        assert!(Instant::now() < end, "{what} does not happen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_a_thousand_is_a_few_writes() {
+    let desk = Desk::new();
+    let start = Instant::now();
+    let all: Vec<_> = (0..1000)
+        .map(|n| {
+            let logbook = desk.logbook.clone();
+            tokio::spawn(async move {
+                let mut page = logbook.announce(vec![about(&n.to_string(), true)]).await;
+                assert_eq!(page.unlogged(), None);
+                page.conclude(0, Upshot::Done, "");
+            })
+        })
+        .collect();
+    for task in all {
+        task.await.unwrap();
+    }
+    let took = start.elapsed();
+    let folder = desk.close().await;
+    let reading = read(folder.path()).await;
+    assert_eq!(reading.faults, []);
+    assert_eq!((reading.entries.len(), reading.book.open().count()), (2001, 0));
+    let (checkpoint, _) = reading.checkpoint.unwrap();
+    assert_eq!(checkpoint.size, 2001);
+    let commits: usize = (0..8)
+        .filter_map(|tile| fs::read_dir(folder.path().join(format!("log/commits/{tile:03}"))).ok())
+        .map(Iterator::count)
+        .sum();
+    assert!(commits < 100, "{commits} writes");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_not_put_into_service_and_the_rest_is_written_later() {
+    let desk = Desk::new();
+    let mut page = desk.logbook.announce(vec![about("before", true)]).await;
+    page.conclude(0, Upshot::Done, "");
+    drop(page);
+    until("it is written", || desk.log().join("checkpoint").exists()).await;
+    // The volume goes, and a file lies where it was.
+    let away = desk.folder.path().join("away");
+    fs::rename(desk.log(), &away).unwrap();
+    fs::write(desk.log(), "").unwrap();
+    let start = Instant::now();
+    let mut mixed = desk.logbook.announce(vec![about("served", true), about("taken out", false)]).await;
+    assert!(mixed.unlogged().is_some());
+    assert!(desk.logbook.problem().is_some_and(|why| why.contains("log")), "{:?}", desk.logbook.problem());
+    mixed.conclude(1, Upshot::Done, "");
+    drop(mixed);
+    let mut open = desk.logbook.announce(vec![about("trained", false)]).await;
+    assert!(open.unlogged().is_some());
+    assert!(start.elapsed() < Duration::from_secs(3), "what goes on does not wait");
+    open.conclude(0, Upshot::Failed, "conflict");
+    drop(open);
+    fs::remove_file(desk.log()).unwrap();
+    fs::rename(&away, desk.log()).unwrap();
+    until("it is written again", || desk.logbook.problem().is_none()).await;
+    let mut page = desk.logbook.announce(vec![about("after", true)]).await;
+    assert_eq!(page.unlogged(), None);
+    page.conclude(0, Upshot::Done, "");
+    drop(page);
+    let folder = desk.close().await;
+    let reading = read(folder.path()).await;
+    assert_eq!(reading.faults, []);
+    assert_eq!(reading.book.open().count(), 0, "{:#?}", reading.entries);
+    let named: Vec<_> = names(&reading).into_iter().filter(|name| name != "served").collect();
+    assert_eq!(named, ["before", "taken out", "trained", "after"]);
+    let late = |name: &str| {
+        let is = |said: &Said| said.is_to_be().is_some_and(|(_, object)| object.name == name);
+        reading.entries.iter().find(|entry| is(&entry.said)).unwrap().late
+    };
+    assert!(late("trained") && !late("after"));
+    // It was on its way when the log broke, or is not in it: nobody did it.
+    if let Some(number) = names(&reading).iter().position(|name| name == "served") {
+        let undone = reading
+            .entries
+            .iter()
+            .any(|entry| matches!(entry.said, Said::Outcome { upshot: Upshot::LeftUndone, .. }));
+        assert!(undone, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_without_the_lease_writes_nothing() {
+    let desk = Desk::new();
+    desk.lease.send_replace(None);
+    let page = desk.logbook.announce(vec![about("a", true)]).await;
+    assert!(page.unlogged().is_some_and(|why| why.contains("lease")), "{:?}", page.unlogged());
+    drop(page);
+    let folder = desk.close().await;
+    assert_eq!(fs::read_dir(folder.path().join("log")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn whoever_comes_next_goes_on_and_a_key_that_cannot_be_read_is_said() {
+    let desk = Desk::new();
+    desk.logbook.announce(vec![about("a", true)]).await.conclude(0, Upshot::Done, "");
+    let folder = desk.close().await;
+    let hidden = folder.path().join("hidden");
+    fs::rename(folder.path().join("key.pem"), &hidden).unwrap();
+    let desk = Desk::at(folder);
+    let page = desk.logbook.announce(vec![about("b", true)]).await;
+    assert!(page.unlogged().is_some_and(|why| why.contains("key.pem")), "{:?}", page.unlogged());
+    drop(page);
+    fs::rename(&hidden, desk.folder.path().join("key.pem")).unwrap();
+    until("it is written again", || desk.logbook.problem().is_none()).await;
+    desk.logbook.announce(vec![about("c", true)]).await.conclude(0, Upshot::Done, "");
+    let folder = desk.close().await;
+    let reading = read(folder.path()).await;
+    assert_eq!((reading.faults.len(), reading.book.open().count()), (0, 0));
+    assert_eq!(names(&reading), ["a", "c"]);
+}

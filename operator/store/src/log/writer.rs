@@ -1,0 +1,337 @@
+//! Appending to a log, one commit at a time.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use lethe_evidence::{SigningKey, TrustedKeys};
+use lethe_transparency::{Book, Checkpoint, Commit, Entry, merkle, merkle::Edge, note, tile};
+
+use super::{AT_ONCE, CHECKPOINT, ENTRIES, Log, LogError, found};
+use crate::objects::Created;
+
+/// The end of a log, and the key to write on.
+pub struct Writer {
+    log: Log,
+    origin: String,
+    key: Arc<SigningKey>,
+    trusted: TrustedKeys,
+    edge: Edge,
+    book: Book,
+    /// Entries of the tile that is not full.
+    tail: Vec<Vec<u8>>,
+    /// Full tiles that were not written yet: the number of each, and its entries.
+    full: Vec<(u64, Vec<Vec<u8>>)>,
+    /// How many entries the checkpoint in the store is of.
+    published: u64,
+    /// The last commit, to see that it is still there.
+    last: Option<u64>,
+    /// What is to be appended next, and whether it is there is not known.
+    pending: Option<(Commit, Vec<u8>)>,
+    /// Whether the store was seen to refuse to create what is there.
+    is_exclusive: bool,
+}
+
+impl Writer {
+    /// Finds the end of the log. At most a tile's commits are read before the checkpoint, and all after it.
+    ///
+    /// # Errors
+    /// If the log cannot be read, is damaged, or is not signed by a trusted key.
+    pub async fn open(
+        log: Log,
+        origin: &str,
+        key: Arc<SigningKey>,
+        trusted: TrustedKeys,
+    ) -> Result<Self, LogError> {
+        note::check_name(origin)?;
+        if trusted.iter().all(|it| it != key.public()) {
+            return Err(LogError::Untrusted);
+        }
+        let mut writer = Self {
+            log,
+            origin: origin.into(),
+            key,
+            trusted,
+            edge: Edge::default(),
+            book: Book::default(),
+            tail: Vec::new(),
+            full: Vec::new(),
+            published: 0,
+            last: None,
+            pending: None,
+            is_exclusive: false,
+        };
+        writer.walk().await?;
+        if let Some(last) = writer.last {
+            writer.check_exclusive(last).await?;
+        }
+        Ok(writer)
+    }
+
+    /// How many entries are in the log: the number of the next one.
+    pub fn size(&self) -> u64 {
+        self.edge.size()
+    }
+
+    /// What is open: without an outcome.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// An entry that may be open for long, and was not read on the way to the end.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn entry(&self, number: u64) -> Result<Entry, LogError> {
+        let (index, place) = (number / tile::WIDTH, (number % tile::WIDTH) as usize);
+        let damaged = |why: &str| LogError::damaged(format!("entry {number}"), why);
+        let bytes = if index == self.size() / tile::WIDTH {
+            self.tail.get(place).cloned()
+        } else {
+            let (folder, name) = self.log.tile(ENTRIES, index);
+            let bundle = folder.read(&name, Commit::MAX_BYTES).await?;
+            let entries = tile::entries(&bundle).ok_or_else(|| damaged("it is in a bundle that is none"))?;
+            entries.get(place).map(|entry| entry.to_vec())
+        };
+        Entry::parse(&bytes.ok_or_else(|| damaged("it is missing"))?)
+            .map_err(|error| damaged(&error.to_string()))
+    }
+
+    /// Says what is to be appended next: as many of the entries as the tile has room for. Nothing is written.
+    ///
+    /// # Errors
+    /// If an entry is too long, or the outcome of nothing.
+    pub fn propose(&mut self, entries: &[Entry]) -> Result<usize, LogError> {
+        let room = (tile::WIDTH - self.size() % tile::WIDTH) as usize;
+        let entries = &entries[..entries.len().min(room)];
+        let bad = |number: u64, why: String| LogError::damaged(format!("new entry {number}"), why);
+        let (mut book, mut bytes) = (self.book.clone(), Vec::new());
+        for (number, entry) in (self.size()..).zip(entries) {
+            book.read(number, entry).map_err(|error| bad(number, error.to_string()))?;
+            bytes.push(entry.to_bytes().map_err(|error| bad(number, error.to_string()))?);
+        }
+        let commit = Commit::after(&self.edge, bytes, book.open().collect());
+        let bytes = commit.sign(&self.origin, &self.key)?;
+        self.pending = (!entries.is_empty()).then_some((commit, bytes));
+        Ok(entries.len())
+    }
+
+    /// Whether something was proposed of which it is not known whether it is in the log.
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Appends what was proposed. **After an error it may be in the log or not**: to try again tells.
+    ///
+    /// # Errors
+    /// [`LogError::Overtaken`] if another writer has written there, and the log has to be opened anew; otherwise the store's.
+    pub async fn commit(&mut self) -> Result<(), LogError> {
+        let Some((commit, bytes)) = &self.pending else { return Ok(()) };
+        let first = commit.first();
+        if let Some(last) = self.last {
+            // A volume that was replaced, or emptied, is no place to go on.
+            let (folder, name) = self.log.place(last);
+            if !folder.has(&name).await? {
+                return Err(LogError::damaged(folder.name(&name), "it was appended last, and is gone"));
+            }
+        }
+        let (folder, name) = self.log.place(first);
+        if folder.create(&name, bytes.clone()).await? == Created::WasThere
+            && folder.read(&name, Commit::MAX_BYTES).await? != *bytes
+        {
+            self.pending = None;
+            return Err(LogError::Overtaken);
+        }
+        if let Some((commit, _)) = self.pending.take() {
+            self.adopt(&commit)?;
+        }
+        if !self.is_exclusive {
+            self.check_exclusive(first).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes full tiles, and the checkpoint after them, if they are not written yet.
+    ///
+    /// # Errors
+    /// If the store cannot be written. Nothing is lost by it.
+    pub async fn show(&mut self) -> Result<(), LogError> {
+        while let Some((index, entries)) = self.full.first() {
+            write_tile(&self.log, *index, entries).await?;
+            self.full.remove(0);
+        }
+        if self.published < self.size() {
+            self.write_checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the checkpoint even if it is there: it tells whether the store can be written.
+    ///
+    /// # Errors
+    /// If not.
+    pub async fn write_checkpoint(&mut self) -> Result<(), LogError> {
+        let (size, root) = (self.size(), self.edge.root());
+        let head = Checkpoint { origin: self.origin.clone(), size, root, extensions: Vec::new() };
+        self.log.objects.write(CHECKPOINT, head.sign(&self.key)?.into_bytes()).await?;
+        self.published = size;
+        Ok(())
+    }
+
+    /// From the tile of the checkpoint to the end.
+    async fn walk(&mut self) -> Result<(), LogError> {
+        let known = match self.log.checkpoint().await? {
+            None => None,
+            Some(bytes) => {
+                let opened = Checkpoint::open(&bytes, &self.origin, &self.trusted);
+                Some(opened.map_err(|error| LogError::damaged(CHECKPOINT, error))?)
+            }
+        };
+        let size = known.as_ref().map_or(0, |known| known.size);
+        let mut tile = size / tile::WIDTH;
+        if let Some(before) = tile.checked_sub(1) {
+            self.begin_after(before).await?;
+        }
+        let fits = |size: u64, edge: &Edge| {
+            known.as_ref().is_none_or(|it| it.size == size && it.root == edge.root())
+        };
+        let mut is_known = fits(self.size(), &self.edge);
+        loop {
+            for (first, bytes) in self.read_tile(tile).await? {
+                self.take(first, &bytes)?;
+                is_known |= fits(self.size(), &self.edge);
+            }
+            if self.size() / tile::WIDTH == tile {
+                break;
+            }
+            tile += 1;
+        }
+        self.published = size;
+        if !is_known {
+            let why =
+                format!("it is of {size} entries, which is not what the {} that are there are", self.size());
+            return Err(LogError::damaged(CHECKPOINT, why));
+        }
+        Ok(())
+    }
+
+    /// Begins at the end of this tile, of which only the last commit is read: it says all that is needed.
+    async fn begin_after(&mut self, tile: u64) -> Result<(), LogError> {
+        let folder = self.log.commits(tile);
+        let names = folder.list().await?;
+        let gone = || LogError::damaged(format!("the commits of tile {tile}"), "they are gone");
+        let name = names.last().ok_or_else(gone)?;
+        let first = number(tile, name)
+            .ok_or_else(|| LogError::damaged(folder.name(name), "its name is not that of a commit"))?;
+        let bytes = folder.read(name, Commit::MAX_BYTES).await?;
+        let commit = self.opened(first, &bytes)?;
+        if commit.edge.size() != (tile + 1) * tile::WIDTH {
+            return Err(LogError::damaged(
+                folder.name(name),
+                "the tile after it was begun before it was full",
+            ));
+        }
+        (self.edge, self.book) = (commit.edge, Book::with(commit.open));
+        self.last = Some(first);
+        Ok(())
+    }
+
+    /// Every commit of a tile, with the number of its first entry, in order.
+    async fn read_tile(&self, tile: u64) -> Result<Vec<(u64, Vec<u8>)>, LogError> {
+        let folder = self.log.commits(tile);
+        let names = folder.list().await?;
+        let read = names.iter().map(|name| {
+            let folder = &folder;
+            async move {
+                let first = number(tile, name).ok_or_else(|| {
+                    LogError::damaged(folder.name(name), "its name is not that of a commit")
+                })?;
+                Ok::<_, LogError>((first, folder.read(name, Commit::MAX_BYTES).await?))
+            }
+        });
+        stream::iter(read.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
+    }
+
+    fn take(&mut self, first: u64, bytes: &[u8]) -> Result<(), LogError> {
+        let (folder, name) = self.log.place(first);
+        let damaged = |why: String| LogError::damaged(folder.name(&name), why);
+        if first != self.size() {
+            return Err(damaged(format!("entry {} should be before it, and is missing", self.size())));
+        }
+        let commit = self.opened(first, bytes)?;
+        commit.continues(&self.edge).map_err(|error| damaged(error.to_string()))?;
+        self.adopt(&commit)?;
+        match self.book.open().eq(commit.open.iter().copied()) {
+            true => Ok(()),
+            false => Err(damaged("it says that other entries are open than those that are".into())),
+        }
+    }
+
+    fn opened(&self, first: u64, bytes: &[u8]) -> Result<Commit, LogError> {
+        let (folder, name) = self.log.place(first);
+        Commit::open(bytes, &self.origin, &self.trusted, first)
+            .map_err(|error| LogError::damaged(folder.name(&name), error))
+    }
+
+    /// The commit is in the log.
+    fn adopt(&mut self, commit: &Commit) -> Result<(), LogError> {
+        let damaged = |number: u64, why: String| LogError::damaged(format!("entry {number}"), why);
+        for (number, bytes) in (commit.first()..).zip(&commit.entries) {
+            let entry = Entry::parse(bytes).map_err(|error| damaged(number, error.to_string()))?;
+            self.book.read(number, &entry).map_err(|error| damaged(number, error.to_string()))?;
+        }
+        self.tail.extend(commit.entries.iter().cloned());
+        self.last = Some(commit.first());
+        self.edge = commit.edge.clone();
+        if self.tail.len() as u64 == tile::WIDTH {
+            self.full.push((self.size() / tile::WIDTH - 1, std::mem::take(&mut self.tail)));
+        }
+        Ok(())
+    }
+
+    /// Whether the store refuses to create what is there. It is tried with what is there, so that nothing is harmed if not.
+    async fn check_exclusive(&mut self, first: u64) -> Result<(), LogError> {
+        let (folder, name) = self.log.place(first);
+        let bytes = folder.read(&name, Commit::MAX_BYTES).await?;
+        if folder.create(&name, bytes).await? == Created::New {
+            return Err(LogError::NotExclusive);
+        }
+        self.is_exclusive = true;
+        Ok(())
+    }
+}
+
+/// The number of the first entry of the commit with this name.
+pub(super) fn number(tile: u64, name: &str) -> Option<u64> {
+    let place =
+        name.parse::<u64>().ok().filter(|place| *place < tile::WIDTH && format!("{place:03}") == name)?;
+    Some(tile * tile::WIDTH + place)
+}
+
+/// The files of a full tile: its entries, their hashes, and the tile above if that is full with it.
+async fn write_tile(log: &Log, index: u64, entries: &[Vec<u8>]) -> Result<(), LogError> {
+    let too_long = || LogError::damaged(format!("tile {index}"), "an entry is too long");
+    let bundle = tile::bundle(entries.iter().map(Vec::as_slice)).ok_or_else(too_long)?;
+    log.create_tile(ENTRIES, index, bundle).await?;
+    let mut hashes: Vec<_> = entries.iter().map(|entry| merkle::leaf(entry)).collect();
+    let (mut level, mut index) = (0_u32, index);
+    loop {
+        log.create_tile(&level.to_string(), index, tile::tile(&hashes)).await?;
+        if (index + 1) % tile::WIDTH != 0 {
+            return Ok(());
+        }
+        let below = index + 1 - tile::WIDTH..=index;
+        hashes =
+            stream::iter(below.map(|index| root(log, level, index))).buffered(AT_ONCE).try_collect().await?;
+        (level, index) = (level + 1, index / tile::WIDTH);
+    }
+}
+
+/// What a full tile is in the one above it.
+async fn root(log: &Log, level: u32, index: u64) -> Result<merkle::Hash, LogError> {
+    let (folder, name) = log.tile(&level.to_string(), index);
+    let bytes =
+        found(folder.read(&name, tile::WIDTH * merkle::Hash::BYTES as u64).await)?.unwrap_or_default();
+    let hashes = tile::hashes(&bytes);
+    let hashes = hashes.ok_or_else(|| LogError::damaged(folder.name(&name), "it is not a full tile"))?;
+    Ok(tile::root(&hashes))
+}
