@@ -257,7 +257,9 @@ pub fn found(said: &Said, live: Option<&Value>) -> Upshot {
             let named = live["spec"]["template"]["metadata"]["annotations"][BUNDLE_ANNOTATION].as_str();
             named.unwrap_or(NOTHING) == after
         }
-        (Action::Scale | Action::ShapeCanary, Some(live)) => live["spec"]["replicas"].to_string() == *after,
+        (Action::Scale | Action::ShapeCanary, Some(live)) => {
+            live["spec"]["replicas"].as_i64().is_some_and(|replicas| after.parse() == Ok(replicas))
+        }
         (_, Some(live)) => is_decided(*action, after, reason, &live["status"]),
     };
     if is_done { Upshot::FoundDone } else { Upshot::FoundUndone }
