@@ -39,6 +39,7 @@ pub mod job_state;
 pub mod kueue;
 pub mod model;
 pub mod names;
+mod outcome;
 pub mod plans;
 pub mod policy;
 pub mod queue;

@@ -11,18 +11,18 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 use lethe_api::{
     Digest,
-    contract::{Device, Outcome, Plan, Progress, Record, RecordBody},
+    contract::{Device, Plan, Progress},
     printable::printable,
     v1alpha1::{
         ConditionType, Reason, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRequest, UnlearnRun,
-        UnlearnRunStatus, Verdict, annotations,
+        UnlearnRunStatus, annotations,
     },
 };
 
 use crate::{
     Decision, Effect, Event, Installation, POLL, accept, attempts,
     conditions::{Conditions, transitions},
-    evidence, findings, job,
+    evidence, job,
     job_state::{self, JobState, Seen},
     kueue::{self, Queueing},
     names, plans,
@@ -191,21 +191,21 @@ fn ended(observed: &Observed, installation: &Installation, now: Timestamp) -> De
 }
 
 /// One decision under construction.
-struct Step<'a> {
-    run: &'a UnlearnRun,
-    stage: Stage,
-    now: Timestamp,
+pub(crate) struct Step<'a> {
+    pub(crate) run: &'a UnlearnRun,
+    pub(crate) stage: Stage,
+    pub(crate) now: Timestamp,
     /// When the trainer's last pod ended, if one did.
     ended: Option<Timestamp>,
     /// What that ran, as far as it was seen.
     image: Option<String>,
-    status: UnlearnRunStatus,
-    conditions: Conditions,
+    pub(crate) status: UnlearnRunStatus,
+    pub(crate) conditions: Conditions,
     effects: Vec<Effect>,
-    events: Vec<Event>,
-    recheck: Option<std::time::Duration>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) recheck: Option<std::time::Duration>,
     /// What was measured is signed.
-    signs: bool,
+    pub(crate) signs: bool,
 }
 
 impl<'a> Step<'a> {
@@ -237,7 +237,7 @@ impl<'a> Step<'a> {
     }
 
     /// Phase, reason and condition that belong to the stage while it is at work.
-    fn at_work(&self) -> (RunPhase, Reason, ConditionType) {
+    pub(crate) fn at_work(&self) -> (RunPhase, Reason, ConditionType) {
         match self.stage {
             Stage::Prepare => (RunPhase::Preparing, Reason::Preparing, ConditionType::Trained),
             Stage::Forget => (RunPhase::Training, Reason::Training, ConditionType::Trained),
@@ -247,7 +247,7 @@ impl<'a> Step<'a> {
     }
 
     /// The entry of the stage's Job, made if need be.
-    fn job(&mut self) -> &mut RunJob {
+    pub(crate) fn job(&mut self) -> &mut RunJob {
         let name = names::job(&self.run.name_any(), self.stage);
         let plan_digest = stage_plan(self.run, self.stage).map(|(_, digest)| digest);
         let index = self.status.jobs.iter().position(|job| job.stage == self.stage).unwrap_or_else(|| {
@@ -327,7 +327,7 @@ impl<'a> Step<'a> {
         self.effects.push(Effect::CreateJob(Box::new(job::job(self.run, self.stage, installation))));
     }
 
-    fn wait(&mut self, reason: Reason, message: String) {
+    pub(crate) fn wait(&mut self, reason: Reason, message: String) {
         let (phase, _, condition) = self.at_work();
         self.status.phase = Some(phase);
         self.conditions.unknown(condition, reason, message.clone());
@@ -349,7 +349,7 @@ impl<'a> Step<'a> {
         self.wait(reason, format!("the {} pod is at work", self.stage.as_str()));
     }
 
-    fn fail(&mut self, reason: Reason, message: String) {
+    pub(crate) fn fail(&mut self, reason: Reason, message: String) {
         let (_, _, condition) = self.at_work();
         self.status.phase = Some(RunPhase::Failed);
         self.status.progress = None;
@@ -378,7 +378,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn end_job(&mut self, device: Option<Device>, record: Option<Digest>) {
+    pub(crate) fn end_job(&mut self, device: Option<Device>, record: Option<Digest>) {
         if self.status.jobs.iter().any(|job| job.stage == self.stage) {
             let end = Time(self.ended.unwrap_or(self.now));
             let image = self.image.clone();
@@ -387,126 +387,6 @@ impl<'a> Step<'a> {
             job.finished_at.get_or_insert(end);
             job.device = device.or(job.device);
             job.record = record.or_else(|| job.record.take());
-        }
-    }
-
-    /// The Job succeeded. That is remembered even if the record cannot be read yet: the Job may be gone by then.
-    fn finish(&mut self, outcome: &Outcome, plan: &Digest, record: Option<&Result<Vec<u8>, RecordProblem>>) {
-        self.job();
-        self.end_job(outcome.device, outcome.record.clone());
-        self.say_where_it_ran(outcome);
-        self.status.progress = None;
-        match outcome.record.clone() {
-            Some(left) => self.read(left, plan, record),
-            None => self.fail(Reason::BadOutcome, "the outcome names no record".into()),
-        }
-    }
-
-    /// The record is what counts.
-    fn read(&mut self, left: Digest, plan: &Digest, record: Option<&Result<Vec<u8>, RecordProblem>>) {
-        let bytes = match record {
-            None => return self.wait(self.at_work().1, "the record is being read".into()),
-            Some(Err(problem)) if problem.transient => {
-                return self.wait(Reason::RecordUnavailable, format!("the store: {}", problem.message));
-            }
-            Some(Err(problem)) => return self.fail(Reason::RecordUnavailable, problem.message.clone()),
-            Some(Ok(bytes)) => bytes,
-        };
-        let record = match Record::parse(bytes, plan) {
-            Ok(record) => record,
-            Err(error) => return self.fail(Reason::BadRecord, error.to_string()),
-        };
-        match (self.stage, record.body) {
-            (Stage::Prepare, RecordBody::Prepare(body)) => {
-                match findings::prepared(&self.run.spec, body, left) {
-                    Ok(prepared) => self.complete_prepare(prepared),
-                    Err(why) => self.fail(Reason::BadRecord, why),
-                }
-            }
-            (Stage::Forget, RecordBody::Forget(body)) => match findings::candidate(&self.run.spec, body) {
-                Ok(candidate) => self.trained(candidate),
-                Err(why) => self.fail(Reason::BadRecord, why),
-            },
-            (Stage::Evaluate, RecordBody::Evaluate(body)) => {
-                let gates = findings::gate_results(&self.run.name_any(), &self.run.spec, &self.status, &body);
-                match gates {
-                    Ok(results) => self.judged(results),
-                    Err(why) => self.fail(Reason::BadRecord, why),
-                }
-            }
-            (Stage::Audit, RecordBody::Audit(body)) => match findings::audit_results(&self.run.spec, &body) {
-                Ok(results) => self.judged(results),
-                Err(why) => self.fail(Reason::BadRecord, why),
-            },
-            (stage, body) => {
-                let message = format!("the {} pod left a record of {:?}", stage.as_str(), body.kind());
-                self.fail(Reason::BadRecord, message);
-            }
-        }
-    }
-
-    fn say_where_it_ran(&mut self, outcome: &Outcome) {
-        // An audit asks for none.
-        let may_be_slow = self.stage != Stage::Audit && self.run.spec.policy.trainer.device == Device::Auto;
-        if may_be_slow && outcome.device == Some(Device::Cpu) {
-            self.events.push(Event {
-                warning: false,
-                reason: "RanOnCpu".into(),
-                note: format!("the {} pod saw no CUDA device and ran on the CPU", self.stage.as_str()),
-            });
-        }
-    }
-
-    fn complete_prepare(&mut self, prepared: lethe_api::v1alpha1::Prepared) {
-        self.status.phase = Some(RunPhase::Complete);
-        let message = format!("the baseline {} was distilled", prepared.baseline.bundle.short());
-        self.status.prepared = Some(prepared);
-        self.conditions.yes(ConditionType::Trained, Reason::Prepared, message.clone());
-        self.conditions.yes(ConditionType::Ready, Reason::Prepared, message);
-    }
-
-    fn trained(&mut self, candidate: Digest) {
-        let message = format!("the candidate {} was trained", candidate.short());
-        self.conditions.yes(ConditionType::Trained, Reason::Trained, message);
-        self.status.candidate = Some(candidate);
-        self.status.phase = Some(RunPhase::Evaluating);
-        let message = "the candidate waits for its evaluation";
-        self.conditions.unknown(ConditionType::Evaluated, Reason::Evaluating, message);
-        self.conditions.unknown(ConditionType::Ready, Reason::Evaluating, message);
-        self.recheck = Some(std::time::Duration::ZERO);
-    }
-
-    fn judged(&mut self, results: Vec<lethe_api::v1alpha1::GateResult>) {
-        let verdict = lethe_gates::overall(&results);
-        let measured = match self.stage {
-            Stage::Audit => "what the live server shows was measured",
-            _ => "the candidate was measured",
-        };
-        self.conditions.yes(ConditionType::Evaluated, Reason::Evaluated, measured);
-        let message = findings::describe(&results);
-        match verdict {
-            Verdict::Pass => {
-                self.conditions.yes(ConditionType::GatesPassed, Reason::GatesPassed, message.clone())
-            }
-            Verdict::Fail => {
-                self.conditions.no(ConditionType::GatesPassed, Reason::GateFailed, message.clone())
-            }
-            Verdict::Inconclusive => {
-                self.conditions.no(ConditionType::GatesPassed, Reason::GateInconclusive, message.clone());
-            }
-            Verdict::Error => {
-                self.conditions.no(ConditionType::GatesPassed, Reason::GateError, message.clone())
-            }
-        }
-        self.conditions.yes(ConditionType::Ready, Reason::Evaluated, message);
-        self.status.phase = Some(RunPhase::Complete);
-        self.status.verdict = Some(verdict);
-        self.status.attempts = attempts::of_run(self.run, Some(verdict), self.now);
-        self.status.gates = findings::shown(results);
-        if self.signs {
-            let message = "what was measured is about to be signed";
-            self.conditions.unknown(ConditionType::Signed, Reason::Signing, message);
-            self.recheck = Some(std::time::Duration::ZERO);
         }
     }
 }
