@@ -163,10 +163,10 @@ fn is_beside<'a>(
     let target = rollout::able_target(&model.spec.serving, observed.deployment.as_ref());
     let target = target.map_err(|(reason, why)| Unready::Waits(reason, why))?;
     if rollout::reference(target) != rollout.from {
-        if let Some(why) = rollout.from.as_ref().and_then(|from| evidence::refusal(lineage, from)) {
+        if let Some((reason, why)) = rollout.from.as_ref().and_then(|from| evidence::refusal(lineage, from)) {
             let why =
                 format!("somebody changed what the serving target names, and it is not set back: {why}");
-            return Err(Unready::Waits(Reason::EvidenceRefused, why));
+            return Err(Unready::Waits(reason, why));
         }
         let deployment = target.name_any();
         let (bundle, change) = (rollout.from.clone(), Change::SetBack);

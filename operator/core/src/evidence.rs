@@ -306,10 +306,10 @@ pub(crate) fn is_proven(lineage: &Lineage<'_>, rollout: &Rollout) -> Result<(), 
 }
 
 /// Why what a target should go back to may not be put into service, if that is so.
-pub(crate) fn refusal(lineage: &Lineage<'_>, bundle: &Digest) -> Option<String> {
+pub(crate) fn refusal(lineage: &Lineage<'_>, bundle: &Digest) -> Option<(Reason, String)> {
     match standing(lineage, bundle, None) {
-        Standing::Refused(why) => Some(why),
-        Standing::Unseen => Some("its evidence is being looked at".into()),
+        Standing::Refused(why) => Some((Reason::EvidenceRefused, why)),
+        Standing::Unseen => Some((Reason::RollingOut, "its evidence is being looked at".into())),
         Standing::Proven | Standing::Unknown(..) => None,
     }
 }

@@ -309,11 +309,16 @@ fn publish(lineage: &mut Lineage<'_>, wanted: Digest) {
         Standing::Refused(why) => (Reason::EvidenceRefused, why),
     };
     let message = format!("{} is not put into service: {why}", wanted.short());
+    say_that_it_is_not_proven(lineage, reason, message);
+    lineage.look_again_in(POLL);
+}
+
+fn say_that_it_is_not_proven(lineage: &mut Lineage<'_>, reason: Reason, message: String) {
     match reason {
         Reason::EvidenceRefused => lineage.conditions.no(ConditionType::Serving, reason, message),
+        // It may still turn out to be.
         _ => lineage.conditions.unknown(ConditionType::Serving, reason, message),
     }
-    lineage.look_again_in(POLL);
 }
 
 /// Nothing is beside the target once a roll-out is over.
@@ -393,9 +398,9 @@ fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>
         |digest: &Option<Digest>| digest.as_ref().map_or("nothing", |digest| digest.short()).to_owned();
     let (found, back) = (name(&found), name(&wanted));
     lineage.look_again_in(POLL);
-    if let Some(why) = wanted.as_ref().and_then(|wanted| evidence::refusal(lineage, wanted)) {
+    if let Some((reason, why)) = wanted.as_ref().and_then(|wanted| evidence::refusal(lineage, wanted)) {
         let message = format!("the serving target names {found}, and is not set back to {back}: {why}");
-        return lineage.conditions.no(ConditionType::Serving, Reason::EvidenceRefused, message);
+        return say_that_it_is_not_proven(lineage, reason, message);
     }
     let message = format!("the serving target names {found}; setting it back to {back}");
     lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);

@@ -42,6 +42,7 @@ pub async fn values_that_no_operator_could_work_with_are_refused(world: &World) 
             "auditLog.enabled=true,evidence.signingKeySecret=key,auditLog.uri=file:///elsewhere/log",
             "on no volume that the operator mounts",
         ),
+        ("evidence.trustedKeysConfigMap=lethe-trusted-keys", "signingKeySecret"),
         ("metrics.service=false,metrics.serviceMonitor.enabled=true", "needs metrics.service"),
         (
             "store.persistence.create=true,store.volume.emptyDir.medium=Memory",

@@ -68,6 +68,8 @@ pub struct Duty {
     pub gates: Vec<GateResult>,
     pub run: Option<String>,
     pub record: Option<Digest>,
+    /// The signed envelope about its candidate, if there is one.
+    pub evidence: Option<Digest>,
     pub candidate: Option<Digest>,
     pub plan: Option<Digest>,
 }
@@ -248,6 +250,7 @@ fn duty(request: &UnlearnRequest, runs: &[&UnlearnRun], records: &Records, now: 
         gates: status.gates.clone(),
         run: status.run.as_ref().map(|run| run.name.clone()),
         record: status.record.clone(),
+        evidence: run.and_then(|run| run.status.as_ref()?.evidence.clone()),
         candidate: run.and_then(|run| run.status.as_ref()?.candidate.clone()),
         plan: run.map(|run| run.spec.plan_digest.clone()),
         labels: targets,

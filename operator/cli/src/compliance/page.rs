@@ -423,10 +423,12 @@ fn evidence(said: &Compliance) -> Markup {
             cell(&duty.plan),
             cell(&duty.candidate),
             cell(&duty.record),
+            cell(&duty.evidence),
         ])
     });
     let rows: Vec<Row> = rows.collect();
-    let columns = ["request", "run", "plan", "candidate", "measurement record"].map(Column::Text);
+    let columns =
+        ["request", "run", "plan", "candidate", "measurement record", "signed evidence"].map(Column::Text);
     html! {
         @if let Some((digest, since)) = &said.served {
             p { "Served since " (words::date(*since)) ": " code { "sha256:" (digest.hex()) } }
@@ -443,8 +445,12 @@ fn evidence(said: &Compliance) -> Markup {
             }
         }
         p.soft {
-            "In this version nothing is signed: whoever can write to the store and to the API server can forge both. Keep a copy \
-             of what you rely on."
+            @if said.duties.iter().any(|duty| duty.evidence.is_some()) {
+                "Who signed the evidence is checked by the same command with --trusted-keys and the public keys of those whom you trust."
+            } @else {
+                "Nothing of it is signed: whoever can write to the store and to the API server can forge both. Keep a copy of what you \
+                 rely on."
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::tree::Seen;
 
 const CANDIDATE: char = 'c';
 const RECORD: char = 'e';
+const EVIDENCE: char = 'b';
 
 fn now() -> Timestamp {
     "2026-11-27T12:00:00Z".parse().unwrap()
@@ -95,7 +96,12 @@ fn seen() -> Seen {
             request("forget-nine", "9", "2026-11-20T09:00:00Z", waits("it waits")),
         ],
         runs: vec![
-            run("digits-1", "Forget", "cuda", json!({"candidate": digest(CANDIDATE), "verdict": "Pass"})),
+            run(
+                "digits-1",
+                "Forget",
+                "cuda",
+                json!({"candidate": digest(CANDIDATE), "verdict": "Pass", "evidence": digest(EVIDENCE)}),
+            ),
             run("digits-2", "Prepare", "cpu", json!({})),
             run("digits-3", "Audit", "cpu", json!({"verdict": "Pass", "gates": [shown]})),
         ],
@@ -175,6 +181,8 @@ fn a_page_says_what_was_observed_and_never_that_anything_is_gone() {
         "DSR-forget-three",
         "The next one is due on 2026-11-28 03:00 UTC",
         &"c".repeat(64),
+        &"b".repeat(64),
+        "--trusted-keys",
     ] {
         assert!(page.contains(words), "{words}");
     }
@@ -189,6 +197,10 @@ fn what_is_not_known_is_called_missing_and_not_good() {
     let page = html(&Compliance::of(&seen.models[0], &seen, &Records::new(), now()));
     assert!(page.contains("how often it was seen before") && page.contains("--store"));
     assert!(!page.contains("times more often"));
+    let mut unsigned = seen.clone();
+    unsigned.runs.iter_mut().filter_map(|run| run.status.as_mut()).for_each(|status| status.evidence = None);
+    let page = html(&Compliance::of(&unsigned.models[0], &unsigned, &Records::new(), now()));
+    assert!(page.contains("Nothing of it is signed") && !page.contains("--trusted-keys"));
     let mut bare = seen.clone();
     bare.models[0].status = None;
     bare.requests.clear();
