@@ -271,7 +271,7 @@ impl Scribe {
         let closing = |(number, upshot)| Line { at, what: What::Closing(number, upshot), late: false };
         let began = Line { at, what: What::Plain(Said::Began), late: false };
         let lost = std::mem::take(&mut self.lost);
-        let gap = (lost > 0).then(|| What::Plain(Said::Gap { entries: lost }));
+        let gap = (lost > 0).then_some(What::Plain(Said::Gap { entries: lost }));
         let gap = gap.map(|what| Line { at, what, late: false });
         let first: Vec<_> = closings.into_iter().map(closing).chain([began]).chain(gap).collect();
         first.into_iter().rev().for_each(|line| self.queue.push_front(line));
