@@ -65,6 +65,7 @@ async fn choices(board: &Value, monitoring: &Monitoring) -> Result<()> {
 }
 
 pub async fn every_metric_is_documented_and_no_other(world: &World) -> Result<()> {
+    world.keep_log().await?;
     world.begin_ready().await?;
     world.request("leaks", "3", "8").await?;
     world.forget(|measured| measured.targets[0].leak.hits = 30).await?;

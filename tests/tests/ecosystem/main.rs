@@ -7,6 +7,7 @@ use lethe_tests::{Server, Tier, World, scenarios};
 use xtask::setup::{prometheus, versitygw};
 
 mod alerts;
+mod audit_log;
 mod buckets;
 mod dashboard;
 mod gitops;
@@ -53,6 +54,8 @@ fn main() -> ExitCode {
             what_is_wrong_with_a_bucket_is_told_apart,
             a_bucket_that_is_away_is_waited_for,
             a_model_is_made_to_forget_in_a_bucket;
+        audit_log:
+            an_audit_log_in_a_bucket_has_one_history;
         gitops:
             what_is_in_git_is_synced_and_its_health_is_that_of_the_request,
             the_health_scripts_say_what_their_tests_say;
