@@ -187,7 +187,7 @@ fn of_a_roll_out_it_is_said_that_it_begins_and_how_it_ends() {
     assert_eq!(becomes(&one, "a", "Complete", late), []);
     assert_eq!(becomes(&two, "b", "Progressing", late), [begins(&two)]);
     let back = said(Action::TurnBack, two.as_str(), "GateFailed");
-    assert_eq!(becomes(&two, "b", "RollingBack", late), [back.clone()]);
+    assert_eq!(becomes(&two, "b", "RollingBack", late), [back]);
     assert_eq!(becomes(&two, "b", "RolledBack", late), []);
     assert_eq!(becomes(&one, "c", "Progressing", late), [begins(&one)]);
     assert_eq!(becomes(&one, "c", "RolledBack", late), [said(Action::TurnBack, one.as_str(), "GateFailed")]);
