@@ -72,7 +72,11 @@ pub fn main<T: Tier>(scenarios: Vec<Scenario<T>>) -> ExitCode {
             let tier = shared.get_or_init(|| T::start().map(Arc::new).map_err(|error| format!("{error:#}")));
             let tier =
                 tier.clone().map_err(|error| Failed::from(format!("this tier does not start: {error}")))?;
-            handle.block_on(run(&tier, &scenario)).map_err(|error| Failed::from(format!("{error:#}")))
+            on_a_large_stack(|| {
+                let _guard = handle.enter();
+                handle.block_on(run(&tier, &scenario))
+            })
+            .map_err(|error| Failed::from(format!("{error:#}")))
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
@@ -80,6 +84,15 @@ pub fn main<T: Tier>(scenarios: Vec<Scenario<T>>) -> ExitCode {
     let _guard = runtime.enter();
     drop(shared);
     conclusion.exit_code()
+}
+
+/// A long scenario is a large state machine, and without optimisation its parts are put together on the stack.
+fn on_a_large_stack(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    const BYTES: usize = 32 << 20;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(BYTES).spawn_scoped(scope, work)?;
+        thread.join().unwrap_or_else(|panic| Err(anyhow!("{}", panic_message(&*panic))))
+    })
 }
 
 async fn run<T: Tier>(tier: &Arc<T>, scenario: &Scenario<T>) -> Result<()> {

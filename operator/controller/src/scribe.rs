@@ -40,6 +40,8 @@ const MOST_KEPT: usize = 4096;
 const AT_ONCE: usize = 256;
 /// How often the checkpoint is written while there is always more to write.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// How often to see whether a key was replaced.
+const READ_KEYS_EVERY: Duration = Duration::from_secs(60);
 
 /// Where and how the log is kept.
 #[derive(Clone, Debug)]
@@ -87,7 +89,10 @@ pub struct Scribe {
     /// The end of the log, if it was found.
     writer: Option<Writer>,
     /// The end of the log is being found. It may take longer than anybody waits.
-    opening: Option<JoinHandle<Result<Writer, String>>>,
+    opening: Option<JoinHandle<Result<(Writer, Keys), String>>>,
+    /// The keys that it was opened with, and when they were looked at last.
+    keys: Keys,
+    keys_read: Instant,
     /// Something that the store does not answer to.
     hung: Option<JoinHandle<(Writer, Work)>>,
     /// What the writer is about to append, in order.
@@ -117,6 +122,8 @@ impl Scribe {
             problem,
             writer: None,
             opening: None,
+            keys: Keys::default(),
+            keys_read: Instant::now(),
             hung: None,
             proposed: Vec::new(),
             queue: VecDeque::new(),
@@ -192,7 +199,7 @@ impl Scribe {
         if !self.leadership.holds() {
             // Another one writes, or nobody: what it finds open it closes.
             self.fail("this replica does not hold the lease");
-            self.queue.clear();
+            self.give_up();
             return None;
         }
         match self.write_all().await {
@@ -216,6 +223,14 @@ impl Scribe {
         }
     }
 
+    /// The lease is lost. If it comes back, the log is read anew, as after another process; what was not said is missed.
+    fn give_up(&mut self) {
+        let notes = self.queue.drain(..).chain(self.proposed.drain(..));
+        self.lost += notes.filter(|line| matches!(line.what, What::Note(_))).count() as u64;
+        self.numbers.clear();
+        self.writer = None;
+    }
+
     /// Tells whoever waits that it is not written. What may not be done without is taken back, if it is not on its way.
     fn fail(&mut self, problem: &str) {
         for waiting in self.waiting.drain(..) {
@@ -229,6 +244,7 @@ impl Scribe {
         self.wait_for_what_hangs().await?;
         // Once for each that overtakes: there is one more writer at most, and it stops soon.
         for _ in 0..3 {
+            self.heed_new_keys().await;
             if self.writer.is_none() {
                 self.open().await?;
             }
@@ -240,17 +256,41 @@ impl Scribe {
         Err(LogError::Overtaken.to_string())
     }
 
+    /// A key that was replaced is used soon, and not only by the next process.
+    async fn heed_new_keys(&mut self) {
+        let is_idle = self.writer.as_ref().is_some_and(|writer| !writer.is_pending());
+        if !is_idle || self.keys_read.elapsed() < READ_KEYS_EVERY {
+            return;
+        }
+        self.keys_read = Instant::now();
+        let keeping = self.keeping.clone();
+        let looked = tokio::task::spawn_blocking(move || keys_of(&keeping));
+        if let Ok(Ok(found)) = timeout(PATIENCE, looked).await
+            && found != self.keys
+        {
+            tracing::info!(log = self.keeping.uri, "the keys of the audit log have changed");
+            self.writer = None;
+        }
+    }
+
     async fn wait_for_what_hangs(&mut self) -> Result<(), String> {
         let Some(hung) = self.hung.as_mut() else { return Ok(()) };
         if !hung.is_finished() {
             return Err(unanswered());
         }
-        if let Some(hung) = self.hung.take()
-            && let Ok((writer, work)) = hung.await
-        {
-            self.writer = Some(writer);
-            // Whether it was written is asked again.
-            drop(work);
+        match self.hung.take() {
+            None => {}
+            Some(hung) => match hung.await {
+                Ok((_, Err(LogError::Overtaken))) | Err(_) => self.start_anew(),
+                Ok((writer, _)) => {
+                    let is_written = !writer.is_pending();
+                    self.writer = Some(writer);
+                    // What is still pending is asked for again.
+                    if is_written {
+                        self.written();
+                    }
+                }
+            },
         }
         Ok(())
     }
@@ -264,7 +304,10 @@ impl Scribe {
             self.opening = Some(opening);
             return Err(unanswered());
         };
-        let writer = opened.map_err(|error| error.to_string())??;
+        let (writer, keys) = opened.map_err(|error| error.to_string())??;
+        (self.keys, self.keys_read) = (keys, Instant::now());
+        // Of a log that was opened before, and overtaken.
+        self.queue.retain(|line| !matches!(line.what, What::Closing(..) | What::Plain(Said::Began)));
         let own: Vec<u64> = self.numbers.values().copied().collect();
         let closings = repair::close(&self.client, &writer, &own).await?;
         let at = Timestamp::now();
@@ -290,8 +333,12 @@ impl Scribe {
     /// Appends what is proposed and what waits, in as few writes as it takes.
     async fn drain(&mut self) -> Result<(), LogError> {
         loop {
-            if self.writer.as_ref().is_some_and(|writer| !writer.is_pending()) {
-                self.propose()?;
+            if self.writer.as_ref().is_some_and(|writer| !writer.is_pending())
+                && let Err(error) = self.propose()
+            {
+                // What it knows of the log does not fit: it is read anew.
+                self.writer = None;
+                return Err(error);
             }
             if self.writer.as_ref().is_some_and(Writer::is_pending) {
                 let start = Instant::now();
@@ -405,17 +452,27 @@ fn unanswered() -> String {
     format!("the store did not answer within {} s", PATIENCE.as_secs())
 }
 
-async fn open(keeping: Keeping) -> Result<Writer, String> {
+/// The files of the signing key and of the trusted ones, as far as they can be read.
+type Keys = [Option<Vec<u8>>; 2];
+
+fn keys_of(keeping: &Keeping) -> Keys {
+    let trusted = keeping.trusted.as_ref().and_then(|file| std::fs::read(file).ok());
+    [std::fs::read(&keeping.key).ok(), trusted]
+}
+
+async fn open(keeping: Keeping) -> Result<(Writer, Keys), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let looked = tokio::task::spawn_blocking(move || {
+        let keys = keys_of(&keeping);
         let key = SigningKey::load(&keeping.key).map_err(|error| text(&error))?;
         let trusted = match &keeping.trusted {
             Some(file) => TrustedKeys::load(file).map_err(|error| text(&error))?,
             None => TrustedKeys::only(key.public()),
         };
         let log = Log::open(&keeping.uri).map_err(|error| text(&error))?;
-        Ok::<_, String>((log, keeping.origin, Arc::new(key), trusted))
+        Ok::<_, String>((log, keeping.origin, Arc::new(key), trusted, keys))
     });
-    let (log, origin, key, trusted) = looked.await.map_err(|error| error.to_string())??;
-    Writer::open(log, &origin, key, trusted).await.map_err(|error| error.to_string())
+    let (log, origin, key, trusted, keys) = looked.await.map_err(|error| error.to_string())??;
+    let writer = Writer::open(log, &origin, key, trusted).await.map_err(|error| error.to_string())?;
+    Ok((writer, keys))
 }

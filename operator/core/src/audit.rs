@@ -358,6 +358,11 @@ pub(crate) fn is_withheld(lineage: &Lineage<'_>) -> bool {
         && (leak(lineage).is_some() || evidence::keeps_from_going_back(lineage))
 }
 
+/// Whether what leaks is still there after all that time, and the policy says to leave it: nobody waits for its pods to go.
+pub(crate) fn is_left(lineage: &Lineage<'_>) -> bool {
+    shown_on_its_way_back(lineage).is_some() && !is_withheld(lineage)
+}
+
 /// Sees to that.
 pub(crate) fn withhold(lineage: &mut Lineage<'_>) {
     let Some(deployment) = lineage.observed.deployment.as_ref().filter(|_| is_withheld(lineage)) else {

@@ -314,15 +314,24 @@ pub(crate) fn refusal(lineage: &Lineage<'_>, bundle: &Digest) -> Option<(Reason,
     }
 }
 
+/// Whether a roll-out goes back since more is forgotten, or may be, than its candidate was made for.
+fn is_outgrown(rollout: &Rollout) -> bool {
+    use Reason::{LedgerConflict, LedgerLost, LedgerMoved, LedgerUnreadable};
+    let reasons = [LedgerMoved, LedgerLost, LedgerConflict, LedgerUnreadable];
+    rollout.reason.is_some_and(|reason| reasons.contains(&reason))
+}
+
 /// Whether the target names what may not stay, and nothing signed says that what it should name has passed.
 pub(crate) fn keeps_from_going_back(lineage: &Lineage<'_>) -> bool {
     let named = lineage.observed.deployment.as_ref().and_then(rollout::reference);
     let goal = match &lineage.status.rollout {
-        // Another reason to go back than what was measured of it: it passed every gate.
-        Some(rollout) if rollout.state == RolloutState::RollingBack => {
-            rollout.from.clone().filter(|_| audit::is_refuted(rollout))
+        Some(rollout) if rollout.state.is_under_way() => {
+            // The candidate passed every gate: it may stay, unless it was shown to be no better, or the ledger has outgrown it.
+            let may_stay = rollout.state != RolloutState::RollingBack
+                || !(audit::is_refuted(rollout) || is_outgrown(rollout));
+            let is_candidate = named.as_ref() == Some(&rollout.to);
+            rollout.from.clone().filter(|_| !(is_candidate && may_stay))
         }
-        Some(rollout) if rollout.state.is_under_way() => None,
         _ => serving::wanted(lineage),
     };
     let is_refused = |goal: &Digest| matches!(standing(lineage, goal, None), Standing::Refused(_));

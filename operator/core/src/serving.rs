@@ -112,6 +112,10 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     };
     let to = rollout.to.short().to_owned();
     let next = audited(lineage, &mut rollout, run, next);
+    let next = match next {
+        Next::StillGoing(_) if audit::is_left(lineage) => Next::Back,
+        other => other,
+    };
     let next = evidence::guard(lineage, &rollout, run, next);
     let next = unlogged::guard(lineage, &rollout, next);
     if !matches!(next, Next::TurnBack(..)) {

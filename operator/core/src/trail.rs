@@ -242,7 +242,10 @@ pub fn found(said: &Said, live: Option<&Value>) -> Upshot {
     let is_it = |live: &&Value| object.uid.is_empty() || live["metadata"]["uid"] == *object.uid;
     let live = live.filter(is_it);
     let is_done = match (action, live) {
-        (Action::Create | Action::ArchiveLedger, live) => live.is_some(),
+        (Action::Create, live) => live.is_some(),
+        // That it is there does not say that it has what it was to get.
+        (Action::ArchiveLedger, Some(_)) => return Upshot::Unknown,
+        (Action::ArchiveLedger, None) => false,
         (Action::Delete | Action::RemoveFinalizer, None) => true,
         (Action::Delete, Some(live)) => !live["metadata"]["deletionTimestamp"].is_null(),
         (Action::AddFinalizer | Action::RemoveFinalizer, Some(live)) => {

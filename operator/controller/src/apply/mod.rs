@@ -41,9 +41,6 @@ pub async fn apply<K: Kind>(context: &Context, observed: &K, decision: Decision<
     if !is_news && decision.effects.is_empty() {
         return publish_all(context, observed, &decision.events).await;
     }
-    if !is_news {
-        confirm_current(context, observed).await?;
-    }
     let said = if is_news { observed.said(&decision.status) } else { Vec::new() };
     let decided = said.len();
     let mut page = announce(context, observed, said, &decision.effects).await?;
@@ -51,7 +48,11 @@ pub async fn apply<K: Kind>(context: &Context, observed: &K, decision: Decision<
         true => write_status(context, observed, &decision.status).await.inspect_err(|error| {
             (0..decided).for_each(|index| page.conclude(index, Upshot::Failed, error.category().as_str()));
         })?,
-        false => observed.clone(),
+        // Last of all: to write the log may take its time.
+        false => {
+            confirm_current(context, observed).await?;
+            observed.clone()
+        }
     };
     (0..decided).for_each(|index| page.conclude(index, Upshot::Done, ""));
     let done = effects::carry_out(context, current, &decision.effects, &mut page, decided).await;

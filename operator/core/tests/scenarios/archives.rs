@@ -209,6 +209,26 @@ fn what_leaks_is_left_in_service_if_the_policy_said_so_before_it_was_deleted() {
     says(&world, ConditionType::Compliant, Reason::GateFailed);
 }
 
+/// The policy says to leave what leaks: its request has its answer all the same, and the lineage is free.
+#[test]
+fn a_candidate_that_leaks_and_is_left_keeps_nobody_waiting_for_its_pods_to_go() {
+    let mut leaving = watchful();
+    leaving.spec.rollout.no_compliant_digest = NoCompliantDigest::Leave;
+    let mut world = World::new();
+    audits::begin(&mut world, leaving, InitialServing::Baseline);
+    world.ask("first", &["3"], fixed("8"));
+    world.until("the first is fulfilled", |w| w.phase("first") == Some(RequestPhase::Fulfilled));
+    world.trainer = Box::new(|plan, _| shows(plan, |record| record.targets[0].leak.hits = 300));
+    world.ask("second", &["5"], fixed("8"));
+    world.until("the live server is asked", |world| rollout_is(world, RolloutState::Auditing));
+    let before = world.model().status.as_ref().unwrap().ledger[0].digest.clone();
+    world.comes_up = Box::new(move |named| named != Some(&before));
+    world.settle();
+    world.ended("second", RequestPhase::Failed, Reason::GateFailed, "300 of 3000 samples of the live server");
+    assert_eq!(pods(&world), 2);
+    assert!(!world.model_is(ConditionType::Compliant), "pods of what leaks are still there");
+}
+
 #[test]
 fn a_preparation_that_failed_is_not_repeated_for_another_threshold() {
     let mut world = World::new();
