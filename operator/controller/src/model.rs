@@ -1,7 +1,8 @@
 //! `DiffusionModel`: observe, and ask core what to prepare, start, serve and record.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -11,14 +12,18 @@ use kube::{Api, ResourceExt};
 use lethe_api::{
     Digest,
     v1alpha1::{
-        DiffusionModel, DiffusionModelStatus, UnlearnApprovalSpec, UnlearnPolicySpec, UnlearnRequest,
+        DiffusionModel, DiffusionModelStatus, Reason, UnlearnApprovalSpec, UnlearnPolicySpec, UnlearnRequest,
         UnlearnRun,
     },
 };
 use lethe_core::{ArchivedLedger, Decision, canary, evidence, model, names, trail};
 use lethe_transparency::Said;
+use tokio::time::timeout;
 
 use crate::{calls, context::Context, controller::Kind, error::Result};
+
+/// How long a decision waits for what the store has about a bundle: what leaks is not to wait behind it.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Kind for DiffusionModel {
     type Status = DiffusionModelStatus;
@@ -84,14 +89,18 @@ async fn evidence(
     target: Option<&Deployment>,
     beside: &canary::Seen,
 ) -> evidence::Seen {
-    let mut seen = evidence::Seen::new();
-    let Some(notary) = &context.notary else { return seen };
+    let Some(notary) = &context.notary else { return evidence::Seen::new() };
     let installation = &context.installation;
-    for bundle in evidence::to_look_for(object, runs, target, beside, installation) {
-        let found = notary.look(&installation.store, &bundle).await;
-        seen.insert(bundle, found);
-    }
-    seen
+    let bundles = evidence::to_look_for(object, runs, target, beside, installation);
+    let looks = bundles.into_iter().map(async |bundle| {
+        let found = timeout(STORE_PATIENCE, notary.look(&installation.store, &bundle)).await;
+        let unanswered = || evidence::Problem {
+            reason: Reason::EvidenceUnavailable,
+            message: format!("the store did not answer within {} s", STORE_PATIENCE.as_secs()),
+        };
+        (bundle, found.unwrap_or_else(|_| Err(unanswered())))
+    });
+    join_all(looks).await.into_iter().collect()
 }
 
 /// Whether what somebody said is about one of these requests, or about the candidate that is being rolled out: of that of a
