@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -38,6 +38,18 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// Its log; several processes may write to it one after the other.
     pub log: PathBuf,
+}
+
+/// What a command of the operator's says that ends by itself, on both outputs.
+///
+/// # Errors
+/// If it fails; the message has what it said.
+pub async fn said_by(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().await?;
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "it ended with {}: {said}", output.status);
+    Ok(said)
 }
 
 /// A running operator. Killed when this is dropped.

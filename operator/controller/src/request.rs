@@ -8,7 +8,7 @@ use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRequestStatus, 
 use lethe_core::{
     Decision, asked,
     policy::{NoPolicy, Policy},
-    request, trail,
+    request, term, trail,
 };
 use lethe_transparency::Said;
 
@@ -45,7 +45,7 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
     if request::is_over(request) {
         let model = stores.model(&namespace, name);
         let policy = match &model {
-            Some(model) if request.spec.data_subject_request.is_some() => stores.policy(model).await?,
+            Some(model) if term::is_running(request) => stores.policy(model).await?,
             _ => Err(NoPolicy::NotFound),
         };
         return Ok(settled(request, model.as_deref(), policy));

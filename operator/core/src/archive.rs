@@ -11,6 +11,9 @@ use crate::{ArchivedLedger, Effect, Event, base, model::Lineage, names, targets}
 /// How often an archive that people have to see to is looked at: nobody tells of a ConfigMap that changes.
 pub(crate) const LOOK: Duration = Duration::from_secs(10);
 
+/// Why it may not be known for certain what was forgotten.
+pub(crate) const DOUBTS: [Reason; 3] = [Reason::LedgerConflict, Reason::LedgerLost, Reason::LedgerUnreadable];
+
 const KEY: &str = "ledger.json";
 /// What the key of a ledger begins with that a model left which was deleted while [`KEY`] held another.
 const ASIDE: &str = "ledger-of-";

@@ -337,7 +337,7 @@ fn shown_on_its_way_back(lineage: &Lineage<'_>) -> Option<Audit> {
     let rollout = lineage.status.rollout.as_ref();
     let rollout = rollout.filter(|rollout| rollout.state == RolloutState::RollingBack)?;
     let audit = lineage.status.audit.as_ref().and_then(|audit| refutes(audit, &rollout.to))?;
-    let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
+    let run = lineage.run_of(rollout);
     let patience = run.map(|run| run.spec.policy.rollout.clone()).unwrap_or_default();
     let patience = SignedDuration::from_secs(patience.progress_deadline_seconds.into());
     let late = lineage.now.duration_since(rollout.turned_back_at.as_ref()?.0) > patience;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use kube::ResourceExt;
 use lethe_api::v1alpha1::{ConditionType, LedgerEntry, Reason, Rollout, RolloutState};
 
 use crate::{
@@ -102,7 +101,7 @@ fn by_ledger(lineage: &Lineage<'_>, forgotten: usize) -> Judged {
 /// Whether a candidate may be seen: under way or just taken back, made for the whole ledger of today, and not shown to be no
 /// better. One whose run was deleted is on its way back.
 fn is_honourable(lineage: &Lineage<'_>, rollout: &Rollout) -> bool {
-    let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
+    let run = lineage.run_of(rollout);
     rollout.run.is_some()
         && (rollout.state.is_under_way() || rollout.state == RolloutState::RolledBack)
         && !audit::is_refuted(rollout)

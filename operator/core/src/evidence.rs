@@ -27,7 +27,9 @@ use lethe_api::{
 use serde::Serialize;
 
 use crate::{
-    Installation, audit, canary,
+    Installation,
+    archive::DOUBTS,
+    audit, canary,
     conditions::Conditions,
     model::{self, Lineage},
     plans,
@@ -193,6 +195,9 @@ pub(crate) fn say(
     status.conditions = conditions.into_list();
 }
 
+/// Why what was not looked at yet is waited for.
+pub(crate) const UNSEEN: &str = "its evidence is being looked at";
+
 /// What is known of a bundle that is to be served.
 #[derive(Clone, Debug)]
 pub(crate) enum Standing {
@@ -284,7 +289,7 @@ pub(crate) fn guard(lineage: &Lineage<'_>, rollout: &Rollout, run: Option<&Unlea
         Standing::Proven => next,
         // It was proven when it was rolled out, and what has to go does not wait for a store.
         Standing::Unknown(..) if goes_back => next,
-        Standing::Unseen => Next::Wait(Reason::RollingOut, "its evidence is being looked at".into()),
+        Standing::Unseen => Next::Wait(Reason::RollingOut, UNSEEN.into()),
         Standing::Unknown(reason, why) => Next::Wait(reason, why),
         Standing::Refused(why) if goes_back || run.is_none() => Next::Wait(Reason::EvidenceRefused, why),
         Standing::Refused(why) => Next::TurnBack(Reason::EvidenceRefused, why),
@@ -296,10 +301,10 @@ pub(crate) fn guard(lineage: &Lineage<'_>, rollout: &Rollout, run: Option<&Unlea
 /// # Errors
 /// What it waits for.
 pub(crate) fn is_proven(lineage: &Lineage<'_>, rollout: &Rollout) -> Result<(), (Reason, String)> {
-    let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
+    let run = lineage.run_of(rollout);
     match standing(lineage, &rollout.to, run) {
         Standing::Proven => Ok(()),
-        Standing::Unseen => Err((Reason::RollingOut, "its evidence is being looked at".into())),
+        Standing::Unseen => Err((Reason::RollingOut, UNSEEN.into())),
         Standing::Unknown(reason, why) => Err((reason, why)),
         Standing::Refused(why) => Err((Reason::EvidenceRefused, why)),
     }
@@ -309,16 +314,14 @@ pub(crate) fn is_proven(lineage: &Lineage<'_>, rollout: &Rollout) -> Result<(), 
 pub(crate) fn refusal(lineage: &Lineage<'_>, bundle: &Digest) -> Option<(Reason, String)> {
     match standing(lineage, bundle, None) {
         Standing::Refused(why) => Some((Reason::EvidenceRefused, why)),
-        Standing::Unseen => Some((Reason::RollingOut, "its evidence is being looked at".into())),
+        Standing::Unseen => Some((Reason::RollingOut, UNSEEN.into())),
         Standing::Proven | Standing::Unknown(..) => None,
     }
 }
 
 /// Whether a roll-out goes back since more is forgotten, or may be, than its candidate was made for.
 fn is_outgrown(rollout: &Rollout) -> bool {
-    use Reason::{LedgerConflict, LedgerLost, LedgerMoved, LedgerUnreadable};
-    let reasons = [LedgerMoved, LedgerLost, LedgerConflict, LedgerUnreadable];
-    rollout.reason.is_some_and(|reason| reasons.contains(&reason))
+    rollout.reason.is_some_and(|reason| reason == Reason::LedgerMoved || DOUBTS.contains(&reason))
 }
 
 /// Whether the target names what may not stay, and nothing signed says that what it should name has passed.

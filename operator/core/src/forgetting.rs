@@ -278,26 +278,26 @@ struct Ready<'a> {
 /// says that they said.
 fn ready<'a>(lineage: &Lineage<'a>, policy: &Policy) -> Vec<Ready<'a>> {
     let approvals = lineage.observed.approvals.as_deref();
-    let ready = |request: &'a UnlearnRequest| {
-        let approved_by = approval::standing(request, &policy.spec, approvals).may_start()?;
-        let is_due = not_before(lineage, request).is_none_or(|time| time <= lineage.now);
-        let known = &lineage.observed.model.spec.never_saw;
-        let is_kept_back = reference::keeps_back(request, &lineage.status, known, &policy.spec).is_some();
-        let attempt = attempts::next(request, lineage.own_runs());
-        (is_due && !is_kept_back).then_some(Ready { request, approved_by, attempt })
-    };
-    let ready: Vec<_> = waiting(lineage).into_iter().filter_map(ready).collect();
-    // What asks for the same as one that is not ready waits with it.
-    let is_ready = |request: &UnlearnRequest| ready.iter().any(|ready| ready.request.uid() == request.uid());
-    // But who is kept back by the policy may be so for ever.
     let known = &lineage.observed.model.spec.never_saw;
     let is_kept_back = |request: &UnlearnRequest| {
         reference::keeps_back(request, &lineage.status, known, &policy.spec).is_some()
     };
-    let others: Vec<_> =
-        lineage.observed.requests.iter().filter(|it| !is_ready(it) && !is_kept_back(it)).collect();
-    let is_free =
-        |ready: &Ready<'_>| duplicates::of(ready.request, &lineage.status, others.iter().copied()).is_none();
+    let ready = |request: &'a UnlearnRequest| {
+        let approved_by = approval::standing(request, &policy.spec, approvals).may_start()?;
+        let is_due = not_before(lineage, request).is_none_or(|time| time <= lineage.now);
+        let attempt = attempts::next(request, lineage.own_runs());
+        (is_due && !is_kept_back(request)).then_some(Ready { request, approved_by, attempt })
+    };
+    let ready: Vec<_> = waiting(lineage).into_iter().filter_map(ready).collect();
+    // What asks for the same as one that is not ready waits with it.
+    let is_ready = |request: &UnlearnRequest| ready.iter().any(|ready| ready.request.uid() == request.uid());
+    let others: Vec<_> = lineage.observed.requests.iter().filter(|request| !is_ready(request)).collect();
+    let is_free = |ready: &Ready<'_>| {
+        // But who is kept back by the policy may be so for ever. Asked of few: most others cover nothing of it.
+        let covers =
+            |other: &&UnlearnRequest| duplicates::may_cover(ready.request, other) && !is_kept_back(other);
+        duplicates::of(ready.request, &lineage.status, others.iter().copied().filter(covers)).is_none()
+    };
     ready.into_iter().filter(is_free).collect()
 }
 

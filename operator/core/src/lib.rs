@@ -52,7 +52,7 @@ pub mod schedule;
 pub mod serving;
 pub mod stall;
 pub mod targets;
-mod term;
+pub mod term;
 pub mod trail;
 mod unlogged;
 pub mod window;

@@ -10,7 +10,7 @@ use lethe_api::{
     contract::Plan,
     v1alpha1::{
         ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, NewBase,
-        PolicySource, Reason, RequestRef, RolloutState, RunType, UnlearnApproval, UnlearnPolicySpec,
+        PolicySource, Reason, RequestRef, Rollout, RolloutState, RunType, UnlearnApproval, UnlearnPolicySpec,
         UnlearnRequest, UnlearnRun, UnlearnRunSpec, Verdict, labels,
     },
 };
@@ -222,6 +222,11 @@ impl<'a> Lineage<'a> {
     /// As [`own_runs`].
     pub(crate) fn own_runs(&self) -> impl Iterator<Item = &'a UnlearnRun> + use<'a> {
         own_runs(&self.observed.model, &self.observed.runs)
+    }
+
+    /// The run whose candidate is rolled out, if it is still there.
+    pub(crate) fn run_of(&self, rollout: &Rollout) -> Option<&'a UnlearnRun> {
+        self.own_runs().find(|run| Some(run.name_any()) == rollout.run)
     }
 
     /// Whether a candidate is being rolled out or taken back.

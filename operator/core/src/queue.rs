@@ -6,7 +6,9 @@ use lethe_api::v1alpha1::{
     ConditionType, DiffusionModel, DiffusionModelStatus, Reason, RequestPhase, UnlearnRun, annotations,
 };
 
-use crate::{accept, attempts, look_at, policy::Policy, reference, request::Answer, targets, window};
+use crate::{
+    accept, archive::DOUBTS, attempts, look_at, policy::Policy, reference, request::Answer, targets, window,
+};
 
 /// What a request in the queue may wait for.
 pub(crate) struct Queue<'a> {
@@ -124,10 +126,8 @@ impl Answer<'_> {
 
 /// Why it is not known what the model has forgotten.
 fn in_doubt(model: &DiffusionModelStatus) -> Option<&str> {
-    use Reason::{LedgerConflict, LedgerLost, LedgerUnreadable};
     let prepared = ConditionType::Prepared.find(&model.conditions)?;
-    let doubts = [LedgerConflict, LedgerLost, LedgerUnreadable];
-    doubts.iter().any(|doubt| prepared.reason == doubt.to_string()).then_some(&prepared.message)
+    DOUBTS.iter().any(|doubt| prepared.reason == doubt.to_string()).then_some(&prepared.message)
 }
 
 /// Why nothing is begun for a model whose serving target is another model's.

@@ -23,7 +23,7 @@ use crate::{
     reference, remedy,
     serving::planned_targets,
     targets::{self, Forgotten},
-    unlogged,
+    term, unlogged,
 };
 
 /// What the controller saw.
@@ -92,7 +92,7 @@ pub(crate) struct Answer<'a> {
 impl Answer<'_> {
     fn answer(&mut self, observed: &Observed) {
         let is_over = is_over(self.request);
-        if self.has_a_running_term() {
+        if term::is_running(self.request) {
             self.term(&observed.policy);
         }
         let (abort, retry) = (asked::abort(self.request), asked::retry(self.request));

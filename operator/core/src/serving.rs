@@ -78,7 +78,7 @@ fn say_that_it_begins(lineage: &mut Lineage<'_>, rollout: &Rollout) {
 fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let observed = lineage.observed;
     let serving = &observed.model.spec.serving;
-    let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
+    let run = lineage.run_of(&rollout);
     if let Some(compliant) = base::compliant(lineage) {
         // Its ledger may have come back from the archive since.
         rollout.from = Some(compliant.digest);
@@ -257,7 +257,7 @@ fn audited(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: Option<&Unlear
 
 /// The new digest is in service: served and ledger change in the same write.
 fn complete(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
-    let run = lineage.own_runs().find(|run| Some(run.name_any()) == rollout.run);
+    let run = lineage.run_of(&rollout);
     if let Some(run) = run {
         let entries = ledger_entries(run, &rollout, lineage.now);
         lineage.status.ledger.extend(entries);
@@ -341,7 +341,7 @@ fn keep(lineage: &mut Lineage<'_>) {
 fn publish(lineage: &mut Lineage<'_>, wanted: Digest) {
     let (reason, why) = match evidence::standing(lineage, &wanted, None) {
         Standing::Proven => return begin(lineage, None, wanted),
-        Standing::Unseen => (Reason::WaitingForServing, "its evidence is being looked at".to_owned()),
+        Standing::Unseen => (Reason::WaitingForServing, evidence::UNSEEN.to_owned()),
         Standing::Unknown(reason, why) => (reason, why),
         Standing::Refused(why) => (Reason::EvidenceRefused, why),
     };

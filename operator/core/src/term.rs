@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
-use lethe_api::v1alpha1::{DataSubjectRequest, RequestPhase};
+use lethe_api::v1alpha1::{DataSubjectRequest, RequestPhase, UnlearnRequest};
 
 use crate::{
     Event, deadline,
@@ -10,13 +10,14 @@ use crate::{
     request::Answer,
 };
 
-impl Answer<'_> {
-    /// Whether the person waits: what was held, failed or was given up was not forgotten, and what is Reexposed may be shown.
-    pub(crate) fn has_a_running_term(&self) -> bool {
-        use RequestPhase::{Denied, Fulfilled, Tried};
-        !matches!(self.status.phase, Some(Fulfilled | Tried | Denied))
-    }
+/// Whether the person waits: what was held, failed or was given up was not forgotten, and what is Reexposed may be shown.
+pub fn is_running(request: &UnlearnRequest) -> bool {
+    use RequestPhase::{Denied, Fulfilled, Tried};
+    let phase = request.status.as_ref().and_then(|status| status.phase);
+    request.spec.data_subject_request.is_some() && !matches!(phase, Some(Fulfilled | Tried | Denied))
+}
 
+impl Answer<'_> {
     /// When the legal term ends. A time of receipt that cannot be right is said once.
     pub(crate) fn term(&mut self, policy: &Result<Policy, NoPolicy>) {
         let Some(subject) = &self.request.spec.data_subject_request else { return };

@@ -17,13 +17,12 @@ use lethe_tests::{
     keys::Key,
     place::MODEL,
     trainer, wait,
-    world::policy,
 };
 use lethe_transparency::{Action, Said, Upshot};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::crash::{Pair, one_job_per_stage};
+use crate::crash::{Pair, dying_all_the_time_it_forgets_three, one_job_per_stage};
 
 pub async fn what_is_done_and_decided_is_in_the_audit_log_in_order(world: &World) -> Result<()> {
     let key = world.keep_log().await?;
@@ -129,20 +128,7 @@ pub async fn an_operator_that_dies_after_every_write_leaves_one_log_in_which_all
     world: &World,
 ) -> Result<()> {
     let key = world.keep_log().await?;
-    world.lay_out(policy()?, world.model()?).await?;
-    let life = async {
-        world.prepare().await?;
-        world.request("forget-three", "3", "8").await?;
-        let candidate = world.forget(|_| {}).await?;
-        world.request_until("forget-three", RequestPhase::Fulfilled).await?;
-        world
-            .model_until("its run is over", |m| m.status.as_ref().is_some_and(|s| s.active_run.is_none()))
-            .await?;
-        Ok(candidate)
-    };
-    let (candidate, deaths) = world.dying(life).await?;
-    ensure!(deaths.len() > 15, "it died only {} times: {deaths:#?}", deaths.len());
-    world.assert_serves(&candidate).await?;
+    let (_, deaths) = dying_all_the_time_it_forgets_three(world).await?;
     // Whoever comes last closes what the one before left open.
     world.start_operator().await?;
     let is_written =
@@ -155,7 +141,7 @@ pub async fn an_operator_that_dies_after_every_write_leaves_one_log_in_which_all
     let closed = |upshot| all.iter().filter(|it| it.outcome.is_some_and(|(_, it)| it == upshot)).count();
     ensure!(closed(Upshot::FoundDone) > 5, "what was done before a death was not looked at: {all:#?}");
     let began = reading.entries.iter().filter(|entry| entry.said == Said::Began).count();
-    ensure!(began > deaths.len() / 2, "{began} began, and {} died", deaths.len());
+    ensure!(began > deaths / 2, "{began} began, and {deaths} died");
     one_job_per_stage(world).await
 }
 

@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     path::Path,
-    process::Stdio,
     time::{Duration, SystemTime},
 };
 
@@ -15,6 +14,7 @@ use lethe_api::{
 };
 use lethe_tests::{
     World, examples,
+    operator::said_by,
     place::MODEL,
     rights::{self, Reach},
     wait,
@@ -80,20 +80,15 @@ async fn collect(world: &World, flags: &[&str]) -> Result<String> {
     rights::grant_with(&world.server, &world.home, Reach::Namespace, &values).await?;
     let kubeconfig = rights::kubeconfig_of(&world.server, &world.home, ACCOUNT).await?;
     let folder = tempfile::tempdir()?;
-    let output = Command::new(&world.server.operator)
+    let mut command = Command::new(&world.server.operator);
+    command
         .env_clear()
         .env("KUBECONFIG", rights::write(&kubeconfig, folder.path(), "kubeconfig")?)
         .args(["collect", "--log-format=text", "--older-than-hours=1"])
         .arg(format!("--store={}", world.store.uri()))
         .arg(format!("--watch-namespaces={}", world.namespace))
-        .args(flags)
-        .stdin(Stdio::null())
-        .output()
-        .await?;
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "the collector ended with {}: {said}", output.status);
-    Ok(said)
+        .args(flags);
+    said_by(&mut command).await
 }
 
 /// Everything in a folder but one file was written two hours ago.

@@ -1,6 +1,6 @@
 //! Signed evidence: nothing is rolled out without it, whatever becomes of the keys, the store and the operator.
 
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -14,14 +14,14 @@ use lethe_api::{
 };
 use lethe_tests::{
     World,
+    operator::said_by,
     place::{HasConditions, MODEL, condition, request},
     trainer, wait,
-    world::policy,
 };
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::crash::one_job_per_stage;
+use crate::crash::{dying_all_the_time_it_forgets_three, one_job_per_stage};
 
 pub async fn what_was_measured_is_signed_before_it_is_rolled_out(world: &World) -> Result<()> {
     let key = world.key("a")?;
@@ -110,20 +110,7 @@ pub async fn evidence_that_somebody_changed_is_not_rolled_out(world: &World) -> 
 pub async fn dying_all_the_time_it_signs_what_it_rolls_out(world: &World) -> Result<()> {
     let key = world.key("a")?;
     world.set_flags(key.flags(&[&key])?).await;
-    world.lay_out(policy()?, world.model()?).await?;
-    let life = async {
-        world.prepare().await?;
-        world.request("forget-three", "3", "8").await?;
-        let candidate = world.forget(|_| {}).await?;
-        world.request_until("forget-three", RequestPhase::Fulfilled).await?;
-        world
-            .model_until("its run is over", |m| m.status.as_ref().is_some_and(|s| s.active_run.is_none()))
-            .await?;
-        Ok(candidate)
-    };
-    let (candidate, deaths) = world.dying(life).await?;
-    ensure!(deaths.len() > 15, "it died only {} times: {deaths:#?}", deaths.len());
-    world.assert_serves(&candidate).await?;
+    let (candidate, _) = dying_all_the_time_it_forgets_three(world).await?;
     let found = world.store.evidence(&candidate, &key.trusted()?).await?;
     ensure!(found.good.len() == 1 && found.bad.is_empty(), "signed once, however often it died: {found:?}");
     one_job_per_stage(world).await
@@ -193,16 +180,11 @@ fn replicas(deployment: &Deployment) -> Option<i32> {
 
 /// What an administrator runs after a change of keys. It asks no cluster.
 async fn sign_again(world: &World, flags: &[String]) -> Result<String> {
-    let output = Command::new(&world.server.operator)
+    let mut command = Command::new(&world.server.operator);
+    command
         .env_clear()
         .args(["sign-again", "--log-format=text"])
         .arg(format!("--store={}", world.store.uri()))
-        .args(flags)
-        .stdin(Stdio::null())
-        .output()
-        .await?;
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "it ended with {}: {said}", output.status);
-    Ok(said)
+        .args(flags);
+    said_by(&mut command).await
 }

@@ -105,7 +105,7 @@ fn an_interrupted_teacher_is_gone_on_with_and_nothing_is_left_beside_it() {
     let mut process = Running(teach(root.path(), STEPS).spawn().unwrap());
     let _ = until("a checkpoint", || fs::read_dir(scratch.join("scratch")).ok()?.next());
     kill_process(Pid::from_child(&process.0), Signal::TERM).unwrap();
-    assert_eq!(process.wait().code(), Some(exit::TRY_AGAIN));
+    assert_eq!(process.wait().code(), Some(exit::INTERRUPTED));
     let message = fs::read_to_string(root.path().join("log")).unwrap();
     assert!(message.contains("interrupted by SIGTERM at teach step "), "{message}");
     assert!(!root.path().join("out").exists() && scratch.exists());
