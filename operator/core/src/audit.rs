@@ -53,7 +53,7 @@ pub(crate) fn of_rollout(
     let plan = plans::audit(model, of, &occasion, &frozen.policy, lineage.installation)?;
     rollout.audit = Some(plan.run.clone());
     say_that_it_is_asked(lineage, &plan.run);
-    lineage.create_run(NextRun::audit(plan), &frozen.policy, frozen.policy_source.as_ref());
+    lineage.create_run(NextRun::audit(plan), &frozen.policy, frozen.policy_source.as_ref(), None);
     None
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn of_canary(
     let plan = plans::audit(&lineage.observed.model, of, &occasion, &frozen.policy, lineage.installation)?;
     canary.audit = Some(plan.run.clone());
     rollout.message = Some(say_that_it_is_asked_in_the_dark(lineage, &plan.run));
-    lineage.create_run(NextRun::audit(plan), &frozen.policy, frozen.policy_source.as_ref());
+    lineage.create_run(NextRun::audit(plan), &frozen.policy, frozen.policy_source.as_ref(), None);
     None
 }
 
@@ -180,7 +180,7 @@ pub(crate) fn start_due(lineage: &mut Lineage<'_>) -> bool {
     let plan = due.and_then(|due| plan_of(lineage, &due.0.to_string()));
     let (Some(plan), Ok(policy)) = (plan, &lineage.observed.policy) else { return false };
     lineage.status.active_run = Some(plan.run.clone());
-    lineage.create_run(NextRun::audit(plan), &policy.spec, Some(&policy.source));
+    lineage.create_run(NextRun::audit(plan), &policy.spec, Some(&policy.source), None);
     true
 }
 

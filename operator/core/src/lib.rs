@@ -46,6 +46,7 @@ pub mod queue;
 pub(crate) mod reference;
 mod remedy;
 pub mod request;
+pub mod reuse;
 pub mod rollout;
 pub mod run;
 pub mod schedule;

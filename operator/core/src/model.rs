@@ -21,6 +21,7 @@ use crate::{
     conditions::{Conditions, transitions},
     evidence, forgetting, history, job, look_at, plans,
     policy::{NoPolicy, Policy},
+    reuse,
     rollout::PodReport,
     serving, targets, unlogged,
 };
@@ -235,22 +236,25 @@ impl<'a> Lineage<'a> {
         rollout.is_some_and(|rollout| rollout.run.is_some() && rollout.state.is_under_way())
     }
 
-    /// Says that there will be a run, then creates it.
+    /// Says that there will be a run, then creates it. It goes on with what an earlier one trained, if that may be.
     pub(crate) fn start_run(&mut self, next: NextRun, policy: &Policy) {
         let taken: Vec<_> = self.own_runs().collect();
         let plan = Plan { run: free_name(&next.plan.run, &taken), ..next.plan };
         // What became of a deleted run of the same name says nothing about this one.
         self.status.rollout.take_if(|rollout| rollout.run.as_ref() == Some(&plan.run));
         self.status.active_run = Some(plan.run.clone());
-        self.create_run(NextRun { plan, ..next }, &policy.spec, Some(&policy.source));
+        let next = NextRun { plan, ..next };
+        let before = reuse::find(self, &next, &policy.spec);
+        self.create_run(next, &policy.spec, Some(&policy.source), before);
     }
 
-    /// Creates a run under the name that its plan has.
+    /// Creates a run under the name that its plan has. With what was made `before` it has the plan of that.
     pub(crate) fn create_run(
         &mut self,
         next: NextRun,
         policy: &UnlearnPolicySpec,
         source: Option<&PolicySource>,
+        before: Option<&UnlearnRun>,
     ) {
         let NextRun { type_, mode, plan, requests, new_base } = next;
         let model = &self.observed.model;
@@ -266,12 +270,13 @@ impl<'a> Lineage<'a> {
             mode,
             policy: policy.clone(),
             policy_source: source.cloned(),
-            plan: plan.to_json(),
-            plan_digest: plan.digest(),
+            plan: before.map_or_else(|| plan.to_json(), |before| before.spec.plan.clone()),
+            plan_digest: before.map_or_else(|| plan.digest(), |before| before.spec.plan_digest.clone()),
             reference: baseline.map(|baseline| baseline.reference.clone()),
             baseline_record: baseline.map(|baseline| baseline.record.clone()),
             baseline_quality: baseline.map(|baseline| baseline.quality.clone()),
             never_saw: plans::never_saw(model, &plan.task),
+            made_before: before.and_then(reuse::made_by),
         };
         let mut run = UnlearnRun::new(&plan.run, spec);
         run.metadata.namespace = model.namespace();

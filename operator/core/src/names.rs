@@ -12,6 +12,13 @@ pub fn run(model: &str, plan: &Plan) -> String {
     format!("{model}-{}", &nameless.digest().hex()[..8])
 }
 
+/// Whether `name` is this one, or this one with a number behind it, since it was taken.
+pub fn is_numbered(name: &str, first: &str) -> bool {
+    name.strip_prefix(first).is_some_and(|rest| {
+        rest.is_empty() || rest.strip_prefix('-').is_some_and(|number| number.parse::<u32>().is_ok())
+    })
+}
+
 /// Name of the Job of a stage, and of the ConfigMap that holds its plan.
 pub fn job(run: &str, stage: Stage) -> String {
     format!("{run}-{}", stage.as_str())
@@ -42,6 +49,14 @@ pub fn canary(target: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_was_taken_has_a_number() {
+        assert!(is_numbered("digits-0f", "digits-0f") && is_numbered("digits-0f-2", "digits-0f"));
+        for other in ["digits-0f2", "digits-0f-", "digits-0f-x", "digits-0", "digits-0f-2-2"] {
+            assert!(!is_numbered(other, "digits-0f"), "{other}");
+        }
+    }
 
     #[test]
     fn a_canary_has_a_name_that_a_service_may_have() {

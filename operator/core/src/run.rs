@@ -25,7 +25,7 @@ use crate::{
     evidence, job,
     job_state::{self, JobState, Seen},
     kueue::{self, Queueing},
-    names, plans,
+    names, plans, reuse,
 };
 
 /// A pod may say any number; a larger one would make the status unreadable.
@@ -72,8 +72,7 @@ pub fn stage(run: &UnlearnRun) -> Option<Stage> {
     if is_over(run) {
         return None;
     }
-    let candidate = run.status.as_ref().and_then(|status| status.candidate.as_ref());
-    Some(match (run.spec.type_, candidate) {
+    Some(match (run.spec.type_, reuse::candidate(run)) {
         (RunType::Prepare, _) => Stage::Prepare,
         (RunType::Forget, None) => Stage::Forget,
         (RunType::Forget, Some(_)) => Stage::Evaluate,
@@ -170,8 +169,7 @@ fn stage_plan(run: &UnlearnRun, stage: Stage) -> Option<(String, Digest)> {
             && Plan::parse(run.spec.plan.as_bytes()).is_ok();
         return intact.then(|| (run.spec.plan.clone(), run.spec.plan_digest.clone()));
     }
-    let candidate = run.status.as_ref()?.candidate.as_ref()?;
-    let plan = plans::evaluate(&run.name_any(), &run.spec, candidate)?;
+    let plan = plans::evaluate(&run.name_any(), &run.spec, reuse::candidate(run)?)?;
     Some((plan.to_json(), plan.digest()))
 }
 
@@ -213,7 +211,8 @@ impl<'a> Step<'a> {
         let mut status = run.status.clone().unwrap_or_default();
         status.observed_generation = run.meta().generation;
         status.attempts = attempts::of_run(run, None, now);
-        let conditions = Conditions::new(&status.conditions, run.meta().generation, now);
+        let mut conditions = Conditions::new(&status.conditions, run.meta().generation, now);
+        reuse::adopt(run, &mut status, &mut conditions);
         Step {
             run,
             stage,

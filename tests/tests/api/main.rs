@@ -130,7 +130,7 @@ fn main() -> ExitCode {
         rollout:
             pods_that_do_not_become_available_bring_the_previous_digest_back,
             pods_that_report_another_digest_are_never_confirmed,
-            a_roll_out_that_was_turned_back_can_be_tried_again,
+            a_roll_out_that_was_turned_back_is_tried_again_without_another_training,
             a_target_that_disappears_during_the_roll_out_is_not_a_success,
             a_target_without_the_container_is_never_touched,
             drift_is_seen_said_and_healed,

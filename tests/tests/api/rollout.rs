@@ -1,10 +1,14 @@
 //! Changing what is served: only what is confirmed counts, and there is a way back.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, batch::v1::Job};
+use kube::{ResourceExt, api::ListParams};
 use lethe_api::{
     Digest,
-    v1alpha1::{BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, RolloutState},
+    v1alpha1::{
+        BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, RolloutState, UnlearnRequest,
+        annotations,
+    },
 };
 use lethe_tests::{
     World, examples,
@@ -38,17 +42,24 @@ pub async fn pods_that_report_another_digest_are_never_confirmed(world: &World) 
     went_back(world, "impostor", &format!("serves {}, not {}", wrong.short(), candidate.short())).await
 }
 
-pub async fn a_roll_out_that_was_turned_back_can_be_tried_again(world: &World) -> Result<()> {
+pub async fn a_roll_out_that_was_turned_back_is_tried_again_without_another_training(
+    world: &World,
+) -> Result<()> {
     impatient(world).await?;
     world.kubelet.set(Conduct::Stuck);
     world.request("stuck", "3", "8").await?;
-    world.forget(|_| {}).await?;
+    let candidate = world.forget(|_| {}).await?;
     world.request_until("stuck", RequestPhase::Failed).await?;
     world.kubelet.set(Conduct::Honest);
-    world.request("again", "3", "8").await?;
-    let candidate = world.forget(|_| {}).await?;
-    world.request_until("again", RequestPhase::Fulfilled).await?;
-    world.assert_serves(&candidate).await
+    let patch = json!({"metadata": {"annotations": {annotations::RETRY: "the nodes are back"}}});
+    world.patch::<UnlearnRequest>("stuck", patch).await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("stuck", RequestPhase::Fulfilled).await?;
+    world.assert_serves(&candidate).await?;
+    let jobs = world.api::<Job>().list(&ListParams::default()).await?.items;
+    let trained = jobs.iter().filter(|job| job.name_any().ends_with("-forget")).count();
+    ensure!(trained == 1, "{:?}", jobs.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
+    Ok(())
 }
 
 pub async fn a_target_that_disappears_during_the_roll_out_is_not_a_success(world: &World) -> Result<()> {

@@ -36,8 +36,8 @@ pub use request::{
     Strategy, Target, UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
 };
 pub use run::{
-    Attempts, NewBase, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRun,
-    UnlearnRunSpec, UnlearnRunStatus,
+    Attempts, MadeBefore, NewBase, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage,
+    UnlearnRun, UnlearnRunSpec, UnlearnRunStatus,
 };
 
 /// The API group of every kind.

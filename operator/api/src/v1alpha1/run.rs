@@ -63,7 +63,8 @@ pub struct UnlearnRunSpec {
     #[schemars(length(max = 524_288))]
     pub plan: String,
     /// sha256 of `plan`, which is what the pod reports back. The run's name is the model's name, a dash and
-    /// the first 8 hexadecimal digits of the digest of the same plan without a run name.
+    /// the first 8 hexadecimal digits of the digest of the same plan without a run name; with a number if that is taken, and of the
+    /// plan that was not needed where there is `madeBefore`.
     pub plan_digest: Digest,
     /// The statistics that the candidate is measured against; absent but for `Forget`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +78,32 @@ pub struct UnlearnRunSpec {
     /// The model that never saw any of the targets, of those that the `DiffusionModel` named; absent but for `Forget`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub never_saw: Option<Digest>,
+    /// `Forget`: what an earlier run trained with the plan that is repeated here, which passed and was never served. It is measured
+    /// again, and not trained again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_before: Option<MadeBefore>,
+}
+
+/// A candidate that was trained by an earlier run.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MadeBefore {
+    /// The run that trained it.
+    #[schemars(length(min = 1, max = 63))]
+    pub run: String,
+    pub candidate: Digest,
+    /// The Job that did.
+    #[schemars(length(min = 1, max = 63))]
+    pub job: String,
+    /// The record that this left in the store.
+    pub record: Digest,
+    /// Where it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+    /// What ran, as the container runtime named the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub image: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

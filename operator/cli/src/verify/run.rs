@@ -8,7 +8,7 @@ use lethe_api::{
     contract::{BundleKind, Manifest, Plan, Record, RecordBody, Task},
     v1alpha1::{GateResult, RunJob, RunType, Stage, UnlearnRun, UnlearnRunStatus, Verdict},
 };
-use lethe_core::{findings, names, plans};
+use lethe_core::{findings, names, plans, reuse};
 use lethe_store::Store;
 
 use super::Notes;
@@ -72,9 +72,15 @@ fn plan(run: &UnlearnRun, notes: &mut Notes<'_>) -> Option<Plan> {
     let readable = plan.as_ref().map(|_| ()).map_err(ToString::to_string);
     notes.that("the plan keeps the contract", readable);
     let plan = plan.ok()?;
-    notes.same("the plan is this run's", &run.name_any(), &plan.run);
+    // What was made before has the plan of the run that made it.
+    let of = reuse::trained_by(run);
+    notes.same("the plan is this run's, or that of the run that trained its candidate", &of, &plan.run);
     let name = names::run(&run.spec.model, &plan);
-    notes.same("the run's name follows from its plan", &run.name_any(), &name);
+    let follows = match names::is_numbered(&of, &name) {
+        true => Ok(()),
+        false => Err(format!("{of:?}, not {name:?}")),
+    };
+    notes.that("the run's name follows from its plan", follows);
     Some(plan)
 }
 
@@ -126,7 +132,8 @@ async fn job_record(
     let is_it = record.as_ref().map(|_| ()).map_err(ToString::to_string);
     notes.that(format!("{stage:?}: the record is about this plan"), is_it);
     let record = record.ok()?;
-    notes.same(format!("{stage:?}: the record is this run's"), &run.name_any(), &record.run);
+    let of = if stage == Stage::Forget { reuse::trained_by(run) } else { run.name_any() };
+    notes.same(format!("{stage:?}: the record is this run's"), &of, &record.run);
     Some(record.body)
 }
 

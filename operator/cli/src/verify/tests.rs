@@ -364,3 +364,38 @@ async fn what_a_status_claims_beyond_its_record_is_found() {
         assert!(said.iter().any(|said| said.contains(words)), "{words}: {said:#?}");
     }
 }
+
+/// A run that goes on with what another one trained.
+async fn gone_on_with(trained: &UnlearnRun, store: &Store) -> UnlearnRun {
+    let mut run = trained.clone();
+    run.metadata.name = Some("digits-another".into());
+    let forgot = &trained.status.as_ref().unwrap().jobs[0];
+    let candidate = trained.status.as_ref().unwrap().candidate.clone().unwrap();
+    run.spec.made_before = serde_json::from_value(json!({
+        "run": trained.name_any(), "candidate": candidate, "job": forgot.name, "record": forgot.record,
+    }))
+    .unwrap();
+    let plan = plans::evaluate(&run.name_any(), &run.spec, &candidate).unwrap();
+    let pictures =
+        [store.put_blob(b"before".to_vec()).await.unwrap(), store.put_blob(b"after".to_vec()).await.unwrap()];
+    let body = RecordBody::Evaluate(measured(&plan, pictures));
+    let job = &mut run.status.as_mut().unwrap().jobs[1];
+    job.plan_digest = plan.digest();
+    job.record = Some(store.put_record(record(&plan, &plan.digest(), body)).await.unwrap());
+    run
+}
+
+#[tokio::test]
+async fn what_was_made_before_has_the_plan_and_the_record_of_who_made_it() {
+    let done = done().await;
+    let again = gone_on_with(&done.exported.runs[0], &done.store).await;
+    let only = |run: UnlearnRun| Exported { runs: vec![run], ..Exported::default() };
+    let said = broken(&check(&only(again.clone()), &done.store, None).await);
+    assert!(said.is_empty(), "{said:#?}");
+    let mut of_nobody = again;
+    of_nobody.spec.made_before = None;
+    let said = broken(&check(&only(of_nobody), &done.store, None).await);
+    for words in ["the plan is this run's", "name follows", "the record is this run's"] {
+        assert!(said.iter().any(|said| said.contains(words)), "{words}: {said:#?}");
+    }
+}

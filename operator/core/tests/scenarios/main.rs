@@ -30,6 +30,7 @@ mod probing;
 mod queues;
 mod refuted;
 mod requests;
+mod reuse;
 mod schedules;
 mod serving;
 mod sharing;
