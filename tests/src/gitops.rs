@@ -28,12 +28,23 @@ use tokio::{
     process::{Child, Command},
     task::{JoinHandle, spawn_blocking},
 };
-use xtask::{cmd, setup::argocd};
+use xtask::{
+    cmd,
+    setup::{self, argocd},
+};
 
 use crate::{Server, operator::free_port, place::apply, server::repository, wait};
 
 /// Where Argo CD lives.
 pub const NAMESPACE: &str = "argocd";
+
+/// Whoever commits.
+const WHO: [(&str, &str); 4] = [
+    ("GIT_AUTHOR_NAME", "platform"),
+    ("GIT_AUTHOR_EMAIL", "platform@example.org"),
+    ("GIT_COMMITTER_NAME", "platform"),
+    ("GIT_COMMITTER_EMAIL", "platform@example.org"),
+];
 
 /// A repository with one branch, `main`, and a folder in which it is checked out.
 pub struct Repository {
@@ -47,6 +58,8 @@ impl Repository {
         let files = tempfile::tempdir().context("cannot create a directory")?;
         let new = Self { files };
         new.git(&["init", "--quiet", "--initial-branch=main"])?;
+        // Others push to it, and what they push is there.
+        new.git(&["config", "receive.denyCurrentBranch", "updateInstead"])?;
         Ok(new)
     }
 
@@ -91,17 +104,29 @@ impl Repository {
         self.git(&["commit", "--quiet", "--message", message])
     }
 
+    /// Runs a script of somebody's CI in a working copy of its own, with `kubectl` at hand. Returns what it said.
+    ///
+    /// # Errors
+    /// If it fails; the message has what it said.
+    pub fn run_in_a_clone(&self, script: &Path, args: &[&str], server: &Server) -> Result<String> {
+        let clone = tempfile::tempdir().context("cannot create a directory")?;
+        let place = clone.path().to_string_lossy();
+        self.git(&["clone", "--quiet", &self.url(), &place])?;
+        let kubectl = setup::kubernetes::binaries()?;
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", kubectl.display());
+        let mut command = process::Command::new(script);
+        command
+            .args(args)
+            .current_dir(clone.path())
+            .envs(WHO)
+            .env("PATH", path)
+            .env("KUBECONFIG", server.api.kubeconfig_path());
+        cmd::output(&mut command)
+    }
+
     fn git(&self, args: &[&str]) -> Result<()> {
-        let who = [
-            "-c",
-            "user.name=platform",
-            "-c",
-            "user.email=platform@example.org",
-            "-c",
-            "commit.gpgsign=false",
-        ];
         let mut git = process::Command::new("git");
-        git.current_dir(self.files.path()).args(who).args(args);
+        git.current_dir(self.files.path()).envs(WHO).args(["-c", "commit.gpgsign=false"]).args(args);
         cmd::output(&mut git).map(|_| ())
     }
 }

@@ -224,7 +224,12 @@ impl Gauges {
         };
         let drifted = serving_is(&[Reason::Drifted, Reason::DigestMismatch]);
         self.drift.with_label_values(&labels).set(drifted);
-        let people = [Reason::WaitingForApproval, Reason::RequesterUnknown, Reason::ApprovalsNotProtected];
+        let people = [
+            Reason::WaitingForApproval,
+            Reason::WaitingForPromotion,
+            Reason::RequesterUnknown,
+            Reason::ApprovalsNotProtected,
+        ];
         self.waiting.with_label_values(&labels).set(serving_is(&people));
         let refused = ConditionType::BaseInService.is_false(&status.conditions);
         self.base.with_label_values(&labels).set(f64::from(u8::from(refused)));
@@ -468,7 +473,7 @@ mod tests {
         let (stores, mut writers) = stores();
         let metrics = Metrics::new().unwrap();
         metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
-        for (reason, waits) in [("WaitingForApproval", 1), ("RollingOut", 0)] {
+        for (reason, waits) in [("WaitingForApproval", 1), ("WaitingForPromotion", 1), ("RollingOut", 0)] {
             let model = serde_json::from_value(json!({
                 "apiVersion": "lethe.dev/v1alpha1", "kind": "DiffusionModel",
                 "metadata": {"name": "digits", "namespace": "studio"},

@@ -6,8 +6,8 @@ use kube::{Resource, ResourceExt};
 use lethe_api::{
     printable::printable,
     v1alpha1::{
-        Acknowledged, ConditionType, DiffusionModel, Reason, RequestPhase, Rollout, RolloutState,
-        UnlearnRequest, UnlearnRequestStatus, UnlearnRun, Verdict, annotations,
+        Acknowledged, ConditionType, DiffusionModel, Reason, RequestPhase, Rollout, UnlearnRequest,
+        UnlearnRequestStatus, UnlearnRun, Verdict, annotations,
     },
 };
 
@@ -86,9 +86,9 @@ fn abort_of(model: Option<&DiffusionModel>, run: Option<&UnlearnRun>) -> Abort {
     }
     let known = model.and_then(|model| model.status.as_ref());
     let rolls_out = known.is_some_and(|known| {
-        // A canary is taken away, as long as the target was not touched.
+        // A canary is taken away, and what is published is not any more, as long as the target was not touched.
         let touches = |rollout: &&Rollout| {
-            rollout.state != RolloutState::Canary && rollout.reason != Some(Reason::Superseded)
+            !rollout.state.leaves_target_alone() && rollout.reason != Some(Reason::Superseded)
         };
         let rollout = known.rollout.as_ref().filter(touches).and_then(|rollout| rollout.run.as_ref());
         rollout == Some(&name) || known.ledger.iter().any(|entry| entry.run == name)

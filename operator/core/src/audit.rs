@@ -345,8 +345,12 @@ fn shown_on_its_way_back(lineage: &Lineage<'_>) -> Option<Audit> {
     (late && lineage.observed.deployment.as_ref().is_some_and(is_shown)).then_some(audit)
 }
 
-/// Whether nothing is to be served: nothing compliant can be, and the policy does not leave it.
+/// Whether nothing is to be served: nothing compliant can be, and the policy does not leave it. Of a target that is another's nothing
+/// is changed.
 pub(crate) fn is_withheld(lineage: &Lineage<'_>) -> bool {
+    if lineage.publishes() {
+        return false;
+    }
     let today = lineage.observed.policy.as_ref().ok().map(|policy| &policy.spec);
     // A policy that is gone said what it did when the run was planned.
     let then = || {

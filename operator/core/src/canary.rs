@@ -86,14 +86,8 @@ pub(crate) fn step(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: &Unlea
 }
 
 fn follow(lineage: &mut Lineage<'_>, rollout: &mut Rollout, canary: &mut Canary, run: &UnlearnRun) -> Next {
-    if let Some(withdrawn) = accept::withdrawn(run, &lineage.observed.requests) {
-        return Next::TurnBack(Reason::Superseded, format!("withdrawn: {withdrawn}"));
-    }
-    if base::is_outdated(lineage, run) {
-        return Next::TurnBack(Reason::Superseded, "spec.base was changed during the canary".into());
-    }
-    if let Some(no) = approval::denied(run, &rollout.to, lineage.observed) {
-        return Next::TurnBack(Reason::ApprovalDenied, no);
+    if let Some(next) = unwanted(lineage, rollout, run) {
+        return next;
     }
     if canary.weight.is_some() && lineage.observed.canary.deployment.is_none() {
         // It will be a copy of the target as that is by now, of which nobody has asked anything.
@@ -109,6 +103,19 @@ fn follow(lineage: &mut Lineage<'_>, rollout: &mut Rollout, canary: &mut Canary,
             wait(lineage, rollout, canary, unready, patience)
         }
     }
+}
+
+/// Why a candidate that the target does not name yet is not to be served any more.
+pub(crate) fn unwanted(lineage: &Lineage<'_>, rollout: &Rollout, run: &UnlearnRun) -> Option<Next> {
+    if let Some(withdrawn) = accept::withdrawn(run, &lineage.observed.requests) {
+        return Some(Next::TurnBack(Reason::Superseded, format!("withdrawn: {withdrawn}")));
+    }
+    if base::is_outdated(lineage, run) {
+        let why = "spec.base was changed before the target named it";
+        return Some(Next::TurnBack(Reason::Superseded, why.into()));
+    }
+    let no = approval::denied(run, &rollout.to, lineage.observed)?;
+    Some(Next::TurnBack(Reason::ApprovalDenied, no))
 }
 
 /// As for the target: who was away before the first write has not used up the time, and who keeps changing it gains none.
@@ -168,11 +175,16 @@ fn is_beside<'a>(
                 format!("somebody changed what the serving target names, and it is not set back: {why}");
             return Err(Unready::Waits(reason, why));
         }
+        let why = "somebody changed what the serving target names";
+        if lineage.publishes() {
+            let from = rollout.from.as_ref().map_or("nothing", |from| from.short());
+            let why = format!("{why}; until the canary is over it has to name {from}, as is published");
+            return Err(Unready::Waits(Reason::Drifted, why));
+        }
         let deployment = target.name_any();
         let (bundle, change) = (rollout.from.clone(), Change::SetBack);
         let back = Effect::PatchServing { deployment, bundle, change };
-        let why = "somebody changed what the serving target names; it is set back until the canary is over";
-        return Err(Unready::Writes(vec![back], why.into()));
+        return Err(Unready::Writes(vec![back], format!("{why}; it is set back until the canary is over")));
     }
     if let Some(kind) = seen.is_taken(model) {
         let why = format!(
@@ -380,12 +392,16 @@ fn at(policy: &RolloutPolicy, step: u32) -> String {
     }
 }
 
-/// Where the candidate of a run stands, for its requests.
-pub(crate) fn stands(model: &DiffusionModel, run: &str) -> Option<String> {
+/// Where the candidate of a run stands that the target does not name yet, for its requests.
+pub(crate) fn stands(model: &DiffusionModel, run: &str) -> Option<(Reason, String)> {
     let rollout = model.status.as_ref()?.rollout.as_ref()?;
-    let is_it = rollout.state == RolloutState::Canary && rollout.run.as_deref() == Some(run);
+    let is_it = rollout.state.leaves_target_alone() && rollout.run.as_deref() == Some(run);
     let at = || rollout.canary.as_ref().map(|canary| format!("canary {}", canary.at));
-    is_it.then(|| rollout.message.clone().or_else(at)).flatten()
+    let reason = match rollout.state {
+        RolloutState::Published => Reason::WaitingForPromotion,
+        _ => Reason::RollingOut,
+    };
+    is_it.then(|| rollout.message.clone().or_else(at)).flatten().map(|message| (reason, message))
 }
 
 #[cfg(test)]

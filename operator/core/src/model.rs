@@ -10,7 +10,7 @@ use lethe_api::{
     contract::Plan,
     v1alpha1::{
         ConditionType, DiffusionModel, DiffusionModelStatus, InitialServing, Mode, ModelPhase, NewBase,
-        PolicySource, Reason, RequestRef, Rollout, RolloutState, RunType, UnlearnApproval, UnlearnPolicySpec,
+        PolicySource, Reason, RequestRef, Rollout, RunType, UnlearnApproval, UnlearnPolicySpec,
         UnlearnRequest, UnlearnRun, UnlearnRunSpec, Verdict, labels,
     },
 };
@@ -21,7 +21,7 @@ use crate::{
     conditions::{Conditions, transitions},
     evidence, forgetting, history, job, look_at, plans,
     policy::{NoPolicy, Policy},
-    reuse,
+    publish, reuse,
     rollout::PodReport,
     serving, targets, unlogged,
 };
@@ -70,9 +70,9 @@ pub fn wants_reports(model: &DiffusionModel) -> bool {
 pub fn may_roll_out(model: &DiffusionModel, run: &UnlearnRun) -> bool {
     let verdict = run.status.as_ref().and_then(|status| status.verdict);
     let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
-    // As long as a canary runs, the target is not touched.
+    // As long as a canary runs, or nobody has promoted what was published, the target is not touched.
     let has_begun = rollout
-        .is_some_and(|rollout| rollout.run == Some(run.name_any()) && rollout.state != RolloutState::Canary);
+        .is_some_and(|rollout| rollout.run == Some(run.name_any()) && !rollout.state.leaves_target_alone());
     verdict == Some(Verdict::Pass) && !has_begun
 }
 
@@ -191,6 +191,7 @@ impl<'a> Lineage<'a> {
 
     fn done(mut self) -> Decision<DiffusionModelStatus> {
         archive::keep(&mut self);
+        publish::forget_it(&mut self);
         self.summarize();
         let before = std::mem::take(&mut self.status.conditions);
         self.status.conditions = self.conditions.into_list();

@@ -81,8 +81,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) status: UnlearnRequestStatus,
     /// Appended to the answer where other requests decide what is yielded.
     overruled: String,
-    /// Where its candidate stands that is beside the serving target.
-    beside: Option<String>,
+    /// Where its candidate stands that the serving target does not name yet.
+    beside: Option<(Reason, String)>,
     /// Why its candidate may not be put into service, although it passed.
     unlogged: Option<String>,
     pub(crate) events: Vec<Event>,
@@ -407,13 +407,17 @@ impl Answer<'_> {
                 if let (Some(unsigned), None) = (unsigned, &self.beside) {
                     return self.wait_for_evidence(unsigned);
                 }
-                let message = match (&self.beside, self.request.spec.suspend) {
-                    (Some(beside), _) => format!("every gate passed; {beside}"),
-                    (None, true) => "every gate passed; spec.suspend holds the roll-out".into(),
-                    (None, false) => "every gate passed; the candidate is being rolled out".into(),
+                let (reason, message) = match (&self.beside, self.request.spec.suspend) {
+                    (Some((reason, beside)), _) => (*reason, format!("every gate passed; {beside}")),
+                    (None, true) => {
+                        (Reason::RollingOut, "every gate passed; spec.suspend holds the roll-out".into())
+                    }
+                    (None, false) => {
+                        (Reason::RollingOut, "every gate passed; the candidate is being rolled out".into())
+                    }
                 };
-                self.conditions.unknown(ConditionType::Promoted, Reason::RollingOut, message.clone());
-                self.conditions.unknown(ConditionType::Ready, Reason::RollingOut, message);
+                self.conditions.unknown(ConditionType::Promoted, reason, message.clone());
+                self.conditions.unknown(ConditionType::Ready, reason, message);
             }
         }
     }

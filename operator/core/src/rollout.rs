@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use lethe_api::{
     Digest,
-    v1alpha1::{BUNDLE_ANNOTATION, Reason, Rollout, RolloutState, Serving},
+    v1alpha1::{BUNDLE_ANNOTATION, Promotion, Reason, Rollout, RolloutState, Serving},
 };
 
 use crate::audit;
@@ -93,10 +93,11 @@ pub fn next(
     now: Timestamp,
 ) -> Next {
     match rollout.state {
-        // A canary is not about the target.
-        RolloutState::Canary | RolloutState::Complete | RolloutState::RolledBack => {
-            Next::Wait(Reason::Serving, String::new())
-        }
+        // What is beside the target, or waits for others to change it, is not about its pods.
+        RolloutState::Canary
+        | RolloutState::Published
+        | RolloutState::Complete
+        | RolloutState::RolledBack => Next::Wait(Reason::Serving, String::new()),
         RolloutState::RollingBack => match target(serving, found) {
             Ok(deployment) if reference(deployment) != rollout.from => Next::Patch(rollout.from.clone()),
             Ok(deployment) if is_shown(rollout, deployment) => {
@@ -119,7 +120,9 @@ pub fn next(
             let can_turn_back = rollout.run.is_some();
             let waited = match able_target(serving, found) {
                 Ok(deployment) if reference(deployment).as_ref() != Some(&rollout.to) => {
-                    if !late || !can_turn_back || rollout.written_again_at.is_none() {
+                    // Whoever promotes what is published is not hurried.
+                    let is_published = serving.promotion == Promotion::Publish;
+                    if is_published || !late || !can_turn_back || rollout.written_again_at.is_none() {
                         return Next::Patch(Some(rollout.to.clone()));
                     }
                     Next::Wait(Reason::RollingOut, refused_or_set_back(serving))

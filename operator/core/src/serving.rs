@@ -12,9 +12,10 @@ use lethe_api::{
 };
 
 use crate::{
-    Change, Effect, POLL, audit, base, canary,
+    Change, POLL, audit, base, canary,
     evidence::{self, Standing},
     model::Lineage,
+    publish,
     rollout::{self, Next},
     targets, unlogged,
 };
@@ -98,6 +99,8 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         Next::TurnBack(Reason::RunDeleted, "its run was deleted during the roll-out".into())
     } else if let Some(run) = run.filter(|_| rollout.state == RolloutState::Canary) {
         canary::step(lineage, &mut rollout, run)
+    } else if rollout.state == RolloutState::Published {
+        publish::step(lineage, &rollout, run)
     } else {
         // As the policy was when the run was planned. The baseline has no deadline.
         let deadline = run.map(|run| run.spec.policy.rollout.clone()).unwrap_or_default();
@@ -127,19 +130,18 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
                 // Whoever turned it back may have died before, and the target may be kept from going back.
                 canary::take_away(lineage);
             }
-            let deployment = serving.target.name.clone();
             let is_back = rollout.state == RolloutState::RollingBack;
-            let change = if is_back { Change::GoBack } else { Change::RollOut };
-            lineage.effects.push(Effect::PatchServing { deployment, bundle, change });
+            lineage.change_serving(bundle, if is_back { Change::GoBack } else { Change::RollOut });
             // On the way back the condition says why.
-            if rollout.state == RolloutState::Progressing {
+            if lineage.publishes() && !is_back {
+                publish::wait(lineage, &mut rollout);
+            } else if rollout.state == RolloutState::Progressing {
                 if rollout.started_at.0 != lineage.now {
                     rollout.written_again_at.get_or_insert(Time(lineage.now));
                 }
                 let message = format!("{to} is being rolled out");
                 lineage.conditions.unknown(ConditionType::Serving, Reason::RollingOut, message);
             }
-            lineage.look_again_in(POLL);
         }
         Next::Wait(reason, message) => {
             rollout.message = Some(shortened(&message));
@@ -205,9 +207,17 @@ fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, w
             lineage.conditions.unknown(ConditionType::Serving, reason, message);
             "the target was not touched"
         }
+        RolloutState::Published => {
+            let message = format!("{to} is not published any more, and was not promoted: {why}");
+            lineage.conditions.unknown(ConditionType::Serving, reason, message);
+            "it was not promoted"
+        }
         _ => {
             let from = rollout.from.as_ref().map_or("nothing", |digest| digest.short());
-            let message = format!("going back from {to} to {from}: {why}");
+            let mut message = format!("going back from {to} to {from}: {why}");
+            if lineage.publishes() {
+                message = format!("{message}; {}", lineage.what_sets_it_back(from));
+            }
             lineage.conditions.no(ConditionType::Serving, reason, message);
             rollout.turned_back_at = Some(Time(lineage.now));
             "serving went back"
@@ -219,11 +229,9 @@ fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, w
     // First: the target may be kept from going back, and what it would go back to may leak as well.
     audit::withhold(lineage);
     canary::take_away(lineage);
-    let deployment = lineage.observed.model.spec.serving.target.name.clone();
     // What cannot be gone back to, the next look says.
     if rollout.from.as_ref().is_none_or(|from| evidence::refusal(lineage, from).is_none()) {
-        let (bundle, change) = (rollout.from.clone(), Change::GoBack);
-        lineage.effects.push(Effect::PatchServing { deployment, bundle, change });
+        lineage.change_serving(rollout.from.clone(), Change::GoBack);
     }
     lineage.look_again_in(POLL);
 }
@@ -378,13 +386,9 @@ fn serve_nothing(lineage: &mut Lineage<'_>, found: Option<Digest>) {
         }
         // Served by Lethe itself until the model was edited.
         Some(found) if before.as_ref() == Some(&found) => {
-            let message =
-                format!("spec.serving.initial is None now: {} is taken out of service", found.short());
+            let message = format!("spec.serving.initial is None now: {} goes out of service", found.short());
             lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
-            let deployment = lineage.observed.model.spec.serving.target.name.clone();
-            let change = Change::TakeOut;
-            lineage.effects.push(Effect::PatchServing { deployment, bundle: None, change });
-            lineage.look_again_in(POLL);
+            lineage.change_serving(None, Change::TakeOut);
         }
         found => heal(lineage, found, None),
     }
@@ -439,11 +443,9 @@ fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>
         let message = format!("the serving target names {found}, and is not set back to {back}: {why}");
         return say_that_it_is_not_proven(lineage, reason, message);
     }
-    let message = format!("the serving target names {found}; setting it back to {back}");
+    let message = format!("the serving target names {found}; {}", lineage.what_sets_it_back(&back));
     lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);
-    let deployment = lineage.observed.model.spec.serving.target.name.clone();
-    let change = Change::SetBack;
-    lineage.effects.push(Effect::PatchServing { deployment, bundle: wanted, change });
+    lineage.change_serving(wanted, Change::SetBack);
 }
 
 /// Whether what is rolled out was made to forget, and measured for, all that the ledger has by now.

@@ -2,14 +2,13 @@
 //! takes out of service or puts back goes on.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt;
 use lethe_api::{
     Digest,
     v1alpha1::{ConditionType, DiffusionModel, Reason, Rollout, RolloutState},
 };
 
 use crate::{
-    Change, Effect, Event, POLL,
+    Change, Event,
     conditions::Conditions,
     evidence,
     model::Lineage,
@@ -29,6 +28,8 @@ impl Lineage<'_> {
 pub(crate) fn guard(lineage: &mut Lineage<'_>, rollout: &Rollout, next: Next) -> Next {
     let Some(why) = lineage.unlogged() else { return next };
     match &next {
+        // That it is published was written into the log when it was.
+        Next::Patch(Some(_)) if rollout.state == RolloutState::Published => next,
         Next::Patch(Some(_)) if rollout.state != RolloutState::RollingBack => {
             set_back(lineage, rollout);
             Next::Hold(Reason::AuditLogUnavailable, why)
@@ -45,9 +46,7 @@ fn set_back(lineage: &mut Lineage<'_>, rollout: &Rollout) {
     if rollout::annotation(target) == rollout.from.as_ref().map(Digest::as_str) || !is_proven {
         return;
     }
-    let (deployment, bundle) = (target.name_any(), rollout.from.clone());
-    lineage.effects.push(Effect::PatchServing { deployment, bundle, change: Change::SetBack });
-    lineage.look_again_in(POLL);
+    lineage.change_serving(rollout.from.clone(), Change::SetBack);
 }
 
 /// That something waits is no event, but for what somebody has to put right.

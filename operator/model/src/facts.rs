@@ -10,8 +10,8 @@ use k8s_openapi::{
 use lethe_api::{
     Digest,
     v1alpha1::{
-        ConditionType, DiffusionModel, LedgerEntry, Rollout, RolloutState, UnlearnApproval, UnlearnPolicy,
-        UnlearnRequest, UnlearnRun,
+        ConditionType, DiffusionModel, LedgerEntry, Rollout, UnlearnApproval, UnlearnPolicy, UnlearnRequest,
+        UnlearnRun,
     },
 };
 use lethe_core::{asked, attempts, request, run};
@@ -74,7 +74,7 @@ impl Facts for DiffusionModel {
         );
         let knows = (json(&status.labels), json(&status.ledger), status.baseline.is_some());
         // Where a candidate stands that is beside the target is repeated by its requests.
-        let is_beside = |rollout: &&Rollout| rollout.state == RolloutState::Canary;
+        let is_beside = |rollout: &&Rollout| rollout.state.leaves_target_alone();
         let beside = status.rollout.as_ref().filter(is_beside);
         let beside =
             json(&beside.map(|it| (&it.run, &it.message, it.canary.as_ref().map(|canary| &canary.at))));

@@ -4,7 +4,7 @@ use lethe_api::{
     contract::BaseArtifact,
     v1alpha1::{
         DiffusionModel, DiffusionModelSpec, Gate, GateName, InitialServing, Mode, ModelRef, OverrideSpec,
-        PolicyKind, PolicyRef, Probes, Serving, ServingTarget, Strategy, Target, UnlearnPolicy,
+        PolicyKind, PolicyRef, Probes, Promotion, Serving, ServingTarget, Strategy, Target, UnlearnPolicy,
         UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec,
     },
 };
@@ -27,7 +27,14 @@ pub fn model(initial: InitialServing) -> DiffusionModel {
     let spec = DiffusionModelSpec {
         base: base(BASES[0]),
         policy_ref: PolicyRef { kind: PolicyKind::UnlearnPolicy, name: "standard".into() },
-        serving: Serving { target, container: "server".into(), port: 8080, endpoint: None, initial },
+        serving: Serving {
+            target,
+            container: "server".into(),
+            port: 8080,
+            endpoint: None,
+            initial,
+            promotion: Promotion::Apply,
+        },
         audit: None,
         never_saw: vec![],
     };

@@ -133,6 +133,7 @@ fn main() -> ExitCode {
             a_roll_out_that_was_turned_back_is_tried_again_without_another_training,
             a_target_that_disappears_during_the_roll_out_is_not_a_success,
             a_target_without_the_container_is_never_touched,
+            what_is_published_is_served_once_somebody_names_it,
             drift_is_seen_said_and_healed,
             what_others_own_in_the_deployment_is_left_alone,
             every_replica_must_serve_the_candidate;

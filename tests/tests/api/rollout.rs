@@ -6,8 +6,8 @@ use kube::{ResourceExt, api::ListParams};
 use lethe_api::{
     Digest,
     v1alpha1::{
-        BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, RolloutState, UnlearnRequest,
-        annotations,
+        BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, RolloutState, Stage,
+        UnlearnRequest, annotations,
     },
 };
 use lethe_tests::{
@@ -84,7 +84,7 @@ pub async fn a_target_without_the_container_is_never_touched(world: &World) -> R
     let mut model = world.model()?;
     model["spec"]["serving"]["container"] = json!("sidecar");
     world.begin_with(policy()?, model).await?;
-    let task = world.task(lethe_api::v1alpha1::Stage::Prepare).await?;
+    let task = world.task(Stage::Prepare).await?;
     world.succeed(&task).await?;
     let wrong = |m: &DiffusionModel| serving(m).is_some_and(|(_, reason)| reason == "ContainerNotFound");
     world.model_until("it says that the container is missing", wrong).await?;
@@ -92,6 +92,51 @@ pub async fn a_target_without_the_container_is_never_touched(world: &World) -> R
     // The person meant the other one.
     world.patch::<DiffusionModel>(MODEL, json!({"spec": {"serving": {"container": "server"}}})).await?;
     names(world, &trainer::baseline()).await
+}
+
+pub async fn what_is_published_is_served_once_somebody_names_it(world: &World) -> Result<()> {
+    let mut model = world.model()?;
+    model["spec"]["serving"]["promotion"] = json!("Publish");
+    world.begin_with(policy()?, model).await?;
+    let task = world.task(Stage::Prepare).await?;
+    world.succeed(&task).await?;
+    somebody_names(world, &trainer::baseline()).await?;
+    world.model_until("it is Ready", ready).await?;
+    world.request("forget-three", "3", "8").await?;
+    let candidate = world.forget(|_| {}).await?;
+    let waits = |m: &DiffusionModel| serving(m).is_some_and(|(_, reason)| reason == "WaitingForPromotion");
+    world.model_until("it waits for somebody", waits).await?;
+    ensure!(world.named_bundle().await?.as_deref() == Some(trainer::baseline().as_str()), "it was changed");
+    somebody_names(world, &candidate).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    world.model_until("it is Ready again", ready).await?;
+    // An older one is said to be wrong, and not touched.
+    name(world, &trainer::baseline()).await?;
+    world.request_until("forget-three", RequestPhase::Reexposed).await?;
+    somebody_names(world, &candidate).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    let deployment = world.api::<Deployment>().get(MODEL).await?;
+    let managers = deployment.managed_fields().iter().filter_map(|it| it.manager.clone());
+    let managers: Vec<_> = managers.collect();
+    ensure!(!managers.iter().any(|it| it.starts_with("lethe")), "{managers:?}");
+    Ok(())
+}
+
+/// Waits until the model says that this is to be served, and has the Deployment name it.
+async fn somebody_names(world: &World, digest: &Digest) -> Result<()> {
+    let is_published = |m: &DiffusionModel| {
+        let published = m.status.as_ref().and_then(|status| status.published.as_ref());
+        published.and_then(|published| published.bundle.as_ref()) == Some(digest)
+    };
+    world.model_until("it is published", is_published).await?;
+    name(world, digest).await
+}
+
+async fn name(world: &World, digest: &Digest) -> Result<()> {
+    let annotations = json!({BUNDLE_ANNOTATION: digest});
+    let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+    world.patch::<Deployment>(MODEL, patch).await?;
+    Ok(())
 }
 
 pub async fn drift_is_seen_said_and_healed(world: &World) -> Result<()> {

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::ConfigMap},
+    apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
+};
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{BUNDLE_ANNOTATION, DiffusionModel, RequestPhase, Stage, UnlearnRequest};
 use lethe_tests::{
@@ -68,6 +71,48 @@ pub async fn what_is_in_git_is_synced_and_its_health_is_that_of_the_request(worl
         let flaps: Vec<_> = flaps.collect();
         ensure!(flaps.is_empty(), "{application} was {flaps:?}, of {seen:?}");
     }
+    git_promotes(world, &git, &argo).await
+}
+
+/// The model only publishes from now on, and a job of somebody's CI commits what it says.
+async fn git_promotes(world: &World, git: &Repository, argo: &ArgoCd) -> Result<()> {
+    let mut application = of_gitops("published.yaml")?.remove(0);
+    application["spec"]["source"]["repoURL"] = json!(git.url());
+    argo.change(MODELS, json!({"spec": application["spec"]})).await?;
+    let mut model = world.model()?;
+    model["spec"]["serving"]["promotion"] = json!("Publish");
+    git.write("models/digits/model.yaml", &model)?;
+    let mut serving = examples::first("serving.yaml")?;
+    let before = world.named_bundle().await?.context("something is served")?;
+    serving["spec"]["template"]["metadata"]["annotations"] = json!({BUNDLE_ANNOTATION: before});
+    git.write("models/digits/serving-0.yaml", &serving)?;
+    git.write("requests/digits/forget-five.yaml", &asked("forget-five", "5"))?;
+    git.commit("Git promotes what is published")?;
+    for application in [MODELS, REQUESTS] {
+        argo.refresh(application).await?;
+        argo.sync(application).await?;
+    }
+    approve(world, "forget-five").await?;
+    let candidate = world.forget(|_| {}).await?;
+    let waits = argo.is(MODELS, "Suspended").await?;
+    let message = health(&waits, "DiffusionModel", MODEL)["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("is published"), "{message}");
+    ensure!(world.named_bundle().await?.as_ref() == Some(&before), "somebody was quicker than Git");
+
+    let script = repository("examples/gitops/promote.sh");
+    let args = [MODEL, STUDIO, "models/digits/serving-0.yaml"];
+    let said = git.run_in_a_clone(&script, &args, &world.server)?;
+    ensure!(said.contains("names sha256:") && said.contains(" now"), "{said}");
+    argo.refresh(MODELS).await?;
+    world.request_until("forget-five", RequestPhase::Fulfilled).await?;
+    world.assert_serves(&candidate).await?;
+    argo.is(MODELS, "Healthy").await?;
+    let owners = world.api::<Deployment>().get(MODEL).await?.managed_fields().to_vec();
+    let named = |owner: &&ManagedFieldsEntry| json!(owner.fields_v1).to_string().contains(BUNDLE_ANNOTATION);
+    let said = git.run_in_a_clone(&script, &args, &world.server)?;
+    ensure!(said.contains("already"), "it is promoted once: {said}");
+    let by: Vec<_> = owners.iter().filter(named).filter_map(|owner| owner.manager.clone()).collect();
+    ensure!(by == ["argocd-controller"], "what is served was changed by {by:?}");
     Ok(())
 }
 

@@ -55,6 +55,7 @@ pub enum Reason {
     Duplicate,
     Aborting,
     WaitingForServing,
+    WaitingForPromotion,
     WaitingForApproval,
     Suspended,
     WaitingForQuota,

@@ -24,7 +24,8 @@ pub use legal::{LegalTerm, Term};
 pub use model::{
     Audit, AuditSpec, Baseline, CompliantBundle, DiffusionModel, DiffusionModelSpec, DiffusionModelStatus,
     InitialServing, KnownLabel, LEDGER_CAPACITY, LedgerEntry, LedgerRequest, ModelPhase, NeverSaw,
-    PolicyKind, PolicyRef, PolicySource, Rollout, RolloutState, ScaledDown, Served, Serving, ServingTarget,
+    PolicyKind, PolicyRef, PolicySource, Promotion, Published, Rollout, RolloutState, ScaledDown, Served,
+    Serving, ServingTarget,
 };
 pub use policy::{
     ApprovalPolicy, CoalescePolicy, GateFailureAction, GateFailurePolicy, NoCompliantDigest, Probes,

@@ -125,6 +125,19 @@ pub struct Serving {
     pub endpoint: Option<String>,
     #[serde(default)]
     pub initial: InitialServing,
+    #[serde(default)]
+    pub promotion: Promotion,
+}
+
+/// Who changes which bundle the serving target names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Promotion {
+    /// Lethe does.
+    #[default]
+    Apply,
+    /// Whoever owns the Deployment, a Git repository for example: Lethe says in `status.published` what it has to name, and writes
+    /// nothing of it, its replicas included.
+    Publish,
 }
 
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -184,6 +197,9 @@ pub struct DiffusionModelStatus {
     /// The change of serving under way, or the last one. Written before serving is touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
+    /// With `spec.serving.promotion: Publish`: what the serving target has to name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
     /// The last audit of what is served that has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
@@ -352,6 +368,8 @@ pub struct ScaledDown {
 pub enum RolloutState {
     /// `to` is served by a second Deployment, and the target goes on serving `from`.
     Canary,
+    /// `to` may be served, and is waited for: whoever owns the serving target has it name that.
+    Published,
     /// Serving is being changed to `to`.
     Progressing,
     /// `to` is available and every pod reports it; what the live server shows is being judged.
@@ -368,10 +386,29 @@ impl RolloutState {
     /// Whether serving is still being changed, or judged.
     pub fn is_under_way(self) -> bool {
         match self {
-            Self::Canary | Self::Progressing | Self::Auditing | Self::RollingBack => true,
+            Self::Canary | Self::Published | Self::Progressing | Self::Auditing | Self::RollingBack => true,
             Self::Complete | Self::RolledBack => false,
         }
     }
+
+    /// Whether the serving target is as it was before, and may stay so.
+    pub fn leaves_target_alone(self) -> bool {
+        matches!(self, Self::Canary | Self::Published)
+    }
+}
+
+/// What is to be served, for whoever owns the serving target.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    /// Absent if nothing is to be served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<Digest>,
+    /// Its first twelve digits, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 12))]
+    pub short: Option<String>,
+    pub since: Time,
 }
 
 /// Something that this lineage had to forget.

@@ -38,6 +38,11 @@ pub(super) fn of_request(
         RequestPhase::RollingOut if waits_for_people(seen, model) => {
             vec![lethe(format!("approve {name} --rollout --reason WHY"))]
         }
+        RequestPhase::RollingOut if is(Reason::WaitingForPromotion) => {
+            let model = &request.spec.model_ref.name;
+            let published = "-o jsonpath='{.status.published.bundle}'";
+            vec![format!("kubectl get diffusionmodel {model}{at} {published}    # commit that")]
+        }
         RequestPhase::Training | RequestPhase::Evaluating if ready.is_some_and(kueue::is_in_a_queue) => {
             vec![format!("kubectl get localqueues,workloads{at}    # who goes before it, or what is missing")]
         }

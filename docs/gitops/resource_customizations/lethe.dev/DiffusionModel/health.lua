@@ -6,6 +6,7 @@ end
 if obj.metadata.generation ~= nil and obj.status.observedGeneration ~= obj.metadata.generation then
   return hs
 end
+local people = { WaitingForApproval = true, WaitingForPromotion = true, Suspended = true }
 for _, condition in ipairs(obj.status.conditions) do
   if condition.type == "Ready" then
     hs.message = condition.message
@@ -13,7 +14,7 @@ for _, condition in ipairs(obj.status.conditions) do
       hs.status = "Healthy"
     elseif condition.status == "False" then
       hs.status = "Degraded"
-    elseif condition.reason == "WaitingForApproval" or condition.reason == "Suspended" then
+    elseif people[condition.reason] then
       hs.status = "Suspended"
     end
   end

@@ -6,7 +6,7 @@ end
 if obj.metadata.generation ~= nil and obj.status.observedGeneration ~= obj.metadata.generation then
   return hs
 end
-local people = { WaitingForApproval = true, Suspended = true }
+local people = { WaitingForApproval = true, WaitingForPromotion = true, Suspended = true }
 for _, condition in ipairs(obj.status.conditions) do
   if condition.type == "Ready" then
     hs.message = condition.message
