@@ -178,11 +178,18 @@ impl Scribe {
                     None => self.waiting.push(Waiting { last, answer }),
                 }
             }
+            // What was dropped, or never kept, has no outcome: they would pile up as long as nothing can be written.
+            Message::Conclude { ticket, .. } if !self.is_kept(ticket) => {}
             Message::Conclude { ticket, at, upshot, reason } => {
                 let is_late = self.problem.borrow().is_some();
                 self.keep(Line { at, what: What::Outcome(ticket, upshot, reason), late: is_late });
             }
         }
+    }
+
+    fn is_kept(&self, ticket: Ticket) -> bool {
+        let is_it = |line: &Line| matches!(&line.what, What::Note(note) if note.ticket == ticket);
+        self.numbers.contains_key(&ticket) || self.proposed.iter().chain(&self.queue).any(is_it)
     }
 
     fn keep(&mut self, line: Line) {

@@ -40,12 +40,18 @@ impl Desk {
     }
 
     fn at(folder: TempDir) -> Self {
+        let (logbook, scribe, lease) = Self::writing(folder.path());
+        Self { folder, logbook, scribe, lease }
+    }
+
+    /// One who writes a log that lies there.
+    fn writing(folder: &Path) -> (Logbook, JoinHandle<()>, watch::Sender<Option<Instant>>) {
         let (leadership, lease) = Leadership::granted();
         let (logbook, messages, problem) = Logbook::new();
         let keeping = Keeping {
-            uri: folder_uri(&folder.path().join("log")).unwrap(),
+            uri: folder_uri(&folder.join("log")).unwrap(),
             origin: ORIGIN.into(),
-            key: folder.path().join("key.pem"),
+            key: folder.join("key.pem"),
             trusted: None,
             replica: "lethe-0".into(),
         };
@@ -53,7 +59,7 @@ impl Desk {
         let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
         let metrics = LogMetrics::new(&Metrics::new().unwrap()).unwrap();
         let scribe = tokio::spawn(Scribe::new(keeping, client, leadership, metrics, problem).run(messages));
-        Self { folder, logbook, scribe, lease }
+        (logbook, scribe, lease)
     }
 
     fn log(&self) -> std::path::PathBuf {
@@ -212,4 +218,56 @@ async fn whoever_comes_next_goes_on_and_a_key_that_cannot_be_read_is_said() {
     let reading = read(folder.path()).await;
     assert_eq!((reading.faults.len(), reading.book.open().count()), (0, 0));
     assert_eq!(names(&reading), ["a", "c"]);
+}
+
+/// Says that something is done, and waits until the log has it with its outcome.
+async fn does(logbook: &Logbook, folder: &Path, name: &str) {
+    let mut page = logbook.announce(vec![about(name, true)]).await;
+    assert_eq!(page.unlogged(), None, "{name}");
+    page.conclude(0, Upshot::Done, "");
+    drop(page);
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let reading = read(folder).await;
+        if names(&reading).iter().any(|it| it == name) && reading.book.open().count() == 0 {
+            return;
+        }
+        assert!(Instant::now() < end, "{name} is not written: {:#?}", reading.entries);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// One that was frozen and is thawed still thinks that it has the lease.
+#[tokio::test]
+async fn two_that_write_in_turn_leave_one_history() {
+    let desk = Desk::new();
+    let (other, scribe, _lease) = Desk::writing(desk.folder.path());
+    let all = ["0", "1", "2", "3", "4", "5"];
+    for (turn, name) in all.iter().enumerate() {
+        let logbook = if turn % 2 == 0 { &desk.logbook } else { &other };
+        does(logbook, desk.folder.path(), name).await;
+    }
+    drop(other);
+    scribe.await.unwrap();
+    let folder = desk.close().await;
+    let reading = read(folder.path()).await;
+    assert_eq!((reading.faults.len(), names(&reading)), (0, all.map(String::from).to_vec()));
+}
+
+#[tokio::test]
+async fn a_lease_that_was_lost_and_came_back_leaves_a_gap_that_is_said() {
+    let desk = Desk::new();
+    does(&desk.logbook, desk.folder.path(), "before").await;
+    desk.lease.send_replace(None);
+    let page = desk.logbook.announce(vec![about("taken out", false)]).await;
+    assert!(page.unlogged().is_some_and(|why| why.contains("lease")), "{:?}", page.unlogged());
+    drop(page);
+    desk.lease.send_replace(Some(Instant::now() + Duration::from_secs(3600)));
+    does(&desk.logbook, desk.folder.path(), "after").await;
+    let folder = desk.close().await;
+    let reading = read(folder.path()).await;
+    assert_eq!((reading.faults.len(), names(&reading)), (0, ["before", "after"].map(String::from).to_vec()));
+    let gaps: Vec<_> =
+        reading.entries.iter().filter(|it| matches!(it.said, Said::Gap { entries: 1 })).collect();
+    assert_eq!(gaps.len(), 1, "{:#?}", reading.entries);
 }

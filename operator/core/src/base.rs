@@ -355,9 +355,11 @@ fn descends_from(run: &UnlearnRun) -> Option<Digest> {
 
 /// Whether a candidate is of a base that is not asked for any more, or was replaced.
 pub(crate) fn is_outdated(lineage: &Lineage<'_>, run: &UnlearnRun) -> bool {
-    match &run.spec.new_base {
-        Some(new) => new.digest != *wanted(lineage),
-        None => descends_from(run) != in_service(lineage),
+    match (&run.spec.new_base, run.spec.type_) {
+        (Some(new), _) => new.digest != *wanted(lineage),
+        // Its baseline is of the base that it prepared.
+        (None, RunType::Prepare) => descends_from(run).as_ref() != Some(wanted(lineage)),
+        (None, _) => descends_from(run) != in_service(lineage),
     }
 }
 

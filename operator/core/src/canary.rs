@@ -392,16 +392,21 @@ fn at(policy: &RolloutPolicy, step: u32) -> String {
     }
 }
 
-/// Where the candidate of a run stands that the target does not name yet, for its requests.
+/// Where the candidate of a run stands that the target does not name yet, or names no more, for its requests.
 pub(crate) fn stands(model: &DiffusionModel, run: &str) -> Option<(Reason, String)> {
     let rollout = model.status.as_ref()?.rollout.as_ref()?;
-    let is_it = rollout.state.leaves_target_alone() && rollout.run.as_deref() == Some(run);
+    let is_it = rollout.state.is_told() && rollout.run.as_deref() == Some(run);
     let at = || rollout.canary.as_ref().map(|canary| format!("canary {}", canary.at));
-    let reason = match rollout.state {
-        RolloutState::Published => Reason::WaitingForPromotion,
-        _ => Reason::RollingOut,
-    };
-    is_it.then(|| rollout.message.clone().or_else(at)).flatten().map(|message| (reason, message))
+    let message = rollout.message.clone().or_else(at).filter(|_| is_it)?;
+    Some(match rollout.state {
+        RolloutState::Published => (Reason::WaitingForPromotion, message),
+        // Its message tells how it ends.
+        RolloutState::RollingBack => {
+            let reason = rollout.reason.unwrap_or(Reason::RolloutTimedOut);
+            (reason, format!("the candidate is being taken back; {message}"))
+        }
+        _ => (Reason::RollingOut, message),
+    })
 }
 
 #[cfg(test)]

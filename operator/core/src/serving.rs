@@ -423,7 +423,14 @@ fn confirm(lineage: &mut Lineage<'_>, deployment: &Deployment, wanted: &Digest) 
             lineage.look_again_in(CONFIRMED);
         }
         Err(why) => {
-            lineage.conditions.unknown(ConditionType::Serving, Reason::WaitingForServing, why);
+            // What is scaled to zero until the log can say that it is not.
+            let held = lineage.unlogged().filter(|_| lineage.status.scaled_down.is_some());
+            match held {
+                Some(held) => {
+                    lineage.conditions.unknown(ConditionType::Serving, Reason::AuditLogUnavailable, held)
+                }
+                None => lineage.conditions.unknown(ConditionType::Serving, Reason::WaitingForServing, why),
+            }
             lineage.look_again_in(UNCONFIRMED);
         }
     }

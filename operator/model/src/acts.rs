@@ -40,6 +40,8 @@ pub enum Act {
     Says(Word),
     Resumes(Arc<str>),
     AppliesModel,
+    /// Git has the target name what is published.
+    Promotes,
     // What was sent before its sender died.
     Arrives,
     GetsLost,
@@ -108,6 +110,9 @@ impl Checker {
         }
         if state.objects.model.is_none() {
             acts.push(Act::AppliesModel);
+        }
+        if state.promotion().is_some() {
+            acts.push(Act::Promotes);
         }
         if state.in_flight.is_some() {
             acts.extend([Act::Arrives, Act::GetsLost]);
@@ -181,6 +186,7 @@ impl Checker {
             }
             Act::Resumes(name) => next.suspend(name, false),
             Act::AppliesModel => next.apply_model(),
+            Act::Promotes => next.promote(),
             Act::Arrives => self.arrive(&mut next),
             Act::GetsLost => next.in_flight = None,
             Act::Disturbs(disturbance) => {

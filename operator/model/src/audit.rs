@@ -86,6 +86,8 @@ pub struct Audit {
     asks: bool,
     /// Nothing is served without signed evidence.
     signs: bool,
+    /// Somebody else changes the serving target, and the operator must not.
+    pub publishes: bool,
     /// Signed evidence in the store: bundles, each with its envelope, which the status of a run has named.
     signed: Vec<(Digest, Digest)>,
     /// The longest ledger that there ever was.
@@ -98,10 +100,11 @@ pub struct Audit {
 }
 
 impl Audit {
-    pub fn new(policy: &UnlearnPolicy, signs: bool) -> Self {
+    pub fn new(policy: &UnlearnPolicy, signs: bool, publishes: bool) -> Self {
         Audit {
             passed: vec![],
             signs,
+            publishes,
             signed: vec![],
             heard: vec![],
             asks: policy.spec.gates.iter().any(|gate| gate.name == GateName::ServedLeak),

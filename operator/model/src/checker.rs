@@ -96,7 +96,7 @@ impl Checker {
             pending: vec![],
             in_flight: None,
             births: Births::default(),
-            audit: Audit::new(&policy, self.mind.signs),
+            audit: Audit::new(&policy, self.mind.signs, self.settings.scene.publishes()),
             left: self.settings.disturbances,
             words: self.settings.words,
         };

@@ -73,11 +73,11 @@ impl Facts for DiffusionModel {
             json(&ConditionType::Serving.find(&status.conditions).filter(|c| c.status == "False")),
         );
         let knows = (json(&status.labels), json(&status.ledger), status.baseline.is_some());
-        // Where a candidate stands that is beside the target is repeated by its requests.
-        let is_beside = |rollout: &&Rollout| rollout.state.leaves_target_alone();
-        let beside = status.rollout.as_ref().filter(is_beside);
-        let beside =
-            json(&beside.map(|it| (&it.run, &it.message, it.canary.as_ref().map(|canary| &canary.at))));
+        // Where a candidate stands that is beside the target, or taken back, is repeated by its requests.
+        let told = status.rollout.as_ref().filter(|rollout: &&Rollout| rollout.state.is_told());
+        let beside = json(&told.map(|it| {
+            (&it.run, it.state, it.reason, &it.message, it.canary.as_ref().map(|canary| &canary.at))
+        }));
         hash_of(&(json(&(&self.metadata, &self.spec)), knows, &status.active_run, conditions, beside))
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource, ResourceExt};
+use lethe_api::Digest;
 use lethe_api::v1alpha1::{
-    ApprovalDecision, ApprovedRequest, ApprovedStep, InitialServing, RequestPhase, Rollout, RolloutState,
-    UnlearnApproval, UnlearnApprovalSpec, UnlearnRequest, annotations,
+    ApprovalDecision, ApprovedRequest, ApprovedStep, InitialServing, Promotion, RequestPhase, Rollout,
+    RolloutState, UnlearnApproval, UnlearnApprovalSpec, UnlearnRequest, annotations,
 };
 use lethe_core::{asked, request, rollout};
 
@@ -242,11 +243,30 @@ impl State {
 
     pub fn apply_model(&mut self) {
         let mut model = objects::model(InitialServing::Baseline);
+        if self.audit.publishes {
+            model.spec.serving.promotion = Promotion::Publish;
+        }
         let births = self.births.add(MODEL);
         model.metadata.uid = Some(format!("uid-{MODEL}-{births}"));
         model.metadata.generation = Some(1);
         model.metadata.creation_timestamp = Some(Time(written() - SignedDuration::from_secs(1_000)));
         self.objects.model = Some(Shared::new(model));
+    }
+
+    /// What Git would have the target name, if that names something else.
+    pub fn promotion(&self) -> Option<Option<Digest>> {
+        let status = self.objects.model.as_ref()?.status.as_ref()?;
+        let published = &status.published.as_ref()?.bundle;
+        let names = rollout::annotation(&self.objects.deployment);
+        (names != published.as_ref().map(Digest::as_str)).then(|| published.clone())
+    }
+
+    /// Git has the target name what is published.
+    pub fn promote(&mut self) {
+        if let Some(bundle) = self.promotion() {
+            self.audit.serves(bundle.as_ref());
+            self.annotate(bundle.as_ref().map(Digest::as_str));
+        }
     }
 
     /// Adds what nobody can make anything of; the ledger stays beside it.

@@ -80,7 +80,8 @@ impl Checker {
             |when| keys.iter().find(|key| self.mind.decide(state, key, when).calls.is_some()).cloned();
         let late = || Some(Act::Disturbs(Disturbance::DecidesWhen(wants(When::LATE)?, When::LATE)));
         // The cluster first: an operator that is refused because of what is left over tries again.
-        cluster_act(state).or_else(|| wants(When::NOW).map(Act::Decides)).or_else(late)
+        let git = || state.promotion().map(|_| Act::Promotes);
+        cluster_act(state).or_else(|| wants(When::NOW).map(Act::Decides)).or_else(git).or_else(late)
     }
 
     pub fn moves(&self, state: &State) -> Option<State> {

@@ -22,6 +22,8 @@ pub enum Scene {
     Plain,
     /// The same, and what is measured is signed.
     Signed,
+    /// The same as [`Scene::Plain`], and the operator only publishes what is to be served: Git has the target name it.
+    Published,
     /// So many people have to agree to a request.
     Approvals(u8),
     /// The first request is a pilot, which needs nobody. To the second one somebody has to agree.
@@ -35,7 +37,7 @@ pub enum Scene {
 impl Scene {
     /// Whether people say anything.
     pub fn has_words(self) -> bool {
-        !matches!(self, Scene::Plain | Scene::Signed)
+        !matches!(self, Scene::Plain | Scene::Signed | Scene::Published)
     }
 
     /// Whether nothing is rolled out without signed evidence.
@@ -43,15 +45,22 @@ impl Scene {
         self == Scene::Signed
     }
 
+    /// Whether somebody else changes the serving target.
+    pub fn publishes(self) -> bool {
+        self == Scene::Published
+    }
+
     pub fn policy(self, start: Start) -> UnlearnPolicy {
         let mut policy = match (self, start) {
-            (Scene::Plain | Scene::Signed, Start::Asked) => objects::watchful(),
-            (Scene::Plain | Scene::Signed, Start::Beside) => objects::careful(json!([{"weight": 50}])),
+            (Scene::Plain | Scene::Signed | Scene::Published, Start::Asked) => objects::watchful(),
+            (Scene::Plain | Scene::Signed | Scene::Published, Start::Beside) => {
+                objects::careful(json!([{"weight": 50}]))
+            }
             _ => objects::policy(),
         };
         let spec = &mut policy.spec;
         match self {
-            Scene::Plain | Scene::Signed => {}
+            Scene::Plain | Scene::Signed | Scene::Published => {}
             Scene::Approvals(required) => spec.approvals.required = required,
             Scene::Pilots => spec.approvals.required = 1,
             Scene::Steps => {
@@ -88,7 +97,7 @@ impl Scene {
     pub fn sights(self) -> Vec<Property<Checker>> {
         use RequestPhase::{Aborted, AwaitingApproval, Denied};
         let phases: &[RequestPhase] = match self {
-            Scene::Plain | Scene::Signed => &[],
+            Scene::Plain | Scene::Signed | Scene::Published => &[],
             Scene::Approvals(_) | Scene::Pilots => &[AwaitingApproval, Denied, Aborted],
             Scene::Steps | Scene::Attempts => &[Aborted],
         };

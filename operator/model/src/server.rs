@@ -98,6 +98,10 @@ impl State {
     }
 
     fn carry_out(&mut self, key: &Key, version: u64, effect: &Effect) -> bool {
+        if self.audit.publishes && matches!(effect, Effect::PatchServing { .. } | Effect::ScaleServing { .. })
+        {
+            self.audit.breaks(Invariant::Served, "the operator changes a target that only Git may change");
+        }
         match effect {
             Effect::CreateRun(run) => self.create_run(run),
             Effect::CreateConfigMap(map) => self.create_plan(map),

@@ -19,6 +19,7 @@ const ALL: Option<usize> = None;
 const SOME: Option<usize> = Some(1_500_000);
 const FEW: Option<usize> = Some(500_000);
 const SOME_SIGNED: Option<usize> = Some(100_000);
+const SOME_PUBLISHED: Option<usize> = Some(300_000);
 const SOME_WORDS: Option<usize> = Some(40_000);
 
 const fn settings(requests: usize, disturbances: u8, start: Start, enough: Option<usize>) -> Settings {
@@ -36,8 +37,13 @@ const fn signed(requests: usize, disturbances: u8, start: Start) -> Settings {
     Settings { scene: Scene::Signed, ..settings(requests, disturbances, start, SOME_SIGNED) }
 }
 
+/// Git promotes what the operator publishes.
+const fn published(disturbances: u8, start: Start) -> Settings {
+    Settings { scene: Scene::Published, ..settings(1, disturbances, start, SOME_PUBLISHED) }
+}
+
 /// Each with the least number of states, below which not everything was seen.
-const CHECKS: [(&str, Settings, usize); 18] = [
+const CHECKS: [(&str, Settings, usize); 22] = [
     ("two_requests_undisturbed", settings(2, 0, Start::Ready, ALL), 70_000),
     ("the_first_steps_after_a_first_request", settings(2, 1, Start::Fulfilled, SOME), 350_000),
     ("the_first_steps_of_one_request_and_two_disturbances", settings(1, 2, Start::Ready, SOME), 350_000),
@@ -48,6 +54,10 @@ const CHECKS: [(&str, Settings, usize); 18] = [
     ("the_first_steps_to_another_base_while_requests_come", settings(2, 1, Start::Rebased, FEW), 120_000),
     ("the_first_steps_while_a_candidate_is_beside_the_target", settings(1, 1, Start::Beside, SOME), 350_000),
     ("one_request_and_one_disturbance", settings(1, 1, Start::Ready, ALL), 800_000),
+    ("the_first_steps_while_git_promotes_what_is_published", published(1, Start::Ready), 90_000),
+    ("the_first_steps_while_what_git_promoted_is_asked", published(1, Start::Asked), 70_000),
+    ("the_first_steps_of_a_canary_before_git_promotes", published(1, Start::Beside), 70_000),
+    ("the_first_steps_to_another_base_that_git_promotes", published(1, Start::Rebased), 90_000),
     ("the_first_steps_while_evidence_is_signed", signed(1, 1, Start::Measured), 25_000),
     ("the_first_steps_while_two_people_are_asked", heard(Scene::Approvals(2), 1, 3, 0, Start::Ready), 12_000),
     ("the_first_steps_while_somebody_is_asked", heard(Scene::Approvals(1), 1, 2, 1, Start::Ready), 12_000),

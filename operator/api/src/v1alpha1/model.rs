@@ -391,6 +391,11 @@ impl RolloutState {
         }
     }
 
+    /// Whether the requests whose candidate it is say where it stands.
+    pub fn is_told(self) -> bool {
+        self.leaves_target_alone() || self == Self::RollingBack
+    }
+
     /// Whether the serving target is as it was before, and may stay so.
     pub fn leaves_target_alone(self) -> bool {
         matches!(self, Self::Canary | Self::Published)

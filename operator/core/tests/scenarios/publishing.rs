@@ -347,6 +347,19 @@ fn a_new_base_is_published_when_it_has_forgotten_everything() {
 }
 
 #[test]
+fn a_new_baseline_is_published_while_nothing_is_forgotten() {
+    let world = everywhere(|world| {
+        ready(world);
+        let old = world.baseline();
+        world.edit_base(NEW);
+        world.until("the new one is published", move |world| published(world) != Some(old.clone()));
+        git_promotes(world);
+    });
+    assert!(base_is(&world, NEW) && world.model_is(ConditionType::Ready), "{}", world.summary());
+    is_left_alone(&world);
+}
+
+#[test]
 fn who_promotes_may_change_at_any_time() {
     let begins = |promotion: Promotion| {
         move |world: &mut World| {
