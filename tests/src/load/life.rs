@@ -17,6 +17,7 @@ use kube::{
 use lethe_api::v1alpha1::{ConditionType, Stage, UnlearnRequest, labels};
 use serde_json::json;
 use tokio::{runtime::Runtime, time::sleep};
+use xtask::cmd;
 
 use super::{
     AT_ONCE, Args, Row,
@@ -80,7 +81,7 @@ impl Life<'_> {
         let (pid, nodes) = (operator.id()?, self.nodes.clone());
         tokio::select! {
             settled = self.settle(&operator) => settled?,
-            error = ended(pid) => return Err(error),
+            error = ended(pid) => return Err(error.context(cmd::tail(&self.world.operator_log()))),
             error = nodes.ended() => return Err(error),
         }
         drop(nodes);
