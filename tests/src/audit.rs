@@ -81,3 +81,36 @@ pub fn resource(group: &str, resource: &str, subresource: &str) -> String {
         subresource => format!("{group}/{resource}/{subresource}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_write_is_not_the_operators() {
+        let by = |id: &str, user: &str, verb: &str, resource: &str| {
+            serde_json::json!({
+                "auditID": id, "verb": verb, "user": {"username": user}, "requestURI": "/",
+                "objectRef": {"resource": resource},
+            })
+            .to_string()
+        };
+        let operator = "system:serviceaccount:lethe-system:lethe";
+        let lines = [
+            by("1", operator, "patch", "unlearnruns"),
+            by("1", operator, "patch", "unlearnruns"),
+            by("2", operator, "update", "leases"),
+            by("3", operator, "get", "deployments"),
+            by("4", "kwok", "update", "leases"),
+            by("5", "kwok", "patch", "pods"),
+            by("6", "system:serviceaccount:models:default", "patch", "pods"),
+            r#"{"auditID": "7", "verb": "pat"#.into(),
+        ];
+        let log = tempfile::NamedTempFile::new().unwrap();
+        fs::write(log.path(), lines.join("\n")).unwrap();
+        let entries = of(log.path(), "lethe-system").unwrap();
+        let ids = |is: fn(&&Entry) -> bool| entries.iter().filter(is).map(|e| &*e.id).collect::<Vec<_>>();
+        assert_eq!(ids(|_| true), ["1", "2", "3"]);
+        assert_eq!(ids(|entry| entry.is_write() && !entry.is_of_a_lease()), ["1"]);
+    }
+}

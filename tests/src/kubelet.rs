@@ -1,8 +1,8 @@
 //! Plays the kubelet for serving pods: they "run", each with a loopback address of its own, at which a server
-//! answers as the serving contract asks.
+//! answers as the serving contract asks. Where there are kubelets, it plays the servers alone.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, TcpListener},
     sync::atomic::{AtomicU16, Ordering},
 };
@@ -38,6 +38,25 @@ pub enum Conduct {
     Reports(Digest),
 }
 
+/// Who writes the statuses of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statuses {
+    /// The stand-ins themselves: no pod is bound to a node.
+    Own,
+    /// Kubelets, which learn from annotations ([`hint`]) what containers do that nobody runs.
+    Kubelets,
+}
+
+/// What stand-ins for containers say to kubelets, in annotations of the pod.
+pub mod hint {
+    /// `True`, once a readiness probe would succeed.
+    pub const READY: &str = "bench.lethe.dev/ready";
+    /// With which the container has ended.
+    pub const EXIT_CODE: &str = "bench.lethe.dev/exit-code";
+    /// What it has left as its termination message.
+    pub const MESSAGE: &str = "bench.lethe.dev/message";
+}
+
 /// The stand-in. Ends when it is dropped.
 pub struct Kubelet {
     conduct: watch::Sender<Conduct>,
@@ -50,14 +69,14 @@ impl Kubelet {
     ///
     /// # Errors
     /// If there is no free port.
-    pub fn start(pods: Api<Pod>, app: &str) -> Result<Self> {
+    pub fn start(pods: Api<Pod>, app: &str, statuses: Statuses) -> Result<Self> {
         // The same port at every address, as serving.port is one for all pods.
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|one| one.local_addr());
         let port = port.context("no free port on the loopback interface")?.port();
         let (conduct, receiver) = watch::channel(Conduct::Honest);
         let watch = |labels: &str| watcher(pods.clone(), watcher::Config::default().labels(labels));
         let events = select(watch(&format!("app.kubernetes.io/name={app}")), watch(labels::CANARY)).boxed();
-        let node = Node { pods, port, servers: HashMap::new(), known: HashMap::new() };
+        let node = Node { pods, port, statuses, servers: HashMap::new(), known: HashMap::new() };
         let task = tokio::spawn(node.run(events, receiver));
         Ok(Self { conduct, port, task })
     }
@@ -80,6 +99,7 @@ impl Drop for Kubelet {
 struct Node {
     pods: Api<Pod>,
     port: u16,
+    statuses: Statuses,
     servers: HashMap<String, Server>,
     known: HashMap<String, Pod>,
 }
@@ -141,23 +161,40 @@ impl Node {
             Conduct::Reports(digest) => (true, Some(digest.to_string())),
         };
         let name = pod.name_any();
+        let given = address(pod);
         if !self.servers.contains_key(&name) {
-            self.servers.insert(name.clone(), Server::start(self.port).await?);
+            let Some(address) = given.or_else(|| (self.statuses == Statuses::Own).then(next_address)) else {
+                return Ok(()); // Not bound to a node yet, or nothing runs there.
+            };
+            self.make_room_at(address).await;
+            self.servers.insert(name.clone(), Server::start(address, self.port).await?);
         }
         let server = &self.servers[&name];
         server.reported.send_replace(reported);
-        if ready == was_ready && pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some()) {
+        if ready == was_ready && given.is_some() {
             return Ok(());
+        }
+        if self.statuses == Statuses::Kubelets {
+            return if ready { tell(&self.pods, &name, &[(hint::READY, "True")]).await } else { Ok(()) };
         }
         let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
         let container = container.context("the pod has no container")?.name.clone();
         patch(&self.pods, &name, running(&container, server.address, ready)).await
     }
+
+    /// Ends the server of a pod that is gone: another one has its address now.
+    async fn make_room_at(&mut self, address: IpAddr) {
+        let gone = self.servers.extract_if(|_, server| server.address == address);
+        for mut server in gone.map(|(_, server)| server).collect::<Vec<_>>() {
+            server.task.abort();
+            // It listens until it has ended.
+            let _ = (&mut server.task).await;
+        }
+    }
 }
 
 impl Server {
-    async fn start(port: u16) -> Result<Self> {
-        let address = next_address();
+    async fn start(address: IpAddr, port: u16) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind((address, port)).await;
         let listener = listener.with_context(|| format!("cannot listen on {address}:{port}"))?;
         let (reported, receiver) = watch::channel(None);
@@ -213,6 +250,23 @@ pub async fn patch(pods: &Api<Pod>, name: &str, status: Value) -> Result<()> {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map(|_| ()).context("cannot write the pod's status"),
     }
+}
+
+/// Tells a kubelet what it cannot see. One of a pod that is gone need not know.
+///
+/// # Errors
+/// If the API server refuses.
+pub async fn tell(pods: &Api<Pod>, name: &str, hints: &[(&str, &str)]) -> Result<()> {
+    let annotations: BTreeMap<_, _> = hints.iter().copied().collect();
+    let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+    match pods.patch_metadata(name, &PatchParams::default(), &patch).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(|_| ()).context("cannot annotate the pod"),
+    }
+}
+
+fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
 fn is_ready(pod: &Pod) -> bool {

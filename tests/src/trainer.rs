@@ -21,7 +21,7 @@ use lethe_api::{
 use serde_json::{Value, json};
 
 use crate::{
-    kubelet::{next_address, patch, running},
+    kubelet::{Statuses, hint, next_address, patch, running, tell},
     probes, wait,
     world::World,
 };
@@ -144,12 +144,25 @@ impl World {
         self.end(task, code, reason, message).await
     }
 
-    /// Ends the pod.
+    /// Ends the pod. Kubelets, where there are any, find their own word for the reason.
     ///
     /// # Errors
     /// If the status cannot be written.
     pub async fn end(&self, task: &Task, code: i32, reason: &str, message: &str) -> Result<()> {
-        patch(&self.api(), &task.pod.name_any(), ended(code, reason, message)).await
+        let (pods, name) = (self.api(), task.pod.name_any());
+        match self.statuses {
+            Statuses::Own => patch(&pods, &name, ended(code, reason, message)).await,
+            Statuses::Kubelets => {
+                let code = code.to_string();
+                tell(&pods, &name, &[(hint::EXIT_CODE, &code), (hint::MESSAGE, message)]).await
+            }
+        }
+    }
+
+    /// Whether the trainer of a pod has begun its work. Without kubelets it is done before anybody says so.
+    pub fn has_begun(&self, pod: &Pod) -> bool {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        self.statuses == Statuses::Own || phase == Some("Running")
     }
 
     /// Lets the pod wait for the reason that the kubelet gives, and say it.

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use crate::{
     Server, examples,
     keys::Key,
-    kubelet::Kubelet,
+    kubelet::{Kubelet, Statuses},
     operator::{Launch, Operator},
     place::{MODEL, Place, condition},
     proxy::Proxy,
@@ -39,6 +39,7 @@ pub struct World {
     place: Place,
     pub store: Store,
     pub kubelet: Kubelet,
+    pub statuses: Statuses,
     operator: Mutex<Option<Operator>>,
     /// Further flags of the operator.
     flags: Mutex<Vec<String>>,
@@ -62,7 +63,7 @@ impl World {
     pub async fn new(server: Arc<Server>, name: &str) -> Result<Self> {
         let namespace: String = name.replace('_', "-").chars().take(63).collect();
         let namespace = namespace.trim_end_matches('-').to_owned();
-        Self::with(server, Reach::Namespace, namespace.clone(), namespace).await
+        Self::with(server, Reach::Namespace, namespace.clone(), namespace, Statuses::Own).await
     }
 
     /// An empty namespace, and an operator in another one that works in all of them: such a server has one world.
@@ -70,17 +71,31 @@ impl World {
     /// # Errors
     /// If the API server refuses.
     pub async fn of_all_namespaces(server: Arc<Server>) -> Result<Self> {
-        Self::with(server, Reach::Cluster, "lethe-system".into(), "models".into()).await
+        Self::with(server, Reach::Cluster, "lethe-system".into(), "models".into(), Statuses::Own).await
     }
 
-    async fn with(server: Arc<Server>, reach: Reach, home: String, namespace: String) -> Result<Self> {
+    /// The same where there are kubelets, which write the statuses of pods.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub async fn with_kubelets(server: Arc<Server>) -> Result<Self> {
+        Self::with(server, Reach::Cluster, "lethe-system".into(), "models".into(), Statuses::Kubelets).await
+    }
+
+    async fn with(
+        server: Arc<Server>,
+        reach: Reach,
+        home: String,
+        namespace: String,
+        statuses: Statuses,
+    ) -> Result<Self> {
         let client = server.client.clone();
         let namespaces: Api<Namespace> = Api::all(client.clone());
         for name in BTreeSet::from([&home, &namespace]) {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             namespaces.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
         }
-        Self::of_nothing(server, reach, home, namespace)
+        Self::bare(server, reach, home, namespace, statuses)
     }
 
     /// The same before anything is there, the namespaces neither: somebody else creates them.
@@ -88,12 +103,22 @@ impl World {
     /// # Errors
     /// If the store cannot be created.
     pub fn of_nothing(server: Arc<Server>, reach: Reach, home: String, namespace: String) -> Result<Self> {
+        Self::bare(server, reach, home, namespace, Statuses::Own)
+    }
+
+    fn bare(
+        server: Arc<Server>,
+        reach: Reach,
+        home: String,
+        namespace: String,
+        statuses: Statuses,
+    ) -> Result<Self> {
         let client = server.client.clone();
         let files = tempfile::tempdir().context("cannot create a directory")?;
         let folder = files.path().join("store");
         std::fs::create_dir(&folder)?;
         let store = Store::open(&lethe_store::folder_uri(&folder)?)?;
-        let kubelet = Kubelet::start(Api::namespaced(client.clone(), &namespace), MODEL)?;
+        let kubelet = Kubelet::start(Api::namespaced(client.clone(), &namespace), MODEL, statuses)?;
         let place = Place { client, namespace };
         Ok(Self {
             server,
@@ -102,6 +127,7 @@ impl World {
             place,
             store,
             kubelet,
+            statuses,
             operator: Mutex::default(),
             flags: Mutex::default(),
             files,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,11 +16,13 @@ use kube::{
 };
 use lethe_api::v1alpha1::{ConditionType, Stage, UnlearnRequest, labels};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::{runtime::Runtime, time::sleep};
+use xtask::cmd;
 
 use super::{
-    Args, Row,
+    AT_ONCE, Args, Row,
     measure::{Looks, memory, processor_time},
+    nodes::{self, Nodes},
     play::Player,
 };
 use crate::{
@@ -31,8 +34,6 @@ use crate::{
 
 /// The figures are promised for no more requests than this.
 const PROMISED: usize = 10_000;
-/// As many requests as are sent at once by those who create objects.
-const AT_ONCE: usize = 32;
 /// Labels that a model may have to forget: each of its requests asks for another one, as long as there are so many.
 const MOST_FORGOTTEN: usize = 250;
 /// As Prometheus asks, if the chart's ServiceMonitor tells it to.
@@ -41,15 +42,21 @@ const SCRAPE_EVERY: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_secs(6);
 
 /// Runs on a thread that lives as long as the server.
-pub fn measure(runtime: &tokio::runtime::Runtime, args: &Args, n: usize) -> Result<Vec<Row>> {
+pub fn measure(runtime: &Runtime, kwok: &Path, args: &Args, n: usize) -> Result<Vec<Row>> {
     eprintln!("== {n} requests over {} models ==", args.models);
-    // Those that play clients are not what is measured: the controller manager is not to hold them up.
-    let hurry = ["--kube-api-qps=1000", "--kube-api-burst=2000", "--concurrent-job-syncs=20"];
-    let server = Arc::new(Server::start_with(hurry.map(str::to_owned).into())?);
+    // Those that play clients are not what is measured: nobody is to hold them up.
+    let hurry = ["--kube-api-qps=1000", "--kube-api-burst=2000"].map(str::to_owned);
+    let jobs = "--concurrent-job-syncs=20".to_owned();
+    let server = Arc::new(Server::start_with(hurry.iter().cloned().chain([jobs]).collect())?);
+    let nodes = Arc::new(Nodes::start(&server, kwok, &hurry)?);
     runtime.block_on(async {
-        let world = Arc::new(World::of_all_namespaces(server).await?);
-        let life = Life { launch: prepare_launch(&world).await?, world, args, n, rows: Vec::new() };
-        life.live().await
+        let world = Arc::new(World::with_kubelets(server).await?);
+        tokio::select! {
+            created = nodes::create(&world, args.nodes) => created?,
+            error = nodes.ended() => return Err(error),
+        }
+        let launch = prepare_launch(&world).await?;
+        Life { nodes, world, launch, args, n, rows: Vec::new() }.live().await
     })
 }
 
@@ -58,6 +65,8 @@ async fn prepare_launch(world: &World) -> Result<Launch> {
 }
 
 struct Life<'a> {
+    // First, to be dropped before the API server.
+    nodes: Arc<Nodes>,
     world: Arc<World>,
     launch: Launch,
     args: &'a Args,
@@ -69,11 +78,13 @@ impl Life<'_> {
     async fn live(mut self) -> Result<Vec<Row>> {
         self.world.await_service_account().await?;
         let operator = Operator::start(&self.launch)?;
-        let pid = operator.id()?;
+        let (pid, nodes) = (operator.id()?, self.nodes.clone());
         tokio::select! {
             settled = self.settle(&operator) => settled?,
-            error = ended(pid) => return Err(error),
+            error = ended(pid) => return Err(error.context(cmd::tail(&self.world.operator_log()))),
+            error = nodes.ended() => return Err(error),
         }
+        drop(nodes);
         let peak = memory(pid)?.peak;
         let operator = self.restart(operator, peak).await?;
         self.hand_over(operator).await?;
@@ -168,6 +179,7 @@ impl Life<'_> {
         self.come_to_rest().await?;
         let pid = operator.id()?;
         let (before, worked, start) = (self.calls()?, processor_time(pid)?, Instant::now());
+        let beside = self.nodes.need()?;
         let models = async || Looks::of(&operator.get("/metrics").await?.1, "model");
         let looked = models().await?;
         let end = start + Duration::from_secs_f64(60.0 * self.args.idle);
@@ -181,6 +193,10 @@ impl Life<'_> {
         self.row("idle-cpu", 1000.0 * cores, 20.0, "m");
         self.row("idle-writes", (after.writes - before.writes) as f64, 0.0, "");
         eprintln!("(and {} reads in {} min)", after.reads - before.reads, self.args.idle);
+        for ((name, before, _), (_, after, mib)) in beside.into_iter().zip(self.nodes.need()?) {
+            let cores = (after - before).as_secs_f64() / start.elapsed().as_secs_f64();
+            eprintln!("(beside it, {name} had {:.1} m and {mib:.0} MiB)", 1000.0 * cores);
+        }
         // One at a time, and not a hundred of a process that has just started.
         let looked = models().await?.since(&looked);
         if looked.count() > 0 {

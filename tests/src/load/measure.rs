@@ -18,7 +18,7 @@ pub struct Memory {
 /// # Errors
 /// If there is no such process.
 pub fn memory(pid: u32) -> Result<Memory> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the operator has ended")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib: Option<f64> = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
@@ -32,7 +32,7 @@ pub fn memory(pid: u32) -> Result<Memory> {
 /// # Errors
 /// If there is no such process.
 pub fn processor_time(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the operator has ended")?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
     // The name of the program, in brackets, may hold anything.
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());

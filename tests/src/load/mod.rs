@@ -1,10 +1,11 @@
-//! How much the operator needs, and how fast it is, with many requests: a real API server, the operator as it is
-//! released, and its whole life, in which this program plays the kubelet and the trainer. Every status in it is one that
-//! the operator decided.
+//! How much the operator needs, and how fast it is, with many requests: a real API server, a real scheduler, nodes of kwok,
+//! the operator as it is released, and its whole life, in which this program plays the trainer and the servers. Every status
+//! in it is one that the operator or one of these others decided.
 
 mod figure;
 mod life;
 mod measure;
+mod nodes;
 pub mod play;
 mod report;
 
@@ -12,11 +13,14 @@ use std::{borrow::Cow, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
+use xtask::setup;
 
 use crate::wait;
 
 /// A busy machine is slow, and ten thousand of anything take their time.
 const PATIENCE: Duration = Duration::from_secs(1800);
+/// As many requests as are sent at once by those who create objects.
+const AT_ONCE: usize = 32;
 
 /// Measures the operator with N requests over some models.
 #[derive(Clone, Debug, clap::Parser)]
@@ -33,6 +37,9 @@ pub struct Args {
     /// How many of the requests come at once, while nothing else happens
     #[arg(long, default_value_t = 1000)]
     burst: usize,
+    /// How many nodes, of eight GPUs each, kwok is the kubelet of
+    #[arg(long, default_value_t = 100)]
+    nodes: usize,
     /// For how many minutes nothing happens, while it is watched
     #[arg(long, default_value_t = 10.0)]
     idle: f64,
@@ -63,13 +70,15 @@ impl Row {
 /// If something could not be measured. What exceeds its limit is in the exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(args.models > 0 && !args.requests.is_empty(), "there is nothing to measure");
+    ensure!(args.nodes > 0, "without a node no trainer ever runs");
     wait::set_patience(PATIENCE);
+    let kwok = setup::kwok::binary()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let _guard = runtime.enter();
     let mut rows = if args.add { report::of_other_numbers(&args.out, &args.requests)? } else { Vec::new() };
     let known = rows.len();
     for &n in &args.requests {
-        rows.extend(life::measure(&runtime, args, n)?);
+        rows.extend(life::measure(&runtime, &kwok, args, n)?);
         // A later number may take long, or fail.
         report::write(&args.out, &rows)?;
     }

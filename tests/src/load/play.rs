@@ -27,7 +27,7 @@ pub type Work = for<'a> fn(&'a World, &'a Task) -> BoxFuture<'a, Result<()>>;
 pub struct Player(JoinHandle<()>);
 
 impl Player {
-    /// Every trainer pod ends as soon as it is there, as one that did its work well.
+    /// Every trainer pod ends as soon as it has begun, as one that did its work well.
     pub fn start(world: Arc<World>) -> Self {
         Self::with(world, |world, task| Box::pin(world.succeed(task)))
     }
@@ -62,7 +62,7 @@ async fn play(
     let mut ends = JoinSet::new();
     while let Some(event) = pods.next().await {
         let Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event else { continue };
-        if trainer::has_ended(&pod) || !seen.insert(pod.uid()) {
+        if trainer::has_ended(&pod) || !world.has_begun(&pod) || !seen.insert(pod.uid()) {
             continue;
         }
         let (world, slots, work) = (world.clone(), slots.clone(), work.clone());

@@ -26,8 +26,8 @@ enum Name {
     Device,
     /// Each digit of MNIST forgotten alone (fetches MNIST once): an hour or more on two cores for each of three seeds
     Mnist,
-    /// The operator with 10,000 requests for 100 models (more numbers with `-- --requests 1000,3000,10000`): half an hour,
-    /// ten minutes of it idle
+    /// The operator with 10,000 requests for 100 models (more numbers with `-- --requests 1000,3000,10000`), on nodes of kwok
+    /// (builds it once): half an hour, ten minutes of it idle
     Operator,
     /// Forgetting under attack: what each robustness leaves behind, beside a model that never saw the label: a quarter of
     /// an hour

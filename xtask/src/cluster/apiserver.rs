@@ -25,7 +25,7 @@ const PREFIX: &str = "lethe-api-";
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Also start the controller manager: garbage collection, namespaces, Jobs, service accounts. There is no
-    /// scheduler and no node: no pod ever runs.
+    /// node, and no scheduler until one is started: no pod ever runs.
     pub controller_manager: bool,
     /// Further flags of the API server, after the usual ones: audit log, feature gates, watch timeouts.
     pub apiserver_args: Vec<String>,
@@ -44,11 +44,46 @@ pub struct ApiServer {
     dir: TempDir,
 }
 
+/// A program beside the API server. Ended when this is dropped or when the process ends in any way.
 #[derive(Debug)]
-struct Process {
+pub struct Process {
     name: &'static str,
     log: PathBuf,
     child: Child,
+}
+
+impl Process {
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log_tail(&self) -> String {
+        cmd::tail(&self.log)
+    }
+
+    /// # Errors
+    /// If it has ended; the message has its last log lines.
+    fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => {
+                bail!("{} has ended ({status}); its last lines:\n{}", self.name, self.log_tail())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // There is nobody to tell if it is already gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl ApiServer {
@@ -122,6 +157,36 @@ impl ApiServer {
         cmd::output(kubectl.arg("--kubeconfig").arg(self.kubeconfig_path()).args(args))
     }
 
+    /// Starts a scheduler, with further flags. Without one no pod is bound to a node.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_scheduler(&self, args: &[String]) -> Result<Process> {
+        let name = "kube-scheduler";
+        let kubeconfig = self.file("scheduler.kubeconfig");
+        let identity = self.kubeconfig_for("system:kube-scheduler", None)?;
+        write_secret(Path::new(&kubeconfig), &identity)?;
+        let mut all = client_flags(&kubeconfig);
+        // Nobody asks it anything, and its port would clash with the next one's.
+        all.extend([flag("leader-elect", "false"), flag("secure-port", "0")]);
+        all.extend(args.iter().cloned());
+        self.start_beside(name, &self.bin.join(name), &all)
+    }
+
+    /// Starts a program in the directory of the server, where it finds nothing of this machine's own and leaves its log.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_beside(&self, name: &'static str, program: &Path, args: &[String]) -> Result<Process> {
+        let log = self.log(name);
+        let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        command.env_clear().env("HOME", self.dir.path()).stdout(file.try_clone()?).stderr(file);
+        let child = spawn_bound(command).with_context(|| format!("cannot start {name}"))?;
+        Ok(Process { name, log, child })
+    }
+
     /// Stops the API server in the middle of whatever it does: connections stay open and nothing answers.
     ///
     /// # Errors
@@ -169,13 +234,8 @@ impl ApiServer {
     }
 
     fn spawn(&mut self, name: &'static str, args: &[String]) -> Result<()> {
-        let log = self.log(name);
-        let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-        let mut command = Command::new(self.bin.join(name));
-        command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
-        command.env_clear().env("HOME", self.dir.path()).stdout(file.try_clone()?).stderr(file);
-        let child = spawn_bound(command).with_context(|| format!("cannot start {name}"))?;
-        self.processes.push(Process { name, log, child });
+        let process = self.start_beside(name, &self.bin.join(name), args)?;
+        self.processes.push(process);
         Ok(())
     }
 
@@ -183,10 +243,7 @@ impl ApiServer {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             for process in &mut self.processes {
-                if let Some(status) = process.child.try_wait()? {
-                    let log = cmd::tail(&process.log);
-                    bail!("{} ended before it was ready ({status}); its last lines:\n{log}", process.name);
-                }
+                process.check()?;
             }
             if self.kubectl(&["get", "--raw", "/readyz", "--request-timeout=2s"]).is_ok() {
                 return Ok(());
@@ -220,11 +277,8 @@ impl ApiServer {
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
-        // Clients first, so that none logs its distress; there is nobody to tell if one is already gone.
-        for process in self.processes.iter_mut().rev() {
-            let _ = process.child.kill();
-            let _ = process.child.wait();
-        }
+        // Clients first, so that none logs its distress.
+        while self.processes.pop().is_some() {}
     }
 }
 

@@ -8,6 +8,7 @@ pub mod golang;
 pub mod helm;
 pub mod kubernetes;
 pub mod kueue;
+pub mod kwok;
 pub mod libtorch;
 pub mod mnist;
 mod pip;
