@@ -1,4 +1,4 @@
-//! Cargo started by xtask: what a clone builds goes where the next clone finds its dependencies built.
+//! Cargo started by xtask: what a clone builds goes into a directory of its own outside of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,7 @@ pub struct Build<'a> {
 
 /// Runs `cargo build` and returns the name and path of every executable, copied into this clone.
 ///
-/// The target directory is shared between clones, and cargo calls an executable by its name alone: without the
-/// copy, another clone's build could replace it before it is used.
+/// Cargo calls an executable by its name alone: without the copy, another build of this clone could replace it before it is used.
 ///
 /// # Errors
 /// If the build fails; compiler messages go to standard error as they are.
@@ -104,21 +103,26 @@ pub fn libtorch_env(libtorch: &Path) -> [(&'static str, String); 3] {
     ]
 }
 
-/// In the cache, by compiler: every clone of this user builds its dependencies there once. A directory that the
-/// user chose is respected, with a subdirectory for builds with flags of their own.
+/// In the cache, by compiler and clone. Cargo knows the crates of two clones by the same names and tells old from new by the times of
+/// their files: in one directory it would take the other clone's for this one's. A directory that the user chose is respected,
+/// with a subdirectory for builds with flags of their own.
 fn target_dir(build: &Build<'_>) -> Result<PathBuf> {
     let flags = build.rustflags.map(|flags| Key::new("rustflags").text("flags", flags).finish());
     let base = match std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
         Some(chosen) => cache::workspace().join(chosen),
         None => {
             let version = cmd::output(Command::new("rustc").arg("-vV").current_dir(cache::workspace()))?;
-            cache::root()?.join("cargo").join(Key::new("target 1").text("rustc", &version).finish())
+            cache::root()?.join("cargo").join(key(&version, cache::workspace()))
         }
     };
     Ok(match flags {
         Some(flags) => base.join(format!("flags-{flags}")),
         None => base,
     })
+}
+
+fn key(rustc: &str, clone: &Path) -> String {
+    Key::new("target 2").text("rustc", rustc).text("clone", &clone.to_string_lossy()).finish()
 }
 
 /// The executables in cargo's JSON messages.
@@ -134,6 +138,14 @@ pub fn executables(messages: &str) -> Vec<(String, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_clones_do_not_build_into_one_directory() {
+        let clone = Path::new("/home/alice/lethe");
+        assert_eq!(key("rustc 1", clone), key("rustc 1", clone));
+        assert_ne!(key("rustc 1", clone), key("rustc 1", Path::new("/home/alice/lethe-2")));
+        assert_ne!(key("rustc 1", clone), key("rustc 2", clone));
+    }
 
     #[test]
     fn executables_are_found_among_other_messages() {
