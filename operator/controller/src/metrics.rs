@@ -1,6 +1,6 @@
 //! What the process counts. What can be read from the objects themselves is in [`crate::collector`].
 //!
-//! Every label takes its values from a closed set.
+//! Every label takes its values from a closed set, or is the name of an object and gone with it.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use lethe_api::v1alpha1::{
     UnlearnRunStatus, Verdict,
 };
 use prometheus::{
-    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder, core::Collector, process_collector::ProcessCollector,
+    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
 use crate::{controller::Kind, error::Category};
@@ -79,6 +79,7 @@ pub struct Metrics {
     pub reconcile_errors: IntCounterVec,
     pub watch_errors: IntCounterVec,
     pub malformed_objects: IntCounterVec,
+    pub unreadable_objects: IntGaugeVec,
     pub event_errors: IntCounterVec,
     gate_evaluations: IntCounterVec,
     run_duration: HistogramVec,
@@ -118,6 +119,13 @@ impl Metrics {
                 "lethe_malformed_objects_total",
                 "Objects seen that are not of their schema.",
                 &["kind"],
+            )?,
+            unreadable_objects: IntGaugeVec::new(
+                Opts::new(
+                    "lethe_unreadable_object",
+                    "1 for an object that is not of its schema, while it is there.",
+                ),
+                &["kind", "namespace", "object"],
             )?,
             event_errors: counters(
                 "lethe_event_errors_total",
@@ -180,7 +188,7 @@ impl Metrics {
             Opts::new("lethe_build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
         let info = IntGauge::with_opts(info)?;
         info.set(1);
-        let collectors: [Box<dyn Collector>; 14] = [
+        let collectors: [Box<dyn Collector>; 15] = [
             Box::new(info),
             Box::new(ProcessCollector::for_self()),
             Box::new(self.leader.clone()),
@@ -188,6 +196,7 @@ impl Metrics {
             Box::new(self.reconcile_errors.clone()),
             Box::new(self.watch_errors.clone()),
             Box::new(self.malformed_objects.clone()),
+            Box::new(self.unreadable_objects.clone()),
             Box::new(self.event_errors.clone()),
             Box::new(self.gate_evaluations.clone()),
             Box::new(self.run_duration.clone()),

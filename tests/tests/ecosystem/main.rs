@@ -43,6 +43,7 @@ fn main() -> ExitCode {
     lethe_tests::scenario::main::<Ecosystem>(scenarios![
         alerts:
             a_failed_gate_rings_within_a_minute_and_falls_silent_after_the_fix,
+            what_does_not_get_on_rings,
             an_operator_that_hears_nothing_any_more_rings,
             an_operator_that_is_frozen_rings,
             a_thousand_requests_leave_no_series_behind;
