@@ -36,6 +36,9 @@ const APPEND_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 pub struct LogMetrics {
     pub writable: IntGauge,
     pub waiting: IntGauge,
+    /// As far as this replica knows.
+    pub size: IntGauge,
+    pub append_errors: IntCounter,
     entries: IntCounter,
     append: Histogram,
 }
@@ -53,6 +56,14 @@ impl LogMetrics {
                 "lethe_audit_log_waiting_entries",
                 "Entries of the audit log that are not written yet.",
             )?,
+            size: IntGauge::new(
+                "lethe_audit_log_size",
+                "Entries in the audit log, once this replica has opened it.",
+            )?,
+            append_errors: IntCounter::new(
+                "lethe_audit_log_append_errors_total",
+                "Tries to open the audit log or to append to it that failed.",
+            )?,
             entries: IntCounter::new("lethe_audit_log_entries_total", "Entries written to the audit log.")?,
             append: Histogram::with_opts(append.buckets(APPEND_SECONDS.to_vec()))?,
         };
@@ -60,13 +71,16 @@ impl LogMetrics {
         log.writable.set(1);
         metrics.register(log.writable.clone())?;
         metrics.register(log.waiting.clone())?;
+        metrics.register(log.size.clone())?;
+        metrics.register(log.append_errors.clone())?;
         metrics.register(log.entries.clone())?;
         metrics.register(log.append.clone())?;
         Ok(log)
     }
 
-    /// So many entries were written at once.
-    pub fn appended(&self, entries: usize, took: Duration) {
+    /// So many entries were written at once, and make so many in all.
+    pub fn appended(&self, entries: usize, size: u64, took: Duration) {
+        self.size.set(size as i64);
         self.entries.inc_by(entries as u64);
         self.append.observe(took.as_secs_f64());
     }

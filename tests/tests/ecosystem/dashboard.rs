@@ -150,6 +150,7 @@ async fn approve(world: &World, name: &str) -> Result<()> {
 
 /// Under a policy that asks for an approval. The API server stumbles, so that there are errors to show.
 async fn behind_a_proxy(world: &World) -> Result<(Proxy, Operator)> {
+    world.keep_log().await?;
     let mut policy = policy()?;
     policy["spec"]["approvals"] = json!({"required": 1});
     world.lay_out(policy, world.model()?).await?;
