@@ -9,6 +9,7 @@ use xtask::setup::{prometheus, versitygw};
 mod alerts;
 mod audit_log;
 mod buckets;
+mod cosign;
 mod dashboard;
 mod gitops;
 mod queues;
@@ -56,6 +57,8 @@ fn main() -> ExitCode {
             what_is_wrong_with_a_bucket_is_told_apart,
             a_bucket_that_is_away_is_waited_for,
             a_model_is_made_to_forget_in_a_bucket;
+        cosign:
+            what_is_signed_is_verified_by_cosign_and_nothing_else_is;
         audit_log:
             an_audit_log_in_a_bucket_has_one_history;
         gitops:
