@@ -25,6 +25,9 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(tile::tile(&hashes), bytes);
     }
     let trusted = TrustedKeys::from_pem(KEY.as_bytes()).expect("a key as openssl writes it");
+    if let Err(error) = Checkpoint::read(bytes) {
+        assert_readable(error);
+    }
     assert_readable(Checkpoint::open(bytes, ORIGIN, &trusted).expect_err("nobody has signed it"));
     assert_readable(Commit::open(bytes, ORIGIN, &trusted, 0).expect_err("nobody has signed it"));
 });

@@ -1,6 +1,6 @@
 //! A namespace of a cluster: what people do to the objects in it, and what they see.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::{
     api::{apps::v1::Deployment, batch::v1::Job, core::v1::ServiceAccount},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -217,6 +217,19 @@ impl Place {
     /// If they cannot be listed.
     pub async fn runs(&self) -> Result<Vec<UnlearnRun>> {
         Ok(self.api::<UnlearnRun>().list(&ListParams::default()).await?.items)
+    }
+
+    /// A copy of a run that has an attempt of a number which the definitions allow and no operator can read.
+    ///
+    /// # Errors
+    /// If there is no run for a request, or the API server refuses the copy.
+    pub async fn copy_a_run_that_nobody_can_read(&self, name: &str) -> Result<()> {
+        let run = self.runs().await?.into_iter().find(|run| !run.spec.requests.is_empty());
+        let mut copy = serde_json::to_value(run.context("no run works for a request")?)?;
+        copy["metadata"] = json!({"name": name});
+        copy["spec"]["requests"][0]["attempt"] = json!(u64::from(u32::MAX) + 1);
+        self.create(&copy).await?;
+        Ok(())
     }
 
     /// # Errors

@@ -188,6 +188,12 @@ pub struct Report {
     /// The store, for what only records hold: how often the label was shown before
     #[arg(long, env = "LETHE_STORE", value_name = "URI", requires = "compliance")]
     pub store: Option<String>,
+    /// The audit log, for its head: name, entries, root hash. With --store, that in the store if absent
+    #[arg(long, env = "LETHE_AUDIT_LOG", value_name = "URI")]
+    pub log: Option<String>,
+    /// Public keys in PEM: whether one of them signed the head of the audit log
+    #[arg(long, env = "LETHE_TRUSTED_KEYS", value_name = "FILE")]
+    pub trusted_keys: Option<PathBuf>,
     /// Write pages from files as `kubectl get -o yaml` exports them, without a cluster; `-` for standard input
     #[arg(long, value_name = "FILE", requires = "compliance", num_args = 1..)]
     pub from: Vec<PathBuf>,

@@ -8,7 +8,7 @@ use lethe_api::{
     gate::{GateName, GateResult, Verdict},
     v1alpha1::{
         ConditionType, DiffusionModel, DiffusionModelStatus, LedgerEntry, Mode, Reason, RequestPhase,
-        UnlearnRequest, UnlearnRun,
+        RolloutState, UnlearnRequest, UnlearnRun,
     },
 };
 use lethe_core::kueue::is_in_a_queue;
@@ -23,6 +23,10 @@ use crate::{stores::Stores, watchdog::Watchdog};
 /// Reasons of what was judged and did not pass, and the verdicts that they speak of.
 const NOT_PASSED: [(Reason, &str); 3] =
     [(Reason::GateFailed, "Fail"), (Reason::GateInconclusive, "Inconclusive"), (Reason::GateError, "Error")];
+
+/// States of a roll-out that is not over.
+const UNDER_WAY: [RolloutState; 4] =
+    [RolloutState::Canary, RolloutState::Progressing, RolloutState::Auditing, RolloutState::RollingBack];
 
 /// Reads the caches of every watched scope.
 pub struct ObjectCollector {
@@ -39,6 +43,7 @@ struct Gauges {
     gate_threshold: GaugeVec,
     gates_not_passed: GaugeVec,
     request_waiting: GaugeVec,
+    request_failed: GaugeVec,
     served_gates: GaugeVec,
     progress: GaugeVec,
     ledger: GaugeVec,
@@ -46,6 +51,9 @@ struct Gauges {
     drift: GaugeVec,
     base: GaugeVec,
     waiting: GaugeVec,
+    rollout: GaugeVec,
+    model_condition: GaugeVec,
+    run_condition: GaugeVec,
     watch: GaugeVec,
 }
 
@@ -78,6 +86,11 @@ impl Gauges {
                 "lethe_request_waiting",
                 "1 for a request that waits for its model, for its turn, or for a pod of its run to begin.",
                 &["namespace", "model", "request"],
+            )?,
+            request_failed: gauges(
+                "lethe_request_failed",
+                "1 for a request of which an attempt came to nothing before it could be judged or served, and why.",
+                &["namespace", "model", "request", "reason"],
             )?,
             served_gates: gauges(
                 "lethe_model_gates_not_passed",
@@ -114,6 +127,21 @@ impl Gauges {
                 "1 if a step of a roll-out waits for somebody's approval.",
                 &["namespace", "model"],
             )?,
+            rollout: gauges(
+                "lethe_model_rollout",
+                "1 for the state in which a roll-out is that is under way.",
+                &["namespace", "model", "state"],
+            )?,
+            model_condition: gauges(
+                "lethe_model_condition",
+                "1 for each condition of a model, by how it stands and why.",
+                &["namespace", "model", "type", "status", "reason"],
+            )?,
+            run_condition: gauges(
+                "lethe_run_condition",
+                "1 for the condition Ready of a run that is not over, and for Signed where nothing is signed.",
+                &["namespace", "model", "run", "type", "status", "reason"],
+            )?,
             watch: gauges(
                 "lethe_watch_last_event_timestamp_seconds",
                 "Last sign of life of the quietest watch of a kind.",
@@ -122,12 +150,14 @@ impl Gauges {
         })
     }
 
-    fn all(&self) -> [&GaugeVec; 14] {
+    fn all(&self) -> Vec<&GaugeVec> {
         let Self { requests, due, gate_bound, gate_threshold, gates_not_passed, request_waiting, .. } = self;
         let Self { progress, served_gates, ledger, compliant, drift, base, waiting, watch, .. } = self;
-        let [a, b, c, d, e, f] =
-            [requests, due, gate_bound, gate_threshold, gates_not_passed, request_waiting];
-        [a, b, c, d, e, f, progress, served_gates, ledger, compliant, drift, base, waiting, watch]
+        let Self { request_failed, rollout, model_condition, run_condition, .. } = self;
+        let of_requests = [requests, due, gate_bound, gate_threshold, gates_not_passed, request_waiting];
+        let of_requests = of_requests.into_iter().chain([request_failed]);
+        let of_models = [served_gates, ledger, compliant, drift, base, waiting, rollout, model_condition];
+        of_requests.chain(of_models).chain([progress, run_condition, watch]).collect()
     }
 
     fn request(&self, request: &UnlearnRequest, ledger: &[LedgerEntry]) {
@@ -144,6 +174,11 @@ impl Gauges {
         let conditions = status.map(|status| &status.conditions[..]).unwrap_or_default();
         if waits(phase, conditions) {
             self.request_waiting.with_label_values(&[&namespace, model, &name]).set(1.);
+        }
+        let failed = ConditionType::Ready.find(conditions).filter(|_| phase == RequestPhase::Failed);
+        if let (Some(failed), Mode::Enforce) = (failed, request.spec.mode) {
+            let labels = [&namespace, model, &name, &known(&failed.reason)];
+            self.request_failed.with_label_values(&labels).set(1.);
         }
         // It went back for what the live server showed.
         let refuted = ConditionType::Promoted.find(conditions).filter(|c| c.status == "False");
@@ -183,6 +218,7 @@ impl Gauges {
 
     fn run(&self, run: &UnlearnRun) {
         let Some(status) = &run.status else { return };
+        self.run_waits(run, &status.conditions);
         let Some(progress) = status.progress.as_ref().filter(|progress| progress.total > 0) else { return };
         if ConditionType::Ready.is_decided(&status.conditions) || status.verdict.is_some() {
             return;
@@ -190,6 +226,32 @@ impl Gauges {
         let labels = [&run.namespace().unwrap_or_default(), &run.spec.model, &run.name_any()];
         let done = progress.step as f64 / progress.total as f64;
         self.progress.with_label_values(&labels).set(done.min(1.));
+    }
+
+    /// A run that is over waits for nothing, but for a signature: whatever came of it is to be signed.
+    fn run_waits(&self, run: &UnlearnRun, conditions: &[Condition]) {
+        for (type_, waiting) in [(ConditionType::Ready, "Unknown"), (ConditionType::Signed, "False")] {
+            let Some(found) = type_.find(conditions).filter(|found| found.status == waiting) else {
+                continue;
+            };
+            let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
+            let labels = [&namespace, &run.spec.model, &name, type_.as_str(), waiting, &known(&found.reason)];
+            self.run_condition.with_label_values(&labels).set(1.);
+        }
+    }
+
+    fn model_conditions(&self, [namespace, model]: &[String; 2], status: &DiffusionModelStatus) {
+        use ConditionType::{Audited, BaseInService, Compliant, Prepared, Ready, Serving};
+        for type_ in [Prepared, Serving, Compliant, Audited, BaseInService, Ready] {
+            let Some(found) = type_.find(&status.conditions) else { continue };
+            let labels = [namespace, model, type_.as_str(), &found.status, &known(&found.reason)];
+            self.model_condition.with_label_values(&labels).set(1.);
+        }
+        let now = status.rollout.as_ref().map(|rollout| rollout.state);
+        for state in UNDER_WAY {
+            let value = f64::from(u8::from(now == Some(state)));
+            self.rollout.with_label_values(&[namespace, model, &format!("{state:?}")]).set(value);
+        }
     }
 
     /// What the last audit says of what should be served, and, where nothing compliant can be, of what was.
@@ -217,6 +279,7 @@ impl Gauges {
             self.compliant.with_label_values(&labels).set(value);
         }
         self.audited(&labels, status);
+        self.model_conditions(&labels, status);
         let serving = ConditionType::Serving.find(&status.conditions);
         let serving_is = |reasons: &[Reason]| {
             let is_one = |c: &Condition| reasons.iter().any(|reason| c.reason == reason.to_string());
@@ -250,6 +313,12 @@ fn waits(phase: RequestPhase, conditions: &[Condition]) -> bool {
         }),
         _ => false,
     }
+}
+
+/// A reason that there is, or nothing: labels come from closed sets, whoever wrote the status.
+fn known(reason: &str) -> String {
+    let known = serde_json::from_value::<Reason>(reason.into());
+    known.map(|reason| reason.to_string()).unwrap_or_default()
 }
 
 /// The verdict that a reason speaks of.
@@ -293,207 +362,5 @@ impl Collector for ObjectCollector {
         let Ok(gauges) = Gauges::new() else { return Vec::new() };
         self.fill(&gauges);
         gauges.all().into_iter().flat_map(Collector::collect).filter(|f| !f.get_metric().is_empty()).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kube::{Client, Config};
-    use kube_runtime::watcher::Event;
-    use serde_json::json;
-
-    use super::*;
-    use crate::{metrics::Metrics, stores::Writers};
-
-    /// A client that is never used: nothing here calls the API server.
-    fn stores() -> (Stores, Writers) {
-        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
-        Stores::new(Client::try_from(config).unwrap())
-    }
-
-    fn request(phase: &str) -> UnlearnRequest {
-        request_called("forget-three", phase)
-    }
-
-    fn request_called(name: &str, phase: &str) -> UnlearnRequest {
-        let passed = if phase == "Held" { "False" } else { "True" };
-        serde_json::from_value(json!({
-            "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRequest",
-            "metadata": {"name": name, "namespace": "studio"},
-            "spec": {
-                "modelRef": {"name": "digits"}, "targets": [{"label": "3"}],
-                "override": {"strategy": "Fixed", "label": "8"},
-            },
-            "status": {
-                "phase": phase, "dueAt": "2026-12-20T09:00:00Z",
-                "gates": [
-                    {"name": "direct-leak", "target": "3", "bound": "0.0021", "threshold": "0.005", "verdict": "Pass"},
-                    {"name": "direct-leak", "target": "from a trainer", "bound": "1", "verdict": "Fail"},
-                    {"name": "hygiene", "verdict": "Fail"},
-                ],
-                "conditions": [{
-                    "type": "GatesPassed", "status": passed, "reason": "GateFailed", "message": "",
-                    "lastTransitionTime": "2026-12-20T09:00:00Z",
-                }],
-            },
-        }))
-        .unwrap()
-    }
-
-    #[tokio::test]
-    async fn series_are_gone_with_their_object() {
-        let (stores, mut writers) = stores();
-        let metrics = Metrics::new().unwrap();
-        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
-        let bound = "lethe_gate_bound{gate=\"direct-leak\",model=\"digits\",namespace=\"studio\",\
-            request=\"forget-three\",target=\"3\"} 0.0021\n";
-        let due = "lethe_request_due_timestamp_seconds{model=\"digits\"";
-        let held = "lethe_request_gates_not_passed{gate=\"hygiene\",model=\"digits\",namespace=\"studio\",\
-            request=\"forget-three\",verdict=\"Fail\"} 1\n";
-        let allowed = "lethe_gate_threshold{gate=\"direct-leak\",model=\"digits\",namespace=\"studio\",\
-            request=\"forget-three\",target=\"3\"} 0.005\n";
-
-        writers.requests.apply_watcher_event(&Event::Apply(request("Held")));
-        let text = metrics.render().unwrap();
-        assert!(text.contains(bound) && text.contains(due), "{text}");
-        assert!(text.contains("lethe_requests{phase=\"Held\"} 1\n"), "{text}");
-        assert!(text.contains(held) && text.contains(allowed), "{text}");
-        assert!(!text.contains("from a trainer"), "{text}");
-
-        writers.requests.apply_watcher_event(&Event::Apply(request("Fulfilled")));
-        let text = metrics.render().unwrap();
-        assert!(text.contains(bound) && !text.contains(due), "{text}");
-        assert!(!text.contains("lethe_request_gates_not_passed"), "it is answered: {text}");
-
-        writers.requests.apply_watcher_event(&Event::Delete(request("Fulfilled")));
-        let text = metrics.render().unwrap();
-        assert!(!text.contains("lethe_gate_bound"), "{text}");
-        assert!(text.contains("lethe_requests{phase=\"Held\"} 0\n"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_request_waits_in_the_queue_and_for_the_pod_of_its_run_and_not_while_one_works() {
-        let (stores, mut writers) = stores();
-        let metrics = Metrics::new().unwrap();
-        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
-        let cases = [
-            ("Pending", "ModelNotFound", true),
-            ("Queued", "WaitingForRun", true),
-            ("Training", "Training", false),
-            ("Training", "Suspended", true),
-            ("Training", "WaitingForQuota", true),
-            ("Evaluating", "Preempted", true),
-            ("Training", "Inadmissible", true),
-            ("Training", "NotQueued", true),
-            ("Evaluating", "Unschedulable", true),
-            ("AwaitingApproval", "WaitingForApproval", false),
-            ("Held", "GateFailed", false),
-        ];
-        for (phase, reason, is_shown) in cases {
-            let mut request = request(phase);
-            let ready = json!({
-                "type": "Ready", "status": "Unknown", "reason": reason, "message": "",
-                "lastTransitionTime": "2026-12-20T09:00:00Z",
-            });
-            request.status.as_mut().unwrap().conditions.push(serde_json::from_value(ready).unwrap());
-            writers.requests.apply_watcher_event(&Event::Apply(request));
-            let text = metrics.render().unwrap();
-            let line =
-                "lethe_request_waiting{model=\"digits\",namespace=\"studio\",request=\"forget-three\"} 1\n";
-            assert_eq!(text.contains(line), is_shown, "{phase} {reason}: {text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_live_server_that_leaks_is_said_of_its_model_until_an_audit_passes_and_of_what_went_back() {
-        let (stores, mut writers) = stores();
-        let metrics = Metrics::new().unwrap();
-        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
-        let (served, other) = (lethe_api::Digest::of("served"), lethe_api::Digest::of("other"));
-        let line = "lethe_model_gates_not_passed{gate=\"served-leak\",model=\"digits\",namespace=\"studio\",\
-            verdict=\"Fail\"}";
-        for (digest, verdict, value) in
-            [(&served, "Fail", 1), (&served, "Pass", 0), (&served, "Inconclusive", 0), (&other, "Fail", 0)]
-        {
-            let base = json!({"uri": "file:///b", "digest": lethe_api::Digest::of(b"")});
-            let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "digits"});
-            let audit = json!({"run": "digits-2", "digest": digest, "verdict": verdict, "at": "2026-12-20T09:00:00Z"});
-            let compliant =
-                json!({"digest": served, "base": lethe_api::Digest::of(b""), "run": "digits-1", "turn": 0});
-            let model = serde_json::from_value(json!({
-                "apiVersion": "lethe.dev/v1alpha1", "kind": "DiffusionModel",
-                "metadata": {"name": "digits", "namespace": "studio"},
-                "spec": {"base": base, "policyRef": {"name": "p"}, "serving": {"target": target, "container": "c"}},
-                "status": {"audit": audit, "compliant": compliant},
-            }))
-            .unwrap();
-            writers.models.apply_watcher_event(&Event::Apply(model));
-            let text = metrics.render().unwrap();
-            assert!(text.contains(&format!("{line} {value}\n")), "{verdict}: {text}");
-        }
-        let mut back = request("Failed");
-        let promoted = json!({
-            "type": "Promoted", "status": "False", "reason": "GateFailed", "message": "",
-            "lastTransitionTime": "2026-12-20T09:00:00Z",
-        });
-        back.status.as_mut().unwrap().conditions.push(serde_json::from_value(promoted).unwrap());
-        writers.requests.apply_watcher_event(&Event::Apply(back));
-        let line = "lethe_request_gates_not_passed{gate=\"served-leak\",model=\"digits\",namespace=\"studio\",\
-            request=\"forget-three\",verdict=\"Fail\"} 1\n";
-        let text = metrics.render().unwrap();
-        assert!(text.contains(line), "{text}");
-    }
-
-    #[tokio::test]
-    async fn how_far_a_run_is_is_seen_until_it_is_over() {
-        let (stores, mut writers) = stores();
-        let metrics = Metrics::new().unwrap();
-        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
-        for (verdict, is_shown) in [(None, true), (Some("Pass"), false)] {
-            let run = serde_json::from_value(json!({
-                "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun",
-                "metadata": {"name": "digits-1", "namespace": "studio"},
-                "spec": {
-                    "model": "digits", "type": "Forget", "plan": "{}", "planDigest": lethe_api::Digest::of(b""),
-                    "policy": {"trainer": {"image": "x"}, "gates": []},
-                },
-                "status": {"progress": {"stage": "forget", "step": 125, "total": 500}, "verdict": verdict},
-            }))
-            .unwrap();
-            writers.runs.apply_watcher_event(&Event::Apply(run));
-            let text = metrics.render().unwrap();
-            let line =
-                "lethe_run_progress_ratio{model=\"digits\",namespace=\"studio\",run=\"digits-1\"} 0.25\n";
-            assert_eq!(text.contains(line), is_shown, "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_step_that_waits_for_people_is_seen_and_a_roll_out_that_goes_on_is_not() {
-        let (stores, mut writers) = stores();
-        let metrics = Metrics::new().unwrap();
-        metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
-        for (reason, waits) in [("WaitingForApproval", 1), ("WaitingForPromotion", 1), ("RollingOut", 0)] {
-            let model = serde_json::from_value(json!({
-                "apiVersion": "lethe.dev/v1alpha1", "kind": "DiffusionModel",
-                "metadata": {"name": "digits", "namespace": "studio"},
-                "spec": {
-                    "base": {"uri": "file:///b", "digest": lethe_api::Digest::of(b"")}, "policyRef": {"name": "standard"},
-                    "serving": {
-                        "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "digits"}, "container": "server",
-                    },
-                },
-                "status": {"conditions": [{
-                    "type": "Serving", "status": "Unknown", "reason": reason, "message": "",
-                    "lastTransitionTime": "2026-12-20T09:00:00Z",
-                }]},
-            }))
-            .unwrap();
-            writers.models.apply_watcher_event(&Event::Apply(model));
-            let text = metrics.render().unwrap();
-            let line =
-                format!("lethe_rollout_waits_for_people{{model=\"digits\",namespace=\"studio\"}} {waits}\n");
-            assert!(text.contains(&line), "{text}");
-        }
     }
 }

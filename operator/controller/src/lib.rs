@@ -21,6 +21,8 @@ mod calls;
 mod client;
 mod collect;
 mod collector;
+#[cfg(test)]
+mod collector_tests;
 mod context;
 mod controller;
 mod crds;
@@ -52,6 +54,7 @@ mod sign_again;
 mod stores;
 mod streams;
 pub mod telemetry;
+mod unreadable;
 mod watchdog;
 mod work;
 

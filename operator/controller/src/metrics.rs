@@ -1,6 +1,6 @@
 //! What the process counts. What can be read from the objects themselves is in [`crate::collector`].
 //!
-//! Every label takes its values from a closed set.
+//! Every label takes its values from a closed set, or is the name of an object and gone with it.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use lethe_api::v1alpha1::{
     UnlearnRunStatus, Verdict,
 };
 use prometheus::{
-    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder, core::Collector, process_collector::ProcessCollector,
+    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
 use crate::{controller::Kind, error::Category};
@@ -36,6 +36,9 @@ const APPEND_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 pub struct LogMetrics {
     pub writable: IntGauge,
     pub waiting: IntGauge,
+    /// As far as this replica knows.
+    pub size: IntGauge,
+    pub append_errors: IntCounter,
     entries: IntCounter,
     append: Histogram,
 }
@@ -53,6 +56,14 @@ impl LogMetrics {
                 "lethe_audit_log_waiting_entries",
                 "Entries of the audit log that are not written yet.",
             )?,
+            size: IntGauge::new(
+                "lethe_audit_log_size",
+                "Entries in the audit log, once this replica has opened it.",
+            )?,
+            append_errors: IntCounter::new(
+                "lethe_audit_log_append_errors_total",
+                "Tries to open the audit log or to append to it that failed.",
+            )?,
             entries: IntCounter::new("lethe_audit_log_entries_total", "Entries written to the audit log.")?,
             append: Histogram::with_opts(append.buckets(APPEND_SECONDS.to_vec()))?,
         };
@@ -60,13 +71,16 @@ impl LogMetrics {
         log.writable.set(1);
         metrics.register(log.writable.clone())?;
         metrics.register(log.waiting.clone())?;
+        metrics.register(log.size.clone())?;
+        metrics.register(log.append_errors.clone())?;
         metrics.register(log.entries.clone())?;
         metrics.register(log.append.clone())?;
         Ok(log)
     }
 
-    /// So many entries were written at once.
-    pub fn appended(&self, entries: usize, took: Duration) {
+    /// So many entries were written at once, and make so many in all.
+    pub fn appended(&self, entries: usize, size: u64, took: Duration) {
+        self.size.set(size as i64);
         self.entries.inc_by(entries as u64);
         self.append.observe(took.as_secs_f64());
     }
@@ -79,6 +93,7 @@ pub struct Metrics {
     pub reconcile_errors: IntCounterVec,
     pub watch_errors: IntCounterVec,
     pub malformed_objects: IntCounterVec,
+    pub unreadable_objects: IntGaugeVec,
     pub event_errors: IntCounterVec,
     gate_evaluations: IntCounterVec,
     run_duration: HistogramVec,
@@ -118,6 +133,13 @@ impl Metrics {
                 "lethe_malformed_objects_total",
                 "Objects seen that are not of their schema.",
                 &["kind"],
+            )?,
+            unreadable_objects: IntGaugeVec::new(
+                Opts::new(
+                    "lethe_unreadable_object",
+                    "1 for an object that is not of its schema, while it is there.",
+                ),
+                &["kind", "namespace", "object"],
             )?,
             event_errors: counters(
                 "lethe_event_errors_total",
@@ -180,7 +202,7 @@ impl Metrics {
             Opts::new("lethe_build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
         let info = IntGauge::with_opts(info)?;
         info.set(1);
-        let collectors: [Box<dyn Collector>; 14] = [
+        let collectors: [Box<dyn Collector>; 15] = [
             Box::new(info),
             Box::new(ProcessCollector::for_self()),
             Box::new(self.leader.clone()),
@@ -188,6 +210,7 @@ impl Metrics {
             Box::new(self.reconcile_errors.clone()),
             Box::new(self.watch_errors.clone()),
             Box::new(self.malformed_objects.clone()),
+            Box::new(self.unreadable_objects.clone()),
             Box::new(self.event_errors.clone()),
             Box::new(self.gate_evaluations.clone()),
             Box::new(self.run_duration.clone()),

@@ -221,6 +221,7 @@ impl Scribe {
             Err(problem) => {
                 tracing::warn!(log = self.keeping.uri, problem, "the audit log cannot be written");
                 self.metrics.writable.set(0);
+                self.metrics.append_errors.inc();
                 self.fail(&problem);
                 self.problem.send_replace(Some(problem));
                 let then = Instant::now() + self.retry;
@@ -326,6 +327,7 @@ impl Scribe {
         let first: Vec<_> = closings.into_iter().map(closing).chain([began]).chain(gap).collect();
         first.into_iter().rev().for_each(|line| self.queue.push_front(line));
         tracing::info!(log = self.keeping.uri, entries = writer.size(), "the audit log is open");
+        self.metrics.size.set(writer.size() as i64);
         self.writer = Some(writer);
         Ok(())
     }
@@ -354,7 +356,8 @@ impl Scribe {
                     (writer, work)
                 })
                 .await?;
-                self.metrics.appended(self.proposed.len(), start.elapsed());
+                let size = self.writer.as_ref().map_or(0, Writer::size);
+                self.metrics.appended(self.proposed.len(), size, start.elapsed());
                 self.written();
             }
             if self.queue.is_empty() || self.published.elapsed() > PUBLISH_EVERY {

@@ -1,6 +1,6 @@
 //! The audit log of an operator, on a real file system.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use kube::Client;
 use lethe_evidence::{SigningKey, TrustedKeys};
@@ -29,6 +29,7 @@ struct Desk {
     logbook: Logbook,
     scribe: JoinHandle<()>,
     lease: watch::Sender<Option<Instant>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Desk {
@@ -40,12 +41,12 @@ impl Desk {
     }
 
     fn at(folder: TempDir) -> Self {
-        let (logbook, scribe, lease) = Self::writing(folder.path());
-        Self { folder, logbook, scribe, lease }
+        let (logbook, scribe, lease, metrics) = Self::writing(folder.path());
+        Self { folder, logbook, scribe, lease, metrics }
     }
 
     /// One who writes a log that lies there.
-    fn writing(folder: &Path) -> (Logbook, JoinHandle<()>, watch::Sender<Option<Instant>>) {
+    fn writing(folder: &Path) -> (Logbook, JoinHandle<()>, watch::Sender<Option<Instant>>, Arc<Metrics>) {
         let (leadership, lease) = Leadership::granted();
         let (logbook, messages, problem) = Logbook::new();
         let keeping = Keeping {
@@ -57,13 +58,21 @@ impl Desk {
         };
         // Nothing is asked of it where nothing was left open.
         let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-        let metrics = LogMetrics::new(&Metrics::new().unwrap()).unwrap();
-        let scribe = tokio::spawn(Scribe::new(keeping, client, leadership, metrics, problem).run(messages));
-        (logbook, scribe, lease)
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let of_log = LogMetrics::new(&metrics).unwrap();
+        let scribe = tokio::spawn(Scribe::new(keeping, client, leadership, of_log, problem).run(messages));
+        (logbook, scribe, lease, metrics)
     }
 
     fn log(&self) -> std::path::PathBuf {
         self.folder.path().join("log")
+    }
+
+    /// The value of a metric.
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics.render().unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap().parse().unwrap()
     }
 
     /// Nobody has anything to say any more.
@@ -150,6 +159,12 @@ async fn what_cannot_be_written_is_not_put_into_service_and_the_rest_is_written_
     let away = desk.folder.path().join("away");
     fs::rename(desk.log(), &away).unwrap();
     fs::write(desk.log(), "").unwrap();
+    let (size, failed) = ("lethe_audit_log_size", "lethe_audit_log_append_errors_total");
+    assert_eq!(
+        (desk.metric(size), desk.metric(failed)),
+        (3, 0),
+        "it began, and wrote an intent and its outcome"
+    );
     let start = Instant::now();
     let mut mixed = desk.logbook.announce(vec![about("served", true), about("taken out", false)]).await;
     assert!(mixed.unlogged().is_some());
@@ -168,8 +183,12 @@ async fn what_cannot_be_written_is_not_put_into_service_and_the_rest_is_written_
     assert_eq!(page.unlogged(), None);
     page.conclude(0, Upshot::Done, "");
     drop(page);
+    assert!(desk.metric(failed) > 0);
+    let metrics = desk.metrics.clone();
     let folder = desk.close().await;
     let reading = read(folder.path()).await;
+    let in_all = format!("\n{size} {}\n", reading.entries.len());
+    assert!(metrics.render().unwrap().contains(&in_all), "{in_all}");
     assert_eq!(reading.faults, []);
     assert_eq!(reading.book.open().count(), 0, "{:#?}", reading.entries);
     let named: Vec<_> = names(&reading).into_iter().filter(|name| name != "served").collect();
@@ -241,7 +260,7 @@ async fn does(logbook: &Logbook, folder: &Path, name: &str) {
 #[tokio::test]
 async fn two_that_write_in_turn_leave_one_history() {
     let desk = Desk::new();
-    let (other, scribe, _lease) = Desk::writing(desk.folder.path());
+    let (other, scribe, _lease, _) = Desk::writing(desk.folder.path());
     let all = ["0", "1", "2", "3", "4", "5"];
     for (turn, name) in all.iter().enumerate() {
         let logbook = if turn % 2 == 0 { &desk.logbook } else { &other };

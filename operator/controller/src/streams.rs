@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     kept::{self, Kept},
     metrics::Metrics,
+    unreadable::Unreadable,
     watchdog::Watchdog,
 };
 
@@ -59,10 +60,12 @@ impl Watch {
         let store = writer.as_reader();
         let kind = K::kind(&K::DynamicType::default()).into_owned();
         self.metrics.malformed_objects.with_label_values(&[&kind]);
+        let mut unreadable = Unreadable::new(&kind, self.metrics.clone());
         let path = api.resource_url().to_owned();
         let mut events = self.open(api);
         while let Some(event) = events.next().await {
             let Some(event) = self.heard(&path, event) else { continue };
+            unreadable.hear(&event);
             let Some(event) = self.well_formed(&store, event) else { continue };
             writer.apply_watcher_event(&event);
             match &event {

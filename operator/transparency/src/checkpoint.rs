@@ -53,6 +53,15 @@ impl Checkpoint {
         }
     }
 
+    /// What a note says, **whoever signed it**: to show it, not to believe it.
+    ///
+    /// # Errors
+    /// If it is no checkpoint.
+    pub fn read(note: &[u8]) -> Result<Self, CheckpointError> {
+        let text = std::str::from_utf8(note).ok().and_then(|note| Some(&note[..=note.find("\n\n")?]));
+        Self::parse(text.ok_or(CheckpointError::Malformed("it is no signed note"))?)
+    }
+
     fn text(&self) -> String {
         let head = format!("{}\n{}\n{}\n", self.origin, self.size, self.root);
         self.extensions.iter().fold(head, |text, line| text + line + "\n")

@@ -84,17 +84,41 @@ pub async fn alerts_fire_when_their_tests_say_so(world: &World) -> Result<()> {
     let promtool = setup::prometheus::promtool()?;
     cmd::output(Command::new(&promtool).args(["check", "rules"]).arg(&file))?;
 
-    let tests = fs::read_to_string(repository("charts/lethe/tests/alerts.yaml"))?;
-    let ours = "rule_files: [../files/alerts.yaml]";
-    ensure!(tests.contains(ours), "the tests of the alerts do not say {ours}");
-    let test = folder.path().join("test.yaml");
-    fs::write(&test, tests.replace(ours, "rule_files: [alerts.json]"))?;
-    cmd::output(Command::new(&promtool).args(["test", "rules"]).arg(&test))?;
-    every_alert_is_tested(&rules, &tests)
+    let mut tests = Vec::new();
+    for file in fs::read_dir(repository("charts/lethe/tests"))? {
+        let text = fs::read_to_string(file?.path())?;
+        let ours = "rule_files: [../files/alerts.yaml]";
+        ensure!(text.contains(ours), "the tests of the alerts do not say {ours}");
+        let test = folder.path().join("test.yaml");
+        fs::write(&test, text.replace(ours, "rule_files: [alerts.json]"))?;
+        cmd::output(Command::new(&promtool).args(["test", "rules"]).arg(&test))?;
+        tests.extend(examples::documents(&text)?);
+    }
+    every_alert_is_tested(&rules, &tests)?;
+    every_alert_names_its_page(&rules, "runbook", "docs/runbooks")?;
+
+    let base = "--set=metrics.prometheusRule.runbooks=https://wiki.example/lethe/";
+    let rendered = chart.helm(&["template", "--set=metrics.prometheusRule.enabled=true", base], true)?;
+    let rule = examples::documents(&rendered)?.into_iter().find(|object| object["kind"] == "PrometheusRule");
+    let rules = rule.context("the chart rendered no PrometheusRule")?["spec"].take();
+    every_alert_names_its_page(&rules, "runbook_url", "https://wiki.example/lethe")
+}
+
+/// By one annotation, and no other: a pager makes a link of `runbook_url`, which a path is not.
+fn every_alert_names_its_page(rules: &Value, annotation: &str, place: &str) -> Result<()> {
+    let groups = rules["groups"].as_array().context("no groups of rules")?;
+    for rule in groups.iter().flat_map(|group| group["rules"].as_array()).flatten() {
+        let name = rule["alert"].as_str().context("a rule that is no alert")?;
+        let annotations = rule["annotations"].as_object().context("no annotations")?;
+        let found: Vec<_> = annotations.iter().filter(|(name, _)| name.starts_with("runbook")).collect();
+        let page = Value::from(format!("{place}/{name}.md"));
+        ensure!(found == [(&annotation.to_owned(), &page)], "{name}: {found:?}");
+    }
+    Ok(())
 }
 
 /// Both when it should fire and when it should not; and whoever is told finds a page.
-fn every_alert_is_tested(rules: &Value, tests: &str) -> Result<()> {
+fn every_alert_is_tested(rules: &Value, tests: &[Value]) -> Result<()> {
     let groups = rules["groups"].as_array().context("no groups of rules")?;
     let names: Vec<_> = groups
         .iter()
@@ -103,7 +127,6 @@ fn every_alert_is_tested(rules: &Value, tests: &str) -> Result<()> {
         .map(|rule| &rule["alert"])
         .collect();
     ensure!(!names.is_empty(), "there are no alerts");
-    let tests = examples::documents(tests)?;
     let expected: Vec<(&Value, bool)> = tests
         .iter()
         .flat_map(|file| file["tests"].as_array())

@@ -4,8 +4,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use lethe_api::v1alpha1::{Reason, RequestPhase, Stage};
+use lethe_store::folder_uri;
 use lethe_tests::{
     World,
+    audit_log::ORIGIN,
     place::{MODEL, request},
     world::policy,
 };
@@ -214,6 +216,7 @@ fn put(manifest: &mut Value, pointer: &str, value: Value) -> Result<()> {
 }
 
 pub async fn a_report_holds_no_names_and_a_page_says_what_was_forgotten(world: &World) -> Result<()> {
+    let key = world.keep_log().await?;
     world.begin_ready().await?;
     world.apply(&of_alice("forget-three")).await?;
     world.forget(|_| {}).await?;
@@ -222,7 +225,12 @@ pub async fn a_report_holds_no_names_and_a_page_says_what_was_forgotten(world: &
     let folder = tempfile::tempdir()?;
     let archive = folder.path().join("report.tar.gz").display().to_string();
     // Who may not read pods and events gets the rest, and is told.
-    let said = person.says_that(&["report", "--out", &archive], 0, "left out: cannot read pods").await?;
+    let log = format!("--log={}", folder_uri(&world.log_folder())?);
+    let trusted = format!("--trusted-keys={}", key.public.display());
+    let arguments = ["report", "--out", &archive, &log, &trusted];
+    let said = person.says_that(&arguments, 0, "left out: cannot read pods").await?;
+    let head = said.out.lines().find(|line| line.contains(&format!("audit log {ORIGIN}: ")));
+    ensure!(head.is_some_and(|head| head.ends_with("signed by a trusted key")), "{said:#?}");
     ensure!(said.out.contains("left out: cannot read events"), "{said:#?}");
     let unpacked = Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(folder.path()).status()?;
     ensure!(unpacked.success(), "the archive cannot be read");
@@ -249,6 +257,7 @@ pub async fn a_report_holds_no_names_and_a_page_says_what_was_forgotten(world: &
         "not observed in more than 0.21",
         "\u{2713}\u{a0}Yes",
         "2026-12-20",
+        ORIGIN,
     ] {
         ensure!(page.contains(words), "{words:?} is not on the page");
     }

@@ -1,17 +1,24 @@
 //! Alerts as people get them: by a real Prometheus and a real Alertmanager, with the rules that the chart renders.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 use kube::api::{DeleteParams, ListParams, PostParams};
-use lethe_api::v1alpha1::{RequestPhase, UnlearnRequest, annotations};
+use lethe_api::{
+    contract::{Failure, exit},
+    v1alpha1::{RequestPhase, Stage, UnlearnPolicy, UnlearnRequest, UnlearnRun, annotations},
+};
 use lethe_tests::{
     World,
     monitoring::{Monitoring, Sample, hurry, rules},
     operator::Operator,
-    place::request,
-    world::policy,
+    place::{MODEL, request},
+    trainer,
+    world::{POLICY, policy},
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -20,7 +27,8 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(60);
 
 pub async fn a_failed_gate_rings_within_a_minute_and_falls_silent_after_the_fix(world: &World) -> Result<()> {
-    let monitoring = Monitoring::start(&rules(world, &[])?).await?;
+    let pages = "metrics.prometheusRule.runbooks=https://wiki.example/lethe";
+    let monitoring = Monitoring::start(&rules(world, &[pages])?).await?;
     world.begin_ready().await?;
     monitoring.read(&world.home, &world.operator_address().await?)?;
     monitoring.query_until("it is read", "lethe_leader == 1", |found| found.len() == 1).await?;
@@ -37,7 +45,7 @@ pub async fn a_failed_gate_rings_within_a_minute_and_falls_silent_after_the_fix(
     ensure!(label("request") == Some("leaks") && label("gate") == Some("direct-leak"), "{alert:?}");
     ensure!(label("namespace") == Some(&world.namespace), "{alert:?}");
     let page = alert.annotations.get("runbook_url").context("no runbook")?;
-    ensure!(page.ends_with("LetheForgetGateFailed.md"), "{page}");
+    ensure!(page == "https://wiki.example/lethe/LetheForgetGateFailed.md", "{page}");
 
     // The fix: what was wrong with the training is put right, and the request is tried again.
     let again = json!({"metadata": {"annotations": {annotations::RETRY: "longer training"}}});
@@ -55,6 +63,50 @@ pub async fn a_failed_gate_rings_within_a_minute_and_falls_silent_after_the_fix(
         monitoring.names().into_iter().filter(|name| name != "LetheForgetGateFailed").collect();
     ensure!(others.is_empty(), "people were also told of {others:?}");
     Ok(())
+}
+
+/// Each of these alerts waits for minutes, which is changed to a second here.
+pub async fn what_does_not_get_on_rings(world: &World) -> Result<()> {
+    let mut rules = rules(world, &[])?;
+    for alert in ["LetheRequestFailed", "LetheRunStuck", "LetheObjectUnreadable", "LetheModelStuck"] {
+        hurry(&mut rules, alert, "1s")?;
+    }
+    let monitoring = Monitoring::start(&rules).await?;
+    world.begin_ready().await?;
+    monitoring.read(&world.home, &world.operator_address().await?)?;
+    monitoring.query_until("it is read", "lethe_leader == 1", |found| found.len() == 1).await?;
+    world.request("fails", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    let words = trainer::failure(&task, Failure::BadArtifact, "a byte changed").to_message();
+    world.exit(&task, exit::BAD_ARTIFACT, &words).await?;
+    let alert = monitoring.told("LetheRequestFailed", "firing").await?;
+    ensure!(alert.labels.get("request").map(String::as_str) == Some("fails"), "{alert:?}");
+
+    world.copy_a_run_that_nobody_can_read("unreadable").await?;
+    let alert = monitoring.told("LetheObjectUnreadable", "firing").await?;
+    ensure!(alert.labels.get("object").map(String::as_str) == Some("unreadable"), "{alert:?}");
+    world.delete::<UnlearnRun>("unreadable").await?;
+    monitoring.told("LetheObjectUnreadable", "resolved").await?;
+
+    world.request("waits", "4", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    let (here, there) = (world.store_folder(), world.store_folder().with_extension("unmounted"));
+    let record = trainer::record(&task, trainer::honest(&task.plan, &task.digest));
+    let record = world.put_record(&record).await?;
+    fs::rename(&here, &there)?;
+    world.exit(&task, 0, &trainer::outcome(&task, record).to_message()).await?;
+    let alert = monitoring.told("LetheRunStuck", "firing").await?;
+    ensure!(alert.labels.get("run").map(String::as_str) == Some(&task.plan.run), "{alert:?}");
+    fs::rename(&there, &here)?;
+    monitoring.told("LetheRunStuck", "resolved").await?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("waits", RequestPhase::Fulfilled).await?;
+
+    world.delete::<UnlearnPolicy>(POLICY).await?;
+    let alert = monitoring.told("LetheModelStuck", "firing").await?;
+    ensure!(alert.labels.get("model").map(String::as_str) == Some(MODEL), "{alert:?}");
+    world.apply(&policy()?).await?;
+    monitoring.told("LetheModelStuck", "resolved").await.map(|_| ())
 }
 
 /// With watches that the API server ends after 5 s the chart's own rule says 11 s; it is not changed here.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use axum::{Json, Router, routing::get};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 use lethe_api::{
-    contract::Progress,
+    contract::{Failure, Progress, exit},
     v1alpha1::{RequestPhase, Stage, UnlearnRequest},
 };
 use lethe_tests::{
@@ -70,6 +70,11 @@ pub async fn every_metric_is_documented_and_no_other(world: &World) -> Result<()
     world.request("leaks", "3", "8").await?;
     world.forget(|measured| measured.targets[0].leak.hits = 30).await?;
     world.request_until("leaks", RequestPhase::Held).await?;
+    world.request("fails", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    let words = trainer::failure(&task, Failure::BadArtifact, "a byte changed").to_message();
+    world.exit(&task, exit::BAD_ARTIFACT, &words).await?;
+    world.request_until("fails", RequestPhase::Failed).await?;
     let mut due = request("due", &["4"], "9");
     due["spec"]["dataSubjectRequest"] = received_an_hour_ago()?;
     world.apply(&due).await?;
@@ -77,6 +82,7 @@ pub async fn every_metric_is_documented_and_no_other(world: &World) -> Result<()
     let server = says_how_far_it_is(&task, world.run(&task).await?).await?;
     world.request("waits", "5", "9").await?;
     world.request_until("waits", RequestPhase::Queued).await?;
+    world.copy_a_run_that_nobody_can_read("unreadable").await?;
     let documented = documented()?;
     let all = |text: &str| documented.iter().all(|name| text.contains(&format!("# TYPE {name} ")));
     let text = world.metrics_until(&format!("it has all of {documented:?}"), all).await?;
@@ -144,6 +150,7 @@ async fn approve(world: &World, name: &str) -> Result<()> {
 
 /// Under a policy that asks for an approval. The API server stumbles, so that there are errors to show.
 async fn behind_a_proxy(world: &World) -> Result<(Proxy, Operator)> {
+    world.keep_log().await?;
     let mut policy = policy()?;
     policy["spec"]["approvals"] = json!({"required": 1});
     world.lay_out(policy, world.model()?).await?;

@@ -9,6 +9,7 @@ use xtask::setup::{prometheus, versitygw};
 mod alerts;
 mod audit_log;
 mod buckets;
+mod cosign;
 mod dashboard;
 mod gitops;
 mod queues;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     lethe_tests::scenario::main::<Ecosystem>(scenarios![
         alerts:
             a_failed_gate_rings_within_a_minute_and_falls_silent_after_the_fix,
+            what_does_not_get_on_rings,
             an_operator_that_hears_nothing_any_more_rings,
             an_operator_that_is_frozen_rings,
             a_thousand_requests_leave_no_series_behind;
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
             what_is_wrong_with_a_bucket_is_told_apart,
             a_bucket_that_is_away_is_waited_for,
             a_model_is_made_to_forget_in_a_bucket;
+        cosign:
+            what_is_signed_is_verified_by_cosign_and_nothing_else_is;
         audit_log:
             an_audit_log_in_a_bucket_has_one_history;
         gitops:

@@ -4,6 +4,7 @@
 pub mod apt;
 pub mod argocd;
 pub mod coredns;
+pub mod cosign;
 pub mod golang;
 pub mod helm;
 pub mod kubernetes;

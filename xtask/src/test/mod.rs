@@ -163,9 +163,10 @@ fn trainer(filter: Option<&str>) -> Result<Counts> {
     counted(command, filter)
 }
 
-/// Argo CD and Kueue take minutes to build, and a model in a bucket minutes to teach: an hour is for everything else.
+/// Argo CD, Kueue and cosign take minutes to build, and a model in a bucket minutes to teach: an hour is for everything else.
 fn ecosystem(filter: Option<&str>, is_asked_for: bool) -> Result<Counts> {
-    const LONG: [&str; 3] = ["gitops::", "queues::", "buckets::a_model_is_made_to_forget_in_a_bucket"];
+    const LONG: [&str; 4] =
+        ["gitops::", "queues::", "cosign::", "buckets::a_model_is_made_to_forget_in_a_bucket"];
     let mut arguments = vec!["--test", "ecosystem"];
     if !is_asked_for {
         arguments.push("--");

@@ -14,7 +14,7 @@ use lethe_api::{
 };
 use lethe_gates::binomial;
 
-use crate::{tree::Seen, words};
+use crate::{report::Head, tree::Seen, words};
 
 /// Confidence of the bounds that are computed here. Those of gates are the policy's.
 pub const CONFIDENCE: f64 = 0.95;
@@ -44,6 +44,8 @@ pub struct Compliance {
     pub costs: Vec<Cost>,
     /// Whether any record could be read.
     pub has_records: bool,
+    /// The head of the audit log, where it was to be looked at.
+    pub log: Option<Head>,
     /// What could not be read, in sentences.
     pub unread: Vec<String>,
 }
@@ -188,6 +190,7 @@ impl Compliance {
             next_audit: status.next_audit.as_ref().map(|at| at.0),
             costs,
             has_records: !records.is_empty(),
+            log: None,
             unread: seen.unread.clone(),
         }
     }

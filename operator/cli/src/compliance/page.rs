@@ -444,6 +444,12 @@ fn evidence(said: &Compliance) -> Markup {
                 " -o yaml | kubectl lethe verify --store file:///artifacts -"
             }
         }
+        @if let Some(head) = &said.log {
+            p {
+                "The audit log " code { (head.checkpoint.origin) } " had " (thousands(head.checkpoint.size)) " entries, with the root hash "
+                code { (head.checkpoint.root) } ", " (head.vouched()) ". Whoever keeps this line can see later that nothing was taken out."
+            }
+        }
         p.soft {
             @if said.duties.iter().any(|duty| duty.evidence.is_some()) {
                 "Who signed the evidence is checked by the same command with --trusted-keys and the public keys of those whom you trust."

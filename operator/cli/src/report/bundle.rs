@@ -18,7 +18,11 @@ use lethe_api::v1alpha1::labels;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::{redact::Redaction, write as write_file};
+use super::{
+    log::{self, Head},
+    redact::Redaction,
+    write as write_file,
+};
 use crate::{
     args::Report,
     cluster::{self, Place},
@@ -41,20 +45,28 @@ struct Bundle {
     redaction: Redaction,
     files: Vec<(String, Vec<u8>)>,
     left_out: Vec<String>,
+    log: Option<Head>,
+    /// Where the operator says that it keeps one.
+    kept_log: Option<String>,
 }
 
 /// Gathers, redacts and writes.
 pub(super) async fn write(place: &Place, seen: &Seen, report: &Report, out: &Path) -> Result<Exit> {
     let mut redaction = Redaction::new();
     redaction.learn(&seen.requests, &seen.approvals);
-    let mut bundle = Bundle { redaction, files: Vec::new(), left_out: seen.unread.clone() };
+    let mut bundle =
+        Bundle { redaction, files: Vec::new(), left_out: seen.unread.clone(), log: None, kept_log: None };
     bundle.objects(seen)?;
     bundle.work(place).await?;
     bundle.operator(place, &report.operator_namespace).await?;
+    bundle.audit_log(report).await;
     bundle.about(place, report)?;
     let archive = archive(&bundle.files, Timestamp::now())?;
     write_file(out, &archive)?;
     let mut text = format!("{}: {} files, {} bytes\n", out.display(), bundle.files.len(), archive.len());
+    if let Some(head) = &bundle.log {
+        text += &format!("  {}\n", head.words());
+    }
     for what in &bundle.left_out {
         text += &format!("  left out: {what}\n");
     }
@@ -133,11 +145,30 @@ impl Bundle {
             }
             return Ok(());
         }
+        self.kept_log = deployments.iter().find_map(kept_log);
         self.all(&deployments)?;
         let pods: Vec<Pod> = self.list(&home.api(), &own, "the operator's pods").await;
         self.all(&pods)?;
         self.logs(&home, &pods).await;
         Ok(())
+    }
+
+    /// The head of the audit log, or how to have it, where the operator says that it keeps one.
+    async fn audit_log(&mut self, report: &Report) {
+        match log::head(report).await {
+            Ok(Some(head)) => {
+                self.files.push(("audit-log.checkpoint".into(), head.note.clone()));
+                self.log = Some(head);
+            }
+            Ok(None) => {
+                let kept = self.kept_log.take();
+                let why = |uri: String| {
+                    format!("the head of the audit log, which the operator keeps at {uri}: give --log")
+                };
+                self.left_out.extend(kept.map(why));
+            }
+            Err(why) => self.left_out.push(why),
+        }
     }
 
     /// A list that may not be readable: then that is said.
@@ -207,11 +238,19 @@ impl Bundle {
             ),
             "leftOutOfWhatIsHere": redacted,
             "neverRead": never,
+            "auditLog": self.log.as_ref().map(Head::about),
             "couldNotBeRead": self.left_out,
             "stillInIt": "labels that are to be forgotten, names of objects, images, nodes",
         });
         self.yaml("about.yaml".into(), &about)
     }
+}
+
+/// The audit log that an operator was told to keep.
+fn kept_log(operator: &Deployment) -> Option<String> {
+    let pod = operator.spec.as_ref()?.template.spec.as_ref()?;
+    let mut args = pod.containers.iter().flat_map(|container| container.args.iter().flatten());
+    args.find_map(|arg| arg.strip_prefix("--audit-log=")).map(str::to_owned)
 }
 
 /// An event without what only the API server needs.

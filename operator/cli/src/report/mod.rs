@@ -1,6 +1,7 @@
 //! `report`: a support bundle, or with `--compliance` pages for people who decide.
 
 mod bundle;
+mod log;
 mod redact;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::contract::{Record, RecordBody};
 use lethe_store::Store;
+
+pub use log::Head;
 
 use crate::{
     args::{ClusterArgs, Report},
@@ -65,11 +68,17 @@ async fn pages(seen: Seen, report: &Report) -> Result<Exit> {
         Some(uri) => records(&seen, uri).await?,
         None => Records::new(),
     };
+    let (head, unread) = match log::head(report).await {
+        Ok(head) => (head, None),
+        Err(why) => (None, Some(why)),
+    };
     let folder = report.out.clone().unwrap_or_else(|| ".".into());
     std::fs::create_dir_all(&folder)?;
     let mut text = String::new();
     for model in &seen.models {
-        let said = Compliance::of(model, &seen, &records, Timestamp::now());
+        let mut said = Compliance::of(model, &seen, &records, Timestamp::now());
+        said.log.clone_from(&head);
+        said.unread.extend(unread.clone());
         let page = compliance::html(&said);
         let file = folder.join(format!("compliance-{}-{}.html", said.namespace, said.model));
         write(&file, page.as_bytes())?;
