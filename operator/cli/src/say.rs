@@ -142,9 +142,15 @@ fn may_be_heard(request: &UnlearnRequest, decision: ApprovalDecision) -> std::re
 fn step(model: &DiffusionModel, decision: ApprovalDecision) -> std::result::Result<ApprovedStep, String> {
     let name = model.name_any();
     let rollout = model.status.as_ref().and_then(|status| status.rollout.as_ref());
-    let Some(rollout) = rollout.filter(|rollout| rollout.state == RolloutState::Canary) else {
-        return Err(format!("no candidate of model {name} waits beside its serving target"));
+    let Some(rollout) = rollout.filter(|rollout| rollout.state.leaves_target_alone()) else {
+        return Err(format!("no candidate of model {name} waits beside its serving target, or is published"));
     };
+    if rollout.state == RolloutState::Published && decision == ApprovalDecision::Approve {
+        return Err(format!(
+            "the candidate {} of model {name} is published: it waits for whoever owns its Deployment, and for nobody's word",
+            rollout.to.short()
+        ));
+    }
     let at = rollout.canary.as_ref().map_or(0, |canary| canary.step);
     // A no counts at whichever step; a yes is to one.
     if at == 0 && decision == ApprovalDecision::Approve {

@@ -25,8 +25,13 @@ const NOT_PASSED: [(Reason, &str); 3] =
     [(Reason::GateFailed, "Fail"), (Reason::GateInconclusive, "Inconclusive"), (Reason::GateError, "Error")];
 
 /// States of a roll-out that is not over.
-const UNDER_WAY: [RolloutState; 4] =
-    [RolloutState::Canary, RolloutState::Progressing, RolloutState::Auditing, RolloutState::RollingBack];
+const UNDER_WAY: [RolloutState; 5] = [
+    RolloutState::Canary,
+    RolloutState::Published,
+    RolloutState::Progressing,
+    RolloutState::Auditing,
+    RolloutState::RollingBack,
+];
 
 /// Reads the caches of every watched scope.
 pub struct ObjectCollector {

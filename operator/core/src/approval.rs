@@ -182,7 +182,12 @@ fn about<'a>(
     let requesters: BTreeSet<_> =
         requests_of(run, observed).filter_map(|request| request.spec.requested_by.clone()).collect();
     let candidate = candidate.clone();
-    let said = observed.approvals.iter().flatten().map(|approval| &approval.spec);
+    // What was said of the same candidate when another run had it rolled out was said of other steps.
+    let since = run.creation_timestamp();
+    let is_later = move |approval: &&UnlearnApproval| {
+        approval.creation_timestamp().is_none_or(|said| since.as_ref().is_none_or(|since| said >= *since))
+    };
+    let said = observed.approvals.iter().flatten().filter(is_later).map(|approval| &approval.spec);
     said.filter(move |spec| {
         spec.rollout.as_ref().is_some_and(|it| it.digest == candidate)
             // A run for another base works for none: whoever names its candidate means it.

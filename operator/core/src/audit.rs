@@ -7,8 +7,8 @@ use lethe_api::{
     Digest,
     contract::{Plan, Task},
     v1alpha1::{
-        Audit, Canary, ConditionType, GateName, NoCompliantDigest, Reason, Rollout, RolloutState, RunType,
-        ScaledDown, UnlearnPolicySpec, UnlearnRun, Verdict,
+        Audit, Canary, ConditionType, GateName, NoCompliantDigest, Promotion, Reason, Rollout, RolloutState,
+        RunType, ScaledDown, UnlearnPolicySpec, UnlearnRun, Verdict,
     },
 };
 
@@ -55,6 +55,12 @@ pub(crate) fn of_rollout(
     say_that_it_is_asked(lineage, &plan.run);
     lineage.create_run(NextRun::audit(plan), &frozen.policy, frozen.policy_source.as_ref(), None);
     None
+}
+
+/// What came of the audit of a roll-out, if there is one and that is known.
+pub(crate) fn known_of_rollout(lineage: &mut Lineage<'_>, rollout: &Rollout) -> Option<Found> {
+    let audit = lineage.own_runs().find(|audit| Some(audit.name_any()) == rollout.audit)?;
+    is_over(audit).then(|| follow(lineage, audit, &rollout.to)).flatten()
 }
 
 /// Has a candidate asked that nobody else sees yet, at its own Service. What comes of it says nothing of what is served.
@@ -130,6 +136,18 @@ pub(crate) fn refutes(audit: &Audit, digest: &Digest) -> Option<Audit> {
 pub(crate) fn known_of(lineage: &Lineage<'_>, digest: &Digest) -> Option<Audit> {
     let before = base::compliant(lineage).filter(|before| before.digest == *digest);
     before.and_then(|before| before.refuted).or_else(|| refutes(lineage.status.audit.as_ref()?, digest))
+}
+
+/// Whether a run asked a live server that served this bundle, and it was seen to leak, or could not be told not to.
+pub(crate) fn did_not_pass(run: &UnlearnRun, digest: &Digest) -> bool {
+    let verdict = run.status.as_ref().and_then(|status| status.verdict);
+    let asked = || match Plan::parse(run.spec.plan.as_bytes()).map(|plan| plan.task) {
+        Ok(Task::Audit(task)) => task.served == *digest,
+        _ => false,
+    };
+    run.spec.type_ == RunType::Audit
+        && matches!(verdict, Some(Verdict::Fail | Verdict::Inconclusive))
+        && asked()
 }
 
 /// The labels that did not pass; none where that is not known of each.
@@ -345,12 +363,13 @@ fn shown_on_its_way_back(lineage: &Lineage<'_>) -> Option<Audit> {
     (late && lineage.observed.deployment.as_ref().is_some_and(is_shown)).then_some(audit)
 }
 
-/// Whether nothing is to be served: nothing compliant can be, and the policy does not leave it. Of a target that is another's nothing
-/// is changed.
+/// Whether the target is kept at no replicas. Of one that is somebody else's to change nothing is changed.
 pub(crate) fn is_withheld(lineage: &Lineage<'_>) -> bool {
-    if lineage.publishes() {
-        return false;
-    }
+    !lineage.publishes() && withholds(lineage)
+}
+
+/// Whether nothing is to be served: nothing compliant can be, and the policy does not leave it.
+pub(crate) fn withholds(lineage: &Lineage<'_>) -> bool {
     let today = lineage.observed.policy.as_ref().ok().map(|policy| &policy.spec);
     // A policy that is gone said what it did when the run was planned.
     let then = || {
@@ -387,6 +406,11 @@ pub(crate) fn withhold(lineage: &mut Lineage<'_>) {
 
 /// What may be served again gets its pods back. The target has to name it already.
 pub(crate) fn release(lineage: &mut Lineage<'_>, deployment: &Deployment) {
+    // Whoever changes the target from now on knows how many pods it has.
+    lineage
+        .status
+        .scaled_down
+        .take_if(|_| lineage.observed.model.spec.serving.promotion == Promotion::Publish);
     let Some(down) = lineage.status.scaled_down.clone() else { return };
     if replicas(deployment) == 0 && down.replicas > 0 {
         if lineage.unlogged().is_some() {

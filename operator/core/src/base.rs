@@ -244,6 +244,10 @@ fn serve_baseline(lineage: &mut Lineage<'_>, prepared: &Prepared) -> bool {
     true
 }
 
+fn is_promotion_known(run: &UnlearnRun) -> bool {
+    run.status.as_ref().is_some_and(|status| ConditionType::Promoted.is_decided(&status.conditions))
+}
+
 fn is_taken_back(run: &UnlearnRun) -> bool {
     let conditions = run.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
     ConditionType::Promoted.is_false(conditions) && !accept::is_given_up(run)
@@ -386,7 +390,7 @@ pub(crate) fn follow(lineage: &mut Lineage<'_>, run: &UnlearnRun) -> bool {
     match rollout {
         _ if !is_over(run) => false,
         Some(rollout) if rollout.state.is_under_way() => false,
-        Some(rollout) if rollout.state == RolloutState::RolledBack && !is_taken_back(run) => {
+        Some(rollout) if rollout.state == RolloutState::RolledBack && !is_promotion_known(run) => {
             let why = rollout.message.unwrap_or_default();
             let reason = rollout.reason.unwrap_or(Reason::RolloutTimedOut);
             forgetting::mark(lineage, run, false, reason, why);

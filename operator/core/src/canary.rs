@@ -179,7 +179,7 @@ fn is_beside<'a>(
         if lineage.publishes() {
             let from = rollout.from.as_ref().map_or("nothing", |from| from.short());
             let why = format!("{why}; until the canary is over it has to name {from}, as is published");
-            return Err(Unready::Waits(Reason::Drifted, why));
+            return Err(Unready::Idle(why));
         }
         let deployment = target.name_any();
         let (bundle, change) = (rollout.from.clone(), Change::SetBack);

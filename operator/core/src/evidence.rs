@@ -19,9 +19,9 @@ use lethe_api::{
         EvidenceTrainer, Forgotten, Materials, Plan, Statement, Task,
     },
     v1alpha1::{
-        ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, GateResult, Reason,
-        RequestRef, Rollout, RolloutState, RunType, Stage, UnlearnRequestSpec, UnlearnRun, UnlearnRunStatus,
-        Verdict,
+        ConditionType, DataSubjectRequest, DiffusionModel, DiffusionModelStatus, GateResult, Promotion,
+        Reason, RequestRef, Rollout, RolloutState, RunType, Stage, UnlearnRequestSpec, UnlearnRun,
+        UnlearnRunStatus, Verdict,
     },
 };
 use serde::Serialize;
@@ -276,7 +276,13 @@ pub fn to_look_for(
     });
     let named = target.and_then(rollout::reference);
     // What the target names already is not rolled out, unless that is not known to be so.
-    let is_news = |bundle: &&Digest| named.as_ref() != Some(*bundle) || status.served.is_none();
+    let publishes = model.spec.serving.promotion == Promotion::Publish;
+    let published = status.published.as_ref().and_then(|published| published.bundle.as_ref());
+    let is_news = |bundle: &&Digest| {
+        named.as_ref() != Some(*bundle)
+            || status.served.is_none()
+            || (publishes && published != Some(*bundle))
+    };
     let found = from.into_iter().chain(to).filter(is_news).cloned().chain(candidate);
     found.filter(|bundle| !is_baseline(status, bundle)).collect()
 }

@@ -191,7 +191,7 @@ impl<'a> Lineage<'a> {
 
     fn done(mut self) -> Decision<DiffusionModelStatus> {
         archive::keep(&mut self);
-        publish::forget_it(&mut self);
+        publish::say(&mut self);
         self.summarize();
         let before = std::mem::take(&mut self.status.conditions);
         self.status.conditions = self.conditions.into_list();

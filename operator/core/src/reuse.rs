@@ -11,7 +11,7 @@ use lethe_api::{
 };
 
 use crate::{
-    accept, audit,
+    audit,
     conditions::Conditions,
     model::{Lineage, NextRun},
     run::is_over,
@@ -103,20 +103,25 @@ fn passed_and_is_not_served(run: &UnlearnRun) -> bool {
     run.spec.type_ == RunType::Forget && run.status.as_ref().is_some_and(is_it)
 }
 
-/// Whether anything spoke against a candidate since: the live server, or another measurement of it.
+/// Whether anything spoke against a candidate since: the live server, people, or another measurement of it.
 fn has_failed(lineage: &Lineage<'_>, digest: &Digest) -> bool {
-    let was_seen_to_leak = |status: &UnlearnRunStatus| {
-        let reasons = [Reason::GateFailed, Reason::GateInconclusive];
-        let promoted = ConditionType::Promoted.find(&status.conditions);
-        promoted.is_some_and(|it| reasons.iter().any(|reason| reason.to_string() == it.reason))
+    audit::known_of(lineage, digest).is_some()
+        || lineage.own_runs().any(|run| speaks_against(run, digest) || audit::did_not_pass(run, digest))
+}
+
+fn speaks_against(run: &UnlearnRun, digest: &Digest) -> bool {
+    let Some(status) = run.status.as_ref().filter(|_| candidate(run) == Some(digest) && is_over(run)) else {
+        return false;
     };
-    let speaks_against = |run: &UnlearnRun| {
-        let status = run.status.as_ref().filter(|_| candidate(run) == Some(digest) && is_over(run));
-        status.is_some_and(|status| match status.verdict {
-            Some(Verdict::Pass) => was_seen_to_leak(status),
-            // Nobody asked for its end: it may not even be in the store any more.
-            _ => !accept::is_given_up(run),
-        })
+    let says = |type_: ConditionType, reasons: &[Reason]| {
+        let found = type_.find(&status.conditions);
+        found.is_some_and(|it| reasons.iter().any(|reason| reason.to_string() == it.reason))
     };
-    audit::known_of(lineage, digest).is_some() || lineage.own_runs().any(speaks_against)
+    use Reason::{ApprovalDenied, BadArtifact, BadRecord, GateFailed, GateInconclusive, RecordUnavailable};
+    match status.verdict {
+        Some(Verdict::Pass) => says(ConditionType::Promoted, &[GateFailed, GateInconclusive, ApprovalDenied]),
+        Some(_) => true,
+        // It may not even be in the store any more. A node that was lost says nothing of it.
+        None => says(ConditionType::Ready, &[BadArtifact, BadRecord, RecordUnavailable]),
+    }
 }

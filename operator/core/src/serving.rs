@@ -133,7 +133,9 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
             let is_back = rollout.state == RolloutState::RollingBack;
             lineage.change_serving(bundle, if is_back { Change::GoBack } else { Change::RollOut });
             // On the way back the condition says why.
-            if lineage.publishes() && !is_back {
+            if lineage.publishes() && is_back {
+                say_that_it_waits_to_go_back(lineage, &mut rollout);
+            } else if lineage.publishes() {
                 publish::wait(lineage, &mut rollout);
             } else if rollout.state == RolloutState::Progressing {
                 if rollout.started_at.0 != lineage.now {
@@ -156,7 +158,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         }
         Next::Promote => {
             rollout.state = RolloutState::Progressing;
-            rollout.started_at = Time(lineage.now);
+            (rollout.started_at, rollout.written_again_at) = (Time(lineage.now), None);
             rollout.message = None;
             say_that_it_begins(lineage, &rollout);
         }
@@ -182,6 +184,21 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         }
     }
     lineage.status.rollout = Some(rollout);
+}
+
+/// The target names something else than what was served before, and only its owner can change that.
+fn say_that_it_waits_to_go_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout) {
+    let name = |digest: &Option<Digest>| digest.as_ref().map_or("nothing", |it| it.short()).to_owned();
+    let named = name(&lineage.observed.deployment.as_ref().and_then(rollout::reference));
+    let reason = rollout.reason.unwrap_or(Reason::RolloutTimedOut);
+    let back = lineage.what_sets_it_back(&name(&rollout.from));
+    lineage.conditions.no(
+        ConditionType::Serving,
+        reason,
+        format!("the serving target still names {named}; {back}"),
+    );
+    // Whoever promoted it after it was taken back has changed the target.
+    rollout.turned_back_at.get_or_insert(Time(lineage.now));
 }
 
 /// What an audit saw leak has no pods, at whichever step. A candidate gets them once the target names it: somebody has to ask
@@ -254,6 +271,13 @@ fn audited(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: Option<&Unlear
             rollout.message = None;
         }
         (RolloutState::Auditing, Next::Audit) => {}
+        // Somebody took it back. What was found until then counts.
+        (RolloutState::Auditing, Next::Patch(_)) if lineage.publishes() => {
+            return match audit::known_of_rollout(lineage, rollout).filter(|it| it.verdict != Verdict::Pass) {
+                Some(found) => Next::TurnBack(audit::reason(found.verdict), found.why),
+                None => next,
+            };
+        }
         _ => return next,
     }
     match audit::of_rollout(lineage, rollout, run) {
@@ -324,6 +348,9 @@ fn keep(lineage: &mut Lineage<'_>) {
         lineage.look_again_in(POLL);
     }
     let target = rollout::target(serving, lineage.observed.deployment.as_ref());
+    if lineage.publishes() && audit::withholds(lineage) {
+        return say_that_nothing_may_be_served(lineage);
+    }
     let Some(wanted) = wanted(lineage) else {
         return serve_nothing(lineage, target.ok().and_then(rollout::reference));
     };
@@ -343,6 +370,19 @@ fn keep(lineage: &mut Lineage<'_>) {
             Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
         },
     }
+}
+
+/// What should be served was seen to show what it had to forget, and only the target's owner can take it out.
+fn say_that_nothing_may_be_served(lineage: &mut Lineage<'_>) {
+    let (reason, why) = audit::leak(lineage).map_or((Reason::EvidenceRefused, String::new()), |leak| {
+        (audit::reason(leak.verdict), leak.message.unwrap_or_default())
+    });
+    let message = format!(
+        "nothing compliant can be served, so nothing is published (status.published without a bundle): {}, or has it no pods: {why}",
+        lineage.what_git_does()
+    );
+    lineage.conditions.no(ConditionType::Serving, reason, message);
+    lineage.look_again_in(UNCONFIRMED);
 }
 
 /// Nothing is known to be served yet: the baseline, or what a model that came back had to serve.
@@ -459,7 +499,7 @@ fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>
 pub(crate) fn honours(lineage: &Lineage<'_>, rollout: &Rollout, run: Option<&UnlearnRun>) -> bool {
     match run {
         Some(run) => is_planned_for_all(lineage, run),
-        None => lineage.status.ledger.is_empty() || wanted(lineage).as_ref() == Some(&rollout.to),
+        None => wanted(lineage).as_ref() == Some(&rollout.to),
     }
 }
 

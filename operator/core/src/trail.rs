@@ -127,9 +127,17 @@ pub fn intent(effect: &Effect, of: &Object) -> Said {
 /// What is served where nothing is.
 pub const NOTHING: &str = "nothing";
 
-/// Whether a decision is not to be carried out at all before the log has it: nothing is promoted that it cannot say.
+/// Why something is published that was not served before.
+const ROLL_OUT: &str = "RollOut";
+
+/// Whether a decision is not to be carried out at all before the log has it: nothing is promoted, or published to be served, that it
+/// cannot say.
 pub fn must_be_said_first(said: &Said) -> bool {
-    matches!(said, Said::Decision { action: Action::Promote, .. })
+    match said {
+        Said::Decision { action: Action::Promote, .. } => true,
+        Said::Decision { action: Action::Serve, reason, .. } => reason == ROLL_OUT,
+        _ => false,
+    }
 }
 
 /// What is decided about a request, where its status changes to `after`.
@@ -180,6 +188,7 @@ pub fn of_run(run: &UnlearnRun, after: &UnlearnRunStatus) -> Vec<Said> {
 pub fn of_model(model: &DiffusionModel, after: &DiffusionModelStatus) -> Vec<Said> {
     let before = model.status.clone().unwrap_or_default();
     let mut said = of_rollout(model, before.rollout.as_ref(), after.rollout.as_ref());
+    said.extend(of_publication(model, &before, after));
     if let Some(audit) = after.audit.as_ref().filter(|audit| before.audit.as_ref() != Some(audit)) {
         let found = Entry::of(Action::Audit, named(model)).after(format!("{:?}", audit.verdict));
         said.push(found.digest("served", Some(&audit.digest)).decision());
@@ -190,6 +199,31 @@ pub fn of_model(model: &DiffusionModel, after: &DiffusionModelStatus) -> Vec<Sai
         said.push(complies.reason(&now.reason).decision());
     }
     said
+}
+
+/// What the target is to name from now on, where somebody else changes it.
+fn of_publication(
+    model: &DiffusionModel,
+    before: &DiffusionModelStatus,
+    after: &DiffusionModelStatus,
+) -> Option<Said> {
+    let name = |status: &DiffusionModelStatus| {
+        let bundle = status.published.as_ref().map(|published| published.bundle.clone());
+        bundle.map(|bundle| bundle.map_or_else(|| NOTHING.to_owned(), |bundle| bundle.to_string()))
+    };
+    let (was, now) = (name(before), name(after).filter(|now| name(before).as_ref() != Some(now))?);
+    let bundle = after.published.as_ref().and_then(|published| published.bundle.as_ref());
+    let rollout = after.rollout.as_ref().filter(|rollout| rollout.state.is_under_way());
+    let why = match rollout {
+        _ if bundle.is_none() => "TakeOut",
+        Some(rollout) if rollout.state != RolloutState::RollingBack && Some(&rollout.to) == bundle => {
+            ROLL_OUT
+        }
+        Some(_) => "GoBack",
+        None => "SetBack",
+    };
+    let published = Entry::of(Action::Serve, named(model)).before(was.unwrap_or_default()).after(now);
+    Some(published.digest("bundle", bundle).reason(why).decision())
 }
 
 fn of_rollout(model: &DiffusionModel, before: Option<&Rollout>, after: Option<&Rollout>) -> Vec<Said> {
@@ -256,6 +290,9 @@ pub fn found(said: &Said, live: Option<&Value>) -> Upshot {
         }
         // What was written into a status is gone with it.
         (_, None) => return Upshot::Unknown,
+        (Action::Serve, Some(live)) if object.kind == DiffusionModel::kind(&()) => {
+            live["status"]["published"]["bundle"].as_str().unwrap_or(NOTHING) == after
+        }
         (Action::Serve, Some(live)) => {
             let named = live["spec"]["template"]["metadata"]["annotations"][BUNDLE_ANNOTATION].as_str();
             named.unwrap_or(NOTHING) == after

@@ -28,8 +28,8 @@ impl Lineage<'_> {
 pub(crate) fn guard(lineage: &mut Lineage<'_>, rollout: &Rollout, next: Next) -> Next {
     let Some(why) = lineage.unlogged() else { return next };
     match &next {
-        // That it is published was written into the log when it was.
-        Next::Patch(Some(_)) if rollout.state == RolloutState::Published => next,
+        // What is published already stays so.
+        Next::Patch(bundle @ Some(_)) if is_published(lineage, bundle.as_ref()) => next,
         Next::Patch(Some(_)) if rollout.state != RolloutState::RollingBack => {
             set_back(lineage, rollout);
             Next::Hold(Reason::AuditLogUnavailable, why)
@@ -37,6 +37,10 @@ pub(crate) fn guard(lineage: &mut Lineage<'_>, rollout: &Rollout, next: Next) ->
         Next::Complete => Next::Hold(Reason::AuditLogUnavailable, why),
         _ => next,
     }
+}
+
+fn is_published(lineage: &Lineage<'_>, bundle: Option<&Digest>) -> bool {
+    lineage.status.published.as_ref().is_some_and(|published| published.bundle.as_ref() == bundle)
 }
 
 /// Somebody else may have changed it.

@@ -74,6 +74,8 @@ pub enum Disturbance {
     Drifts(Drift),
     DeletesCanary,
     DeletesService,
+    /// Whoever has let Git promote lets the operator change the target itself.
+    EditsPromotion,
     /// The archived ledger cannot be read, until somebody sees to it.
     SpoilsArchive,
 }
@@ -279,6 +281,7 @@ impl Checker {
             Disturbance::DeletesCanary => next.objects.canary = None,
             Disturbance::DeletesService => next.objects.service = None,
             Disturbance::SpoilsArchive => next.spoil_archive(),
+            Disturbance::EditsPromotion => next.edit_promotion(),
             Disturbance::EditsPolicy => next.edit_policy(77),
             Disturbance::EditsBase => next.edit_base(),
             Disturbance::Drifts(Drift::Nothing) => next.annotate(None),

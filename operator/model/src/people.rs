@@ -118,6 +118,7 @@ pub fn troubles(state: &State, all: &mut Vec<Disturbance>) {
     all.extend(state.objects.runs.iter().map(|run| Disturbance::DeletesRun(run.name_any().into())));
     if state.objects.model.as_ref().is_some_and(|model| model.metadata.deletion_timestamp.is_none()) {
         all.push(Disturbance::EditsBase);
+        all.extend(state.audit.publishes.then_some(Disturbance::EditsPromotion));
         match state.objects.archive {
             // A model that comes back meanwhile begins without a ledger, as it says: scenarios play that.
             Some(_) if state.is_archive_spoilt() => {}
@@ -251,6 +252,16 @@ impl State {
         model.metadata.generation = Some(1);
         model.metadata.creation_timestamp = Some(Time(written() - SignedDuration::from_secs(1_000)));
         self.objects.model = Some(Shared::new(model));
+    }
+
+    pub fn edit_promotion(&mut self) {
+        self.audit.publishes = false;
+        if let Some(model) = &mut self.objects.model {
+            *model = model.with(|model| {
+                model.spec.serving.promotion = Promotion::Apply;
+                model.metadata.generation = Some(3);
+            });
+        }
     }
 
     /// What Git would have the target name, if that names something else.

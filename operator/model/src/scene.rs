@@ -22,7 +22,7 @@ pub enum Scene {
     Plain,
     /// The same, and what is measured is signed.
     Signed,
-    /// The same as [`Scene::Plain`], and the operator only publishes what is to be served: Git has the target name it.
+    /// The same as [`Scene::Signed`], and the operator only publishes what is to be served: Git has the target name it.
     Published,
     /// So many people have to agree to a request.
     Approvals(u8),
@@ -42,7 +42,7 @@ impl Scene {
 
     /// Whether nothing is rolled out without signed evidence.
     pub fn signs(self) -> bool {
-        self == Scene::Signed
+        matches!(self, Scene::Signed | Scene::Published)
     }
 
     /// Whether somebody else changes the serving target.

@@ -42,6 +42,13 @@ pub(super) async fn check(run: &UnlearnRun, store: &Store, notes: &mut Notes<'_>
             None => notes.not_checked(format!("stage {stage:?}"), "it was not carried out"),
         }
     }
+    if let Some(made) = &run.spec.made_before {
+        let text = |digest: Option<&Digest>| digest.map_or("none", Digest::as_str).to_owned();
+        let record = status.job(Stage::Forget).and_then(|job| job.record.as_ref());
+        let candidate = text(status.candidate.as_ref());
+        notes.same("the candidate is the one that was made before", &text(Some(&made.candidate)), &candidate);
+        notes.same("its record is the one that was left then", &text(Some(&made.record)), &text(record));
+    }
     let candidate = status.candidate.clone().map(|digest| (digest, BundleKind::Generator, "candidate"));
     bundles.extend(candidate);
     bundles.extend(run.spec.reference.clone().map(|digest| (digest, BundleKind::Reference, "reference")));

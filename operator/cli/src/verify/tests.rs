@@ -392,6 +392,10 @@ async fn what_was_made_before_has_the_plan_and_the_record_of_who_made_it() {
     let only = |run: UnlearnRun| Exported { runs: vec![run], ..Exported::default() };
     let said = broken(&check(&only(again.clone()), &done.store, None).await);
     assert!(said.is_empty(), "{said:#?}");
+    let mut of_another = again.clone();
+    of_another.spec.made_before.as_mut().unwrap().candidate = Digest::of("another");
+    let said = broken(&check(&only(of_another), &done.store, None).await);
+    assert!(said.iter().any(|said| said.contains("that was made before")), "{said:#?}");
     let mut of_nobody = again;
     of_nobody.spec.made_before = None;
     let said = broken(&check(&only(of_nobody), &done.store, None).await);

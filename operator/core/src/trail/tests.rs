@@ -215,3 +215,45 @@ fn of_a_run_its_verdict_is_said_once() {
     run.status = Some(passed.clone());
     assert_eq!(of_run(&run, &passed), []);
 }
+
+#[test]
+fn what_is_published_is_a_decision_and_has_to_be_said_first_if_it_is_a_roll_out() {
+    let (old, new) = (Digest::of("old"), Digest::of("new"));
+    let model = |published: Option<&Digest>, state: &str| -> DiffusionModel {
+        serde_json::from_value(json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": "DiffusionModel",
+            "metadata": {"name": "digits", "namespace": "studio", "uid": "u"},
+            "spec": {
+                "base": {"uri": "file:///b", "digest": Digest::of("base")}, "policyRef": {"name": "standard"},
+                "serving": {
+                    "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "digits"},
+                    "container": "server", "promotion": "Publish",
+                },
+            },
+            "status": {
+                "published": {"bundle": published, "since": "2026-11-27T08:00:00Z"},
+                "rollout": {"run": "r", "from": old, "to": new, "startedAt": "2026-11-27T08:00:00Z", "state": state},
+            },
+        }))
+        .unwrap()
+    };
+    let said = |before: &DiffusionModel, after: &DiffusionModel| {
+        let all = of_model(before, after.status.as_ref().unwrap());
+        all.into_iter()
+            .filter(|said| matches!(said, Said::Decision { action: Action::Serve, .. }))
+            .collect::<Vec<_>>()
+    };
+    let (before, after) = (model(Some(&old), "Progressing"), model(Some(&new), "Published"));
+    let rolled_out = said(&before, &after);
+    assert_eq!(brief(&rolled_out), [(Action::Serve, new.to_string(), "RollOut".to_owned())]);
+    assert!(must_be_said_first(&rolled_out[0]));
+    let live = serde_json::to_value(&after).unwrap();
+    assert_eq!(found(&rolled_out[0], Some(&live)), Upshot::FoundDone);
+    let back = said(&after, &model(Some(&old), "RollingBack"));
+    assert_eq!(brief(&back), [(Action::Serve, old.to_string(), "GoBack".to_owned())]);
+    assert!(!must_be_said_first(&back[0]), "what goes back does not wait for a log");
+    assert_eq!(found(&back[0], Some(&live)), Upshot::FoundUndone);
+    let out = said(&after, &model(None, "RolledBack"));
+    assert_eq!(brief(&out), [(Action::Serve, NOTHING.to_owned(), "TakeOut".to_owned())]);
+    assert!(said(&after, &after).is_empty());
+}

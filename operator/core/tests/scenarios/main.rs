@@ -27,6 +27,7 @@ mod lifecycle;
 mod pilots;
 mod policies;
 mod probing;
+mod promotion_faults;
 mod publishing;
 mod queues;
 mod refuted;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Policy, Deployment and a model that only publishes.
-fn with_model(world: &mut World, initial: InitialServing) {
+pub fn with_model(world: &mut World, initial: InitialServing) {
     world.apply_policy(policy());
     world.change(|cluster| cluster.deployment = Some(deployment(MODEL, "server")));
     let mut model = model(initial);
@@ -28,12 +28,12 @@ fn with_model(world: &mut World, initial: InitialServing) {
     world.apply_model(model);
 }
 
-fn published(world: &World) -> Option<Digest> {
+pub fn published(world: &World) -> Option<Digest> {
     world.model().status.as_ref()?.published.as_ref()?.bundle.clone()
 }
 
 /// A repository has the Deployment name what is published.
-fn git_promotes(world: &mut World) {
+pub fn git_promotes(world: &mut World) {
     let bundle = published(world);
     invariants::may_serve(world, bundle.as_ref());
     world.change(|cluster| {
@@ -42,7 +42,7 @@ fn git_promotes(world: &mut World) {
     });
 }
 
-fn ready(world: &mut World) {
+pub fn ready(world: &mut World) {
     with_model(world, InitialServing::Baseline);
     world.until("the baseline is published", |world| published(world).is_some());
     git_promotes(world);
@@ -50,16 +50,16 @@ fn ready(world: &mut World) {
     world.prologue = world.calls;
 }
 
-fn state(world: &World) -> Option<RolloutState> {
+pub fn state(world: &World) -> Option<RolloutState> {
     world.model().status.as_ref()?.rollout.as_ref().map(|rollout| rollout.state)
 }
 
-fn has_phase(phase: RequestPhase) -> impl Fn(&World) -> bool {
+pub fn has_phase(phase: RequestPhase) -> impl Fn(&World) -> bool {
     move |world| world.phase("forget-three") == Some(phase)
 }
 
 /// Its candidate passed, and is published.
-fn is_published(world: &mut World) -> Digest {
+pub fn is_published(world: &mut World) -> Digest {
     world.ask("forget-three", &["3"], fixed("8"));
     world.until("it is published", |world| {
         state(world) == Some(RolloutState::Published) && published(world) != Some(world.baseline())
@@ -67,7 +67,7 @@ fn is_published(world: &mut World) -> Digest {
     published(world).expect("it is published")
 }
 
-fn is_fulfilled(world: &mut World) {
+pub fn is_fulfilled(world: &mut World) {
     is_published(world);
     git_promotes(world);
     world.until("it is fulfilled", has_phase(RequestPhase::Fulfilled));
@@ -75,7 +75,7 @@ fn is_fulfilled(world: &mut World) {
 
 /// Nobody but Git has changed the serving target.
 #[track_caller]
-fn is_left_alone(world: &World) {
+pub fn is_left_alone(world: &World) {
     assert!(world.audit.served.is_empty(), "{:?}", world.audit.served);
     assert_eq!(world.cluster.deployment.as_ref().map(replicas), Some(2));
 }
@@ -359,17 +359,19 @@ fn a_new_baseline_is_published_while_nothing_is_forgotten() {
     is_left_alone(&world);
 }
 
+/// Somebody edits who promotes.
+pub fn begins(promotion: Promotion) -> impl Fn(&mut World) {
+    move |world: &mut World| {
+        world.change(|cluster| {
+            let model = cluster.models.get_mut(MODEL).expect("it is there");
+            model.spec.serving.promotion = promotion;
+            *model.metadata.generation.get_or_insert(1) += 1;
+        });
+    }
+}
+
 #[test]
 fn who_promotes_may_change_at_any_time() {
-    let begins = |promotion: Promotion| {
-        move |world: &mut World| {
-            world.change(|cluster| {
-                let model = cluster.models.get_mut(MODEL).expect("it is there");
-                model.spec.serving.promotion = promotion;
-                *model.metadata.generation.get_or_insert(1) += 1;
-            });
-        }
-    };
     let mut world = World::new();
     ready(&mut world);
     is_published(&mut world);
@@ -379,8 +381,11 @@ fn who_promotes_may_change_at_any_time() {
     assert_eq!(published(&world), None, "what nobody has to promote is not published");
     world.ask("forget-five", &["5"], fixed("8"));
     world.until("it trains", |world| world.is_running("forget-five", Stage::Forget));
+    let served = world.named_bundle();
     begins(Promotion::Publish)(&mut world);
-    world.until("it is published", |world| published(world).is_some());
+    world.until("what is served is published", |world| published(world).is_some());
+    assert_eq!(published(&world), served, "Git knows what to begin with");
+    world.until("the next is published", |world| state(world) == Some(RolloutState::Published));
     git_promotes(&mut world);
     world.settle();
     world.ended("forget-five", RequestPhase::Fulfilled, Reason::Fulfilled, "");
