@@ -57,6 +57,7 @@ pub mod targets;
 pub mod term;
 pub mod trail;
 mod unlogged;
+mod upkeep;
 pub mod window;
 
 use std::{collections::BTreeMap, time::Duration};

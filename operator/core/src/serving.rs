@@ -1,10 +1,10 @@
 //! The part of a lineage's decision that is about what is served.
 
-use std::time::Duration;
-
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time};
+use kube::ResourceExt;
 use lethe_api::{
     Digest,
+    contract::{Override, Plan, PlannedTarget, Task},
     v1alpha1::{
         ConditionType, InitialServing, LedgerEntry, LedgerRequest, Reason, Rollout, RolloutState, RunType,
         Served, UnlearnRun, Verdict,
@@ -12,30 +12,22 @@ use lethe_api::{
 };
 
 use crate::{
-    Change, POLL, audit, base, canary,
-    evidence::{self, Standing},
+    Change, POLL, audit, base, canary, evidence,
     model::Lineage,
     publish,
     rollout::{self, Next},
-    targets, unlogged,
+    targets, unlogged, upkeep,
 };
-use kube::ResourceExt;
-use lethe_api::contract::{Override, Plan, PlannedTarget, Task};
 
 /// Why a candidate is not what should be served any more.
 pub(crate) const MOVED: &str =
     "the ledger has grown since the run was planned: the candidate was not measured for all of it";
 
-/// How soon to ask the pods again that all said what they should, if nothing is heard of their Deployment.
-const CONFIRMED: Duration = Duration::from_secs(300);
-/// How soon to ask them again if they did not.
-const UNCONFIRMED: Duration = Duration::from_secs(10);
-
 /// Drives a rollout under way, or keeps what is served as it should be.
 pub(crate) fn step(lineage: &mut Lineage<'_>) {
     match lineage.status.rollout.clone() {
         Some(rollout) if rollout.state.is_under_way() => drive(lineage, rollout),
-        _ => keep(lineage),
+        _ => upkeep::keep(lineage),
     }
 }
 
@@ -77,8 +69,6 @@ fn say_that_it_begins(lineage: &mut Lineage<'_>, rollout: &Rollout) {
 }
 
 fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
-    let observed = lineage.observed;
-    let serving = &observed.model.spec.serving;
     let run = lineage.run_of(&rollout);
     if let Some(compliant) = base::compliant(lineage) {
         // Its ledger may have come back from the archive since.
@@ -87,33 +77,9 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     let is_on_its_way = rollout.state != RolloutState::RollingBack;
     if is_on_its_way && rollout.run.is_none() && !honours(lineage, &rollout, None) {
         lineage.status.rollout = None;
-        return keep(lineage);
+        return upkeep::keep(lineage);
     }
-    let is_orphan = rollout.run.is_some() && run.is_none() && is_on_its_way;
-    let next = if let Some((reason, why)) = lineage.doubt.clone().filter(|_| run.is_some() && is_on_its_way) {
-        Next::TurnBack(reason, why)
-    } else if run.is_some() && is_on_its_way && !honours(lineage, &rollout, run) {
-        Next::TurnBack(Reason::LedgerMoved, MOVED.into())
-    } else if is_orphan {
-        // The run's plan says what was forgotten: without it the ledger could not be written.
-        Next::TurnBack(Reason::RunDeleted, "its run was deleted during the roll-out".into())
-    } else if let Some(run) = run.filter(|_| rollout.state == RolloutState::Canary) {
-        canary::step(lineage, &mut rollout, run)
-    } else if rollout.state == RolloutState::Published {
-        publish::step(lineage, &rollout, run)
-    } else {
-        // As the policy was when the run was planned. The baseline has no deadline.
-        let deadline = run.map(|run| run.spec.policy.rollout.clone()).unwrap_or_default();
-        rollout::next(
-            &rollout,
-            serving,
-            observed.deployment.as_ref(),
-            &observed.reports,
-            deadline.progress_deadline_seconds,
-            lineage.now,
-        )
-    };
-    let to = rollout.to.short().to_owned();
+    let next = next_step(lineage, &mut rollout, run);
     let next = audited(lineage, &mut rollout, run, next);
     let next = match next {
         Next::StillGoing(_) if audit::is_left(lineage) => Next::Back,
@@ -121,6 +87,44 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     };
     let next = evidence::guard(lineage, &rollout, run, next);
     let next = unlogged::guard(lineage, &rollout, next);
+    take(lineage, rollout, next);
+}
+
+/// What comes next, by the target and the pods, and by whether anybody still wants it.
+fn next_step(lineage: &mut Lineage<'_>, rollout: &mut Rollout, run: Option<&UnlearnRun>) -> Next {
+    let is_on_its_way = rollout.state != RolloutState::RollingBack;
+    if let Some((reason, why)) = lineage.doubt.clone().filter(|_| run.is_some() && is_on_its_way) {
+        return Next::TurnBack(reason, why);
+    }
+    if run.is_some() && is_on_its_way && !honours(lineage, rollout, run) {
+        return Next::TurnBack(Reason::LedgerMoved, MOVED.into());
+    }
+    if rollout.run.is_some() && run.is_none() && is_on_its_way {
+        // The run's plan says what was forgotten: without it the ledger could not be written.
+        return Next::TurnBack(Reason::RunDeleted, "its run was deleted during the roll-out".into());
+    }
+    match (rollout.state, run) {
+        (RolloutState::Canary, Some(run)) => canary::step(lineage, rollout, run),
+        (RolloutState::Published, _) => publish::step(lineage, rollout, run),
+        _ => {
+            // As the policy was when the run was planned. The baseline has no deadline.
+            let deadline = run.map(|run| run.spec.policy.rollout.clone()).unwrap_or_default();
+            let observed = lineage.observed;
+            rollout::next(
+                rollout,
+                &observed.model.spec.serving,
+                observed.deployment.as_ref(),
+                &observed.reports,
+                deadline.progress_deadline_seconds,
+                lineage.now,
+            )
+        }
+    }
+}
+
+/// Takes a step of a roll-out.
+fn take(lineage: &mut Lineage<'_>, mut rollout: Rollout, next: Next) {
+    let to = rollout.to.short().to_owned();
     if !matches!(next, Next::TurnBack(..)) {
         give_or_take_pods(lineage, &rollout);
     }
@@ -154,7 +158,7 @@ fn drive(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
         Next::Hold(reason, message) => {
             rollout.message = Some(shortened(&message));
             lineage.conditions.unknown(ConditionType::Serving, reason, message);
-            lineage.look_again_in(UNCONFIRMED);
+            lineage.look_again_in(upkeep::UNCONFIRMED);
         }
         Next::Promote => {
             rollout.state = RolloutState::Progressing;
@@ -299,7 +303,7 @@ fn complete(lineage: &mut Lineage<'_>, mut rollout: Rollout) {
     rollout.message = None;
     let digest = rollout.to.clone();
     let short = digest.short().to_owned();
-    lineage.conditions.yes(ConditionType::Serving, Reason::Serving, confirmation(&digest));
+    lineage.conditions.yes(ConditionType::Serving, Reason::Serving, upkeep::confirmation(&digest));
     lineage.status.served = Some(Served { digest, short, since: Time(lineage.now) });
     lineage.status.rollout = Some(rollout);
 }
@@ -338,163 +342,6 @@ pub(crate) fn planned_targets(run: &UnlearnRun) -> Vec<PlannedTarget> {
     }
 }
 
-/// No rollout is under way: serve what should be served, and nothing else.
-fn keep(lineage: &mut Lineage<'_>) {
-    let serving = &lineage.observed.model.spec.serving;
-    audit::withhold(lineage);
-    clear(lineage);
-    let awaits_verdict = awaits_verdict(lineage);
-    if awaits_verdict {
-        lineage.look_again_in(POLL);
-    }
-    let target = rollout::target(serving, lineage.observed.deployment.as_ref());
-    if lineage.publishes() && audit::withholds(lineage) {
-        return say_that_nothing_may_be_served(lineage);
-    }
-    let Some(wanted) = wanted(lineage) else {
-        return serve_nothing(lineage, target.ok().and_then(rollout::reference));
-    };
-    if lineage.status.served.is_none() {
-        if !awaits_verdict {
-            publish(lineage, wanted);
-        }
-        return;
-    }
-    match target {
-        Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
-        Ok(deployment) if rollout::reference(deployment).as_ref() != Some(&wanted) => {
-            heal(lineage, rollout::reference(deployment), Some(wanted));
-        }
-        Ok(deployment) => match rollout::able_target(serving, Some(deployment)) {
-            Ok(_) => confirm(lineage, deployment, &wanted),
-            Err((reason, message)) => lineage.conditions.no(ConditionType::Serving, reason, message),
-        },
-    }
-}
-
-/// What should be served was seen to show what it had to forget, and only the target's owner can take it out.
-fn say_that_nothing_may_be_served(lineage: &mut Lineage<'_>) {
-    let (reason, why) = audit::leak(lineage).map_or((Reason::EvidenceRefused, String::new()), |leak| {
-        (audit::reason(leak.verdict), leak.message.unwrap_or_default())
-    });
-    let message = format!(
-        "nothing compliant can be served, so nothing is published (status.published without a bundle): {}, or has it no pods: {why}",
-        lineage.what_git_does()
-    );
-    lineage.conditions.no(ConditionType::Serving, reason, message);
-    lineage.look_again_in(UNCONFIRMED);
-}
-
-/// Nothing is known to be served yet: the baseline, or what a model that came back had to serve.
-fn publish(lineage: &mut Lineage<'_>, wanted: Digest) {
-    let (reason, why) = match evidence::standing(lineage, &wanted, None) {
-        Standing::Proven => return begin(lineage, None, wanted),
-        Standing::Unseen => (Reason::WaitingForServing, evidence::UNSEEN.to_owned()),
-        Standing::Unknown(reason, why) => (reason, why),
-        Standing::Refused(why) => (Reason::EvidenceRefused, why),
-    };
-    let message = format!("{} is not put into service: {why}", wanted.short());
-    say_that_it_is_not_proven(lineage, reason, message);
-    lineage.look_again_in(POLL);
-}
-
-fn say_that_it_is_not_proven(lineage: &mut Lineage<'_>, reason: Reason, message: String) {
-    match reason {
-        Reason::EvidenceRefused => lineage.conditions.no(ConditionType::Serving, reason, message),
-        // It may still turn out to be.
-        _ => lineage.conditions.unknown(ConditionType::Serving, reason, message),
-    }
-}
-
-/// Nothing is beside the target once a roll-out is over.
-fn clear(lineage: &mut Lineage<'_>) {
-    if !canary::take_away(lineage)
-        && let Some(rollout) = &mut lineage.status.rollout
-    {
-        rollout.canary = None;
-    }
-}
-
-/// Nothing was forgotten yet, and the model says that nothing is to be served before.
-fn serve_nothing(lineage: &mut Lineage<'_>, found: Option<Digest>) {
-    let before = lineage.status.served.as_ref().map(|served| served.digest.clone());
-    match found {
-        None => {
-            lineage.status.served = None;
-            let message = "nothing is served before the first fulfilled request";
-            lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
-        }
-        // Served by Lethe itself until the model was edited.
-        Some(found) if before.as_ref() == Some(&found) => {
-            let message = format!("spec.serving.initial is None now: {} goes out of service", found.short());
-            lineage.conditions.unknown(ConditionType::Serving, Reason::NotServed, message);
-            lineage.change_serving(None, Change::TakeOut);
-        }
-        found => heal(lineage, found, None),
-    }
-}
-
-/// The Deployment names what it should: do its pods serve it? Nothing is changed if they do not, since the
-/// reference is right and only people can know what overrides it.
-fn confirm(lineage: &mut Lineage<'_>, deployment: &Deployment, wanted: &Digest) {
-    if !audit::is_withheld(lineage) {
-        audit::release(lineage, deployment);
-    }
-    let reports = &lineage.observed.reports;
-    let pods = rollout::settled(deployment);
-    if let (Ok(_), Some(other)) = (&pods, rollout::other_than(reports, |digest| digest == wanted)) {
-        let message = format!(
-            "{other}, not {}, which is what Deployment {:?} names: see what overrides the annotation in its pod \
-             template",
-            wanted.short(),
-            deployment.name_any()
-        );
-        lineage.conditions.no(ConditionType::Serving, Reason::DigestMismatch, message);
-        return lineage.look_again_in(UNCONFIRMED);
-    }
-    match pods.and_then(|pods| rollout::confirmed(reports, pods, wanted)) {
-        Ok(()) => {
-            lineage.conditions.yes(ConditionType::Serving, Reason::Serving, confirmation(wanted));
-            // An old status says what was served then.
-            if lineage.status.served.as_ref().is_none_or(|served| served.digest != *wanted) {
-                let (digest, short) = (wanted.clone(), wanted.short().to_owned());
-                lineage.status.served = Some(Served { digest, short, since: Time(lineage.now) });
-            }
-            lineage.look_again_in(CONFIRMED);
-        }
-        Err(why) => {
-            // What is scaled to zero until the log can say that it is not.
-            let held = lineage.unlogged().filter(|_| lineage.status.scaled_down.is_some());
-            match held {
-                Some(held) => {
-                    lineage.conditions.unknown(ConditionType::Serving, Reason::AuditLogUnavailable, held)
-                }
-                None => lineage.conditions.unknown(ConditionType::Serving, Reason::WaitingForServing, why),
-            }
-            lineage.look_again_in(UNCONFIRMED);
-        }
-    }
-}
-
-fn confirmation(digest: &Digest) -> String {
-    format!("every ready pod says that it serves {}", digest.short())
-}
-
-/// Somebody else changed the reference: set it back.
-fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>) {
-    let name =
-        |digest: &Option<Digest>| digest.as_ref().map_or("nothing", |digest| digest.short()).to_owned();
-    let (found, back) = (name(&found), name(&wanted));
-    lineage.look_again_in(POLL);
-    if let Some((reason, why)) = wanted.as_ref().and_then(|wanted| evidence::refusal(lineage, wanted)) {
-        let message = format!("the serving target names {found}, and is not set back to {back}: {why}");
-        return say_that_it_is_not_proven(lineage, reason, message);
-    }
-    let message = format!("the serving target names {found}; {}", lineage.what_sets_it_back(&back));
-    lineage.conditions.no(ConditionType::Serving, Reason::Drifted, message);
-    lineage.change_serving(wanted, Change::SetBack);
-}
-
 /// Whether what is rolled out was made to forget, and measured for, all that the ledger has by now.
 pub(crate) fn honours(lineage: &Lineage<'_>, rollout: &Rollout, run: Option<&UnlearnRun>) -> bool {
     match run {
@@ -506,17 +353,6 @@ pub(crate) fn honours(lineage: &Lineage<'_>, rollout: &Rollout, run: Option<&Unl
 pub(crate) fn is_planned_for_all(lineage: &Lineage<'_>, run: &UnlearnRun) -> bool {
     let (planned, forgotten) = (planned_targets(run), targets::ledger_targets(&lineage.status.ledger));
     forgotten.keys().all(|label| planned.iter().any(|target| target.label == *label))
-}
-
-/// A candidate was taken back and its run does not say so yet. Another rollout would make that forgotten,
-/// and the candidate would be rolled out once more.
-fn awaits_verdict(lineage: &Lineage<'_>) -> bool {
-    let rollout = lineage.status.rollout.as_ref();
-    rollout.is_some_and(|rollout| {
-        rollout.state == RolloutState::RolledBack
-            && rollout.run.is_some()
-            && rollout.run == lineage.status.active_run
-    })
 }
 
 /// What should be served when no rollout is under way: the last digest that passed for the whole ledger.
