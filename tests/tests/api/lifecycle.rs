@@ -59,7 +59,7 @@ pub async fn a_pilot_is_measured_and_never_rolled_out(world: &World) -> Result<(
     world.begin_ready().await?;
     let before = world.api::<Deployment>().get(MODEL).await?;
     world.apply(&examples::first("pilot.yaml")?).await?;
-    world.forget(|_| {}).await?;
+    let candidate = world.forget(|_| {}).await?;
     let pilot = world.request_until("try-three", RequestPhase::Tried).await?;
     let status = pilot.status.unwrap_or_default();
     ensure!(status.gate_summary.as_deref() == Some("5/5"), "{:?}", status.gate_summary);
@@ -68,9 +68,9 @@ pub async fn a_pilot_is_measured_and_never_rolled_out(world: &World) -> Result<(
     world.assert_serves(&trainer::baseline()).await?;
     let after = world.api::<Deployment>().get(MODEL).await?;
     ensure!(after.spec == before.spec, "a pilot changed the Deployment");
-    // In earnest it is trained anew, and forgotten.
+    // In earnest it is measured again, and forgotten.
     world.request("forget-three", "3", "8").await?;
-    let candidate = world.forget(|_| {}).await?;
+    world.evaluate(|_| {}).await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     world.assert_serves(&candidate).await
 }
