@@ -7,8 +7,8 @@ use lethe_api::{
     Digest,
     contract::{Plan, Task},
     v1alpha1::{
-        Audit, Canary, ConditionType, GateName, NoCompliantDigest, Promotion, Reason, Rollout, RolloutState,
-        RunType, ScaledDown, UnlearnPolicySpec, UnlearnRun, Verdict,
+        Audit, Canary, ConditionType, GateName, NoCompliantDigest, Reason, Rollout, RolloutState, RunType,
+        ScaledDown, UnlearnPolicySpec, UnlearnRun, Verdict,
     },
 };
 
@@ -407,10 +407,9 @@ pub(crate) fn withhold(lineage: &mut Lineage<'_>) {
 /// What may be served again gets its pods back. The target has to name it already.
 pub(crate) fn release(lineage: &mut Lineage<'_>, deployment: &Deployment) {
     // Whoever changes the target from now on knows how many pods it has.
-    lineage
-        .status
-        .scaled_down
-        .take_if(|_| lineage.observed.model.spec.serving.promotion == Promotion::Publish);
+    if lineage.publishes() {
+        lineage.status.scaled_down = None;
+    }
     let Some(down) = lineage.status.scaled_down.clone() else { return };
     if replicas(deployment) == 0 && down.replicas > 0 {
         if lineage.unlogged().is_some() {

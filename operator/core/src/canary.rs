@@ -177,7 +177,7 @@ fn is_beside<'a>(
         }
         let why = "somebody changed what the serving target names";
         if lineage.publishes() {
-            let from = rollout.from.as_ref().map_or("nothing", |from| from.short());
+            let from = rollout::short(rollout.from.as_ref());
             let why = format!("{why}; until the canary is over it has to name {from}, as is published");
             return Err(Unready::Idle(why));
         }

@@ -7,7 +7,7 @@ use lethe_api::{
     v1alpha1::{BUNDLE_ANNOTATION, Promotion, Reason, Rollout, RolloutState, Serving},
 };
 
-use crate::audit;
+use crate::{audit, trail::NOTHING};
 
 /// What one pod of the serving target says it serves.
 #[derive(Clone, Debug)]
@@ -48,6 +48,11 @@ pub fn reference(deployment: &Deployment) -> Option<Digest> {
 pub fn annotation(deployment: &Deployment) -> Option<&str> {
     let template = deployment.spec.as_ref()?.template.metadata.as_ref()?;
     template.annotations.as_ref()?.get(BUNDLE_ANNOTATION).map(String::as_str)
+}
+
+/// A bundle, or that there is none, for people.
+pub(crate) fn short(bundle: Option<&Digest>) -> &str {
+    bundle.map_or(NOTHING, Digest::short)
 }
 
 /// The serving target, or what is wrong with it.

@@ -168,7 +168,7 @@ fn take(lineage: &mut Lineage<'_>, mut rollout: Rollout, next: Next) {
         }
         Next::StillGoing(why) => {
             let (reason, from) = (rollout.reason.unwrap_or(Reason::RolloutTimedOut), rollout.from.as_ref());
-            let from = from.map_or("nothing", |digest| digest.short());
+            let from = rollout::short(from);
             lineage.conditions.no(
                 ConditionType::Serving,
                 reason,
@@ -192,10 +192,10 @@ fn take(lineage: &mut Lineage<'_>, mut rollout: Rollout, next: Next) {
 
 /// The target names something else than what was served before, and only its owner can change that.
 fn say_that_it_waits_to_go_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout) {
-    let name = |digest: &Option<Digest>| digest.as_ref().map_or("nothing", |it| it.short()).to_owned();
-    let named = name(&lineage.observed.deployment.as_ref().and_then(rollout::reference));
+    let named = lineage.observed.deployment.as_ref().and_then(rollout::reference);
+    let named = rollout::short(named.as_ref());
     let reason = rollout.reason.unwrap_or(Reason::RolloutTimedOut);
-    let back = lineage.what_sets_it_back(&name(&rollout.from));
+    let back = lineage.what_sets_it_back(rollout::short(rollout.from.as_ref()));
     lineage.conditions.no(
         ConditionType::Serving,
         reason,
@@ -234,7 +234,7 @@ fn turn_back(lineage: &mut Lineage<'_>, rollout: &mut Rollout, reason: Reason, w
             "it was not promoted"
         }
         _ => {
-            let from = rollout.from.as_ref().map_or("nothing", |digest| digest.short());
+            let from = rollout::short(rollout.from.as_ref());
             let mut message = format!("going back from {to} to {from}: {why}");
             if lineage.publishes() {
                 message = format!("{message}; {}", lineage.what_sets_it_back(from));

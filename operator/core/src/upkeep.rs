@@ -165,9 +165,7 @@ pub(crate) fn confirmation(digest: &Digest) -> String {
 
 /// Somebody else changed the reference: set it back.
 fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>) {
-    let name =
-        |digest: &Option<Digest>| digest.as_ref().map_or("nothing", |digest| digest.short()).to_owned();
-    let (found, back) = (name(&found), name(&wanted));
+    let (found, back) = (rollout::short(found.as_ref()), rollout::short(wanted.as_ref()).to_owned());
     lineage.look_again_in(POLL);
     if let Some((reason, why)) = wanted.as_ref().and_then(|wanted| evidence::refusal(lineage, wanted)) {
         let message = format!("the serving target names {found}, and is not set back to {back}: {why}");
