@@ -1,6 +1,6 @@
 //! Plays the trainer: reads the plan of a pod, and ends the pod as a trainer would, or as none should.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
@@ -127,6 +127,21 @@ impl World {
     pub async fn succeed_with(&self, task: &Task, body: RecordBody) -> Result<()> {
         let record = self.put_record(&record(task, body)).await?;
         self.exit(task, 0, &outcome(task, record).to_message()).await
+    }
+
+    /// Ends the pod as [`Self::succeed`] does, when the store is not there any more. What comes back brings it back.
+    ///
+    /// # Errors
+    /// If the store cannot be moved, or the status cannot be written.
+    pub async fn succeed_and_lose_the_store(
+        &self,
+        task: &Task,
+    ) -> Result<impl FnOnce() -> Result<()> + use<>> {
+        let record = self.put_record(&record(task, honest(&task.plan, &task.digest))).await?;
+        let (here, there) = (self.store_folder(), self.store_folder().with_extension("unmounted"));
+        fs::rename(&here, &there)?;
+        self.exit(task, 0, &outcome(task, record).to_message()).await?;
+        Ok(move || Ok(fs::rename(&there, &here)?))
     }
 
     /// # Errors

@@ -24,15 +24,6 @@ use crate::{stores::Stores, watchdog::Watchdog};
 const NOT_PASSED: [(Reason, &str); 3] =
     [(Reason::GateFailed, "Fail"), (Reason::GateInconclusive, "Inconclusive"), (Reason::GateError, "Error")];
 
-/// States of a roll-out that is not over.
-const UNDER_WAY: [RolloutState; 5] = [
-    RolloutState::Canary,
-    RolloutState::Published,
-    RolloutState::Progressing,
-    RolloutState::Auditing,
-    RolloutState::RollingBack,
-];
-
 /// Reads the caches of every watched scope.
 pub struct ObjectCollector {
     stores: Vec<Stores>,
@@ -253,7 +244,7 @@ impl Gauges {
             self.model_condition.with_label_values(&labels).set(1.);
         }
         let now = status.rollout.as_ref().map(|rollout| rollout.state);
-        for state in UNDER_WAY {
+        for state in RolloutState::ALL.into_iter().filter(|state| state.is_under_way()) {
             let value = f64::from(u8::from(now == Some(state)));
             self.rollout.with_label_values(&[namespace, model, &format!("{state:?}")]).set(value);
         }
@@ -348,7 +339,8 @@ impl ObjectCollector {
                 gauges.request(&request, ledger.unwrap_or_default());
             }
             stores.models.state().iter().for_each(|model| gauges.model(model));
-            stores.runs.state().iter().for_each(|run| gauges.run(run));
+            let at_work = stores.runs.state_filter(|run| !run.is_settled);
+            at_work.iter().for_each(|run| gauges.run(&run.open()));
         }
         for (resource, time) in self.watchdog.by_resource() {
             let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use kube::{Client, Config};
 use kube_runtime::watcher::Event;
-use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRun};
+use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest};
 use serde_json::json;
 
 use crate::{
     collector::ObjectCollector,
     metrics::Metrics,
+    packed::PackedRun,
     stores::{Stores, Writers},
     watchdog::Watchdog,
 };
@@ -286,7 +287,7 @@ async fn what_a_run_waits_for_is_seen_until_it_goes_on_and_so_is_what_is_not_sig
         (["Trained", "Unknown", "Training"], false),
     ];
     for (one, is_shown) in cases {
-        let run: UnlearnRun = serde_json::from_value(json!({
+        let run: PackedRun = serde_json::from_value(json!({
             "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun",
             "metadata": {"name": "digits-1", "namespace": "studio"},
             "spec": {

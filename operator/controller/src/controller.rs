@@ -19,6 +19,7 @@ use kube_runtime::{
     controller::{self, Action},
     reflector::{ObjectRef, Store},
 };
+use lethe_api::v1alpha1::UnlearnRun;
 use lethe_core::Decision;
 use lethe_transparency::Said;
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,6 +28,7 @@ use crate::{
     apply::{apply, complain},
     context::Context,
     error::{Category, Error, Result, backoff},
+    packed::PackedRun,
 };
 
 /// Conflicts are how caches that lag behind show themselves. More in a row than this are an error.
@@ -74,14 +76,45 @@ pub trait Kind:
     fn wrote(_context: &Context, _observed: &Self, _status: &Self::Status) {}
 }
 
+/// How a cache keeps objects of a kind.
+pub trait Cached:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    type Kind: Kind;
+
+    fn object(self: Arc<Self>) -> Arc<Self::Kind>;
+}
+
+impl<K: Kind> Cached for K {
+    type Kind = K;
+
+    fn object(self: Arc<Self>) -> Arc<K> {
+        self
+    }
+}
+
+impl Cached for PackedRun {
+    type Kind = UnlearnRun;
+
+    fn object(self: Arc<Self>) -> Arc<UnlearnRun> {
+        Arc::new(self.open())
+    }
+}
+
 /// When to stop.
 pub type Stop = Shared<BoxFuture<'static, ()>>;
 
 /// Works on the objects that the inbox names until told to stop, and then until nothing is left half done.
-pub async fn run<K: Kind>(
+pub async fn run<C: Cached>(
     context: Context,
-    store: Store<K>,
-    inbox: UnboundedReceiver<ObjectRef<K>>,
+    store: Store<C>,
+    inbox: UnboundedReceiver<ObjectRef<C>>,
     concurrency: u16,
     stop: Stop,
 ) {
@@ -92,28 +125,29 @@ pub async fn run<K: Kind>(
         // While waiting for the lease nothing was done: look at everything once it is here.
         .reconcile_all_on(acquisitions)
         .graceful_shutdown_on(stop)
-        .run(reconcile::<K>, on_error::<K>, Arc::new(context))
+        .run(reconcile::<C>, on_error::<C>, Arc::new(context))
         .for_each(|result| async {
             match result {
                 Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
-                Err(error) => tracing::debug!(controller = K::CONTROLLER, %error, "nothing to work on"),
+                Err(error) => tracing::debug!(controller = C::Kind::CONTROLLER, %error, "nothing to work on"),
             }
         })
         .await;
 }
 
-async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result<Action> {
+async fn reconcile<C: Cached>(kept: Arc<C>, context: Arc<Context>) -> Result<Action> {
     if !context.leadership.holds() {
         return Ok(Action::await_change());
     }
-    let uid = object.uid().unwrap_or_default();
-    if context.journal.is_behind(&uid, &object.resource_version().unwrap_or_default()) {
+    let uid = kept.uid().unwrap_or_default();
+    if context.journal.is_behind(&uid, &kept.resource_version().unwrap_or_default()) {
         return Ok(Action::requeue(CATCH_UP));
     }
     let start = Instant::now();
+    let object = kept.object();
     let result = decide_and_apply(&*object, &context).await;
     let duration = start.elapsed().as_secs_f64();
-    context.metrics.reconcile_duration.with_label_values(&[K::CONTROLLER]).observe(duration);
+    context.metrics.reconcile_duration.with_label_values(&[C::Kind::CONTROLLER]).observe(duration);
     let recheck = match result {
         Ok(recheck) => recheck,
         Err(error) => {
@@ -132,19 +166,20 @@ async fn decide_and_apply<K: Kind>(object: &K, context: &Context) -> Result<Opti
     Ok(recheck)
 }
 
-fn on_error<K: Kind>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
-    let failures = context.journal.failed(&object.uid().unwrap_or_default());
+fn on_error<C: Cached>(kept: Arc<C>, error: &Error, context: Arc<Context>) -> Action {
+    let failures = context.journal.failed(&kept.uid().unwrap_or_default());
     let category = error.category();
     let wait = backoff(category, failures);
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let (namespace, name) = (kept.namespace().unwrap_or_default(), kept.name_any());
+    let controller = C::Kind::CONTROLLER;
     if category == Category::Conflict && failures <= USUAL_CONFLICTS {
-        tracing::debug!(controller = K::CONTROLLER, namespace, name, %error, "looking again");
+        tracing::debug!(controller, namespace, name, %error, "looking again");
         return Action::requeue(wait);
     }
-    let labels = [K::CONTROLLER, category.as_str()];
+    let labels = [controller, category.as_str()];
     context.metrics.reconcile_errors.with_label_values(&labels).inc();
     tracing::warn!(
-        controller = K::CONTROLLER, namespace, name, category = category.as_str(), failures,
+        controller, namespace, name, category = category.as_str(), failures,
         retry_seconds = wait.as_secs_f64(), %error, "could not work on an object"
     );
     Action::requeue(wait)

@@ -10,13 +10,18 @@ use k8s_openapi::{
 };
 use kube::Resource;
 use lethe_api::v1alpha1::{
-    ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
-    annotations,
+    ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, annotations,
 };
 use lethe_core::kueue::Workload;
 
+use crate::packed::PackedRun;
+
 /// An object that is kept in a cache.
 pub trait Kept: Resource {
+    /// How many are listed at once: a page is in memory twice, as text and as whole objects, and an allocator gives little
+    /// of that back.
+    const PAGE: u32 = 100;
+
     /// Drops what nobody reads of the fields that are its kind's own.
     fn trim(&mut self) {}
 
@@ -31,7 +36,11 @@ impl Kept for UnlearnPolicy {}
 impl Kept for ClusterUnlearnPolicy {}
 impl Kept for UnlearnRequest {}
 impl Kept for UnlearnApproval {}
-impl Kept for UnlearnRun {}
+
+/// One may have a thousand results.
+impl Kept for PackedRun {
+    const PAGE: u32 = 25;
+}
 
 impl Kept for Job {
     fn trim(&mut self) {

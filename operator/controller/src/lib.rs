@@ -4,7 +4,8 @@
 //! streams -> stores -> triggers -> controller: observe -> lethe_core::decide -> apply -> API server
 //! ```
 //!
-//! - `streams`, `scope`, `stores`: one watch per kind, what is known, and who looks again at what. `kueue`: what is known of
+//! - `streams`, `scope`, `stores`: one watch per kind, what is known, and who looks again at what. `kept` and `packed`: how little
+//!   is kept of it. `kueue`: what is known of
 //!   the queue that others run.
 //! - `controller` with `request`, `model` and `run`: observe one object and ask core.
 //! - `logbook`, `scribe` and `repair`: the audit log, which says what `apply` is about to do, and what became of it.
@@ -38,6 +39,7 @@ mod logbook;
 mod metrics;
 mod model;
 mod operator;
+mod packed;
 mod policies;
 mod probe;
 mod progress;

@@ -114,12 +114,11 @@ fn is_about(said: &UnlearnApprovalSpec, requests: &BTreeSet<String>, candidate: 
 /// moment ago and the cache does not have them yet: two runs must not work on one lineage.
 async fn runs(context: &Context, namespace: &str, object: &DiffusionModel) -> Result<Vec<UnlearnRun>> {
     let stores = &context.stores;
-    let known = stores.runs_of(namespace, &object.name_any());
-    let mut runs: Vec<_> = known.iter().map(|run| run.as_ref().clone()).collect();
+    let mut runs = stores.runs_of(namespace, &object.name_any());
     for active in object.status.iter().flat_map(model::named_runs) {
         if runs.iter().all(|run| run.name_any() != *active) {
             let found = stores.find(&stores.runs, namespace, active).await?;
-            runs.extend(found.map(|run| run.as_ref().clone()));
+            runs.extend(found.map(|run| run.open()));
         }
     }
     Ok(runs)

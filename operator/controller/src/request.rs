@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRequestStatus, UnlearnRun};
+use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRequestStatus};
 use lethe_core::{
     Decision, asked,
     policy::{NoPolicy, Policy},
@@ -50,18 +50,15 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
         };
         return Ok(settled(request, model.as_deref(), policy));
     }
-    let uid = request.uid();
     let is_to_be_aborted = asked::abort(request).is_some();
     let model = match is_to_be_aborted {
         true => stores.confirm(&stores.models, &namespace, name).await?.map(Arc::new),
         false => stores.find(&stores.models, &namespace, name).await?,
     };
-    let known = stores.runs_of(&namespace, name);
-    let own = known.iter().filter(|run| run.spec.requests.iter().any(|it| Some(&it.uid) == uid.as_ref()));
-    let mut runs: Vec<UnlearnRun> = own.map(|run| run.as_ref().clone()).collect();
+    let mut runs = stores.runs_for(request);
     if let Some(active) = active_run(model.as_deref()).filter(|_| is_to_be_aborted) {
         runs.retain(|run| run.name_any() != *active);
-        runs.extend(stores.confirm(&stores.runs, &namespace, active).await?);
+        runs.extend(stores.confirm(&stores.runs, &namespace, active).await?.map(|run| run.open()));
     }
     let policy = match &model {
         Some(model) => stores.policy(model).await?,

@@ -16,7 +16,7 @@ use lethe_api::v1alpha1::{
 use lethe_core::{duplicates, request};
 use serde::de::DeserializeOwned;
 
-use crate::{calls, error::Result, kueue::Kueue, streams::Change};
+use crate::{calls, error::Result, kueue::Kueue, packed::PackedRun, streams::Change};
 
 /// Caches of one namespace, or of all. Reading them costs nothing; they may lag behind the API server.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub struct Stores {
     pub cluster_policies: Option<Store<ClusterUnlearnPolicy>>,
     pub requests: Store<UnlearnRequest>,
     pub approvals: Store<UnlearnApproval>,
-    pub runs: Store<UnlearnRun>,
+    pub runs: Store<PackedRun>,
     pub jobs: Store<Job>,
     pub pods: Store<Pod>,
     pub kueue: Kueue,
@@ -40,7 +40,7 @@ pub struct Writers {
     pub policies: Writer<UnlearnPolicy>,
     pub requests: Writer<UnlearnRequest>,
     pub approvals: Writer<UnlearnApproval>,
-    pub runs: Writer<UnlearnRun>,
+    pub runs: Writer<PackedRun>,
     pub jobs: Writer<Job>,
     pub pods: Writer<Pod>,
 }
@@ -130,8 +130,16 @@ impl Stores {
     }
 
     /// The runs of a model.
-    pub fn runs_of(&self, namespace: &str, model: &str) -> Vec<Arc<UnlearnRun>> {
-        self.runs.state_filter(|run| in_namespace(run, namespace) && run.spec.model == model)
+    pub fn runs_of(&self, namespace: &str, model: &str) -> Vec<UnlearnRun> {
+        let runs = self.runs.state_filter(|run| in_namespace(run, namespace) && run.model == model);
+        runs.iter().map(|run| run.open()).collect()
+    }
+
+    /// The runs that work for a request.
+    pub fn runs_for(&self, request: &UnlearnRequest) -> Vec<UnlearnRun> {
+        let (namespace, uid) = (namespace(request), request.uid().unwrap_or_default());
+        let runs = self.runs.state_filter(|run| in_namespace(run, &namespace) && run.is_for(&uid));
+        runs.iter().map(|run| run.open()).collect()
     }
 
     /// The requests that name a model.
@@ -183,14 +191,14 @@ pub(crate) fn in_namespace(object: &impl ResourceExt, namespace: &str) -> bool {
 pub struct Triggers {
     models: UnboundedSender<ObjectRef<DiffusionModel>>,
     requests: UnboundedSender<ObjectRef<UnlearnRequest>>,
-    runs: UnboundedSender<ObjectRef<UnlearnRun>>,
+    runs: UnboundedSender<ObjectRef<PackedRun>>,
 }
 
 /// What [`Triggers`] sends, for the controllers.
 pub struct Inboxes {
     pub models: UnboundedReceiver<ObjectRef<DiffusionModel>>,
     pub requests: UnboundedReceiver<ObjectRef<UnlearnRequest>>,
-    pub runs: UnboundedReceiver<ObjectRef<UnlearnRun>>,
+    pub runs: UnboundedReceiver<ObjectRef<PackedRun>>,
 }
 
 impl Triggers {
@@ -250,10 +258,10 @@ impl Triggers {
         for duplicate in stores.duplicates_of(request) {
             self.request(&namespace, &duplicate.name_any());
         }
-        for run in stores.runs_of(&namespace, &request.spec.model_ref.name) {
-            if run.spec.requests.iter().any(|r| r.name == name) {
-                self.run(&namespace, &run.name_any());
-            }
+        let works_for_it =
+            |run: &PackedRun| in_namespace(run, &namespace) && run.requests.iter().any(|r| *r.name == *name);
+        for run in stores.runs.state_filter(works_for_it) {
+            self.run(&namespace, &run.name_any());
         }
     }
 
@@ -270,7 +278,7 @@ impl Triggers {
         }
     }
 
-    pub fn on_run(&self, stores: &Stores, change: Change<'_, UnlearnRun>) {
+    pub fn on_run(&self, stores: &Stores, change: Change<'_, PackedRun>) {
         let (Change::Applied(run) | Change::Deleted(run)) = change else {
             return self.everything(stores);
         };
@@ -278,8 +286,8 @@ impl Triggers {
         if matches!(change, Change::Applied(_)) {
             self.run(&namespace, &run.name_any());
         }
-        self.model(&namespace, &run.spec.model);
-        for request in &run.spec.requests {
+        self.model(&namespace, &run.model);
+        for request in &run.requests {
             self.request(&namespace, &request.name);
         }
     }
@@ -353,7 +361,7 @@ mod tests {
         )
     }
 
-    fn run(name: &str, model: &str, requests: &[&str]) -> UnlearnRun {
+    fn run(name: &str, model: &str, requests: &[&str]) -> PackedRun {
         let requests: Vec<_> =
             requests.iter().map(|name| json!({"name": name, "uid": "u", "targets": ["3"]})).collect();
         let policy = json!({"trainer": {"image": "x"}, "gates": []});

@@ -49,7 +49,7 @@ impl Watch {
     /// An object that is not of its schema does not break the watch: it is as if it were not there, which a
     /// look at the API server then contradicts (see [`crate::stores::Stores::find`]).
     pub async fn reflect<K>(
-        self,
+        mut self,
         api: Api<DeserializeGuard<K>>,
         mut writer: Writer<K>,
         mut observe: impl FnMut(Change<'_, K>),
@@ -62,6 +62,7 @@ impl Watch {
         self.metrics.malformed_objects.with_label_values(&[&kind]);
         let mut unreadable = Unreadable::new(&kind, self.metrics.clone());
         let path = api.resource_url().to_owned();
+        self.config = self.config.page_size(K::PAGE);
         let mut events = self.open(api);
         while let Some(event) = events.next().await {
             let Some(event) = self.heard(&path, event) else { continue };

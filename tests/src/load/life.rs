@@ -17,7 +17,7 @@ use kube::{
 use lethe_api::v1alpha1::{ConditionType, Stage, UnlearnRequest, labels};
 use serde_json::json;
 use tokio::{runtime::Runtime, time::sleep};
-use xtask::cmd;
+use xtask::{cmd, image};
 
 use super::{
     AT_ONCE, Args, Row,
@@ -61,7 +61,9 @@ pub fn measure(runtime: &Runtime, kwok: &Path, args: &Args, n: usize) -> Result<
 }
 
 async fn prepare_launch(world: &World) -> Result<Launch> {
-    Ok(Launch { verbosity: "info", ..world.launch().await? })
+    let env = image::OPERATOR_ENV.iter().filter_map(|variable| variable.split_once('='));
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Ok(Launch { verbosity: "info", env, ..world.launch().await? })
 }
 
 struct Life<'a> {
@@ -181,6 +183,9 @@ impl Life<'_> {
         let (before, worked, start) = (self.calls()?, processor_time(pid)?, Instant::now());
         let beside = self.nodes.need()?;
         let models = async || Looks::of(&operator.get("/metrics").await?.1, "model");
+        let unread = memory(pid)?.now;
+        let text = operator.get("/metrics").await?.1.len();
+        eprintln!("({unread:.0} MiB before its {} KiB of metrics are read)", text / 1024);
         let looked = models().await?;
         let end = start + Duration::from_secs_f64(60.0 * self.args.idle);
         while Instant::now() < end {

@@ -161,13 +161,9 @@ pub async fn a_store_that_is_not_there_is_waited_for(world: &World) -> Result<()
     world.begin_ready().await?;
     world.request("waits", "3", "8").await?;
     let task = world.task(Stage::Forget).await?;
-    let (here, there) = (world.store_folder(), world.store_folder().with_extension("unmounted"));
-    let record = trainer::record(&task, trainer::honest(&task.plan, &task.digest));
-    let record = world.put_record(&record).await?;
-    fs::rename(&here, &there)?;
-    world.exit(&task, 0, &trainer::outcome(&task, record).to_message()).await?;
+    let bring_back = world.succeed_and_lose_the_store(&task).await?;
     world.request_waits("waits", Reason::RecordUnavailable, "the store").await?;
-    fs::rename(&there, &here)?;
+    bring_back()?;
     world.evaluate(|_| {}).await?;
     world.request_until("waits", RequestPhase::Fulfilled).await?;
     Ok(())

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::layer::Contents;
 use super::oci::Image;
-use super::{Built, OPERATOR, add_certificates, add_user, executable, revision, write};
+use super::{Built, OPERATOR, OPERATOR_ENV, add_certificates, add_user, executable, revision, write};
 use crate::{cargo, progress, setup};
 
 /// A promise to whoever pulls it.
@@ -53,7 +53,7 @@ pub(super) fn build(dir: &Path) -> Result<Built> {
         description: "Keeps diffusion models compliant with erasure requests, on Kubernetes",
         layers: vec![layer],
         entrypoint: &["/usr/bin/lethe-operator"],
-        env: &[],
+        env: OPERATOR_ENV,
         revision: revision(),
     };
     let built = write(&image, dir.join("operator.tar"));

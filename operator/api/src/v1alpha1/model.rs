@@ -383,6 +383,16 @@ pub enum RolloutState {
 }
 
 impl RolloutState {
+    pub const ALL: [RolloutState; 7] = [
+        RolloutState::Canary,
+        RolloutState::Published,
+        RolloutState::Progressing,
+        RolloutState::Auditing,
+        RolloutState::Complete,
+        RolloutState::RollingBack,
+        RolloutState::RolledBack,
+    ];
+
     /// Whether serving is still being changed, or judged.
     pub fn is_under_way(self) -> bool {
         match self {
