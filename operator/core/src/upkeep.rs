@@ -166,7 +166,8 @@ pub(crate) fn confirmation(digest: &Digest) -> String {
 /// Somebody else changed the reference: set it back.
 fn heal(lineage: &mut Lineage<'_>, found: Option<Digest>, wanted: Option<Digest>) {
     let (found, back) = (rollout::short(found.as_ref()), rollout::short(wanted.as_ref()).to_owned());
-    lineage.look_again_in(POLL);
+    // What others set back is heard of.
+    lineage.look_again_in(if lineage.publishes() { UNCONFIRMED } else { POLL });
     if let Some((reason, why)) = wanted.as_ref().and_then(|wanted| evidence::refusal(lineage, wanted)) {
         let message = format!("the serving target names {found}, and is not set back to {back}: {why}");
         return say_that_it_is_not_proven(lineage, reason, message);

@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashSet,
+    future::ready,
     path::Path,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +16,7 @@ use kube::{
     Api, ResourceExt,
     runtime::{WatchStreamExt, watcher, watcher::Config},
 };
-use lethe_api::v1alpha1::{ConditionType, Stage, UnlearnRequest, labels};
+use lethe_api::v1alpha1::{ConditionType, RequestPhase, Stage, UnlearnRequest, annotations, labels};
 use serde_json::json;
 use tokio::{runtime::Runtime, time::sleep};
 use xtask::{cmd, image};
@@ -28,7 +30,7 @@ use super::{
 use crate::{
     Server, World, audit,
     operator::{Launch, Operator},
-    place::{MODEL, condition, request},
+    place::{HasConditions, MODEL, condition, request},
     rights, wait, world,
 };
 
@@ -100,7 +102,10 @@ impl Life<'_> {
         self.burst(burst).await?;
         let player = self.play();
         self.create(burst..self.n).await?;
-        self.count_requests(self.n, |request| condition(request, ConditionType::Fulfilled, "True")).await?;
+        tokio::select! {
+            all = self.count_requests(self.n, |request| condition(request, ConditionType::Fulfilled, "True")) => all?,
+            error = self.ask_again() => return Err(error),
+        };
         drop(player);
         self.idle(operator).await
     }
@@ -167,6 +172,33 @@ impl Life<'_> {
     async fn count_requests(&self, wanted: usize, is: fn(&UnlearnRequest) -> bool) -> Result<Instant> {
         let requests = watcher(self.world.api::<UnlearnRequest>(), Config::default());
         distinct(requests, wanted, |request| is(&request).then(|| request.name_any())).await
+    }
+
+    /// Asks once more for what failed, as people do: of thousands of servers that this program plays, one or two are not heard.
+    /// Comes back if nothing is heard of requests any more.
+    async fn ask_again(&self) -> anyhow::Error {
+        let requests = watcher(self.world.api::<UnlearnRequest>(), Config::default()).applied_objects();
+        let failed = requests.try_filter(|request| ready(has_failed(request)));
+        let mut failed = pin!(failed);
+        let mut asked = HashSet::new();
+        while let Some(request) = failed.next().await {
+            // A watch that breaks is opened again.
+            let Ok(request) = request else { continue };
+            let name = request.name_any();
+            if !asked.insert(name.clone()) {
+                continue;
+            }
+            let stalled = ConditionType::Ready.find(request.conditions());
+            eprintln!(
+                "{name} failed and is asked for again: {}",
+                stalled.map_or("", |it| it.message.as_str())
+            );
+            let again = json!({"metadata": {"annotations": {annotations::RETRY: "again"}}});
+            if let Err(error) = self.world.patch::<UnlearnRequest>(&name, again).await {
+                return error.into();
+            }
+        }
+        anyhow::anyhow!("the watch of requests ended")
     }
 
     /// When this many models had a Job that forgets.
@@ -271,6 +303,10 @@ impl Life<'_> {
         ensure!(other.stop().await?.success(), "the other replica did not end well");
         Ok(())
     }
+}
+
+fn has_failed(request: &UnlearnRequest) -> bool {
+    request.status.as_ref().is_some_and(|status| status.phase == Some(RequestPhase::Failed))
 }
 
 struct Calls {

@@ -20,6 +20,8 @@ use crate::audits::watchful;
 
 /// The operator's own pods, as the chart labels them.
 const OPERATOR: &str = "app.kubernetes.io/name=lethe";
+/// Those that collect garbage.
+const COLLECTOR: &str = "lethe-collect";
 
 pub async fn a_namespace_that_enforces_restricted_takes_every_pod(world: &World) -> Result<()> {
     let enforce = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
@@ -50,8 +52,11 @@ pub async fn nothing_that_trains_measures_or_serves_has_a_token(world: &World) -
             );
         }
     }
-    // The API server mounts one into every pod that does not say otherwise, and the operator needs its own.
-    ensure!(have == BTreeSet::from(["lethe".to_owned()]), "a token is in the pods of {have:?}");
+    // The API server mounts one into every pod that does not say otherwise; these two ask it for objects.
+    ensure!(
+        have == BTreeSet::from(["lethe", COLLECTOR].map(str::to_owned)),
+        "a token is in the pods of {have:?}"
+    );
     Ok(())
 }
 
@@ -129,17 +134,26 @@ async fn chosen(world: &World, selector: &Value) -> Result<BTreeSet<String>> {
     Ok(pods.iter().map(ResourceExt::name_any).collect())
 }
 
-/// Everything of which a pod is made: the chart's Deployment, a server, a preparation, a forgetting, an evaluation, an audit,
+/// Everything of which a pod is made: the chart's Deployment and what its CronJob makes, a server, a preparation, a forgetting, an evaluation, an audit,
 /// and the Jobs of `examples/`. Returns the pods that there are then.
 async fn live_with_every_pod(world: &World) -> Result<Vec<Pod>> {
     world.begin_with(watchful()?, world.model()?).await?;
     world.prepare().await?;
-    let rendered = rights::render(&world.server, &world.home, world.reach)?;
-    let operator = rendered.iter().find(|object| object["kind"] == "Deployment");
-    world.apply(operator.context("the chart renders no Deployment")?).await?;
-    let jobs = ["teach-job.yaml", "probe-job.yaml"];
-    for file in jobs {
-        world.create(&examples::first(file)?).await?;
+    let values = ["store.collect.schedule=0 3 * * *"];
+    let rendered = rights::render_with(&world.server, &world.home, world.reach, &values)?;
+    let of_kind = |kind: &str, name: &str| {
+        let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+        rendered.iter().find(is_it).with_context(|| format!("the chart renders no {kind} {name}"))
+    };
+    world.apply(of_kind("Deployment", "lethe")?).await?;
+    world.apply(of_kind("ServiceAccount", COLLECTOR)?).await?;
+    let collect = &of_kind("CronJob", COLLECTOR)?["spec"]["jobTemplate"]["spec"];
+    let collect = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": COLLECTOR}, "spec": collect,
+    });
+    let jobs = [examples::first("teach-job.yaml")?, examples::first("probe-job.yaml")?, collect];
+    for job in &jobs {
+        world.create(job).await?;
     }
     world.request("forget-three", "3", "8").await?;
     world.task(Stage::Forget).await?;
@@ -149,14 +163,14 @@ async fn live_with_every_pod(world: &World) -> Result<Vec<Pod>> {
     let pods = world.api::<Pod>();
     wait::until_any(&pods, OPERATOR, "is the operator's", |_| true).await?;
     let all = wait::until_answer(
-        "the examples' Jobs have pods",
+        "the Jobs of people have pods",
         async || Ok(pods.list(&ListParams::default()).await?.items),
         |all: &Vec<Pod>| {
-            let of_example = |pod: &&Pod| {
+            let of_people = |pod: &&Pod| {
                 let job = pod.labels().get("job-name").map(String::as_str).unwrap_or_default();
-                job == "teach-digits" || job.starts_with("probe-digits-")
+                job == "teach-digits" || job.starts_with("probe-digits-") || job == COLLECTOR
             };
-            all.iter().filter(of_example).count() == jobs.len()
+            all.iter().filter(of_people).count() == jobs.len()
         },
     )
     .await?;
