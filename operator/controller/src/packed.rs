@@ -4,10 +4,12 @@
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
-use lethe_api::v1alpha1::{ConditionType, UnlearnRun, UnlearnRunSpec, UnlearnRunStatus};
+use kube::{Resource, ResourceExt};
+use lethe_api::v1alpha1::{ConditionType, UnlearnRequest, UnlearnRun, UnlearnRunSpec, UnlearnRunStatus};
 use lz4_flex::block::{compress_prepend_size, decompress_size_prepended};
 use serde::{Deserialize, Serialize};
+
+use crate::stores::{Stores, in_namespace, namespace};
 
 /// An [`UnlearnRun`], and beside it what caches are searched by.
 #[derive(Clone, Debug, Deserialize)]
@@ -65,6 +67,21 @@ impl PackedRun {
     /// Whether it works for the request with this uid.
     pub fn is_for(&self, uid: &str) -> bool {
         self.requests.iter().any(|request| &*request.uid == uid)
+    }
+}
+
+impl Stores {
+    /// The runs of a model.
+    pub fn runs_of(&self, namespace: &str, model: &str) -> Vec<UnlearnRun> {
+        let runs = self.runs.state_filter(|run| in_namespace(run, namespace) && run.model == model);
+        runs.iter().map(|run| run.open()).collect()
+    }
+
+    /// The runs that work for a request.
+    pub fn runs_for(&self, request: &UnlearnRequest) -> Vec<UnlearnRun> {
+        let (namespace, uid) = (namespace(request), request.uid().unwrap_or_default());
+        let runs = self.runs.state_filter(|run| in_namespace(run, &namespace) && run.is_for(&uid));
+        runs.iter().map(|run| run.open()).collect()
     }
 }
 

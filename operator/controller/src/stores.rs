@@ -11,7 +11,7 @@ use kube::{
 use kube_runtime::reflector::{self, ObjectRef, Store, store::Writer};
 use lethe_api::v1alpha1::{
     ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicy,
-    UnlearnRequest, UnlearnRun, labels,
+    UnlearnRequest, labels,
 };
 use lethe_core::{duplicates, request};
 use serde::de::DeserializeOwned;
@@ -127,19 +127,6 @@ impl Stores {
         self.models.state_filter(|m| {
             in_namespace(m, &namespace) && m.spec.serving.target.name == *target && m.name_any() != name
         })
-    }
-
-    /// The runs of a model.
-    pub fn runs_of(&self, namespace: &str, model: &str) -> Vec<UnlearnRun> {
-        let runs = self.runs.state_filter(|run| in_namespace(run, namespace) && run.model == model);
-        runs.iter().map(|run| run.open()).collect()
-    }
-
-    /// The runs that work for a request.
-    pub fn runs_for(&self, request: &UnlearnRequest) -> Vec<UnlearnRun> {
-        let (namespace, uid) = (namespace(request), request.uid().unwrap_or_default());
-        let runs = self.runs.state_filter(|run| in_namespace(run, &namespace) && run.is_for(&uid));
-        runs.iter().map(|run| run.open()).collect()
     }
 
     /// The requests that name a model.

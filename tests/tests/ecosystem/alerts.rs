@@ -1,9 +1,6 @@
 //! Alerts as people get them: by a real Prometheus and a real Alertmanager, with the rules that the chart renders.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
