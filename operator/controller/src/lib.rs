@@ -5,8 +5,7 @@
 //! ```
 //!
 //! - `streams`, `scope`, `stores`: one watch per kind, what is known, and who looks again at what. `kept` and `packed`: how little
-//!   is kept of it. `kueue`: what is known of
-//!   the queue that others run.
+//!   is kept of it. `kueue`: what is known of the queue that others run.
 //! - `controller` with `request`, `model` and `run`: observe one object and ask core.
 //! - `logbook`, `scribe` and `repair`: the audit log, which says what `apply` is about to do, and what became of it.
 //! - `apply`: **the one way from a decision to the cluster**, passable only with the lease of `leader`.

@@ -73,15 +73,17 @@ impl PackedRun {
 impl Stores {
     /// The runs of a model.
     pub fn runs_of(&self, namespace: &str, model: &str) -> Vec<UnlearnRun> {
-        let runs = self.runs.state_filter(|run| in_namespace(run, namespace) && run.model == model);
-        runs.iter().map(|run| run.open()).collect()
+        self.open_runs(|run| in_namespace(run, namespace) && run.model == model)
     }
 
     /// The runs that work for a request.
     pub fn runs_for(&self, request: &UnlearnRequest) -> Vec<UnlearnRun> {
         let (namespace, uid) = (namespace(request), request.uid().unwrap_or_default());
-        let runs = self.runs.state_filter(|run| in_namespace(run, &namespace) && run.is_for(&uid));
-        runs.iter().map(|run| run.open()).collect()
+        self.open_runs(|run| in_namespace(run, &namespace) && run.is_for(&uid))
+    }
+
+    fn open_runs(&self, is_such: impl Fn(&PackedRun) -> bool) -> Vec<UnlearnRun> {
+        self.runs.state_filter(is_such).iter().map(|run| run.open()).collect()
     }
 }
 

@@ -188,11 +188,8 @@ impl Life<'_> {
             if !asked.insert(name.clone()) {
                 continue;
             }
-            let stalled = ConditionType::Ready.find(request.conditions());
-            eprintln!(
-                "{name} failed and is asked for again: {}",
-                stalled.map_or("", |it| it.message.as_str())
-            );
+            let ready = ConditionType::Ready.find(request.conditions());
+            eprintln!("{name} failed and is asked for again: {}", ready.map_or("", |it| it.message.as_str()));
             let again = json!({"metadata": {"annotations": {annotations::RETRY: "again"}}});
             if let Err(error) = self.world.patch::<UnlearnRequest>(&name, again).await {
                 return error.into();
@@ -214,11 +211,10 @@ impl Life<'_> {
         let pid = operator.id()?;
         let (before, worked, start) = (self.calls()?, processor_time(pid)?, Instant::now());
         let beside = self.nodes.need()?;
-        let models = async || Looks::of(&operator.get("/metrics").await?.1, "model");
         let unread = memory(pid)?.now;
-        let text = operator.get("/metrics").await?.1.len();
-        eprintln!("({unread:.0} MiB before its {} KiB of metrics are read)", text / 1024);
-        let looked = models().await?;
+        let text = operator.get("/metrics").await?.1;
+        eprintln!("({unread:.0} MiB before its {} KiB of metrics are read)", text.len() / 1024);
+        let looked = Looks::of(&text, "model")?;
         let end = start + Duration::from_secs_f64(60.0 * self.args.idle);
         while Instant::now() < end {
             operator.get("/metrics").await?;
@@ -235,7 +231,7 @@ impl Life<'_> {
             eprintln!("(beside it, {name} had {:.1} m and {mib:.0} MiB)", 1000.0 * cores);
         }
         // One at a time, and not a hundred of a process that has just started.
-        let looked = models().await?.since(&looked);
+        let looked = Looks::of(&operator.get("/metrics").await?.1, "model")?.since(&looked);
         if looked.count() > 0 {
             self.row("idle-model-p99", looked.quantile(0.99)?, None, "ms");
         }

@@ -134,8 +134,8 @@ async fn chosen(world: &World, selector: &Value) -> Result<BTreeSet<String>> {
     Ok(pods.iter().map(ResourceExt::name_any).collect())
 }
 
-/// Everything of which a pod is made: the chart's Deployment and what its CronJob makes, a server, a preparation, a forgetting, an evaluation, an audit,
-/// and the Jobs of `examples/`. Returns the pods that there are then.
+/// Everything of which a pod is made: the chart's Deployment and what its CronJob makes, a server, a preparation, a forgetting,
+/// an evaluation, an audit, and the Jobs of `examples/`. Returns the pods that there are then.
 async fn live_with_every_pod(world: &World) -> Result<Vec<Pod>> {
     world.begin_with(watchful()?, world.model()?).await?;
     world.prepare().await?;
