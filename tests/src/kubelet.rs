@@ -3,8 +3,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, TcpListener},
     sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -26,6 +28,9 @@ use lethe_api::{
 };
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
+
+/// How long a server waits for its address to be free.
+const ROOM: Duration = Duration::from_secs(30);
 
 /// How serving pods behave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,8 +200,18 @@ impl Node {
 
 impl Server {
     async fn start(address: IpAddr, port: u16) -> Result<Self> {
-        let listener = tokio::net::TcpListener::bind((address, port)).await;
-        let listener = listener.with_context(|| format!("cannot listen on {address}:{port}"))?;
+        let deadline = Instant::now() + ROOM;
+        let listener = loop {
+            match tokio::net::TcpListener::bind((address, port)).await {
+                // It was the address of a pod of another application, of whose end that one's stand-in has not heard.
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                listener => {
+                    break listener.with_context(|| format!("cannot listen on {address}:{port}"))?;
+                }
+            }
+        };
         let (reported, receiver) = watch::channel(None);
         let router = Router::new().route("/v2/models/{name}", get(metadata)).with_state(receiver);
         let task = tokio::spawn(async move {

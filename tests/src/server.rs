@@ -70,7 +70,17 @@ impl Server {
     /// # Errors
     /// If something does not start.
     pub fn start_with(manager_args: Vec<String>) -> Result<Self> {
-        let server = Self::without_definitions(manager_args)?;
+        let server = Self::without_definitions(Vec::new(), manager_args)?;
+        server.define(&[repository("crds")])?;
+        Ok(server)
+    }
+
+    /// One that refuses to begin a watch with what there is, as some versions do: lists have to be read page by page.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub fn that_streams_no_lists() -> Result<Self> {
+        let server = Self::without_definitions(vec!["--feature-gates=WatchList=false".into()], Vec::new())?;
         server.define(&[repository("crds")])?;
         Ok(server)
     }
@@ -79,19 +89,20 @@ impl Server {
     ///
     /// # Errors
     /// If something does not start.
-    pub fn without_definitions(manager_args: Vec<String>) -> Result<Self> {
+    pub fn without_definitions(further_args: Vec<String>, manager_args: Vec<String>) -> Result<Self> {
         let operator = binary("lethe-operator", "LETHE_OPERATOR_BIN")?;
         let helm = setup::helm::binary()?;
         let files = tempfile::tempdir().context("cannot create a directory")?;
         let policy = files.path().join("audit.yaml");
         fs::write(&policy, AUDIT_POLICY).context("cannot write the audit policy")?;
         let log = audit_log(files.path());
+        let audit = [
+            format!("--audit-policy-file={}", policy.display()),
+            format!("--audit-log-path={}", log.display()),
+        ];
         let api = ApiServer::start(&Options {
             controller_manager: true,
-            apiserver_args: vec![
-                format!("--audit-policy-file={}", policy.display()),
-                format!("--audit-log-path={}", log.display()),
-            ],
+            apiserver_args: audit.into_iter().chain(further_args).collect(),
             manager_args,
         })?;
         let client = Handle::current().block_on(client(Kubeconfig::read_from(api.kubeconfig_path())?))?;
@@ -116,7 +127,7 @@ impl Server {
     /// # Errors
     /// If it is not there and cannot be built.
     pub fn cli(&self) -> Result<PathBuf> {
-        binary("kubectl-lethe", "LETHE_CLI_BIN")
+        cli()
     }
 
     pub fn audit_log(&self) -> PathBuf {
@@ -140,6 +151,14 @@ pub async fn client(kubeconfig: Kubeconfig) -> Result<Client> {
 /// A path in this repository.
 pub fn repository(path: &str) -> PathBuf {
     cache::workspace().join(path)
+}
+
+/// The program `kubectl-lethe`.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn cli() -> Result<PathBuf> {
+    binary("kubectl-lethe", "LETHE_CLI_BIN")
 }
 
 /// The program that the test runner has built, or else one that is built now.

@@ -122,6 +122,19 @@ pub async fn until_answer<T: Debug>(
     question: impl AsyncFn() -> Result<T>,
     is: impl Fn(&T) -> bool,
 ) -> Result<T> {
+    until_answer_every(Duration::from_millis(100), what, question, is).await
+}
+
+/// The same, where to ask costs something.
+///
+/// # Errors
+/// If that takes too long.
+pub async fn until_answer_every<T: Debug>(
+    pause: Duration,
+    what: &str,
+    question: impl AsyncFn() -> Result<T>,
+    is: impl Fn(&T) -> bool,
+) -> Result<T> {
     let deadline = tokio::time::Instant::now() + patience();
     loop {
         let answer = question().await;
@@ -130,7 +143,7 @@ pub async fn until_answer<T: Debug>(
             answer if tokio::time::Instant::now() > deadline => {
                 bail!("waited {} s until {what}; the last answer: {answer:?}", patience().as_secs())
             }
-            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            _ => tokio::time::sleep(pause).await,
         }
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use kube::{Client, Config};
 use kube_runtime::watcher::Event;
-use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest};
+use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRun};
 use serde_json::json;
 
 use crate::{
     collector::ObjectCollector,
     metrics::Metrics,
-    packed::PackedRun,
+    packed::Packed,
     stores::{Stores, Writers},
     watchdog::Watchdog,
 };
@@ -24,7 +24,7 @@ fn stores() -> (Stores, Writers) {
 fn registered() -> (Metrics, Writers) {
     let (stores, writers) = stores();
     let metrics = Metrics::new().unwrap();
-    metrics.register(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200))).unwrap()).unwrap();
+    metrics.show(ObjectCollector::new(vec![stores], Arc::new(Watchdog::new(200)))).unwrap();
     (metrics, writers)
 }
 
@@ -87,19 +87,19 @@ async fn series_are_gone_with_their_object() {
     let allowed = "lethe_gate_threshold{gate=\"direct-leak\",model=\"digits\",namespace=\"studio\",\
         request=\"forget-three\",target=\"3\"} 0.005\n";
 
-    writers.requests.apply_watcher_event(&Event::Apply(request("Held")));
+    writers.requests.apply_watcher_event(&Event::Apply(request("Held").into()));
     let text = metrics.render().unwrap();
     assert!(text.contains(bound) && text.contains(due), "{text}");
     assert!(text.contains("lethe_requests{phase=\"Held\"} 1\n"), "{text}");
     assert!(text.contains(held) && text.contains(allowed), "{text}");
     assert!(!text.contains("from a trainer"), "{text}");
 
-    writers.requests.apply_watcher_event(&Event::Apply(request("Fulfilled")));
+    writers.requests.apply_watcher_event(&Event::Apply(request("Fulfilled").into()));
     let text = metrics.render().unwrap();
     assert!(text.contains(bound) && !text.contains(due), "{text}");
     assert!(!text.contains("lethe_request_gates_not_passed"), "it is answered: {text}");
 
-    writers.requests.apply_watcher_event(&Event::Delete(request("Fulfilled")));
+    writers.requests.apply_watcher_event(&Event::Delete(request("Fulfilled").into()));
     let text = metrics.render().unwrap();
     assert!(!text.contains("lethe_gate_bound"), "{text}");
     assert!(text.contains("lethe_requests{phase=\"Held\"} 0\n"), "{text}");
@@ -128,7 +128,7 @@ async fn a_request_waits_in_the_queue_and_for_the_pod_of_its_run_and_not_while_o
             "lastTransitionTime": "2026-12-20T09:00:00Z",
         });
         request.status.as_mut().unwrap().conditions.push(serde_json::from_value(ready).unwrap());
-        writers.requests.apply_watcher_event(&Event::Apply(request));
+        writers.requests.apply_watcher_event(&Event::Apply(request.into()));
         let text = metrics.render().unwrap();
         let line =
             "lethe_request_waiting{model=\"digits\",namespace=\"studio\",request=\"forget-three\"} 1\n";
@@ -160,7 +160,7 @@ async fn a_live_server_that_leaks_is_said_of_its_model_until_an_audit_passes_and
         "lastTransitionTime": "2026-12-20T09:00:00Z",
     });
     back.status.as_mut().unwrap().conditions.push(serde_json::from_value(promoted).unwrap());
-    writers.requests.apply_watcher_event(&Event::Apply(back));
+    writers.requests.apply_watcher_event(&Event::Apply(back.into()));
     let line = "lethe_request_gates_not_passed{gate=\"served-leak\",model=\"digits\",namespace=\"studio\",\
         request=\"forget-three\",verdict=\"Fail\"} 1\n";
     let text = metrics.render().unwrap();
@@ -267,7 +267,7 @@ async fn a_request_that_failed_is_seen_with_its_reason_until_it_is_tried_again_a
         request.spec.mode = serde_json::from_value(json!(mode)).unwrap();
         let ready = condition(["Ready", "False", "BackoffLimitExceeded"]);
         request.status.as_mut().unwrap().conditions.push(serde_json::from_value(ready).unwrap());
-        writers.requests.apply_watcher_event(&Event::Apply(request));
+        writers.requests.apply_watcher_event(&Event::Apply(request.into()));
         let text = metrics.render().unwrap();
         assert_eq!(text.contains(line), is_shown, "{phase} {mode}: {text}");
     }
@@ -287,7 +287,7 @@ async fn what_a_run_waits_for_is_seen_until_it_goes_on_and_so_is_what_is_not_sig
         (["Trained", "Unknown", "Training"], false),
     ];
     for (one, is_shown) in cases {
-        let run: PackedRun = serde_json::from_value(json!({
+        let run: Packed<UnlearnRun> = serde_json::from_value(json!({
             "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun",
             "metadata": {"name": "digits-1", "namespace": "studio"},
             "spec": {
@@ -307,4 +307,40 @@ async fn what_a_run_waits_for_is_seen_until_it_goes_on_and_so_is_what_is_not_sig
         assert_eq!(text.contains(&line), is_shown, "{one:?}: {text}");
         assert_eq!(text.matches("lethe_run_condition{").count(), usize::from(is_shown), "{one:?}: {text}");
     }
+}
+
+#[tokio::test]
+async fn each_series_and_each_family_is_there_once_whatever_is_said_twice() {
+    let (near, mut writers) = stores();
+    let (far, mut others) = stores();
+    let metrics = Metrics::new().unwrap();
+    metrics.show(ObjectCollector::new(vec![near, far], Arc::new(Watchdog::new(200)))).unwrap();
+    let mut twice = request("Held");
+    let status = twice.status.as_mut().unwrap();
+    let again: Vec<_> = status.gates.iter().chain(&status.gates).cloned().collect();
+    let failed = json!({"name": "served-leak", "verdict": "Fail"});
+    status.gates = again;
+    status.gates.push(serde_json::from_value(failed).unwrap());
+    for [type_, reason] in [["Promoted", "GateFailed"], ["Ready", "GateFailed"], ["Ready", "GateFailed"]] {
+        let condition = serde_json::from_value(condition([type_, "False", reason])).unwrap();
+        status.conditions.push(condition);
+    }
+    let ready = condition(["Ready", "False", "LedgerLost"]);
+    let twice_ready = model(json!({"conditions": [ready, ready], "ledger": []}));
+    writers.models.apply_watcher_event(&Event::Apply(twice_ready));
+    writers.requests.apply_watcher_event(&Event::Apply(twice.into()));
+    let mut elsewhere = request("Held");
+    elsewhere.metadata.namespace = Some("elsewhere".into());
+    others.requests.apply_watcher_event(&Event::Apply(elsewhere.into()));
+
+    let text = metrics.render().unwrap();
+    let series = |line: &str| line.rsplit_once(' ').map(|(series, _)| series.to_owned());
+    let mut seen = std::collections::BTreeSet::new();
+    for line in text.lines() {
+        let key = if line.starts_with('#') { Some(line.to_owned()) } else { series(line) };
+        assert!(seen.insert(key), "twice: {line}\n{text}");
+    }
+    assert!(text.contains("lethe_requests{phase=\"Held\"} 2\n"), "{text}");
+    let leaks = "gate=\"served-leak\",model=\"digits\",namespace=\"studio\",request=\"forget-three\",verdict=\"Fail\"} 2\n";
+    assert!(text.contains(leaks), "{text}");
 }

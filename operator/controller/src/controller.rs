@@ -19,7 +19,6 @@ use kube_runtime::{
     controller::{self, Action},
     reflector::{ObjectRef, Store},
 };
-use lethe_api::v1alpha1::UnlearnRun;
 use lethe_core::Decision;
 use lethe_transparency::Said;
 use serde::{Serialize, de::DeserializeOwned};
@@ -28,7 +27,7 @@ use crate::{
     apply::{apply, complain},
     context::Context,
     error::{Category, Error, Result, backoff},
-    packed::PackedRun,
+    packed::{Pack, Packed},
 };
 
 /// Conflicts are how caches that lag behind show themselves. More in a row than this are an error.
@@ -99,10 +98,10 @@ impl<K: Kind> Cached for K {
     }
 }
 
-impl Cached for PackedRun {
-    type Kind = UnlearnRun;
+impl<K: Kind + Pack> Cached for Packed<K> {
+    type Kind = K;
 
-    fn object(self: Arc<Self>) -> Arc<UnlearnRun> {
+    fn object(self: Arc<Self>) -> Arc<K> {
         Arc::new(self.open())
     }
 }

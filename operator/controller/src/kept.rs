@@ -10,17 +10,19 @@ use k8s_openapi::{
 };
 use kube::Resource;
 use lethe_api::v1alpha1::{
-    ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, annotations,
+    ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnPolicy, UnlearnRequest, UnlearnRun,
+    annotations,
 };
 use lethe_core::kueue::Workload;
 
-use crate::packed::PackedRun;
-
 /// An object that is kept in a cache.
 pub trait Kept: Resource {
-    /// How many are listed at once: a page is in memory twice, as text and as whole objects, and an allocator gives little
-    /// of that back.
-    const PAGE: u32 = 100;
+    /// How many are listed at once. A page is in memory twice, as text and as whole objects, and an allocator gives little of
+    /// that back; and the next page is asked for when this one was read, so that short ones take longer: some two megabytes.
+    const PAGE: u32 = 250;
+
+    /// Which of them are watched at all, where the API server can tell: what is over is most of all that there is.
+    const FIELDS: Option<&str> = None;
 
     /// Drops what nobody reads of the fields that are its kind's own.
     fn trim(&mut self) {}
@@ -34,15 +36,22 @@ pub trait Kept: Resource {
 impl Kept for DiffusionModel {}
 impl Kept for UnlearnPolicy {}
 impl Kept for ClusterUnlearnPolicy {}
-impl Kept for UnlearnRequest {}
 impl Kept for UnlearnApproval {}
 
+/// They are the most, and small.
+impl Kept for UnlearnRequest {
+    const PAGE: u32 = 500;
+}
+
 /// One may have a thousand results.
-impl Kept for PackedRun {
+impl Kept for UnlearnRun {
     const PAGE: u32 = 25;
 }
 
+/// One that has succeeded is asked for by the run that it worked for, until that has read what it left.
 impl Kept for Job {
+    const FIELDS: Option<&str> = Some("status.successful=0");
+
     fn trim(&mut self) {
         let suspend = self.spec.take().and_then(|spec| spec.suspend);
         self.spec = Some(JobSpec { suspend, ..JobSpec::default() });
@@ -56,7 +65,10 @@ impl Kept for Workload {
     }
 }
 
+/// Those of a Job of which none is at work are listed afresh, for what they left.
 impl Kept for Pod {
+    const FIELDS: Option<&str> = Some("status.phase!=Succeeded");
+
     fn trim(&mut self) {
         self.spec = None;
     }

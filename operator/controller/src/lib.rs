@@ -50,6 +50,7 @@ mod scope;
 mod scribe;
 #[cfg(test)]
 mod scribe_tests;
+mod series;
 mod serving;
 mod sign_again;
 mod stores;

@@ -2,7 +2,7 @@
 //!
 //! Every label takes its values from a closed set, or is the name of an object and gone with it.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -15,7 +15,7 @@ use prometheus::{
     Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
-use crate::{controller::Kind, error::Category};
+use crate::{collector::ObjectCollector, controller::Kind, error::Category};
 
 /// From a smoke test's seconds to a night of training.
 const RUN_SECONDS: [f64; 12] =
@@ -88,6 +88,8 @@ impl LogMetrics {
 
 pub struct Metrics {
     registry: Registry,
+    /// There once the caches are filled.
+    objects: OnceLock<ObjectCollector>,
     pub leader: IntGauge,
     pub reconcile_duration: HistogramVec,
     pub reconcile_errors: IntCounterVec,
@@ -116,6 +118,7 @@ impl Metrics {
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
         let metrics = Self {
             registry: Registry::new(),
+            objects: OnceLock::new(),
             leader: IntGauge::new("lethe_leader", "1 if this replica holds the lease and acts.")?,
             reconcile_duration: histogram(
                 "lethe_reconcile_duration_seconds",
@@ -226,9 +229,18 @@ impl Metrics {
         self.registry.register(Box::new(collector))
     }
 
+    /// From now on, what there is of the objects in the caches is shown as well. Fails if others are shown already.
+    pub fn show(&self, objects: ObjectCollector) -> prometheus::Result<()> {
+        self.objects.set(objects).map_err(|_| prometheus::Error::AlreadyReg)
+    }
+
     /// All metrics in the text format of Prometheus.
     pub fn render(&self) -> prometheus::Result<String> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        if let Some(objects) = self.objects.get() {
+            objects.write_to(&mut text);
+        }
+        Ok(text)
     }
 
     /// Counts what is new in `after`: stages that ended and verdicts that were given.

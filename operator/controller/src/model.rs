@@ -133,8 +133,7 @@ async fn requests(
     runs: &[UnlearnRun],
 ) -> Result<Vec<UnlearnRequest>> {
     let stores = &context.stores;
-    let known = stores.requests_of(namespace, &object.name_any());
-    let mut requests: Vec<_> = known.iter().map(|request| request.as_ref().clone()).collect();
+    let mut requests = stores.requests_of(namespace, &object.name_any());
     let active = object.status.as_ref().and_then(|status| status.active_run.as_ref());
     let active = runs.iter().find(|run| Some(&run.name_any()) == active);
     let anew = active.is_some_and(|run| model::may_roll_out(object, run));
@@ -143,7 +142,8 @@ async fn requests(
             requests.retain(|request| request.name_any() != reference.name);
         }
         if requests.iter().all(|request| request.uid().as_ref() != Some(&reference.uid)) {
-            requests.extend(stores.confirm(&stores.requests, namespace, &reference.name).await?);
+            let live = stores.confirm(&stores.requests, namespace, &reference.name).await?;
+            requests.extend(live.map(|request| request.open()));
         }
     }
     Ok(requests)

@@ -12,13 +12,16 @@ use kube_runtime::reflector::ObjectRef;
 use lethe_api::v1alpha1::{ConditionType, UnlearnRequest, UnlearnRun, UnlearnRunStatus};
 use lethe_core::{
     Decision, evidence,
-    job_state::is_finished,
+    job_state::{is_finished, is_suspended},
     kueue::{self, Queueing},
     names, run, stall, trail,
 };
 use lethe_transparency::Said;
+use serde::Serialize;
 
-use crate::{calls, context::Context, controller::Kind, error::Result, records};
+use crate::{
+    calls, context::Context, controller::Kind, error::Result, packed::Packed, records, stores::in_namespace,
+};
 
 /// The label that Kubernetes puts on every pod of a Job.
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
@@ -62,7 +65,7 @@ async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Resu
     let namespace = object.namespace().unwrap_or_default();
     let name = names::job(&object.name_any(), stage);
     let job = context.stores.find(&context.stores.jobs, &namespace, &name).await?;
-    let job = job.filter(|job| is_owned_by(&**job, object)).map(|job| job.as_ref().clone());
+    let job = job.filter(|job| job.index.include(object)).map(|job| job.open());
     let pods = match &job {
         Some(job) => pods(context, &namespace, job).await?,
         None => Vec::new(),
@@ -106,15 +109,15 @@ async fn observe(object: &UnlearnRun, context: &Context, now: Timestamp) -> Resu
 async fn settled(context: &Context, object: &UnlearnRun) -> run::Observed {
     let namespace = object.namespace().unwrap_or_default();
     let known = |name: String| context.stores.jobs.get(&ObjectRef::new(&name).within(&namespace));
-    let is_late = |job: &Arc<Job>| is_owned_by(&**job, object) && run::works_for_nobody(job);
-    let job = run::past_jobs(object).filter_map(known).find(is_late);
+    let its_own = run::past_jobs(object).filter_map(known).filter(|job| job.index.include(object));
+    let job = its_own.map(|job| job.open()).find(run::works_for_nobody);
     let evidence = match (&context.notary, evidence::wanted(object, &context.installation)) {
         (Some(notary), Some(wanted)) => Some(notary.sign(&context.installation.store, object, &wanted).await),
         _ => None,
     };
     run::Observed {
         run: object.clone(),
-        job: job.map(|job| job.as_ref().clone()),
+        job,
         pods: Vec::new(),
         events: Vec::new(),
         queueing: Queueing::NotAsked,
@@ -125,20 +128,22 @@ async fn settled(context: &Context, object: &UnlearnRun) -> run::Observed {
     }
 }
 
-/// The pods of a Job. Those of a finished one are listed afresh: its watch may have told of the end before
-/// that of the pods, and the outcome is in the pods.
+/// The pods of a Job. As long as one of them is at work, the cache has all that counts. Otherwise they are listed afresh: what has
+/// succeeded is not watched, and the watch of the Job may have told of the end before that of the pods, in which the outcome is.
 async fn pods(context: &Context, namespace: &str, job: &Job) -> Result<Vec<Pod>> {
+    let is_its = |pod: &Packed<Pod>| in_namespace(pod, namespace) && pod.index.include(job);
+    let known: Vec<_> = context.stores.pods.state_filter(is_its).iter().map(|pod| pod.open()).collect();
+    let is_at_work = || known.iter().any(|pod| !stall::has_ended(pod));
+    if !is_finished(job) && (is_suspended(job) || is_at_work()) {
+        return Ok(known);
+    }
     let name = job.name_any();
-    let pods = if is_finished(job) {
-        let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
-        let of_job = ListParams::default().labels(&format!("{JOB_NAME}={name}"));
-        calls::read(format!("list the pods of Job {namespace}/{name}"), api.list(&of_job)).await?.items
-    } else {
-        let in_namespace = |pod: &Pod| pod.metadata.namespace.as_deref() == Some(namespace);
-        let known = context.stores.pods.state_filter(|pod| in_namespace(pod) && is_owned_by(pod, job));
-        known.iter().map(|pod| pod.as_ref().clone()).collect()
-    };
-    Ok(pods.into_iter().filter(|pod| is_owned_by(pod, job)).collect())
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let of_job = ListParams::default().labels(&format!("{JOB_NAME}={name}"));
+    let what = format!("list the pods of Job {namespace}/{name}");
+    let mut listed = calls::read(what, api.list(&of_job)).await?.items;
+    listed.retain(|pod| is_owned_by(pod, job));
+    Ok(listed)
 }
 
 /// The warnings that the cluster has published about the object with this uid.
@@ -149,8 +154,9 @@ async fn warnings(context: &Context, namespace: &str, uid: &str) -> Result<Vec<E
     Ok(calls::read(action, events.list(&about_it)).await?.items)
 }
 
-/// Whatever else has the name of a child is none.
-pub(crate) fn is_owned_by(child: &impl Resource, owner: &impl ResourceExt) -> bool {
+/// Whatever else has the name of a child is none. Of what is packed its index says so: without being opened it shows no owners,
+/// and is no `Serialize` either.
+pub(crate) fn is_owned_by(child: &(impl Resource + Serialize), owner: &impl ResourceExt) -> bool {
     let uid = owner.uid();
     let owners = child.meta().owner_references.iter().flatten();
     uid.is_some() && owners.into_iter().any(|reference| Some(&reference.uid) == uid.as_ref())
@@ -161,13 +167,14 @@ async fn requests(context: &Context, namespace: &str, object: &UnlearnRun) -> Re
     let stores = &context.stores;
     let mut requests = Vec::new();
     for reference in &object.spec.requests {
-        let is_it = |request: &Arc<UnlearnRequest>| request.uid().as_ref() == Some(&reference.uid);
+        let is_it = |request: &Arc<Packed<UnlearnRequest>>| request.uid().as_ref() == Some(&reference.uid);
         let known = stores.find(&stores.requests, namespace, &reference.name).await?.filter(is_it);
-        match known {
-            Some(request) => requests.push(request.as_ref().clone()),
+        let found = match known {
+            Some(request) => Some(request),
             // The cache may still have an earlier one of that name.
-            None => requests.extend(stores.confirm(&stores.requests, namespace, &reference.name).await?),
-        }
+            None => stores.confirm(&stores.requests, namespace, &reference.name).await?.map(Arc::new),
+        };
+        requests.extend(found.map(|request| request.open()));
     }
     Ok(requests)
 }

@@ -11,12 +11,17 @@ use kube::{
 use kube_runtime::reflector::{self, ObjectRef, Store, store::Writer};
 use lethe_api::v1alpha1::{
     ClusterUnlearnPolicy, DiffusionModel, UnlearnApproval, UnlearnApprovalSpec, UnlearnPolicy,
-    UnlearnRequest, labels,
+    UnlearnRequest, UnlearnRun, labels,
 };
-use lethe_core::{duplicates, request};
 use serde::de::DeserializeOwned;
 
-use crate::{calls, error::Result, kueue::Kueue, packed::PackedRun, streams::Change};
+use crate::{
+    calls,
+    error::Result,
+    kueue::Kueue,
+    packed::{Pack, Packed, Parents},
+    streams::Change,
+};
 
 /// Caches of one namespace, or of all. Reading them costs nothing; they may lag behind the API server.
 #[derive(Clone)]
@@ -26,11 +31,11 @@ pub struct Stores {
     pub policies: Store<UnlearnPolicy>,
     /// None if some namespaces are watched only.
     pub cluster_policies: Option<Store<ClusterUnlearnPolicy>>,
-    pub requests: Store<UnlearnRequest>,
+    pub requests: Store<Packed<UnlearnRequest>>,
     pub approvals: Store<UnlearnApproval>,
-    pub runs: Store<PackedRun>,
-    pub jobs: Store<Job>,
-    pub pods: Store<Pod>,
+    pub runs: Store<Packed<UnlearnRun>>,
+    pub jobs: Store<Packed<Job>>,
+    pub pods: Store<Packed<Pod>>,
     pub kueue: Kueue,
 }
 
@@ -38,11 +43,11 @@ pub struct Stores {
 pub struct Writers {
     pub models: Writer<DiffusionModel>,
     pub policies: Writer<UnlearnPolicy>,
-    pub requests: Writer<UnlearnRequest>,
+    pub requests: Writer<Packed<UnlearnRequest>>,
     pub approvals: Writer<UnlearnApproval>,
-    pub runs: Writer<PackedRun>,
-    pub jobs: Writer<Job>,
-    pub pods: Writer<Pod>,
+    pub runs: Writer<Packed<UnlearnRun>>,
+    pub jobs: Writer<Packed<Job>>,
+    pub pods: Writer<Packed<Pod>>,
 }
 
 impl Stores {
@@ -129,34 +134,6 @@ impl Stores {
         })
     }
 
-    /// The requests that name a model.
-    pub fn requests_of(&self, namespace: &str, model: &str) -> Vec<Arc<UnlearnRequest>> {
-        self.requests.state_filter(|r| in_namespace(r, namespace) && r.spec.model_ref.name == model)
-    }
-
-    /// Other requests for the same model that may ask for what this one asks for.
-    pub fn requests_like(&self, request: &UnlearnRequest) -> Vec<UnlearnRequest> {
-        let (namespace, model) = (namespace(request), &request.spec.model_ref.name);
-        let is_like = |other: &UnlearnRequest| {
-            other.spec.model_ref.name == *model
-                && in_namespace(other, &namespace)
-                && duplicates::may_cover(request, other)
-        };
-        self.requests.state_filter(is_like).iter().map(|other| other.as_ref().clone()).collect()
-    }
-
-    /// The requests that say that they wait for this one, or that it has forgotten for them.
-    pub fn duplicates_of(&self, request: &UnlearnRequest) -> Vec<Arc<UnlearnRequest>> {
-        let (namespace, name) = (namespace(request), request.name_any());
-        let names_it = |other: &UnlearnRequest| {
-            let status = other.status.as_ref();
-            status.is_some_and(|status| status.duplicate_of.contains(&name))
-                && !request::is_over(other)
-                && in_namespace(other, &namespace)
-        };
-        self.requests.state_filter(names_it)
-    }
-
     /// What people said that is such.
     pub fn approvals_of(
         &self,
@@ -177,15 +154,15 @@ pub(crate) fn in_namespace(object: &impl ResourceExt, namespace: &str) -> bool {
 #[derive(Clone)]
 pub struct Triggers {
     models: UnboundedSender<ObjectRef<DiffusionModel>>,
-    requests: UnboundedSender<ObjectRef<UnlearnRequest>>,
-    runs: UnboundedSender<ObjectRef<PackedRun>>,
+    requests: UnboundedSender<ObjectRef<Packed<UnlearnRequest>>>,
+    runs: UnboundedSender<ObjectRef<Packed<UnlearnRun>>>,
 }
 
 /// What [`Triggers`] sends, for the controllers.
 pub struct Inboxes {
     pub models: UnboundedReceiver<ObjectRef<DiffusionModel>>,
-    pub requests: UnboundedReceiver<ObjectRef<UnlearnRequest>>,
-    pub runs: UnboundedReceiver<ObjectRef<PackedRun>>,
+    pub requests: UnboundedReceiver<ObjectRef<Packed<UnlearnRequest>>>,
+    pub runs: UnboundedReceiver<ObjectRef<Packed<UnlearnRun>>>,
 }
 
 impl Triggers {
@@ -226,14 +203,14 @@ impl Triggers {
                 for rival in stores.rivals_of(model) {
                     self.model(&namespace, &rival.name_any());
                 }
-                for request in stores.requests_of(&namespace, &model.name_any()) {
-                    self.request(&namespace, &request.name_any());
+                for request in stores.names_of_requests_of(&namespace, &model.name_any()) {
+                    self.request(&namespace, &request);
                 }
             }
         }
     }
 
-    pub fn on_request(&self, stores: &Stores, change: Change<'_, UnlearnRequest>) {
+    pub fn on_request(&self, stores: &Stores, change: Change<'_, Packed<UnlearnRequest>>) {
         let (Change::Applied(request) | Change::Deleted(request)) = change else {
             return self.everything(stores);
         };
@@ -241,12 +218,13 @@ impl Triggers {
         if matches!(change, Change::Applied(_)) {
             self.request(&namespace, &name);
         }
-        self.model(&namespace, &request.spec.model_ref.name);
-        for duplicate in stores.duplicates_of(request) {
-            self.request(&namespace, &duplicate.name_any());
+        self.model(&namespace, &request.index.model);
+        for duplicate in stores.duplicates_of(&namespace, &name) {
+            self.request(&namespace, &duplicate);
         }
-        let works_for_it =
-            |run: &PackedRun| in_namespace(run, &namespace) && run.requests.iter().any(|r| *r.name == *name);
+        let works_for_it = |run: &Packed<UnlearnRun>| {
+            in_namespace(run, &namespace) && run.index.requests.iter().any(|r| *r.name == *name)
+        };
         for run in stores.runs.state_filter(works_for_it) {
             self.run(&namespace, &run.name_any());
         }
@@ -259,13 +237,13 @@ impl Triggers {
                 let (namespace, name) = (namespace(approval), &approval.spec.request_ref.name);
                 self.request(&namespace, name);
                 if let Some(request) = stores.requests.get(&ObjectRef::new(name).within(&namespace)) {
-                    self.model(&namespace, &request.spec.model_ref.name);
+                    self.model(&namespace, &request.index.model);
                 }
             }
         }
     }
 
-    pub fn on_run(&self, stores: &Stores, change: Change<'_, PackedRun>) {
+    pub fn on_run(&self, stores: &Stores, change: Change<'_, Packed<UnlearnRun>>) {
         let (Change::Applied(run) | Change::Deleted(run)) = change else {
             return self.everything(stores);
         };
@@ -273,18 +251,18 @@ impl Triggers {
         if matches!(change, Change::Applied(_)) {
             self.run(&namespace, &run.name_any());
         }
-        self.model(&namespace, &run.model);
-        for request in &run.requests {
+        self.model(&namespace, &run.index.model);
+        for request in &run.index.requests {
             self.request(&namespace, &request.name);
         }
     }
 
     /// A Job or a pod of a run.
-    pub fn on_child<K: ResourceExt>(&self, stores: &Stores, change: Change<'_, K>) {
+    pub fn on_child<K: Pack<Index = Parents>>(&self, stores: &Stores, change: Change<'_, Packed<K>>) {
         let (Change::Applied(child) | Change::Deleted(child)) = change else {
             return self.everything(stores);
         };
-        if let Some(run) = child.labels().get(labels::RUN) {
+        if let Some(run) = &child.index.run {
             self.run(&namespace(child), run);
         }
     }
@@ -348,7 +326,7 @@ mod tests {
         )
     }
 
-    fn run(name: &str, model: &str, requests: &[&str]) -> PackedRun {
+    fn run(name: &str, model: &str, requests: &[&str]) -> Packed<UnlearnRun> {
         let requests: Vec<_> =
             requests.iter().map(|name| json!({"name": name, "uid": "u", "targets": ["3"]})).collect();
         let policy = json!({"trainer": {"image": "x"}, "gates": []});
@@ -367,7 +345,9 @@ mod tests {
         let (stores, mut writers) = Stores::new(Client::try_from(config).unwrap());
         for (name, target) in [("digits", "digits-server"), ("faces", "faces-server")] {
             writers.models.apply_watcher_event(&Event::Apply(model(name, "standard", target)));
-            writers.requests.apply_watcher_event(&Event::Apply(asked(&format!("forget-{name}"), name)));
+            writers
+                .requests
+                .apply_watcher_event(&Event::Apply(asked(&format!("forget-{name}"), name).into()));
         }
         let mut voices = model("voices", "standard", "voices-server");
         voices.spec.policy_ref.kind = PolicyKind::ClusterUnlearnPolicy;
@@ -375,7 +355,7 @@ mod tests {
         let mut same = asked("same", "digits");
         let duplicate_of = vec!["forget-digits".into()];
         same.status = Some(UnlearnRequestStatus { duplicate_of, ..UnlearnRequestStatus::default() });
-        writers.requests.apply_watcher_event(&Event::Apply(same));
+        writers.requests.apply_watcher_event(&Event::Apply(same.into()));
         writers.runs.apply_watcher_event(&Event::Apply(run("digits-1", "digits", &["forget-digits"])));
         stores
     }
@@ -403,7 +383,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_goes_wakes_its_model_its_run_and_those_that_wait_for_it() {
-        let gone = asked("forget-digits", "digits");
+        let gone = asked("forget-digits", "digits").into();
         let woken = woken(|t, s| t.on_request(s, Change::Deleted(&gone)));
         assert_eq!(woken, [names(["digits"]), names(["same"]), names(["digits-1"])]);
     }
@@ -440,7 +420,7 @@ mod tests {
         let deployment: PartialObjectMeta<Deployment> =
             serde_json::from_value(json!({"metadata": {"name": "faces-server", "namespace": "studio"}}))
                 .unwrap();
-        let pod: Pod = serde_json::from_value(json!({
+        let pod: Packed<Pod> = serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "studio", "labels": {labels::RUN: "digits-1"}},
         }))
         .unwrap();

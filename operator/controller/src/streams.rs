@@ -7,7 +7,7 @@ use kube::{Api, Resource, ResourceExt, core::DeserializeGuard};
 use kube_runtime::{
     WatchStreamExt,
     reflector::{ObjectRef, Store, store::Writer},
-    watcher::{self, Event, watcher},
+    watcher::{self, Event, InitialListStrategy, watcher},
 };
 use serde::de::DeserializeOwned;
 
@@ -62,10 +62,30 @@ impl Watch {
         self.metrics.malformed_objects.with_label_values(&[&kind]);
         let mut unreadable = Unreadable::new(&kind, self.metrics.clone());
         let path = api.resource_url().to_owned();
-        self.config = self.config.page_size(K::PAGE);
-        let mut events = self.open(api);
+        // One object after the other, of what the API server has in memory.
+        self.config = self.config.page_size(K::PAGE).streaming_lists();
+        self.config.field_selector = K::FIELDS.map(Into::into);
+        let mut events = self.open(api.clone());
+        let mut is_listing = false;
         while let Some(event) = events.next().await {
+            if self.config.initial_list_strategy == InitialListStrategy::StreamingList
+                && cannot_stream(&event, is_listing)
+            {
+                tracing::warn!(
+                    path,
+                    "the API server streams no lists, or not to their end: they are read page by page"
+                );
+                self.metrics.watch_errors.with_label_values(&[resource(&path)]).inc();
+                self.config.initial_list_strategy = InitialListStrategy::ListWatch;
+                (events, is_listing) = (self.open(api.clone()), false);
+                continue;
+            }
             let Some(event) = self.heard(&path, event) else { continue };
+            match event {
+                Event::Init => is_listing = true,
+                Event::InitDone => is_listing = false,
+                _ => {}
+            }
             unreadable.hear(&event);
             let Some(event) = self.well_formed(&store, event) else { continue };
             writer.apply_watcher_event(&event);
@@ -155,6 +175,16 @@ impl Watch {
     }
 }
 
+/// Whether a watch cannot begin with what there is: the API server refuses it, since its feature `WatchList` is switched off, or
+/// what was begun ended before all was told, and begins anew.
+fn cannot_stream<K>(event: &watcher::Result<Event<K>>, is_listing: bool) -> bool {
+    match event {
+        Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) => status.code == 422,
+        Ok(Event::Init) => is_listing,
+        _ => false,
+    }
+}
+
 /// The last segment of a watched path: one of the few resources that are watched.
 fn resource(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
@@ -186,6 +216,18 @@ mod tests {
             "spec": {"trainer": {"image": image}, "gates": []},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_list_that_is_refused_or_does_not_come_to_its_end_is_read_page_by_page() {
+        let refused = |code| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            Err(watcher::Error::WatchStartFailed(kube::Error::Api(status.boxed())))
+        };
+        let begins = || Ok(Event::<UnlearnPolicy>::Init);
+        assert!(cannot_stream::<UnlearnPolicy>(&refused(422), false) && cannot_stream(&begins(), true));
+        assert!(!cannot_stream::<UnlearnPolicy>(&refused(403), false) && !cannot_stream(&begins(), false));
+        assert!(!cannot_stream(&Ok(Event::<UnlearnPolicy>::InitDone), true));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub async fn work(
         () = stop.clone() => return Ok(()),
     };
     let stores = scopes.iter().map(|scope| scope.stores.clone()).collect();
-    watching.metrics.register(ObjectCollector::new(stores, watching.watchdog.clone())?)?;
+    watching.metrics.show(ObjectCollector::new(stores, watching.watchdog.clone()))?;
     let (logbook, written) = keep_log(args, &watching, &leadership, &mut watches)?;
     let mut controllers = start_controllers(args, &watching, leadership, logbook, scopes, &stop);
     unready.send_replace(String::new());

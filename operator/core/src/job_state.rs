@@ -80,7 +80,8 @@ pub fn is_finished(job: &Job) -> bool {
     has_condition(job, "Complete") || has_condition(job, "Failed")
 }
 
-pub(crate) fn is_suspended(job: &Job) -> bool {
+/// Whether it is to have no pods for now.
+pub fn is_suspended(job: &Job) -> bool {
     job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
 }
 

@@ -130,7 +130,8 @@ pub(crate) fn clean(text: &str, max: usize) -> String {
     printable(text).chars().take(max).collect::<String>().trim().to_owned()
 }
 
-fn has_ended(pod: &Pod) -> bool {
+/// Whether nothing of it runs any more, or ever will.
+pub fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }

@@ -16,8 +16,10 @@ use crate::{
     rollout, serving,
 };
 
-/// How soon to ask the pods again that all said what they should, if nothing is heard of their Deployment.
+/// How soon to ask the pods again that all said what they should, if nothing is heard of their Deployment: at the latest, and
+/// by how much it may be sooner.
 const CONFIRMED: Duration = Duration::from_secs(300);
+const SPREAD_MS: u32 = 60_000;
 /// How soon to ask them again if they did not.
 pub(crate) const UNCONFIRMED: Duration = Duration::from_secs(10);
 
@@ -143,7 +145,7 @@ fn confirm(lineage: &mut Lineage<'_>, deployment: &Deployment, wanted: &Digest) 
                 let (digest, short) = (wanted.clone(), wanted.short().to_owned());
                 lineage.status.served = Some(Served { digest, short, since: Time(lineage.now) });
             }
-            lineage.look_again_in(CONFIRMED);
+            lineage.look_again_in(CONFIRMED - spread(&lineage.observed.model.uid().unwrap_or_default()));
         }
         Err(why) => {
             // What is scaled to zero until the log can say that it is not.
@@ -157,6 +159,12 @@ fn confirm(lineage: &mut Lineage<'_>, deployment: &Deployment, wanted: &Digest) 
             lineage.look_again_in(UNCONFIRMED);
         }
     }
+}
+
+/// A different time for each model: those that were looked at together, as all are after a start, are not for ever.
+fn spread(uid: &str) -> Duration {
+    let sum = uid.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    Duration::from_millis((sum % SPREAD_MS).into())
 }
 
 pub(crate) fn confirmation(digest: &Digest) -> String {

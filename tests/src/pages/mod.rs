@@ -63,7 +63,7 @@ impl Reader {
     /// # Errors
     /// If it does not start.
     pub async fn new() -> Result<Self> {
-        let server = tokio::task::block_in_place(|| Server::without_definitions(Vec::new()))?;
+        let server = tokio::task::block_in_place(|| Server::without_definitions(Vec::new(), Vec::new()))?;
         let world = World::of_nothing(Arc::new(server), Reach::Cluster, STUDIO.into(), STUDIO.into())?;
         let world = Arc::new(world);
         apply(&world.client, None, &volume()).await.context("the volume is refused")?;

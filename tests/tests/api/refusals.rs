@@ -174,7 +174,8 @@ pub async fn an_event_that_cannot_be_published_is_counted_and_holds_up_nothing(w
 pub async fn an_operator_that_is_there_before_its_definitions_names_them_and_begins_once_they_are(
     _: &World,
 ) -> Result<()> {
-    let server = Arc::new(tokio::task::block_in_place(|| Server::without_definitions(Vec::new()))?);
+    let server =
+        Arc::new(tokio::task::block_in_place(|| Server::without_definitions(Vec::new(), Vec::new()))?);
     let world = World::of_all_namespaces(server).await?;
     let operator = Operator::start(&world.launch().await?)?;
     let kinds = ["diffusionmodels", "unlearnpolicies", "unlearnrequests", "unlearnruns", "unlearnapprovals"];

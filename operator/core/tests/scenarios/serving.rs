@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use lethe_api::v1alpha1::{ConditionType, Reason, RequestPhase};
+use lethe_api::v1alpha1::{ConditionType, InitialServing, Reason, RequestPhase};
+use lethe_core::model::decide;
 
 use crate::{
     cluster::scale,
-    script::{crashes, everywhere, fixed, play},
+    script::{crashes, everywhere, fixed, model, play},
     trainer::digest,
     world::{Patches, World},
 };
@@ -332,4 +333,24 @@ fn a_target_that_somebody_scaled_to_zero_is_not_scaled_up_and_confirms_nothing()
         world.change(|cluster| scale(cluster.deployment.as_mut().unwrap(), 2));
     });
     assert_eq!(world.model_condition(ConditionType::Serving).0, "True");
+}
+
+#[test]
+fn models_that_are_served_as_they_should_be_are_asked_again_within_five_minutes_and_not_all_at_once() {
+    let mut world = World::new();
+    world.ready();
+    let mut looks = BTreeSet::new();
+    for _ in 0..4 {
+        world.settle();
+        let observed = world.observe_model(world.model());
+        let again = decide(&observed, &world.installation, world.now).recheck.unwrap();
+        assert!((240..=300).contains(&again.as_secs()), "{again:?}");
+        looks.insert(again);
+        // The next one has a uid of its own.
+        world.delete_model();
+        world.settle();
+        world.apply_model(model(InitialServing::Baseline));
+        world.until("the baseline is served", |world| world.model_is(ConditionType::Serving));
+    }
+    assert!(looks.len() > 1, "all are looked at together: {looks:?}");
 }
