@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use kube::{Client, config::Kubeconfig};
 use lethe_api::Digest;
+use tempfile::TempDir;
 use tokio::{runtime::Handle, sync::OnceCell};
 use xtask::{
     cache::{self, Lock},
@@ -21,6 +22,7 @@ use xtask::{
 
 use crate::{
     Tier,
+    keys::Key,
     server::{client, repository},
     studio::Studio,
 };
@@ -37,8 +39,11 @@ pub struct Node {
     pub client: Client,
     pub cluster: Cluster,
     pub base: Digest,
+    /// With which the operator signs.
+    pub key: Key,
     /// The shared model is prepared once.
     pub(crate) prepared: OnceCell<()>,
+    _keys: TempDir,
     _lock: Lock,
 }
 
@@ -64,9 +69,12 @@ impl Tier for Node {
         }
         let kubeconfig = Kubeconfig::from_yaml(&running.kubeconfig_outside()?)?;
         let client = Handle::current().block_on(client(kubeconfig))?;
-        install(running, &helm)?;
+        let keys = tempfile::tempdir()?;
+        let key = Key::make(keys.path(), "signing-key")?;
+        install(running, &helm, &key)?;
         let base = base(running, &images[1].identity.digest)?;
-        Ok(Self { client, cluster: cluster.keep()?, base, prepared: OnceCell::new(), _lock: lock })
+        let prepared = OnceCell::new();
+        Ok(Self { client, cluster: cluster.keep()?, base, key, prepared, _keys: keys, _lock: lock })
     }
 
     async fn world(self: &Arc<Self>, _name: &str) -> Result<Studio> {
@@ -111,11 +119,22 @@ impl Drop for Ended {
     }
 }
 
-/// Both charts, with the store of the node.
-fn install(cluster: &Cluster, helm: &Path) -> Result<()> {
+/// Both charts, with the store of the node. What is measured is signed, and what is done is in an audit log.
+fn install(cluster: &Cluster, helm: &Path, key: &Key) -> Result<()> {
     cluster.kubectl(&["create", "namespace", STUDIO])?;
     add_volume(cluster, STUDIO, "")?;
-    let values = ["--set=image.tag=dev", "--set=log.level=info\\,lethe_operator=debug"];
+    let file = |name: &str, path: &Path| format!("--from-file={name}={}", path.display());
+    let private = file("signing-key.pem", &key.private);
+    cluster.kubectl(&["create", "secret", "generic", "lethe-signing-key", "-n", STUDIO, &private])?;
+    let public = file("trusted-keys.pem", &key.public);
+    cluster.kubectl(&["create", "configmap", "lethe-trusted-keys", "-n", STUDIO, &public])?;
+    let values = [
+        "--set=image.tag=dev",
+        "--set=log.level=info\\,lethe_operator=debug",
+        "--set=evidence.signingKeySecret=lethe-signing-key",
+        "--set=evidence.trustedKeysConfigMap=lethe-trusted-keys",
+        "--set=auditLog.enabled=true",
+    ];
     let chart = |name: &str| repository("charts").join(name).display().to_string();
     run_helm(cluster, helm, &["install", "lethe-crds", &chart("lethe-crds")])?;
     let chart = chart("lethe");

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
             a_store_that_is_full_is_named;
         whole_loop:
             the_examples_pass_as_they_stand,
+            what_is_claimed_is_signed_and_in_the_log_and_whoever_has_the_store_can_verify_it,
             a_request_whose_gates_cannot_pass_changes_nothing_served,
             a_second_request_keeps_the_first_forgotten;
         deaths:
