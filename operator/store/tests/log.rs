@@ -15,10 +15,23 @@ const ORIGIN: &str = "lethe.dev/studio";
 /// RFC 8032, section 7.1, test 1.
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
 
+/// Test 2 of the same, and the public keys of both.
+const SECOND: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIEzNCJso/5banbbDRuwRTg9bijGfNaumJNqM9u1PuKb7\n-----END PRIVATE KEY-----\n";
+const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
+const SECOND_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAPUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=\n-----END PUBLIC KEY-----\n";
+
 fn key() -> Arc<SigningKey> {
+    load(KEY)
+}
+
+fn load(pem: &str) -> Arc<SigningKey> {
     let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), KEY).unwrap();
+    fs::write(file.path(), pem).unwrap();
     Arc::new(SigningKey::load(file.path()).unwrap())
+}
+
+fn trust(pems: &[&str]) -> TrustedKeys {
+    TrustedKeys::from_pem(pems.concat().as_bytes()).unwrap()
 }
 
 fn log(folder: &Path) -> Log {
@@ -316,13 +329,42 @@ async fn a_log_of_another_or_with_another_key_is_not_written_on() {
     let another =
         Writer::open(log(folder.path()), "lethe.dev/b", key(), TrustedKeys::only(key().public())).await;
     assert!(matches!(another, Err(LogError::Damaged { .. })));
-    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAPUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=\n-----END PUBLIC KEY-----\n";
-    let other = TrustedKeys::from_pem(pem.as_bytes()).unwrap();
+    let other = trust(&[SECOND_PUBLIC]);
     assert!(matches!(Writer::open(log(folder.path()), ORIGIN, key(), other).await, Err(LogError::Untrusted)));
     assert!(matches!(
         lethe_store::folder_uri(&folder.path().join("gone")).map(|uri| Log::open(&uri)),
         Ok(Err(_))
     ));
+}
+
+/// As docs/audit-log.md says it is done: trust both, sign with the new one, and once a tile is full of what that signed, no
+/// longer trust the old one where the log is written. Whoever reads all of it needs both.
+#[tokio::test]
+async fn a_log_goes_on_with_another_key() {
+    let folder = TempDir::new().unwrap();
+    let mut before = writer(folder.path()).await.unwrap();
+    fill(&mut before, 20, 20).await;
+    before.show().await.unwrap();
+    drop(before);
+    let open =
+        async |trusted: &[&str]| Writer::open(log(folder.path()), ORIGIN, load(SECOND), trust(trusted)).await;
+    assert!(matches!(open(&[SECOND_PUBLIC]).await, Err(LogError::Untrusted | LogError::Damaged { .. })));
+    let mut after = open(&[PUBLIC, SECOND_PUBLIC]).await.unwrap();
+    assert_eq!(after.size(), 40, "it goes on where it was");
+    fill(&mut after, 150, 50).await;
+    after.show().await.unwrap();
+    drop(after);
+    let mut alone = open(&[SECOND_PUBLIC]).await.unwrap();
+    fill(&mut alone, 10, 10).await;
+    alone.show().await.unwrap();
+
+    let read = async |trusted: &[&str]| log(folder.path()).read(ORIGIN, &trust(trusted)).await.unwrap();
+    let both = read(&[PUBLIC, SECOND_PUBLIC]).await;
+    assert!(both.faults.is_empty(), "{:?}", both.faults);
+    assert_eq!(both.entries.len(), 360);
+    for one in [PUBLIC, SECOND_PUBLIC] {
+        assert!(!read(&[one]).await.faults.is_empty(), "half of it is signed by a key that is not trusted");
+    }
 }
 
 #[tokio::test]

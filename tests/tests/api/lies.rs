@@ -1,12 +1,19 @@
 //! Trainers that fail, and trainers that say what is not so. None of it may change what is served.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::{ResourceExt, api::EvictParams};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    batch::v1::Job,
+    core::v1::{ConfigMap, Pod},
+};
+use kube::{
+    ResourceExt,
+    api::{EvictParams, ListParams},
+};
 use lethe_api::{
     Digest,
     contract::{Count, EvaluateRecord, Failure, ForgetRecord, Outcome, Record, RecordBody, Status, exit},
-    v1alpha1::{ConditionType, Reason, RequestPhase, Stage, UnlearnRequest},
+    v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, UnlearnRun},
 };
 use lethe_tests::{
     Task, World,
@@ -181,6 +188,57 @@ pub async fn what_a_trainer_says_is_one_line_that_steers_no_terminal(world: &Wor
     for text in [serde_json::to_string(&failed.status)?, serde_json::to_string(&run.status)?] {
         // JSON writes control characters as escapes.
         ensure!(!text.contains("\\u00") && !text.contains("\\n") && !steers(&text), "{text}");
+    }
+    scene.assert_nothing_changed().await
+}
+
+pub async fn what_a_trainer_says_becomes_no_name_no_label_and_no_path(world: &World) -> Result<()> {
+    const MARK: &str = "said-by-a-trainer";
+    let scene = Scene::set(world).await?;
+    // As its last words,
+    let task = scene.next("one").await?;
+    let said = failure(&task, Failure::BadArtifact, MARK).to_message();
+    world.exit(&task, exit::BAD_ARTIFACT, &said).await?;
+    // It is shown to people,
+    scene.failed("one", Reason::BadArtifact, MARK).await?;
+    // in the record of a training,
+    let task = scene.next("two").await?;
+    let mut trained = record(&task, honest(&task.plan, &task.digest));
+    trained.trainer = MARK.into();
+    let digest = world.put_record(&trained).await?;
+    world.exit(&task, 0, &outcome(&task, digest).to_message()).await?;
+    // and in that of a measurement.
+    let measured = |m: &mut EvaluateRecord| {
+        m.targets[0].label = MARK.into();
+        m.hygiene[0].name = MARK.into();
+    };
+    world.evaluate(measured).await?;
+    world.request_until("two", RequestPhase::Held).await?;
+
+    let all = ListParams::default();
+    let mut named = Vec::new();
+    named.extend(world.api::<UnlearnRequest>().list(&all).await?.into_iter().map(|it| it.metadata));
+    named.extend(world.api::<UnlearnRun>().list(&all).await?.into_iter().map(|it| it.metadata));
+    named.extend(world.api::<DiffusionModel>().list(&all).await?.into_iter().map(|it| it.metadata));
+    named.extend(world.api::<Job>().list(&all).await?.into_iter().map(|it| it.metadata));
+    named.extend(world.api::<Pod>().list(&all).await?.into_iter().map(|it| it.metadata));
+    named.extend(world.api::<ConfigMap>().list(&all).await?.into_iter().map(|it| it.metadata));
+    ensure!(named.len() > 8, "{named:?}");
+    for metadata in named {
+        let text = serde_json::to_string(&(&metadata.name, &metadata.labels, &metadata.annotations))?;
+        ensure!(!text.contains(MARK), "{text}");
+    }
+    let operator = world.take_operator().await?;
+    let metrics = operator.get("/metrics").await?.1;
+    world.keep_operator(operator).await;
+    ensure!(metrics.contains("request=\"two\"") && !metrics.contains(MARK), "{metrics}");
+    let mut folders = vec![world.store_folder()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            ensure!(!path.to_string_lossy().contains(MARK), "{}", path.display());
+            folders.extend(path.is_dir().then_some(path));
+        }
     }
     scene.assert_nothing_changed().await
 }

@@ -74,6 +74,7 @@ fn main() -> ExitCode {
             a_random_override_that_always_shows_one_label_is_none,
             a_measurement_that_is_not_a_number_fails_the_run,
             exit_codes_are_told_apart,
+            what_a_trainer_says_becomes_no_name_no_label_and_no_path,
             a_trainer_whose_store_does_not_answer_is_tried_again,
             a_pod_that_is_evicted_costs_no_attempt,
             a_pod_that_is_told_to_stop_costs_no_attempt,

@@ -13,7 +13,8 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
 };
 use lethe_api::v1alpha1::{
-    BUNDLE_ANNOTATION, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, UnlearnRun,
+    BUNDLE_ANNOTATION, ClusterUnlearnPolicy, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest,
+    UnlearnRun,
 };
 use lethe_tests::{
     Place, Server, Tier, World, examples,
@@ -46,6 +47,7 @@ pub async fn whoever_may_only_ask_can_do_nothing_else(_: &World) -> Result<()> {
 
     nothing_else_is_allowed(&tenant, &world).await?;
     another_namespace_is_out_of_reach(&world).await?;
+    editors_decide_nothing_and_viewers_write_nothing(&world).await?;
 
     // Who may approve as well still needs somebody else.
     let uid = world.api::<UnlearnRequest>().get("theirs").await?.uid();
@@ -108,6 +110,39 @@ async fn nothing_else_is_allowed(tenant: &Place, world: &World) -> Result<()> {
         refused(tenant.create(&manifest).await, forbidden).with_context(|| manifest["kind"].to_string())?;
     }
     Ok(())
+}
+
+/// Who has the chart's roles that aggregate to `edit` and `view`.
+async fn editors_decide_nothing_and_viewers_write_nothing(world: &World) -> Result<()> {
+    let somebody = async |name: &str, roles: &[&str]| -> Result<Place> {
+        let client = rights::person(&world.server, &world.namespace, name, roles).await?;
+        Ok(Place { client, namespace: world.namespace.clone() })
+    };
+    let (editor, viewer) = (somebody("edwin", &["edit", "view"]).await?, somebody("vera", &["view"]).await?);
+    let note = json!({"metadata": {"annotations": {"note": "looked at"}}});
+    editor.patch::<DiffusionModel>(MODEL, note.clone()).await.context("an editor may edit a model")?;
+    for (place, name) in [(&editor, "edwin"), (&viewer, "vera")] {
+        let forbidden = format!("is forbidden: User \"{name}\" cannot");
+        place.api::<DiffusionModel>().get(MODEL).await.with_context(|| format!("{name} may look"))?;
+        let run = world.runs().await?.first().context("there is no run")?.name_any();
+        let status = kube::api::Patch::Merge(json!({"status": {"phase": "Failed"}}));
+        let none = Default::default();
+        refused(place.api::<UnlearnRequest>().patch_status("theirs", &none, &status).await, &forbidden)?;
+        refused(place.api::<DiffusionModel>().patch_status(MODEL, &none, &status).await, &forbidden)?;
+        refused(place.api::<UnlearnRun>().patch_status(&run, &none, &status).await, &forbidden)?;
+        refused(place.patch::<UnlearnRun>(&run, note.clone()).await, &forbidden)?;
+        for kind in ["UnlearnRun", "UnlearnApproval"] {
+            let manifest =
+                json!({"apiVersion": "lethe.dev/v1alpha1", "kind": kind, "metadata": {"name": name}});
+            refused(place.create(&manifest).await, &forbidden).context(kind)?;
+        }
+        let policies: Api<ClusterUnlearnPolicy> = Api::all(place.client.clone());
+        refused(policies.list(&ListParams::default()).await, &forbidden)?;
+    }
+    let forbidden = "is forbidden: User \"vera\" cannot";
+    refused(viewer.create(&named("hers", asked_by("vera"))).await, forbidden)?;
+    refused(viewer.patch::<DiffusionModel>(MODEL, note).await, forbidden)?;
+    refused(viewer.delete::<UnlearnRequest>("theirs").await, forbidden)
 }
 
 /// A model of another namespace is neither asked about nor named by a request in one's own.

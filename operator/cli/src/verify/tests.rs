@@ -1,4 +1,8 @@
-use std::{fs, path::Path};
+use std::{
+    fs,
+    hash::{BuildHasher, Hasher, RandomState},
+    path::Path,
+};
 
 use kube::ResourceExt;
 use lethe_api::{
@@ -299,8 +303,15 @@ async fn every_flipped_byte_of_a_store_is_found() {
     // Of a store: what requests and models say of it is read from the same files.
     let runs = Exported { runs: done.exported.runs.clone(), ..Exported::default() };
     assert!(files.len() >= 20 && total > FLIPS, "{} files, {total} bytes", files.len());
+    // Other bytes and bits in every run, all over the store.
+    let seed = RandomState::new().build_hasher().finish();
+    let mut state = seed;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
     for flip in 0..FLIPS {
-        let mut at = flip * total / FLIPS;
+        let mut at = flip * total / FLIPS + random(total / FLIPS);
         let mut index = 0;
         while at >= sizes[index] {
             at -= sizes[index];
@@ -308,10 +319,12 @@ async fn every_flipped_byte_of_a_store_is_found() {
         }
         let whole = fs::read(&files[index]).unwrap();
         let mut flipped = whole.clone();
-        flipped[at] ^= 1 << (flip % 8);
+        let bit = random(8);
+        flipped[at] ^= 1 << bit;
         fs::write(&files[index], flipped).unwrap();
         let checks = check(&runs, &done.store, Some(&done.trusted)).await;
-        assert_ne!(broken(&checks), Vec::<String>::new(), "byte {at} of {}", files[index].display());
+        let file = files[index].display();
+        assert_ne!(broken(&checks), Vec::<String>::new(), "bit {bit} of byte {at} of {file}, seed {seed}");
         fs::write(&files[index], whole).unwrap();
     }
     assert_eq!(broken(&check(&done.exported, &done.store, Some(&done.trusted)).await), Vec::<String>::new());

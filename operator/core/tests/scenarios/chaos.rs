@@ -1,7 +1,12 @@
 //! Anything, at any time, in any order. The invariants hold after every step, and it always comes to rest.
 
 use jiff::SignedDuration;
-use lethe_api::v1alpha1::{GateFailureAction, GateFailurePolicy, InitialServing, RequestPhase, annotations};
+use lethe_api::{
+    contract::Count,
+    v1alpha1::{
+        ApprovalDecision, GateFailureAction, GateFailurePolicy, InitialServing, RequestPhase, annotations,
+    },
+};
 use lethe_core::asked;
 use proptest::{
     prelude::*,
@@ -10,9 +15,10 @@ use proptest::{
 use serde_json::json;
 
 use crate::{
-    cluster::Waits,
-    script::{careful, fixed, model, nearest},
-    trainer::{Fate, LABELS, digest, honest, measures},
+    bases::NEW,
+    cluster::{Waits, replicas},
+    script::{careful, fixed, model, nearest, policy, request, watchful},
+    trainer::{Fate, LABELS, digest, honest, measures, shows},
     world::{Chance, World},
 };
 
@@ -25,7 +31,11 @@ enum Act {
     Work(usize),
     Late(u64, usize),
     Die(usize),
-    Ask { targets: Vec<usize>, replacement: Option<usize> },
+    Ask {
+        targets: Vec<usize>,
+        replacement: Option<usize>,
+        by_alice: bool,
+    },
     Delete(usize),
     Suspend(usize, bool),
     Drift(Option<bool>),
@@ -33,7 +43,11 @@ enum Act {
     PodsComeUp(bool),
     EditPolicy(u32),
     Retries(u32),
-    Annotate { which: usize, abort: bool, word: u8 },
+    Annotate {
+        which: usize,
+        abort: bool,
+        word: u8,
+    },
     Careful(bool),
     DeleteCanary,
     DeleteModel,
@@ -41,19 +55,33 @@ enum Act {
     DeleteRun(usize),
     DeleteJobs,
     Pass(u32),
+    /// Another base artifact, or the first one again.
+    Base(bool),
+    /// So many people have to agree from now on.
+    Approvals(u8),
+    Say {
+        who: usize,
+        which: usize,
+        yes: bool,
+    },
+    /// The live server is asked as well, before a request is fulfilled and by the clock.
+    Watchful(bool),
 }
+
+const PEOPLE: [&str; 3] = ["alice", "bob", "carol"];
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (1usize..80).prop_map(Act::Work),
         4 => (any::<u64>(), 1usize..200).prop_map(|(seed, steps)| Act::Late(seed, steps)),
         2 => (0usize..20).prop_map(Act::Die),
-        4 => (prop::collection::btree_set(0usize..11, 1..4), prop::option::of(0usize..10))
-            .prop_map(|(targets, replacement)| Act::Ask { targets: targets.into_iter().collect(), replacement }),
+        4 => (prop::collection::btree_set(0usize..11, 1..4), prop::option::of(0usize..10), any::<bool>()).prop_map(
+            |(targets, replacement, by_alice)| Act::Ask { targets: targets.into_iter().collect(), replacement, by_alice }
+        ),
         1 => (0usize..8).prop_map(Act::Delete),
         1 => (0usize..8, any::<bool>()).prop_map(|(which, on)| Act::Suspend(which, on)),
         1 => prop::option::of(any::<bool>()).prop_map(Act::Drift),
-        2 => (0u8..10).prop_map(Act::Trainer),
+        2 => (0u8..14).prop_map(Act::Trainer),
         1 => any::<bool>().prop_map(Act::PodsComeUp),
         1 => (1u32..4).prop_map(Act::EditPolicy),
         1 => (1u32..4).prop_map(Act::Retries),
@@ -66,6 +94,11 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0usize..4).prop_map(Act::DeleteRun),
         1 => Just(Act::DeleteJobs),
         1 => (1u32..600).prop_map(Act::Pass),
+        1 => any::<bool>().prop_map(Act::Base),
+        1 => (0u8..3).prop_map(Act::Approvals),
+        3 => (0..PEOPLE.len(), 0usize..8, prop::bool::weighted(0.8))
+            .prop_map(|(who, which, yes)| Act::Say { who, which, yes }),
+        1 => any::<bool>().prop_map(Act::Watchful),
     ]
 }
 
@@ -87,13 +120,15 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
             world.chance = None;
         }
         Act::Die(after) => world.dies_before = Some(world.calls + after),
-        Act::Ask { targets, replacement } => {
+        Act::Ask { targets, replacement, by_alice } => {
             *asked += 1;
             // The eleventh label is one that the model does not know.
             let known = LABELS.iter().copied().chain(["unknown"]).collect::<Vec<_>>();
             let targets: Vec<_> = targets.into_iter().map(|target| known[target]).collect();
             let replacement = replacement.map_or_else(nearest, |label| fixed(LABELS[label]));
-            world.ask(&format!("request-{asked}"), &targets, replacement);
+            let mut asked = request(&format!("request-{asked}"), &targets, replacement);
+            asked.spec.requested_by = by_alice.then(|| PEOPLE[0].to_owned());
+            world.apply_request(asked);
         }
         Act::Delete(which) => drop(names.get(which).map(|name| world.delete_request(name))),
         Act::Suspend(which, on) => drop(names.get(which).map(|name| world.suspend(name, on))),
@@ -110,6 +145,10 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
                 8 => Fate::Waits(Waits::Quota),
                 9 => Fate::Waits(Waits::Mount),
                 5 => Fate::Succeeds { message: "{}".into(), record: vec![] },
+                6 => measures(plan, |record| record.candidate = digest("another")),
+                7 => measures(plan, |record| record.targets[0].leak = Count { hits: 0, n: 100 }),
+                10 => shows(plan, |record| record.targets[0].leak.hits = 300),
+                11 => measures(plan, |record| drop(record.targets.pop())),
                 _ => honest(plan),
             });
         }
@@ -134,6 +173,21 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
             let steps = json!([{"weight": 50}, {"pause": {"seconds": 30}}]);
             policy.rollout = if yes { careful(steps).spec.rollout } else { Default::default() };
         }),
+        Act::Base(other) if !world.cluster.models.is_empty() => {
+            world.edit_base(if other { NEW } else { "teacher" });
+        }
+        Act::Base(_) => {}
+        Act::Approvals(required) => world.edit_policy(|policy| policy.approvals.required = required),
+        Act::Say { who, which, yes } => {
+            let decision = if yes { ApprovalDecision::Approve } else { ApprovalDecision::Deny };
+            if let Some(name) = names.get(which) {
+                world.says(PEOPLE[who], decision, name);
+            }
+        }
+        Act::Watchful(yes) => {
+            let like = if yes { watchful() } else { policy() };
+            world.edit_policy(|policy| policy.gates = like.spec.gates);
+        }
         Act::DeleteCanary => world.change(|cluster| cluster.canary = None),
         Act::DeleteModel => world.delete_model(),
         Act::ApplyModel if world.cluster.models.is_empty() => {
@@ -178,8 +232,11 @@ proptest! {
         if world.cluster.models.is_empty() {
             world.apply_model(model(InitialServing::Baseline));
         }
-        // A failed preparation waits for another policy.
-        world.edit_policy(|policy| policy.training.prepare_steps = Some(77));
+        // A failed preparation waits for another policy, and what nobody agreed to for people.
+        world.edit_policy(|policy| {
+            policy.training.prepare_steps = Some(77);
+            policy.approvals.required = 0;
+        });
         world.settle();
         for name in world.cluster.requests.keys() {
             use RequestPhase::{Aborted, Denied, Failed, Fulfilled, Held};
@@ -194,8 +251,15 @@ proptest! {
             let recorded = world.audit.ledgers.values().flatten().any(|entry| entry.request.uid == uid);
             prop_assert!(!recorded, "an aborted request was rolled out\n{}", world.summary());
         }
-        let ledger = &world.model().status.as_ref().unwrap().ledger;
-        let wanted = ledger.last().map_or(world.baseline(), |last| last.digest.clone());
-        prop_assert_eq!(world.named_bundle(), Some(wanted));
+        // What is compliant is served, and what is not has no pods.
+        let status = world.model().status.as_ref().unwrap();
+        let has_pods = world.cluster.deployment.as_ref().is_some_and(|target| replicas(target) > 0);
+        match &status.compliant {
+            Some(compliant) => prop_assert_eq!(world.named_bundle(), Some(compliant.digest.clone())),
+            None if status.ledger.is_empty() => {
+                prop_assert_eq!(world.named_bundle(), status.baseline.as_ref().map(|it| it.bundle.clone()));
+            }
+            None => prop_assert!(!has_pods, "what is not compliant is served\n{}", world.summary()),
+        }
     }
 }
