@@ -17,7 +17,7 @@ use lethe_tests::{
     node::STUDIO,
     place::{MODEL, Place},
     server,
-    studio::{Judged, MOST_HITS, Studio},
+    studio::{Judged, MOST_HITS, Studio, may_cost_quality},
     wait,
 };
 use serde_json::json;
@@ -128,9 +128,7 @@ pub async fn a_second_request_keeps_the_first_forgotten(studio: &Studio) -> Resu
 async fn be_careful(studio: &Studio) -> Result<()> {
     let mut policy = examples::first("policy-canary.yaml")?;
     policy["spec"]["rollout"]["steps"] = json!([{"weight": 50}, {"pause": {"seconds": 5}}]);
-    let gates = policy["spec"]["gates"].as_array_mut().context("the policy has no gates")?;
-    let quality = gates.iter_mut().find(|gate| gate["name"] == "retain-quality");
-    quality.context("no retain-quality")?["maxRatio"] = json!("5");
+    may_cost_quality(&mut policy)?;
     studio.apply(&policy).await?;
     studio.put_under("careful").await
 }

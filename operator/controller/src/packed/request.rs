@@ -1,5 +1,7 @@
 //! By what requests are found.
 
+use std::sync::Arc;
+
 use kube::ResourceExt;
 use lethe_api::v1alpha1::UnlearnRequest;
 use lethe_core::{duplicates, request};
@@ -36,14 +38,16 @@ impl Pack for UnlearnRequest {
 impl Stores {
     /// The requests that name a model.
     pub fn requests_of(&self, namespace: &str, model: &str) -> Vec<UnlearnRequest> {
-        let of_it = |request: &Packed<UnlearnRequest>| is_of(request, namespace, model);
-        self.requests.state_filter(of_it).iter().map(|request| request.open()).collect()
+        self.packed_requests_of(namespace, model).iter().map(|request| request.open()).collect()
     }
 
     /// Their names.
     pub fn names_of_requests_of(&self, namespace: &str, model: &str) -> Vec<String> {
-        let of_it = |request: &Packed<UnlearnRequest>| is_of(request, namespace, model);
-        self.requests.state_filter(of_it).iter().map(|request| request.name_any()).collect()
+        self.packed_requests_of(namespace, model).iter().map(|request| request.name_any()).collect()
+    }
+
+    fn packed_requests_of(&self, namespace: &str, model: &str) -> Vec<Arc<Packed<UnlearnRequest>>> {
+        self.requests.state_filter(|request| is_of(request, namespace, model))
     }
 
     /// Other requests for the same model that may ask for what this one asks for.
