@@ -83,6 +83,11 @@ impl Bucket {
         self.files.path().join("data")
     }
 
+    /// Where that of the tests lies.
+    pub fn folder(&self) -> PathBuf {
+        self.data().join(BUCKET)
+    }
+
     pub fn uri(&self) -> String {
         format!("s3://{BUCKET}/store")
     }

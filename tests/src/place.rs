@@ -194,6 +194,17 @@ impl Place {
         Ok(bundle(&deployment))
     }
 
+    /// Somebody else has the Deployment name another bundle, or none.
+    ///
+    /// # Errors
+    /// If that may not be written.
+    pub async fn drift(&self, to: Option<&Digest>) -> Result<()> {
+        let annotations = json!({BUNDLE_ANNOTATION: to});
+        let drift = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+        self.patch::<Deployment>(MODEL, drift).await?;
+        Ok(())
+    }
+
     /// # Errors
     /// If the Deployment does not name `digest`.
     pub async fn assert_serves(&self, digest: &Digest) -> Result<()> {
@@ -217,6 +228,25 @@ impl Place {
     /// If they cannot be listed.
     pub async fn runs(&self) -> Result<Vec<UnlearnRun>> {
         Ok(self.api::<UnlearnRun>().list(&ListParams::default()).await?.items)
+    }
+
+    /// What somebody exports to have it verified: models, requests and runs, as a List in JSON.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub async fn exported(&self) -> Result<String> {
+        let all = ListParams::default();
+        let mut items = vec![];
+        for model in self.api::<DiffusionModel>().list(&all).await?.items {
+            items.push(serde_json::to_value(model)?);
+        }
+        for request in self.api::<UnlearnRequest>().list(&all).await?.items {
+            items.push(serde_json::to_value(request)?);
+        }
+        for run in self.runs().await? {
+            items.push(serde_json::to_value(run)?);
+        }
+        Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())
     }
 
     /// A copy of a run that has an attempt of a number which the definitions allow and no operator can read.

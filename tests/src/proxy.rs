@@ -40,10 +40,18 @@ struct Shared {
     /// Whether requests are taken and not answered.
     hangs: watch::Sender<bool>,
     writes: Mutex<Vec<String>>,
-    /// The process that dies after its next write, and whom to tell.
-    victim: Mutex<Option<(u32, mpsc::UnboundedSender<String>)>>,
+    victim: Mutex<Option<Victim>>,
     /// Where the next write of a lease waits for others.
     meeting: Mutex<Option<Arc<Barrier>>>,
+}
+
+/// A process that dies after a write.
+#[derive(Debug)]
+struct Victim {
+    id: u32,
+    /// How many writes come before that one.
+    before: usize,
+    tell: mpsc::UnboundedSender<String>,
 }
 
 #[derive(Clone)]
@@ -69,12 +77,13 @@ impl Proxy {
         Ok(Self { url, shared, server })
     }
 
-    /// Kills process `id` once the API server has carried out its next write, before it can know. Returns what
-    /// is told then: the write.
-    pub fn kill_after_next_write(&self, id: u32) -> mpsc::UnboundedReceiver<String> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        *self.shared.victim.lock().unwrap_or_else(PoisonError::into_inner) = Some((id, sender));
-        receiver
+    /// Kills process `id` once the API server has carried out a write of it, the next one being 1, before it can know.
+    /// Returns what is told then: the write.
+    pub fn kill_after_write(&self, id: u32, write: usize) -> mpsc::UnboundedReceiver<String> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let victim = Victim { id, before: write.saturating_sub(1), tell };
+        *self.shared.victim.lock().unwrap_or_else(PoisonError::into_inner) = Some(victim);
+        told
     }
 
     pub fn weather(&self) -> &Weather {
@@ -95,6 +104,20 @@ impl Proxy {
     /// Every write so far, other than of leases, that the API server accepted: method and path.
     pub fn writes(&self) -> Vec<String> {
         self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Shared {
+    /// Who is to die after the write that was just carried out.
+    fn dies_now(&self) -> Option<Victim> {
+        let mut victim = self.victim.lock().unwrap_or_else(PoisonError::into_inner);
+        match victim.as_mut() {
+            Some(waits) if waits.before > 0 => {
+                waits.before -= 1;
+                None
+            }
+            _ => victim.take(),
+        }
     }
 }
 
@@ -136,10 +159,9 @@ async fn pass_on(route: Route, request: Request) -> Result<Response> {
     let answer = route.client.send(Request::from_parts(parts, body.into())).await?;
     if is_write && answer.status().is_success() {
         route.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).push(write.clone());
-        let victim = route.shared.victim.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((id, tell)) = victim {
-            signal_process(id, Signal::KILL)?;
-            let _ = tell.send(write);
+        if let Some(victim) = route.shared.dies_now() {
+            signal_process(victim.id, Signal::KILL)?;
+            let _ = victim.tell.send(write);
             // Nobody is there to hear the answer.
             return std::future::pending().await;
         }

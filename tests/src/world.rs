@@ -10,14 +10,19 @@ use std::{
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, api::PostParams};
-use lethe_api::v1alpha1::{ConditionType, Stage};
+use lethe_api::{
+    Digest,
+    v1alpha1::{ConditionType, Stage},
+};
 use lethe_store::Store;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::{
-    Server, examples,
+    Server,
+    deaths::Fate,
+    examples,
     keys::Key,
     kubelet::{Kubelet, Statuses},
     operator::{Launch, Operator},
@@ -43,6 +48,8 @@ pub struct World {
     operator: Mutex<Option<Operator>>,
     /// Further flags of the operator.
     flags: Mutex<Vec<String>>,
+    /// What becomes of the operator in [`World::dying`].
+    pub fate: Fate,
     /// Holds the store, kubeconfigs and the operator's log.
     files: TempDir,
 }
@@ -130,6 +137,7 @@ impl World {
             statuses,
             operator: Mutex::default(),
             flags: Mutex::default(),
+            fate: Fate::default(),
             files,
         })
     }
@@ -137,6 +145,17 @@ impl World {
     /// The folder of the store.
     pub fn store_folder(&self) -> PathBuf {
         self.files.path().join("store")
+    }
+
+    /// The files of all evidence about a bundle.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn envelopes(&self, bundle: &Digest) -> Result<Vec<PathBuf>> {
+        let folder = self.store_folder().join("evidence").join(bundle.hex());
+        Ok(std::fs::read_dir(folder)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?)
     }
 
     pub fn operator_log(&self) -> PathBuf {

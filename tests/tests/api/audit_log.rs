@@ -3,11 +3,9 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::ListParams;
 use lethe_api::{
     Digest,
-    v1alpha1::{BUNDLE_ANNOTATION, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest},
+    v1alpha1::{Reason, RequestPhase, Stage, UnlearnRequest},
 };
 use lethe_store::{folder_uri, log::Reading};
 use lethe_tests::{
@@ -20,7 +18,6 @@ use lethe_tests::{
 };
 use lethe_transparency::{Action, Said, Upshot};
 use rustix::process::Signal;
-use serde_json::{Value, json};
 
 use crate::crash::{Pair, dying_all_the_time_it_forgets_three, one_job_per_stage};
 
@@ -98,8 +95,7 @@ pub async fn what_passed_waits_for_an_audit_log_that_cannot_be_written(world: &W
     ensure!(events.contains("AuditLogUnavailable"), "{events}");
     // What somebody else puts into service goes all the same.
     let other = Digest::of("nobody measured it");
-    let annotations = json!({"metadata": {"annotations": {BUNDLE_ANNOTATION: other}}});
-    world.patch::<Deployment>(MODEL, json!({"spec": {"template": annotations}})).await?;
+    world.drift(Some(&other)).await?;
     let named = || world.named_bundle();
     let baseline = trainer::baseline();
     wait::until_answer("it is set back", named, |named| named.as_deref() == Some(baseline.as_str())).await?;
@@ -128,7 +124,7 @@ pub async fn an_operator_that_dies_after_every_write_leaves_one_log_in_which_all
     world: &World,
 ) -> Result<()> {
     let key = world.keep_log().await?;
-    let (_, deaths) = dying_all_the_time_it_forgets_three(world).await?;
+    dying_all_the_time_it_forgets_three(world).await?;
     // Whoever comes last closes what the one before left open.
     world.start_operator().await?;
     let is_written =
@@ -141,6 +137,7 @@ pub async fn an_operator_that_dies_after_every_write_leaves_one_log_in_which_all
     let closed = |upshot| all.iter().filter(|it| it.outcome.is_some_and(|(_, it)| it == upshot)).count();
     ensure!(closed(Upshot::FoundDone) > 5, "what was done before a death was not looked at: {all:#?}");
     let began = reading.entries.iter().filter(|entry| entry.said == Said::Began).count();
+    let deaths = world.fate.deaths().len();
     ensure!(began > deaths / 2, "{began} began, and {deaths} died");
     one_job_per_stage(world).await
 }
@@ -213,12 +210,7 @@ pub async fn an_auditor_verifies_the_audit_log_and_finds_what_was_changed(world:
 
 /// `kubectl lethe verify --log` of all that the namespace has.
 async fn verify(world: &World, auditor: &Person, key: &Key) -> Result<(i32, String)> {
-    let models = world.api::<DiffusionModel>().list(&ListParams::default()).await?.items;
-    let mut items: Vec<Value> = models.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-    for run in world.runs().await? {
-        items.push(serde_json::to_value(run)?);
-    }
-    let exported = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    let exported = world.exported().await?;
     let arguments = [
         "verify".to_owned(),
         "-".into(),

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use lethe_api::v1alpha1::{
-    BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, Verdict,
+    ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, Verdict,
 };
 use lethe_tests::{
     World,
@@ -58,9 +58,7 @@ pub async fn a_roll_back_of_the_deployment_is_said_of_the_requests_that_it_expos
     let ledger = world.ledger().await?;
     // While nobody sets it back.
     world.take_operator().await?.kill().await?;
-    let annotations = json!({BUNDLE_ANNOTATION: ledger[0].digest});
-    let older = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-    world.patch::<Deployment>(MODEL, older).await?;
+    world.drift(Some(&ledger[0].digest)).await?;
     world.start_operator().await?;
     let back = |d: &Deployment| bundle(d).as_deref() == Some(ledger[1].digest.as_str());
     wait::until(&world.api::<Deployment>(), MODEL, "it is set back", back).await?;

@@ -23,8 +23,8 @@ pub async fn dying_all_the_time_it_holds_what_leaks(world: &World) -> Result<()>
         world.request_until("leaks", RequestPhase::Held).await?;
         rests(world).await
     };
-    let ((), deaths) = world.dying(life).await?;
-    nothing_changed(world, &deaths).await
+    world.dying(life).await?;
+    nothing_changed(world).await
 }
 
 pub async fn dying_all_the_time_it_turns_back_a_roll_out_that_stalls(world: &World) -> Result<()> {
@@ -39,8 +39,8 @@ pub async fn dying_all_the_time_it_turns_back_a_roll_out_that_stalls(world: &Wor
         world.request_until("stuck", RequestPhase::Failed).await?;
         rests(world).await
     };
-    let ((), deaths) = world.dying(life).await?;
-    nothing_changed(world, &deaths).await
+    world.dying(life).await?;
+    nothing_changed(world).await
 }
 
 pub async fn dying_all_the_time_it_lets_two_requests_share_a_run(world: &World) -> Result<()> {
@@ -63,7 +63,7 @@ pub async fn dying_all_the_time_it_lets_two_requests_share_a_run(world: &World) 
         rests(world).await?;
         Ok(candidate)
     };
-    let (candidate, _) = world.dying(life).await?;
+    let candidate = world.dying(life).await?;
     world.assert_serves(&candidate).await?;
     let ledger = world.ledger().await?;
     let forgotten: Vec<_> = ledger.iter().map(|entry| entry.targets.join(",")).collect();
@@ -95,7 +95,7 @@ pub async fn dying_all_the_time_it_lets_go_of_what_is_deleted(world: &World) -> 
         world.model_until("its ledger is back", is_back).await?;
         Ok(candidate)
     };
-    let (candidate, _) = world.dying(life).await?;
+    let candidate = world.dying(life).await?;
     let ledger = world.ledger().await?;
     ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
     Ok(())
@@ -120,8 +120,8 @@ pub async fn dying_all_the_time_it_has_the_live_server_asked(world: &World) -> R
         rests(world).await?;
         Ok(candidate)
     };
-    let (candidate, deaths) = world.dying(life).await?;
-    ensure!(deaths.len() > 25, "it died only {} times: {deaths:#?}", deaths.len());
+    let candidate = world.dying(life).await?;
+    world.died_more_than(25)?;
     world.assert_serves(&candidate).await?;
     has_pods(world, 1).await?;
     let ledger = world.ledger().await?;
@@ -150,8 +150,8 @@ pub async fn dying_all_the_time_it_tries_again(world: &World) -> Result<()> {
         rests(world).await?;
         Ok((candidate, done))
     };
-    let ((candidate, done), deaths) = world.dying(life).await?;
-    ensure!(deaths.len() > 30, "it died only {} times: {deaths:#?}", deaths.len());
+    let (candidate, done) = world.dying(life).await?;
+    world.died_more_than(30)?;
     let attempts = done.status.and_then(|status| status.attempts).map(|attempts| attempts.used);
     ensure!(attempts == Some(3), "{attempts:?} attempts");
     world.assert_serves(&candidate).await?;
@@ -184,8 +184,8 @@ pub async fn dying_all_the_time_it_says_what_an_audit_on_a_schedule_exposes(worl
         world.model_until("it is not compliant", accused).await?;
         rests(world).await
     };
-    let ((), deaths) = world.dying(life).await?;
-    ensure!(deaths.len() > 6, "it died only {} times: {deaths:#?}", deaths.len());
+    world.dying(life).await?;
+    world.died_more_than(6)?;
     // What was found out about it does not make it forgotten any less.
     let ledger = world.ledger().await?;
     ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
@@ -208,8 +208,8 @@ pub async fn dying_all_the_time_it_gets_another_base(world: &World) -> Result<()
         is_in_service(world, &next).await?;
         Ok(candidate)
     };
-    let (candidate, deaths) = world.dying(life).await?;
-    ensure!(deaths.len() > 25, "it died only {} times: {deaths:#?}", deaths.len());
+    let candidate = world.dying(life).await?;
+    world.died_more_than(25)?;
     world.assert_serves(&candidate).await?;
     let ledger = world.ledger().await?;
     ensure!(ledger.len() == 1 && ledger[0].digest != candidate, "{ledger:?}");
@@ -232,8 +232,8 @@ async fn rests(world: &World) -> Result<()> {
 }
 
 /// It died often enough, and the baseline is served as if nobody had asked for anything.
-async fn nothing_changed(world: &World, deaths: &[String]) -> Result<()> {
-    ensure!(deaths.len() > 12, "it died only {} times: {deaths:#?}", deaths.len());
+async fn nothing_changed(world: &World) -> Result<()> {
+    world.died_more_than(12)?;
     world.assert_serves(&trainer::baseline()).await?;
     ensure!(world.ledger().await?.is_empty(), "the ledger was written");
     every_job_was_made_once(world, &["prepare", "forget", "evaluate"]).await

@@ -1,6 +1,6 @@
 //! Signed evidence: nothing is rolled out without it, whatever becomes of the keys, the store and the operator.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -8,8 +8,7 @@ use kube::ResourceExt;
 use lethe_api::{
     Digest,
     v1alpha1::{
-        BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest,
-        UnlearnRun, Verdict,
+        ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, UnlearnRun, Verdict,
     },
 };
 use lethe_tests::{
@@ -90,7 +89,7 @@ pub async fn evidence_that_somebody_changed_is_not_rolled_out(world: &World) -> 
     let requests = world.api::<UnlearnRequest>();
     let is_signed = |request: &UnlearnRequest| condition(request, ConditionType::Signed, "True");
     wait::until(&requests, "patient", "it is signed", is_signed).await?;
-    let file = envelopes(world, &candidate)?.pop().context("no envelope")?;
+    let file = world.envelopes(&candidate)?.pop().context("no envelope")?;
     let whole = fs::read(&file)?;
     let mut changed = whole.clone();
     changed[40] ^= 1;
@@ -110,7 +109,7 @@ pub async fn evidence_that_somebody_changed_is_not_rolled_out(world: &World) -> 
 pub async fn dying_all_the_time_it_signs_what_it_rolls_out(world: &World) -> Result<()> {
     let key = world.key("a")?;
     world.set_flags(key.flags(&[&key])?).await;
-    let (candidate, _) = dying_all_the_time_it_forgets_three(world).await?;
+    let candidate = dying_all_the_time_it_forgets_three(world).await?;
     let found = world.store.evidence(&candidate, &key.trusted()?).await?;
     ensure!(found.good.len() == 1 && found.bad.is_empty(), "signed once, however often it died: {found:?}");
     one_job_per_stage(world).await
@@ -127,7 +126,7 @@ pub async fn a_key_is_replaced_and_what_the_old_one_signed_is_signed_again(world
     // The old one is dropped at once. What is served stays; what somebody changes is not set back.
     world.set_flags(new.flags(&[&new])?).await;
     world.crash_operator().await?;
-    drift(world).await?;
+    world.drift(Some(&trainer::baseline())).await?;
     let refused = |model: &DiffusionModel| {
         ConditionType::Serving.find(model.conditions()).is_some_and(|serving| {
             serving.reason == Reason::EvidenceRefused.to_string() && serving.message.contains("sign-again")
@@ -159,19 +158,6 @@ pub async fn a_key_is_replaced_and_what_the_old_one_signed_is_signed_again(world
 async fn run_of(world: &World, candidate: &Digest) -> Result<UnlearnRun> {
     let made = |run: &UnlearnRun| run.status.as_ref().and_then(|s| s.candidate.as_ref()) == Some(candidate);
     world.runs().await?.into_iter().find(made).context("no run has this candidate")
-}
-
-fn envelopes(world: &World, bundle: &Digest) -> Result<Vec<PathBuf>> {
-    let folder = world.store_folder().join("evidence").join(bundle.hex());
-    Ok(fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
-}
-
-/// Somebody has the target name the baseline.
-async fn drift(world: &World) -> Result<()> {
-    let annotations = json!({BUNDLE_ANNOTATION: trainer::baseline()});
-    let drift = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-    world.patch::<Deployment>(MODEL, drift).await?;
-    Ok(())
 }
 
 fn replicas(deployment: &Deployment) -> Option<i32> {

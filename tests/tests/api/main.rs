@@ -20,6 +20,7 @@ mod evidence;
 mod lies;
 mod lifecycle;
 mod metrics;
+mod one_death;
 mod pages;
 mod pods;
 mod policies;
@@ -172,6 +173,18 @@ fn main() -> ExitCode {
             dying_all_the_time_it_tries_again,
             dying_all_the_time_it_says_what_an_audit_on_a_schedule_exposes,
             dying_all_the_time_it_gets_another_base;
+        one_death:
+            it_forgets_three,
+            it_holds_what_leaks,
+            it_turns_back_a_roll_out_that_stalls,
+            it_lets_two_requests_share_a_run,
+            it_lets_go_of_what_is_deleted,
+            it_has_the_live_server_asked,
+            it_tries_again,
+            it_says_what_an_audit_exposes,
+            it_gets_another_base,
+            it_signs_what_it_rolls_out,
+            it_tries_a_candidate_beside_the_target;
         refusals:
             a_namespace_that_is_deleted_goes_with_everything_in_it,
             an_operator_that_is_there_before_its_definitions_names_them_and_begins_once_they_are,

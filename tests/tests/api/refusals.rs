@@ -15,7 +15,7 @@ use kube::{
 };
 use lethe_api::{
     Digest,
-    v1alpha1::{BUNDLE_ANNOTATION, DiffusionModel, RequestPhase, Stage, UnlearnRun},
+    v1alpha1::{DiffusionModel, RequestPhase, Stage, UnlearnRun},
 };
 use lethe_tests::{
     Server, World,
@@ -72,9 +72,7 @@ pub async fn what_may_not_be_written_keeps_no_target_from_being_set_back(world: 
     world.begin_ready().await?;
     rights::take_away(&world.server, &world.home, ("patch", "lethe.dev", "diffusionmodels")).await?;
     world.patch::<DiffusionModel>(MODEL, json!({"metadata": {"finalizers": null}})).await?;
-    let annotations = json!({BUNDLE_ANNOTATION: Digest::of("something else")});
-    let drift = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-    world.patch::<Deployment>(MODEL, drift).await?;
+    world.drift(Some(&Digest::of("something else"))).await?;
     let baseline = trainer::baseline();
     let is_back = |target: &Deployment| bundle(target).as_deref() == Some(baseline.as_str());
     wait::until(&world.api::<Deployment>(), MODEL, "what is served is set back", is_back).await?;

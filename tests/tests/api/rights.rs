@@ -10,8 +10,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use lethe_api::v1alpha1::{
-    BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnApproval,
-    UnlearnRequest, UnlearnRun,
+    ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnApproval, UnlearnRequest, UnlearnRun,
 };
 use lethe_tests::{
     Server, Tier, World,
@@ -151,13 +150,11 @@ async fn live_a_full_life(world: &World) -> Result<()> {
         world.request_until("first", RequestPhase::Fulfilled).await?;
         Ok(candidate)
     };
-    let (candidate, _) = world.dying(life).await?;
+    let candidate = world.dying(life).await?;
     world.start_operator().await?;
     // Twice the same drift: the second time its event is counted, not published anew.
     for _ in 0..2 {
-        let annotations = json!({BUNDLE_ANNOTATION: null});
-        let drift = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-        world.patch::<Deployment>(MODEL, drift).await?;
+        world.drift(None).await?;
         wait::until(&world.api::<Deployment>(), MODEL, "it was healed", |d| {
             bundle(d).as_deref() == Some(candidate.as_str())
         })

@@ -6,8 +6,7 @@ use kube::{ResourceExt, api::ListParams};
 use lethe_api::{
     Digest,
     v1alpha1::{
-        BUNDLE_ANNOTATION, ConditionType, DiffusionModel, Reason, RequestPhase, RolloutState, Stage,
-        UnlearnRequest, annotations,
+        ConditionType, DiffusionModel, Reason, RequestPhase, RolloutState, Stage, UnlearnRequest, annotations,
     },
 };
 use lethe_tests::{
@@ -111,7 +110,7 @@ pub async fn what_is_published_is_served_once_somebody_names_it(world: &World) -
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     world.model_until("it is Ready again", ready).await?;
     // An older one is said to be wrong, and not touched.
-    name(world, &trainer::baseline()).await?;
+    world.drift(Some(&trainer::baseline())).await?;
     world.request_until("forget-three", RequestPhase::Reexposed).await?;
     somebody_names(world, &candidate).await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
@@ -129,14 +128,7 @@ async fn somebody_names(world: &World, digest: &Digest) -> Result<()> {
         published.and_then(|published| published.bundle.as_ref()) == Some(digest)
     };
     world.model_until("it is published", is_published).await?;
-    name(world, digest).await
-}
-
-async fn name(world: &World, digest: &Digest) -> Result<()> {
-    let annotations = json!({BUNDLE_ANNOTATION: digest});
-    let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-    world.patch::<Deployment>(MODEL, patch).await?;
-    Ok(())
+    world.drift(Some(digest)).await
 }
 
 pub async fn drift_is_seen_said_and_healed(world: &World) -> Result<()> {
@@ -144,9 +136,7 @@ pub async fn drift_is_seen_said_and_healed(world: &World) -> Result<()> {
     world.request("forget-three", "3", "8").await?;
     let candidate = world.forget(|_| {}).await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
-    let annotations = json!({BUNDLE_ANNOTATION: trainer::baseline()});
-    let drift = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-    world.patch::<Deployment>(MODEL, drift).await?;
+    world.drift(Some(&trainer::baseline())).await?;
     names(world, &candidate).await?;
     world.model_until("it is Ready again", ready).await?;
     wait::until_answer(
@@ -156,8 +146,7 @@ pub async fn drift_is_seen_said_and_healed(world: &World) -> Result<()> {
     )
     .await?;
     // An annotation that is removed is drift as well.
-    let removed = json!({"spec": {"template": {"metadata": {"annotations": {BUNDLE_ANNOTATION: null}}}}});
-    world.patch::<Deployment>(MODEL, removed).await?;
+    world.drift(None).await?;
     names(world, &candidate).await
 }
 

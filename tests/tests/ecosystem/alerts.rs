@@ -1,19 +1,23 @@
 //! Alerts as people get them: by a real Prometheus and a real Alertmanager, with the rules that the chart renders.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use lethe_api::{
     contract::{Failure, exit},
-    v1alpha1::{RequestPhase, Stage, UnlearnPolicy, UnlearnRequest, UnlearnRun, annotations},
+    v1alpha1::{ConditionType, RequestPhase, Stage, UnlearnPolicy, UnlearnRequest, UnlearnRun, annotations},
 };
 use lethe_tests::{
     World,
+    kubelet::Conduct,
     monitoring::{Monitoring, Sample, hurry, rules},
     operator::Operator,
-    place::{MODEL, request},
+    place::{MODEL, condition, request},
     trainer,
     world::{POLICY, policy},
 };
@@ -95,11 +99,59 @@ pub async fn what_does_not_get_on_rings(world: &World) -> Result<()> {
     world.evaluate(|_| {}).await?;
     world.request_until("waits", RequestPhase::Fulfilled).await?;
 
+    let impatient = json!({"spec": {"rollout": {"progressDeadlineSeconds": 5}}});
+    world.patch::<UnlearnPolicy>(POLICY, impatient).await?;
+    world.kubelet.set(Conduct::Stuck);
+    world.request("stuck", "5", "8").await?;
+    world.forget(|_| {}).await?;
+    let alert = monitoring.told("LetheRolloutAborted", "firing").await?;
+    ensure!(alert.labels.get("request").map(String::as_str) == Some("stuck"), "{alert:?}");
+    world.kubelet.set(Conduct::Honest);
+    world.delete::<UnlearnRequest>("stuck").await?;
+    monitoring.told("LetheRolloutAborted", "resolved").await?;
+
     world.delete::<UnlearnPolicy>(POLICY).await?;
     let alert = monitoring.told("LetheModelStuck", "firing").await?;
     ensure!(alert.labels.get("model").map(String::as_str) == Some(MODEL), "{alert:?}");
     world.apply(&policy()?).await?;
     monitoring.told("LetheModelStuck", "resolved").await.map(|_| ())
+}
+
+/// Each of these alerts waits for minutes, which is changed to a second here.
+pub async fn what_cannot_be_signed_and_what_is_not_believed_rings(world: &World) -> Result<()> {
+    let mut rules = rules(world, &[])?;
+    for alert in ["LetheSigningFailing", "LetheEvidenceRefused"] {
+        hurry(&mut rules, alert, "1s")?;
+    }
+    let monitoring = Monitoring::start(&rules).await?;
+    let key = world.key("a")?;
+    world.set_flags(key.flags(&[&key])?).await;
+    let away = key.private.with_extension("away");
+    fs::rename(&key.private, &away)?;
+    world.begin_ready().await?;
+    monitoring.read(&world.home, &world.operator_address().await?)?;
+    monitoring.query_until("it is read", "lethe_leader == 1", |found| found.len() == 1).await?;
+    world.request("forget-three", "3", "8").await?;
+    let candidate = world.forget(|_| {}).await?;
+    let alert = monitoring.told("LetheSigningFailing", "firing").await?;
+    ensure!(alert.labels.get("model").map(String::as_str) == Some(MODEL), "{alert:?}");
+    fs::rename(&away, &key.private)?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    monitoring.told("LetheSigningFailing", "resolved").await?;
+
+    // Somebody changes what is said of what is served, and then what is served: it is not set back to what nobody can prove.
+    let file = world.envelopes(&candidate)?.pop().context("no envelope")?;
+    let whole = fs::read(&file)?;
+    let mut changed = whole.clone();
+    changed[40] ^= 1;
+    fs::write(&file, changed)?;
+    world.drift(Some(&trainer::baseline())).await?;
+    let alert = monitoring.told("LetheEvidenceRefused", "firing").await?;
+    ensure!(alert.labels.get("model").map(String::as_str) == Some(MODEL), "{alert:?}");
+    fs::write(&file, whole)?;
+    monitoring.told("LetheEvidenceRefused", "resolved").await?;
+    world.model_until("it is Ready again", |m| condition(m, ConditionType::Ready, "True")).await?;
+    world.assert_serves(&candidate).await
 }
 
 /// With watches that the API server ends after 5 s the chart's own rule says 11 s; it is not changed here.

@@ -2,21 +2,24 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use lethe_api::{
     Digest,
     contract::BundleKind,
-    v1alpha1::{ConditionType, Reason, RequestPhase, RunType, Stage},
+    v1alpha1::{ConditionType, Reason, RequestPhase, RunType, Stage, UnlearnRun},
 };
-use lethe_store::{Bundle, CREDENTIALS, Error, Kind, Problem, Store};
+use lethe_store::{Bundle, CREDENTIALS, Error as StoreError, Kind, Problem, Store};
 use lethe_tests::{
     World,
+    audit_log::ORIGIN,
     bucket::Bucket,
+    collecting::make_old,
     examples,
-    operator::{Launch, Operator, free_port},
-    place::condition,
+    keys::Key,
+    operator::{Launch, Operator, free_port, said_by},
+    place::{HasConditions, condition},
     real::Trainer,
-    trainer, wait,
+    server, trainer, wait,
     world::policy,
 };
 use serde_json::json;
@@ -46,7 +49,7 @@ pub async fn what_is_put_into_a_bucket_is_what_one_gets(_world: &World) -> Resul
     }
     ensure!(store.inventory().await?.is_empty(), "something is left");
     let gone = store.get_record(&record, 10).await;
-    ensure!(matches!(gone, Err(Error::NotFound { .. })), "{gone:?}");
+    ensure!(matches!(gone, Err(StoreError::NotFound { .. })), "{gone:?}");
     Ok(())
 }
 
@@ -63,11 +66,11 @@ pub async fn an_upload_that_was_cut_off_leaves_nothing_to_see(_world: &World) ->
         .await?;
     bucket.die().await?;
     let result = upload.await?;
-    ensure!(matches!(result, Err(Error::Unavailable { .. })), "{result:?}");
+    ensure!(matches!(result, Err(StoreError::Unavailable { .. })), "{result:?}");
 
     bucket.come_back().await?;
     let found = store.get_bundle(large.digest(), BundleKind::Generator).await;
-    ensure!(matches!(found, Err(Error::NotFound { .. })), "half a bundle can be seen");
+    ensure!(matches!(found, Err(StoreError::NotFound { .. })), "half a bundle can be seen");
     ensure!(store.bundle_folder(large.digest()).list().await?.is_empty());
     store.put_bundle(&large).await?;
     ensure!(store.get_bundle(large.digest(), BundleKind::Generator).await? == large);
@@ -85,25 +88,74 @@ pub async fn what_is_wrong_with_a_bucket_is_told_apart(_world: &World) -> Result
         let read = store.get_record(&nothing, 10).await.map(|_| ());
         let written = store.put_record(b"{}".to_vec()).await.map(|_| ());
         for result in [read, written, store.inventory().await.map(|_| ())] {
-            let is_it = matches!(&result, Err(Error::Unusable { problem, .. }) if *problem == expected);
+            let is_it = matches!(&result, Err(StoreError::Unusable { problem, .. }) if *problem == expected);
             ensure!(is_it, "{expected:?}: {result:?}");
         }
     }
     bucket.die().await?;
     let begun = Instant::now();
     let away = bucket.store()?.get_record(&nothing, 10).await;
-    ensure!(matches!(away, Err(Error::Unavailable { .. })), "{away:?}");
+    ensure!(matches!(away, Err(StoreError::Unavailable { .. })), "{away:?}");
     ensure!(begun.elapsed() < Duration::from_secs(30), "it took {:?}", begun.elapsed());
     Ok(())
 }
 
-/// The whole loop, with the real trainer, on the real server.
+/// Whoever put it right restarts nothing, and nothing is done twice.
+pub async fn what_is_wrong_with_a_bucket_is_said_of_the_run_until_it_is_put_right(
+    world: &World,
+) -> Result<()> {
+    let bucket = Bucket::start().await?;
+    let mut world = World::new(world.server.clone(), "a-bucket-is-put-right").await?;
+    world.store = bucket.store()?;
+    let world = &world;
+    start_operator(world, &bucket, vec![]).await?;
+    world.lay_out(policy()?, world.model()?).await?;
+    let secret = bucket.mounted_credentials()?.join("AWS_SECRET_ACCESS_KEY");
+    let (right, task) = (fs::read(&secret)?, world.task(Stage::Prepare).await?);
+    fs::write(&secret, "another")?;
+    world.succeed(&task).await?;
+    run_says(world, RunType::Prepare, &Problem::Unauthorized.to_string()).await?;
+    fs::write(&secret, right)?;
+    world.model_until("it is Ready", |m| condition(m, ConditionType::Ready, "True")).await?;
+
+    world.request("forget-three", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    let record = trainer::record(&task, trainer::honest(&task.plan, &task.digest));
+    let record = world.put_record(&record).await?;
+    let (there, gone) = (bucket.folder(), bucket.data().join("gone"));
+    fs::rename(&there, &gone)?;
+    world.exit(&task, 0, &trainer::outcome(&task, record).to_message()).await?;
+    run_says(world, RunType::Forget, &Problem::NoBucket.to_string()).await?;
+    fs::rename(&gone, &there)?;
+    world.evaluate(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    ensure!(world.jobs().await?.len() == 3, "{:?}", world.jobs().await?);
+    Ok(())
+}
+
+/// The run waits, and says these words.
+async fn run_says(world: &World, type_: RunType, words: &str) -> Result<()> {
+    let run = async || Ok(world.runs().await?.into_iter().find(|run| run.spec.type_ == type_));
+    let reason = Reason::RecordUnavailable.to_string();
+    let says = |run: &Option<UnlearnRun>| {
+        let ready = run.as_ref().and_then(|run| ConditionType::Ready.find(run.conditions()));
+        ready.is_some_and(|it| it.status == "Unknown" && it.reason == reason && it.message.contains(words))
+    };
+    wait::until_answer(&format!("the run says {words:?}"), run, says).await?;
+    Ok(())
+}
+
+/// The whole loop, with the real trainer, on the real server: everything is signed, verified, and left alone by the collector.
 pub async fn a_model_is_made_to_forget_in_a_bucket(world: &World) -> Result<()> {
     let bucket = Bucket::start().await?;
+    let mut world = World::new(world.server.clone(), "in-a-bucket").await?;
+    world.store = bucket.store()?;
+    let world = &world;
     let trainer = Trainer::new(bucket.variables())?;
     let base = trainer.teach("s3://lethe/base/digits").await?;
-    let operator = start_operator(world, &bucket).await?;
-    world.keep_operator(operator).await;
+    let key = world.key("a")?;
+    let log = [format!("--audit-log={}/log", bucket.uri()), format!("--audit-log-origin={ORIGIN}")];
+    start_operator(world, &bucket, [key.flags(&[&key])?, log.into()].concat()).await?;
     let mut model = world.model()?;
     model["spec"]["base"] = json!({"uri": "s3://lethe/base/digits", "digest": base});
     world.lay_out(policy()?, model).await?;
@@ -117,15 +169,41 @@ pub async fn a_model_is_made_to_forget_in_a_bucket(world: &World) -> Result<()> 
     let ledger = world.ledger().await?;
     let entry = ledger.first().context("the ledger is empty")?;
     world.assert_serves(&entry.digest).await?;
-    bucket.store()?.get_bundle(&entry.digest, BundleKind::Generator).await?;
-    can_be_served(&trainer, &bucket, &entry.digest).await
+    can_be_served(&trainer, &bucket, &entry.digest).await?;
+    is_verified(world, &bucket, &key).await?;
+
+    let stray = world.store.put_blob(b"stray".to_vec()).await?;
+    make_old(&bucket.folder(), Path::new(""))?;
+    let said = world.collect(bucket.variables(), &["--delete"]).await?;
+    ensure!(said.contains(stray.as_str()) && world.store.get_blob(&stray, 100).await.is_err(), "{said}");
+    world.store.get_bundle(&entry.digest, BundleKind::Generator).await?;
+    is_verified(world, &bucket, &key).await
+}
+
+/// `kubectl lethe verify`, of all that there is, with nothing but the bucket and the public key.
+async fn is_verified(world: &World, bucket: &Bucket, key: &Key) -> Result<()> {
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), world.exported().await?)?;
+    let verify = async || {
+        let mut command = tokio::process::Command::new(server::cli()?);
+        command.env_clear().envs(bucket.variables()).arg("verify").arg(file.path());
+        command.arg(format!("--store={}", bucket.uri())).arg(format!("--log={}/log", bucket.uri()));
+        command.arg(format!("--trusted-keys={}", key.public.display())).arg(format!("--origin={ORIGIN}"));
+        Ok(said_by(&mut command).await.map_err(|error| error.to_string()))
+    };
+    // What was done last may still be on its way into the log.
+    let said = wait::until_answer("all of it is verified", verify, Result::is_ok).await?;
+    let said = said.map_err(Error::msg)?;
+    let words =
+        ["request forget-three", "has signed what follows from this run", "every byte, hash and signature"];
+    ensure!(words.iter().all(|words| said.contains(words)), "{said}");
+    Ok(())
 }
 
 /// A record that cannot be read yet is waited for; a trainer that finds nobody there tries again later.
 pub async fn a_bucket_that_is_away_is_waited_for(world: &World) -> Result<()> {
     let bucket = Bucket::start().await?;
-    let operator = start_operator(world, &bucket).await?;
-    world.keep_operator(operator).await;
+    start_operator(world, &bucket, vec![]).await?;
     let mut again = policy()?;
     again["spec"]["trainer"]["backoffLimit"] = json!(2);
     world.lay_out(again, world.model()?).await?;
@@ -161,14 +239,15 @@ async fn done(trainer: &Trainer, world: &World, stage: Stage) -> Result<()> {
     Ok(())
 }
 
-/// The operator, with its store in the bucket and its credentials in files.
-async fn start_operator(world: &World, bucket: &Bucket) -> Result<Operator> {
+/// The operator, with its store in the bucket, its credentials in files, and further flags.
+async fn start_operator(world: &World, bucket: &Bucket, mut flags: Vec<String>) -> Result<()> {
     let mut env = bucket.place();
     let credentials = bucket.mounted_credentials()?;
     env.insert(CREDENTIALS.into(), credentials.display().to_string());
-    let flags = bucket.place().iter().map(|(name, value)| format!("--store-env={name}={value}")).collect();
+    flags.extend(bucket.place().iter().map(|(name, value)| format!("--store-env={name}={value}")));
     let launch = Launch { store: bucket.uri(), env, flags, ..world.launch().await? };
-    Operator::start(&launch)
+    world.keep_operator(Operator::start(&launch)?).await;
+    Ok(())
 }
 
 /// A bundle with weights of about this size, which are not all the same.

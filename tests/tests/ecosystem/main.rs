@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         alerts:
             a_failed_gate_rings_within_a_minute_and_falls_silent_after_the_fix,
             what_does_not_get_on_rings,
+            what_cannot_be_signed_and_what_is_not_believed_rings,
             an_operator_that_hears_nothing_any_more_rings,
             an_operator_that_is_frozen_rings,
             a_thousand_requests_leave_no_series_behind;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
             an_upload_that_was_cut_off_leaves_nothing_to_see,
             what_is_wrong_with_a_bucket_is_told_apart,
             a_bucket_that_is_away_is_waited_for,
+            what_is_wrong_with_a_bucket_is_said_of_the_run_until_it_is_put_right,
             a_model_is_made_to_forget_in_a_bucket;
         cosign:
             what_is_signed_is_verified_by_cosign_and_nothing_else_is;

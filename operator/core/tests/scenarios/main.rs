@@ -24,6 +24,7 @@ mod duplicates;
 mod evidence;
 mod history;
 mod lifecycle;
+mod phases;
 mod pilots;
 mod policies;
 mod probing;

@@ -17,7 +17,7 @@ use crate::{
     bases::{NEW, base_is},
     cluster::{deployment, scale},
     schedules::{self, DAYS, WEEKLY, audits, pass},
-    script::{MODEL, careful, crashes, fixed, model, watchful},
+    script::{MODEL, careful, crashes, everywhere, fixed, model, watchful},
     trainer::{honest, measures, shows},
     world::{Patches, World},
 };
@@ -47,6 +47,18 @@ fn is_exposed(world: &World) -> bool {
 
 fn compliant(world: &World) -> Digest {
     world.model().status.as_ref().unwrap().ledger[0].digest.clone()
+}
+
+#[test]
+fn whoever_deletes_what_is_exposed_again_does_not_make_the_model_compliant() {
+    let world = everywhere(|world| {
+        refuted(world, watchful());
+        world.delete_request("first");
+    });
+    assert_eq!(world.ledger(), ["3->8"]);
+    assert_eq!(pods(&world), 0, "{}", world.summary());
+    let (status, reason, message) = world.model_condition(ConditionType::Compliant);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "GateFailed"), "{message}");
 }
 
 /// The first digest has no pods, and nobody calls it compliant.
