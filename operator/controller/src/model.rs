@@ -16,7 +16,7 @@ use lethe_api::{
         UnlearnRun,
     },
 };
-use lethe_core::{ArchivedLedger, Decision, canary, evidence, model, names, trail};
+use lethe_core::{ArchivedLedger, Decision, canary, evidence, model, names, rollout::PodReport, trail};
 use lethe_transparency::Said;
 use tokio::time::timeout;
 
@@ -49,17 +49,18 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     let stores = &context.stores;
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let policy = stores.policy(object).await?;
-    let deployment = deployment(context, &namespace, &object.spec.serving.target.name).await?;
-    let reports = match &deployment {
-        Some(target) if model::wants_reports(object) => {
-            context.inquiry.reports(&context.client, object, target).await?
-        }
-        _ => Vec::new(),
-    };
-    let canary = beside(context, object, policy.as_ref().ok().map(|policy| &policy.spec)).await?;
-    let archived = archived(context, &namespace, &name).await?;
-    let runs = runs(context, &namespace, object).await?;
-    let requests = requests(context, &namespace, object, &runs).await?;
+    let rules = policy.as_ref().ok().map(|policy| &policy.spec);
+    // Each of them asks the API server, and most a server of the model as well: all at once, since a look takes as long as they do.
+    let ((deployment, reports), canary, archived, (runs, requests)) = tokio::try_join!(
+        served(context, object, &namespace),
+        beside(context, object, rules),
+        archived(context, &namespace, &name),
+        async {
+            let runs = runs(context, &namespace, object).await?;
+            let requests = requests(context, &namespace, object, &runs).await?;
+            Ok((runs, requests))
+        },
+    )?;
     let evidence = evidence(context, object, &runs, deployment.as_ref(), &canary).await;
     let names: BTreeSet<String> = requests.iter().map(ResourceExt::name_any).collect();
     let rollout = object.status.as_ref().and_then(|status| status.rollout.as_ref());
@@ -79,6 +80,22 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
         unlogged: context.logbook.problem(),
         evidence,
     })
+}
+
+/// The serving target, and what its pods say where that counts.
+async fn served(
+    context: &Context,
+    object: &DiffusionModel,
+    namespace: &str,
+) -> Result<(Option<Deployment>, Vec<PodReport>)> {
+    let deployment = deployment(context, namespace, &object.spec.serving.target.name).await?;
+    let reports = match &deployment {
+        Some(target) if model::wants_reports(object) => {
+            context.inquiry.reports(&context.client, object, target).await?
+        }
+        _ => Vec::new(),
+    };
+    Ok((deployment, reports))
 }
 
 /// What the store has about the bundles that may be put into service.

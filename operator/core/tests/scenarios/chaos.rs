@@ -4,10 +4,11 @@ use jiff::SignedDuration;
 use lethe_api::{
     contract::Count,
     v1alpha1::{
-        ApprovalDecision, GateFailureAction, GateFailurePolicy, InitialServing, RequestPhase, annotations,
+        ApprovalDecision, DiffusionModel, GateFailureAction, GateFailurePolicy, InitialServing, Mode,
+        RequestPhase, UnlearnRequest, annotations,
     },
 };
-use lethe_core::asked;
+use lethe_core::{asked, names};
 use proptest::{
     prelude::*,
     test_runner::{Config, FileFailurePersistence},
@@ -17,7 +18,7 @@ use serde_json::json;
 use crate::{
     bases::NEW,
     cluster::{Waits, replicas},
-    script::{careful, fixed, model, nearest, policy, request, watchful},
+    script::{MODEL, careful, fixed, model, nearest, policy, request, watchful},
     trainer::{Fate, LABELS, digest, honest, measures, shows},
     world::{Chance, World},
 };
@@ -35,6 +36,7 @@ enum Act {
         targets: Vec<usize>,
         replacement: Option<usize>,
         by_alice: bool,
+        pilot: bool,
     },
     Delete(usize),
     Suspend(usize, bool),
@@ -66,6 +68,10 @@ enum Act {
     },
     /// The live server is asked as well, before a request is fulfilled and by the clock.
     Watchful(bool),
+    /// The archive of the ledger goes, while the model knows what was in it.
+    LoseArchive,
+    /// The audit log can be written, or not.
+    Logs(bool),
 }
 
 const PEOPLE: [&str; 3] = ["alice", "bob", "carol"];
@@ -75,9 +81,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => (1usize..80).prop_map(Act::Work),
         4 => (any::<u64>(), 1usize..200).prop_map(|(seed, steps)| Act::Late(seed, steps)),
         2 => (0usize..20).prop_map(Act::Die),
-        4 => (prop::collection::btree_set(0usize..11, 1..4), prop::option::of(0usize..10), any::<bool>()).prop_map(
-            |(targets, replacement, by_alice)| Act::Ask { targets: targets.into_iter().collect(), replacement, by_alice }
-        ),
+        4 => ask(),
         1 => (0usize..8).prop_map(Act::Delete),
         1 => (0usize..8, any::<bool>()).prop_map(|(which, on)| Act::Suspend(which, on)),
         1 => prop::option::of(any::<bool>()).prop_map(Act::Drift),
@@ -99,7 +103,20 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0..PEOPLE.len(), 0usize..8, prop::bool::weighted(0.8))
             .prop_map(|(who, which, yes)| Act::Say { who, which, yes }),
         1 => any::<bool>().prop_map(Act::Watchful),
+        1 => Just(Act::LoseArchive),
+        2 => any::<bool>().prop_map(Act::Logs),
     ]
+}
+
+fn ask() -> impl Strategy<Value = Act> {
+    let targets = prop::collection::btree_set(0usize..11, 1..4);
+    let asks = (targets, prop::option::of(0usize..10), any::<bool>(), prop::bool::weighted(0.2));
+    asks.prop_map(|(targets, replacement, by_alice, pilot)| Act::Ask {
+        targets: targets.into_iter().collect(),
+        replacement,
+        by_alice,
+        pilot,
+    })
 }
 
 fn do_it(world: &mut World, act: Act, asked: &mut usize) {
@@ -120,7 +137,7 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
             world.chance = None;
         }
         Act::Die(after) => world.dies_before = Some(world.calls + after),
-        Act::Ask { targets, replacement, by_alice } => {
+        Act::Ask { targets, replacement, by_alice, pilot } => {
             *asked += 1;
             // The eleventh label is one that the model does not know.
             let known = LABELS.iter().copied().chain(["unknown"]).collect::<Vec<_>>();
@@ -128,6 +145,7 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
             let replacement = replacement.map_or_else(nearest, |label| fixed(LABELS[label]));
             let mut asked = request(&format!("request-{asked}"), &targets, replacement);
             asked.spec.requested_by = by_alice.then(|| PEOPLE[0].to_owned());
+            asked.spec.mode = if pilot { Mode::Pilot } else { Mode::Enforce };
             world.apply_request(asked);
         }
         Act::Delete(which) => drop(names.get(which).map(|name| world.delete_request(name))),
@@ -188,6 +206,16 @@ fn do_it(world: &mut World, act: Act, asked: &mut usize) {
             let like = if yes { watchful() } else { policy() };
             world.edit_policy(|policy| policy.gates = like.spec.gates);
         }
+        Act::LoseArchive => world.change(|cluster| {
+            let knows = |model: &DiffusionModel| {
+                let status = model.status.as_ref();
+                model.metadata.deletion_timestamp.is_none() && status.is_some_and(|it| !it.ledger.is_empty())
+            };
+            if cluster.models.values().any(knows) {
+                cluster.config_maps.remove(&names::ledger_archive(MODEL));
+            }
+        }),
+        Act::Logs(yes) => world.unlogged = (!yes).then(|| "the store is full".into()),
         Act::DeleteCanary => world.change(|cluster| cluster.canary = None),
         Act::DeleteModel => world.delete_model(),
         Act::ApplyModel if world.cluster.models.is_empty() => {
@@ -222,7 +250,7 @@ proptest! {
             do_it(&mut world, act, &mut asked);
         }
         // From here on everybody does what they should.
-        world.dies_before = None;
+        (world.dies_before, world.unlogged) = (None, None);
         world.trainer = Box::new(|plan, _| honest(plan));
         world.comes_up = Box::new(|_| true);
         for name in world.cluster.requests.keys().cloned().collect::<Vec<_>>() {
@@ -239,17 +267,18 @@ proptest! {
         });
         world.settle();
         for name in world.cluster.requests.keys() {
-            use RequestPhase::{Aborted, Denied, Failed, Fulfilled, Held};
+            use RequestPhase::{Aborted, Denied, Failed, Fulfilled, Held, Tried};
             let phase = world.phase(name);
             prop_assert!(
-                [Fulfilled, Denied, Held, Failed, Aborted].map(Some).contains(&phase),
+                [Fulfilled, Denied, Held, Failed, Aborted, Tried].map(Some).contains(&phase),
                 "{name} is never answered\n{}", world.summary()
             );
         }
-        for request in world.cluster.requests.values().filter(|request| asked::is_aborted(request)) {
+        let is_tried = |request: &UnlearnRequest| request.spec.mode == Mode::Pilot || asked::is_aborted(request);
+        for request in world.cluster.requests.values().filter(|request| is_tried(request)) {
             let uid = request.metadata.uid.as_deref().unwrap_or_default();
             let recorded = world.audit.ledgers.values().flatten().any(|entry| entry.request.uid == uid);
-            prop_assert!(!recorded, "an aborted request was rolled out\n{}", world.summary());
+            prop_assert!(!recorded, "an aborted request, or a pilot, was rolled out\n{}", world.summary());
         }
         // What is compliant is served, and what is not has no pods.
         let status = world.model().status.as_ref().unwrap();

@@ -62,7 +62,11 @@ fn whatever_its_phase_nothing_works_for_a_request_that_was_deleted_and_what_was_
         });
         assert!(!world.cluster.jobs.values().any(Work::is_running), "{phase:?}: a GPU works for nobody");
         let open: Vec<_> = world.cluster.runs.values().filter(|run| !run::is_over(run)).collect();
-        assert!(open.is_empty(), "{phase:?}: {:?}", open.iter().map(|run| run.name_any()).collect::<Vec<_>>());
+        assert!(
+            open.is_empty(),
+            "{phase:?}: {:?}",
+            open.iter().map(|run| run.name_any()).collect::<Vec<_>>()
+        );
         use RequestPhase::{Fulfilled, Queued, RollingOut};
         let forgotten: &[&str] = match phase {
             RollingOut | Fulfilled => &["3->8"],
