@@ -2,7 +2,10 @@
 
 use std::{
     fmt::{self, Display, Formatter},
+    fs::{self, File},
+    io::Write,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use jiff::{SignedDuration, Timestamp};
 use lethe_api::{Digest, v1alpha1::LedgerEntry};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How often the server is asked, and how long it may take to answer.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -57,12 +60,18 @@ pub struct Sight {
 pub struct Sampler {
     stop: Arc<AtomicBool>,
     sights: mpsc::Receiver<Sight>,
-    asking: JoinHandle<()>,
+    asking: JoinHandle<Result<()>>,
 }
 
 impl Sampler {
-    /// Starts to ask at a loopback address.
-    pub fn start(address: SocketAddr, model: &str) -> Self {
+    /// Starts to ask at a loopback address. Each answer, and that there was none, is a line of JSON in `log` as soon as it is
+    /// known: what was served can be read there whatever becomes of the test.
+    ///
+    /// # Errors
+    /// If `log` cannot be written.
+    pub fn start(address: SocketAddr, model: &str, log: &Path) -> Result<Self> {
+        fs::create_dir_all(log.parent().context("a log has a folder")?)?;
+        let mut log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let (stop, url) = (Arc::new(AtomicBool::new(false)), format!("http://{address}/v2/models/{model}"));
         let (send, sights) = mpsc::channel();
         let is_over = stop.clone();
@@ -71,13 +80,16 @@ impl Sampler {
             let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
             let agent: ureq::Agent = config.max_idle_connections(0).build().into();
             while !is_over.load(Ordering::Relaxed) {
-                if let Some(digest) = ask(&agent, &url) {
-                    let _ = send.send(Sight { at: Timestamp::now(), digest });
+                let (digest, at) = (ask(&agent, &url), Timestamp::now());
+                writeln!(log, "{}", json!({"at": at, "digest": digest}))?;
+                if let Some(digest) = digest {
+                    let _ = send.send(Sight { at, digest });
                 }
                 thread::sleep(ASK_EVERY);
             }
+            Ok(())
         });
-        Self { stop, sights, asking }
+        Ok(Self { stop, sights, asking })
     }
 
     /// Everything that was seen.
@@ -86,7 +98,7 @@ impl Sampler {
     /// If the asking ended before.
     pub fn stop(self) -> Result<Vec<Sight>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.asking.join().map_err(|_| anyhow!("the sampler panicked"))?;
+        self.asking.join().map_err(|_| anyhow!("the sampler panicked"))??;
         Ok(self.sights.into_iter().collect())
     }
 }
@@ -141,8 +153,6 @@ impl Display for Summary<'_> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {

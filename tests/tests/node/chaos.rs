@@ -12,6 +12,7 @@ use lethe_api::v1alpha1::{LedgerEntry, RequestPhase, UnlearnPolicy, labels};
 use lethe_tests::{
     chaos::{Blow, Sampler, Summary, nothing_forbidden_was_served},
     place::{MODEL, request},
+    server::repository,
     studio::{MOST_HITS, Studio, runs},
 };
 use serde_json::json;
@@ -41,9 +42,10 @@ pub async fn ten_requests_end_right_under_twenty_blows(studio: &Studio) -> Resul
     studio.policy_is_known(patient.metadata.generation).await?;
     let (before, entries) = (studio.served().await?, studio.ledger().await?.len());
     let seed = env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    eprintln!("{SEED}={seed}");
+    let log = repository(&format!("target/chaos/seed-{seed}.jsonl"));
+    eprintln!("{SEED}={seed}; what is served is in {}", log.display());
 
-    let sampler = Sampler::start(live_server(studio).await?, MODEL);
+    let sampler = Sampler::start(live_server(studio).await?, MODEL, &log)?;
     let (asked, hit) = tokio::join!(ask(studio), strike(studio, fastrand::Rng::with_seed(seed)));
     asked?;
     hit?;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use lethe_api::v1alpha1::{
-    DiffusionModel, GateName, NeverSaw, PolicyKind, UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec,
+    DiffusionModel, GateName, NeverSaw, PolicyKind, RolloutStrategy, UnlearnPolicySpec, UnlearnRequest,
+    UnlearnRequestSpec,
 };
 use lethe_core::{
     accept::{self, Acceptance},
@@ -92,14 +93,28 @@ fn kind_of(kind: PolicyKind) -> &'static str {
     }
 }
 
-/// A policy under which nothing could pass. How many labels will be kept is not known here: it is said only if it does not
-/// matter.
-fn policy(object: &Object) -> Option<Finding> {
+fn policy(object: &Object) -> Vec<Finding> {
+    let Ok(spec) = serde_json::from_value(object.value["spec"].clone()) else { return vec![] };
+    let gates = out_of_reach(&spec).map(|why| warning(object, &["spec", "gates"], why));
+    let is_late = asks_live_servers(&spec) && spec.rollout.strategy == RolloutStrategy::Immediate;
+    let late = is_late.then(|| {
+        let message = "served-leak is asked of a candidate only when users have it already: with the strategy Canary, and \
+                       without any steps, it is asked before";
+        warning(object, &["spec", "rollout", "strategy"], message.into())
+    });
+    gates.into_iter().chain(late).collect()
+}
+
+/// Why nothing could pass. How many labels will be kept is not known here: it is said only if it does not matter.
+fn out_of_reach(spec: &UnlearnPolicySpec) -> Option<String> {
     const KEPT: [usize; 4] = [9, 1, 99, 999];
-    let spec = serde_json::from_value(object.value["spec"].clone()).ok()?;
-    let mut whys = KEPT.iter().map(|kept| plans::out_of_reach(&spec, *kept));
+    let mut whys = KEPT.iter().map(|kept| plans::out_of_reach(spec, *kept));
     let why = whys.next().flatten()?;
-    whys.all(|why| why.is_some()).then(|| warning(object, &["spec", "gates"], why))
+    whys.all(|why| why.is_some()).then_some(why)
+}
+
+fn asks_live_servers(spec: &UnlearnPolicySpec) -> bool {
+    spec.gates.iter().any(|gate| gate.name == GateName::ServedLeak)
 }
 
 fn model(object: &Object, objects: &[Object]) -> Vec<Finding> {
@@ -121,9 +136,7 @@ fn model(object: &Object, objects: &[Object]) -> Vec<Finding> {
             let message = format!("the schedule cannot be read: {why}");
             findings.push(finding(Severity::Error, object, &["spec", "audit", "schedule"], message));
         }
-        let has_gate =
-            |policy: &UnlearnPolicySpec| policy.gates.iter().any(|gate| gate.name == GateName::ServedLeak);
-        if policy.as_ref().is_some_and(|policy| !has_gate(policy)) {
+        if policy.as_ref().is_some_and(|policy| !asks_live_servers(policy)) {
             let message =
                 format!("policy {:?} has no gate served-leak, without which nothing is audited", named.name);
             findings.push(warning(object, &["spec", "audit"], message));

@@ -182,6 +182,14 @@ fn objects_of_the_same_files_are_seen_beside_each_other() {
 }
 
 #[test]
+fn a_live_server_that_is_asked_too_late_is_warned_of() {
+    let late = changed("policy-canary.yaml", "/spec/rollout", json!({"strategy": "Immediate"}));
+    assert!(late[0].contains("only when users have it already"), "{late:?}");
+    let dark = changed("policy-canary.yaml", "/spec/rollout", json!({"strategy": "Canary", "steps": []}));
+    assert_eq!(dark, Vec::<String>::new());
+}
+
+#[test]
 fn a_request_is_held_against_what_an_exported_model_knows() {
     let labels: Vec<_> = (0..10).map(|n| json!({"name": n.to_string(), "nearest": []})).collect();
     let ledger = json!([{
