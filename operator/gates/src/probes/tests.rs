@@ -13,6 +13,7 @@ use lethe_api::{
 };
 
 mod properties;
+mod taken_away;
 mod trust;
 
 fn text(number: &str) -> Option<String> {
