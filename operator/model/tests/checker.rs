@@ -2,7 +2,10 @@
 //!
 //! Not captured: the figures are part of the result.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Instant,
+};
 
 use lethe_model::{
     checker::{Settings, Start},
@@ -75,6 +78,8 @@ const CHECKS: [(&str, Settings, usize); 23] = [
 
 /// Another violation would be the same one, later.
 static VIOLATED: AtomicBool = AtomicBool::new(false);
+/// States of all checks.
+static STATES: AtomicUsize = AtomicUsize::new(0);
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -83,7 +88,10 @@ fn main() {
     let checks =
         CHECKS.map(|(name, settings, least)| Trial::test(name, move || holds(name, settings, least)));
     let noticed = Trial::test("a_server_that_takes_outdated_writes_is_noticed", notices_overwriting);
-    libtest_mimic::run(&arguments, checks.into_iter().chain([noticed]).collect()).exit();
+    let start = Instant::now();
+    let conclusion = libtest_mimic::run(&arguments, checks.into_iter().chain([noticed]).collect());
+    println!("{} states in {:.1} s", STATES.load(Ordering::Relaxed), start.elapsed().as_secs_f64());
+    conclusion.exit();
 }
 
 fn holds(name: &str, settings: Settings, least: usize) -> Result<(), Failed> {
@@ -92,6 +100,7 @@ fn holds(name: &str, settings: Settings, least: usize) -> Result<(), Failed> {
     }
     let report = check(settings);
     show(name, &report);
+    STATES.fetch_add(report.unique, Ordering::Relaxed);
     if let Some(violation) = report.violation {
         VIOLATED.store(true, Ordering::Relaxed);
         return Err(violation.into());
