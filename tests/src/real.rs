@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lethe_api::{Digest, contract::TaskKind};
+use rustix::process::Signal;
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::{
@@ -17,7 +18,7 @@ use tokio::{
 };
 use xtask::image;
 
-use crate::{Task, World, server::repository};
+use crate::{Task, World, operator::signal_process, server::repository};
 
 /// `lethe-trainer`, and the environment that its pods would have.
 pub struct Trainer {
@@ -57,6 +58,15 @@ impl Trainer {
     /// # Errors
     /// If it cannot be started, or the pod's status cannot be written.
     pub async fn carry_out(&self, world: &World, task: &Task) -> Result<i32> {
+        let (code, _) = self.begin(task)?.end(world, task).await?;
+        Ok(code)
+    }
+
+    /// Begins to do what a pod is told.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn begin(&self, task: &Task) -> Result<Working> {
         let plan = self.files.path().join("plan.json");
         let words = self.files.path().join("words.json");
         fs::write(&plan, &task.text)?;
@@ -69,9 +79,7 @@ impl Trainer {
         };
         let mut command = self.command();
         command.args([verb, "--no-port", "--plan"]).arg(&plan).arg("--termination-log").arg(&words);
-        let code = self.run(&mut command).await?;
-        world.exit(task, code, &fs::read_to_string(words)?).await?;
-        Ok(code)
+        Ok(Working { process: self.start(&mut command)?, words })
     }
 
     /// A server of this bundle. It ends when what this returns is dropped.
@@ -106,11 +114,41 @@ impl Trainer {
     }
 
     async fn run(&self, command: &mut Command) -> Result<i32> {
+        self.start(command)?.wait().await?.code().context("the trainer was killed by a signal")
+    }
+
+    fn start(&self, command: &mut Command) -> Result<Child> {
         let log = self.open_log()?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-        let status =
-            command.status().await.with_context(|| format!("cannot start {}", show(&self.program)))?;
-        status.code().context("the trainer was killed by a signal")
+        command.spawn().with_context(|| format!("cannot start {}", show(&self.program)))
+    }
+}
+
+/// A trainer at work. Killed when this is dropped.
+pub struct Working {
+    process: Child,
+    /// Where its last words will be.
+    words: PathBuf,
+}
+
+impl Working {
+    /// Tells it to stop, as a kubelet does.
+    ///
+    /// # Errors
+    /// If it is over.
+    pub fn stop(&self) -> Result<()> {
+        signal_process(self.process.id().context("it has ended")?, Signal::TERM)
+    }
+
+    /// Waits for its end, and ends the pod as it ended. Returns its exit code and its last words.
+    ///
+    /// # Errors
+    /// If it was killed, or the pod's status cannot be written.
+    pub async fn end(mut self, world: &World, task: &Task) -> Result<(i32, String)> {
+        let code = self.process.wait().await?.code().context("the trainer was killed by a signal")?;
+        let words = fs::read_to_string(self.words)?;
+        world.exit(task, code, &words).await?;
+        Ok((code, words))
     }
 }
 

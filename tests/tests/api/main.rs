@@ -190,6 +190,7 @@ fn main() -> ExitCode {
             an_operator_that_is_there_before_its_definitions_names_them_and_begins_once_they_are,
             a_right_that_was_taken_away_is_named_and_work_goes_on_once_it_is_back,
             what_may_not_be_written_keeps_no_target_from_being_set_back,
+            a_model_whose_ledger_may_not_be_archived_stays_until_it_may,
             what_admission_refuses_is_told_in_its_own_words_and_tried_again,
             what_somebody_else_has_under_a_name_that_is_needed_is_not_overwritten,
             an_event_that_cannot_be_published_is_counted_and_holds_up_nothing;

@@ -85,6 +85,33 @@ pub async fn what_may_not_be_written_keeps_no_target_from_being_set_back(world: 
     Ok(())
 }
 
+/// A model goes only once its ledger is where the next one of its name will find it.
+pub async fn a_model_whose_ledger_may_not_be_archived_stays_until_it_may(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("forget-three", "3", "8").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    rights::take_away(&world.server, &world.home, ("create", "", "configmaps")).await?;
+    let archive = format!("{MODEL}-lethe-ledger");
+    world.delete::<ConfigMap>(&archive).await?;
+    wait::until_gone(&world.api::<ConfigMap>(), &archive, None).await?;
+    world.delete::<DiffusionModel>(MODEL).await?;
+    let says = |events: &String| {
+        let is_it = |line: &str| {
+            line.starts_with("event Warning CannotApply DiffusionModel/digits") && line.contains(&archive)
+        };
+        events.lines().any(is_it)
+    };
+    wait::until_answer("an event says why", async || Ok(world.events().await), says).await?;
+    let stays = world.api::<DiffusionModel>().get(MODEL).await?;
+    ensure!(stays.metadata.deletion_timestamp.is_some() && !stays.finalizers().is_empty(), "{stays:?}");
+    rights::grant(&world.server, &world.home, world.reach).await?;
+    wait::until_gone(&world.api::<DiffusionModel>(), MODEL, None).await?;
+    let kept = world.api::<ConfigMap>().get(&archive).await?.data.unwrap_or_default();
+    ensure!(kept.values().any(|text| text.contains("forget-three")), "{kept:?}");
+    Ok(())
+}
+
 pub async fn what_admission_refuses_is_told_in_its_own_words_and_tried_again(world: &World) -> Result<()> {
     world.begin_ready().await?;
     let name = format!("no-jobs.{}", world.namespace);

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         queues:
             runs_wait_for_quota_in_the_words_of_kueue_and_are_admitted_in_order,
             a_run_that_is_preempted_goes_on_and_is_done_once,
+            a_trainer_that_is_preempted_goes_on_from_its_checkpoint,
             a_cluster_without_kueue_and_a_queue_that_is_missing_are_told_and_waited_for,
             while_kueue_is_down_nothing_begins_and_nothing_is_lost,
             twenty_requests_over_quota_for_four_are_all_done_and_none_twice;

@@ -22,6 +22,7 @@ use lethe_tests::{
     Task, World, audit,
     kueue::{self, Kueue, POLICY, is_admitted},
     place::{HasConditions, condition, request},
+    real::Trainer,
     trainer::{self, failure},
     wait,
 };
@@ -227,6 +228,54 @@ async fn preempt(world: &World) -> Result<()> {
     ensure!(run.job(Stage::Forget).is_some_and(|job| job.preemptions == 2), "{:?}", run.jobs);
     let events = world.events().await;
     ensure!(events.contains("Normal Preempted UnlearnRequest/digits"), "no event says so: {events}");
+    each_once(world, &["digits"]).await
+}
+
+/// With the real trainer: no step that was made is made again.
+pub async fn a_trainer_that_is_preempted_goes_on_from_its_checkpoint(_: &World) -> Result<()> {
+    let (world, kueue) = begin().await?;
+    told(&world, &kueue, preempt_the_real_one(&world).await).await
+}
+
+async fn preempt_the_real_one(world: &World) -> Result<()> {
+    let trainer = Trainer::new(BTreeMap::new())?;
+    let base = lethe_store::folder_uri(&world.store_folder().with_file_name("base"))?;
+    let digest = trainer.teach(&base).await?;
+    world.apply_model("digits").await?;
+    let taught = json!({"base": {"uri": base, "digest": digest}, "policyRef": {"name": POLICY}});
+    world.patch::<DiffusionModel>("digits", json!({"spec": taught})).await?;
+    let carry_out = async |stage| {
+        let task = task(world, "digits", stage).await?;
+        let code = trainer.carry_out(world, &task).await?;
+        ensure!(code == 0, "{stage:?} ended with {code}: {}", trainer.log());
+        Ok(task)
+    };
+    carry_out(Stage::Prepare).await?;
+    ask(world, "digits", "digits").await?;
+    let task = task(world, "digits", Stage::Forget).await?;
+    let working = trainer.begin(&task)?;
+    world.run(&task).await?;
+    world.request_waits("digits", Reason::Training, "at work").await?;
+    let curves = world.store_folder().join("scratch").join(task.digest.hex()).join("metrics.jsonl");
+    let trains = async || Ok(curves.exists());
+    wait::until_answer("it has made some steps", trains, |trains| *trains).await?;
+
+    kueue::another_job(world, "outage", "outage", 4).await?;
+    let asked = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+    wait::until(&world.api::<Pod>(), &task.pod.name_any(), "it is told to stop", asked).await?;
+    working.stop()?;
+    let (code, words) = working.end(world, &task).await?;
+    ensure!(code == exit::INTERRUPTED && words.contains("goes on from there"), "{code}: {words}");
+    wait::until_gone(&world.api::<Pod>(), &task.pod.name_any(), None).await?;
+    world.request_waits("digits", Reason::Preempted, "Preempted").await?;
+    world.delete::<Job>("outage").await?;
+    let again = carry_out(Stage::Forget).await?;
+    ensure!(again.digest == task.digest, "another plan, so not its checkpoint");
+    let log = trainer.log();
+    ensure!(log.contains("continuing from the checkpoint of an earlier pod"), "it began anew: {log}");
+    println!("{}", words.trim());
+    carry_out(Stage::Evaluate).await?;
+    world.request_until("digits", RequestPhase::Fulfilled).await?;
     each_once(world, &["digits"]).await
 }
 
