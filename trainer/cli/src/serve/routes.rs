@@ -11,6 +11,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
+use lethe_report::gallery::{SAMPLES, waiting};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -150,7 +151,7 @@ struct View {
 
 impl Default for View {
     fn default() -> Self {
-        Self { seed: 0, n: gallery::SAMPLES }
+        Self { seed: 0, n: SAMPLES }
     }
 }
 
@@ -158,7 +159,7 @@ async fn index(State(server): State<Arc<Server>>, Query(view): Query<View>) -> R
     match server.model() {
         Ok(model) => Html(gallery::page(&server.name, model, view.seed)).into_response(),
         Err(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Html(gallery::waiting(&server.name, &reason))).into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, Html(waiting(&server.name, &reason))).into_response()
         }
     }
 }
