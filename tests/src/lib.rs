@@ -6,7 +6,8 @@
 //! and the trainer ([`trainer`]), and can therefore lie as no trainer would. Needs no root.
 //!
 //! **Ecosystem tier**: the same, with programs of others around it that people use with Lethe: a real Prometheus and
-//! Alertmanager ([`monitoring`]), a real Argo CD ([`gitops`]), a real Kueue ([`kueue`]).
+//! Alertmanager ([`monitoring`]), a real Argo CD ([`gitops`]), a real Kueue ([`kueue`]), a real
+//! Chromium ([`browser`]).
 //!
 //! **Node tier** ([`node`]): a real node, real images, the real chart, and the real trainer.
 //!
@@ -16,6 +17,7 @@
 
 pub mod audit;
 pub mod audit_log;
+pub mod browser;
 pub mod bucket;
 pub mod chaos;
 pub mod cli;

@@ -8,9 +8,11 @@ use xtask::setup::{prometheus, versitygw};
 
 mod alerts;
 mod audit_log;
+mod browser;
 mod buckets;
 mod cosign;
 mod dashboard;
+mod drawn;
 mod gitops;
 mod queues;
 
@@ -52,6 +54,10 @@ fn main() -> ExitCode {
         dashboard:
             every_question_of_the_dashboard_has_an_answer,
             every_metric_is_documented_and_no_other;
+        browser:
+            a_page_that_cannot_be_read_is_found_out,
+            the_gallery_can_be_read_on_a_phone_and_in_the_dark,
+            every_report_can_be_read_on_a_phone_and_in_the_dark;
         buckets:
             what_is_put_into_a_bucket_is_what_one_gets,
             an_upload_that_was_cut_off_leaves_nothing_to_see,

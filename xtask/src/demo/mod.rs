@@ -6,13 +6,13 @@ mod gates;
 mod interrupt;
 mod jobs;
 mod kubectl;
-mod live;
-mod report;
+pub mod live;
+pub mod report;
 mod scenes;
 mod site;
-mod story;
+pub mod story;
 mod summary;
-mod timeline;
+pub mod timeline;
 
 use std::fs;
 use std::path::Path;

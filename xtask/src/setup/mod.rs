@@ -3,6 +3,7 @@
 
 pub mod apt;
 pub mod argocd;
+pub mod chromium;
 pub mod coredns;
 pub mod cosign;
 pub mod golang;
