@@ -176,7 +176,7 @@ fn ecosystem(filter: Option<&str>, is_asked_for: bool) -> Result<Counts> {
     on_an_api_server(&arguments, filter)
 }
 
-/// An operator that dies once, after each write of each scenario in turn, takes half an hour: whoever changes what it writes
+/// An operator that dies once, after each write of each scenario in turn, takes most of an hour: whoever changes what it writes
 /// names it.
 fn api(filter: Option<&str>) -> Result<Counts> {
     let mut arguments = vec!["--lib", "--test", "api"];
