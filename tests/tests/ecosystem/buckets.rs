@@ -12,6 +12,7 @@ use lethe_store::{Bundle, CREDENTIALS, Error as StoreError, Kind, Problem, Store
 use lethe_tests::{
     World,
     audit_log::ORIGIN,
+    browser::Browser,
     bucket::Bucket,
     collecting::make_old,
     examples,
@@ -271,7 +272,7 @@ fn bytes_below(folder: &Path) -> u64 {
         .sum()
 }
 
-/// The real server loads the bundle from the bucket and says so.
+/// The real server loads the bundle from the bucket, says so, and shows what it generates.
 async fn can_be_served(trainer: &Trainer, bucket: &Bucket, digest: &Digest) -> Result<()> {
     let port = free_port()?;
     let server = trainer.serve(&bucket.uri(), digest, port)?;
@@ -285,6 +286,8 @@ async fn can_be_served(trainer: &Trainer, bucket: &Bucket, digest: &Digest) -> R
         |answer: &Option<String>| answer.as_ref().is_some_and(|text| text.contains(digest.as_str()));
     timeout(Duration::from_secs(60), wait::until_answer("the server has the bundle", asked, says_so))
         .await??;
+    let mut browser = Browser::start().await?;
+    browser.reads_well("gallery-served", &format!("http://127.0.0.1:{port}/")).await?;
     drop(server);
     Ok(())
 }
