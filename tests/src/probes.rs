@@ -34,7 +34,7 @@ fn attempt(probe: ProbeName, attempt: &str, target: &str, compared: bool) -> Att
         attempt: attempt.into(),
         target: target.into(),
         seeds: vec![1],
-        budget: Budget::default(),
+        budget: Budget::least(probe, attempt),
         candidate: seen(2, 0),
         control: seen(3960, 3600),
         never_saw: compared.then(|| seen(200, 20)),

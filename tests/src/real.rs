@@ -94,6 +94,14 @@ impl Trainer {
         command.kill_on_drop(true).spawn().with_context(|| format!("cannot start {}", show(&self.program)))
     }
 
+    /// All that it said.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn whole_log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.log_file())?)
+    }
+
     /// What it said last.
     pub fn log(&self) -> String {
         xtask::cmd::tail(&self.log_file())

@@ -50,17 +50,15 @@ async fn observe(object: &DiffusionModel, context: &Context) -> Result<model::Ob
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let policy = stores.policy(object).await?;
     let rules = policy.as_ref().ok().map(|policy| &policy.spec);
-    // Each of them asks the API server, and most a server of the model as well: all at once, since a look takes as long as they do.
-    let ((deployment, reports), canary, archived, (runs, requests)) = tokio::try_join!(
+    // Each of them asks the API server, and some ask pods: all at once, since a look takes as long as they do.
+    let ((deployment, reports), canary, archived) = tokio::try_join!(
         served(context, object, &namespace),
         beside(context, object, rules),
         archived(context, &namespace, &name),
-        async {
-            let runs = runs(context, &namespace, object).await?;
-            let requests = requests(context, &namespace, object, &runs).await?;
-            Ok((runs, requests))
-        },
     )?;
+    // After them, however long they took: what was aborted or withdrawn meanwhile must not be rolled out.
+    let runs = runs(context, &namespace, object).await?;
+    let requests = requests(context, &namespace, object, &runs).await?;
     let evidence = evidence(context, object, &runs, deployment.as_ref(), &canary).await;
     let names: BTreeSet<String> = requests.iter().map(ResourceExt::name_any).collect();
     let rollout = object.status.as_ref().and_then(|status| status.rollout.as_ref());

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use lethe_api::{
     contract::{
-        Attempt, Count, EvaluateRecord, EvaluateTask, NeighbourMeasurement, ProbeLevel, ProbeName,
+        Attempt, Budget, Count, EvaluateRecord, EvaluateTask, NeighbourMeasurement, ProbeLevel, ProbeName,
         ProbeRecord, Sighting,
     },
     gate::{Gate, GateName, GateResult, Verdict},
@@ -47,6 +47,13 @@ pub(crate) fn sound<'a>(
         }
         if one.never_saw.is_some() != asked.never_saw.is_some() {
             return Err(format!("{}: the never-saw model was not tried as it was asked for", which()));
+        }
+        let (took, least) = (one.budget.steps, Budget::least(*probe, attempt).steps);
+        if took < least {
+            return Err(format!(
+                "{} took {took} steps, and has shown nothing before it takes {least}",
+                which()
+            ));
         }
         let seen = [Some(one.candidate), Some(one.control), one.never_saw];
         seen.into_iter().flatten().try_for_each(possible).map_err(|why| format!("{}: {why}", which()))?;

@@ -159,7 +159,7 @@ fn probed(task: &EvaluateTask, asked: &ProbeTask) -> ProbeRecord {
         attempt: attempt.into(),
         target: target.label.clone(),
         seeds: vec![1],
-        budget: Budget::default(),
+        budget: Budget::least(probe, attempt),
         candidate: Sighting { hits: 2, inside: 0, n },
         control: Sighting { hits: n - 10, inside: n - 20, n },
         never_saw: asked.never_saw.as_ref().map(|_| Sighting { hits: n / 20, inside: 0, n }),

@@ -26,6 +26,7 @@ pub async fn a_page_that_cannot_be_read_is_found_out(_world: &World) -> Result<(
         <p style="font-size: 9px">tiny</p><p style="color: #999">pale</p><p style="opacity: .5">faint</p>
         <style>td::before { content: attr(title) }</style><table><td title="name"></table>
         <p style="color: #999; font-size: 24px">large</p><p style="width: 2000px">wide</p><img src="gone.png" alt="">
+        <img src="http://127.0.0.1:9/elsewhere.png" alt="">
         <script>console.error("oh"); nothing();</script>"#;
     const GOOD: &str = r#"<!doctype html><meta name="viewport" content="width=device-width">
         <style>:root { color-scheme: light dark }</style><p>It can be read.</p>"#;
@@ -41,6 +42,7 @@ pub async fn a_page_that_cannot_be_read_is_found_out(_world: &World) -> Result<(
         "has to be scrolled sideways",
         "a picture is not shown",
         "gone.png",
+        "it asks others: http://127.0.0.1:9/elsewhere.png",
         "the page logs",
         "a script fails",
     ];

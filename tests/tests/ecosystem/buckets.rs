@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Error, Result, ensure};
+use futures::future::LocalBoxFuture;
 use lethe_api::{
     Digest,
     contract::BundleKind,
@@ -10,7 +11,7 @@ use lethe_api::{
 };
 use lethe_store::{Bundle, CREDENTIALS, Error as StoreError, Kind, Problem, Store};
 use lethe_tests::{
-    World,
+    Server, Tier, World,
     audit_log::ORIGIN,
     browser::Browser,
     bucket::Bucket,
@@ -105,11 +106,25 @@ pub async fn what_is_wrong_with_a_bucket_is_told_apart(_world: &World) -> Result
 pub async fn what_is_wrong_with_a_bucket_is_said_of_the_run_until_it_is_put_right(
     world: &World,
 ) -> Result<()> {
+    in_a_bucket(world, |world, bucket| Box::pin(is_put_right(world, bucket))).await
+}
+
+type InABucket = for<'a> fn(&'a World, &'a Bucket) -> LocalBoxFuture<'a, Result<()>>;
+
+/// In a world beside this one, whose store is in a bucket.
+async fn in_a_bucket(world: &World, life: InABucket) -> Result<()> {
     let bucket = Bucket::start().await?;
-    let mut world = World::new(world.server.clone(), "a-bucket-is-put-right").await?;
-    world.store = bucket.store()?;
-    let world = &world;
-    start_operator(world, &bucket, vec![]).await?;
+    let name: String = world.namespace.chars().take(56).collect();
+    let mut beside = World::new(world.server.clone(), &format!("{name}-beside")).await?;
+    beside.store = bucket.store()?;
+    match life(&beside, &bucket).await {
+        Err(error) => Err(error.context(Server::diagnose(&beside).await)),
+        Ok(()) => Ok(()),
+    }
+}
+
+async fn is_put_right(world: &World, bucket: &Bucket) -> Result<()> {
+    start_operator(world, bucket, vec![]).await?;
     world.lay_out(policy()?, world.model()?).await?;
     let secret = bucket.mounted_credentials()?.join("AWS_SECRET_ACCESS_KEY");
     let (right, task) = (fs::read(&secret)?, world.task(Stage::Prepare).await?);
@@ -148,15 +163,15 @@ async fn run_says(world: &World, type_: RunType, words: &str) -> Result<()> {
 
 /// The whole loop, with the real trainer, on the real server: everything is signed, verified, and left alone by the collector.
 pub async fn a_model_is_made_to_forget_in_a_bucket(world: &World) -> Result<()> {
-    let bucket = Bucket::start().await?;
-    let mut world = World::new(world.server.clone(), "in-a-bucket").await?;
-    world.store = bucket.store()?;
-    let world = &world;
+    in_a_bucket(world, |world, bucket| Box::pin(is_made_to_forget(world, bucket))).await
+}
+
+async fn is_made_to_forget(world: &World, bucket: &Bucket) -> Result<()> {
     let trainer = Trainer::new(bucket.variables())?;
     let base = trainer.teach("s3://lethe/base/digits").await?;
     let key = world.key("a")?;
     let log = [format!("--audit-log={}/log", bucket.uri()), format!("--audit-log-origin={ORIGIN}")];
-    start_operator(world, &bucket, [key.flags(&[&key])?, log.into()].concat()).await?;
+    start_operator(world, bucket, [key.flags(&[&key])?, log.into()].concat()).await?;
     let mut model = world.model()?;
     model["spec"]["base"] = json!({"uri": "s3://lethe/base/digits", "digest": base});
     world.lay_out(policy()?, model).await?;
@@ -170,15 +185,15 @@ pub async fn a_model_is_made_to_forget_in_a_bucket(world: &World) -> Result<()> 
     let ledger = world.ledger().await?;
     let entry = ledger.first().context("the ledger is empty")?;
     world.assert_serves(&entry.digest).await?;
-    can_be_served(&trainer, &bucket, &entry.digest).await?;
-    is_verified(world, &bucket, &key).await?;
+    can_be_served(&trainer, bucket, &entry.digest).await?;
+    is_verified(world, bucket, &key).await?;
 
     let stray = world.store.put_blob(b"stray".to_vec()).await?;
     make_old(&bucket.folder(), Path::new(""))?;
     let said = world.collect(bucket.variables(), &["--delete"]).await?;
     ensure!(said.contains(stray.as_str()) && world.store.get_blob(&stray, 100).await.is_err(), "{said}");
     world.store.get_bundle(&entry.digest, BundleKind::Generator).await?;
-    is_verified(world, &bucket, &key).await
+    is_verified(world, bucket, &key).await
 }
 
 /// `kubectl lethe verify`, of all that there is, with nothing but the bucket and the public key.

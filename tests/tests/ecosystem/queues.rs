@@ -175,7 +175,7 @@ async fn wait_in_order(world: &World) -> Result<()> {
     let used =
         entries.iter().filter_map(audit::Entry::used).filter(|(_, what)| what == "kueue.x-k8s.io/workloads");
     let used: BTreeSet<_> = used.map(|(verb, _)| verb).collect();
-    // Lists are streamed: that a server which streams none is listed from is shown elsewhere.
+    // Lists are streamed; of a server that streams none, api/rights.rs shows that it is listed from.
     ensure!(used == ["watch"].map(String::from).into(), "of Workloads it used {used:?}");
     each_once(world, &models).await
 }
@@ -265,15 +265,20 @@ async fn preempt_the_real_one(world: &World) -> Result<()> {
     wait::until(&world.api::<Pod>(), &task.pod.name_any(), "it is told to stop", asked).await?;
     working.stop()?;
     let (code, words) = working.end(world, &task).await?;
-    ensure!(code == exit::INTERRUPTED && words.contains("goes on from there"), "{code}: {words}");
+    let step = words.split_once("forget step ").and_then(|(_, rest)| rest.split_once(" of "));
+    let (step, _) = step.with_context(|| format!("{code}, and it does not say at which step: {words}"))?;
+    ensure!(code == exit::INTERRUPTED && step != "0", "{code}: {words}");
     wait::until_gone(&world.api::<Pod>(), &task.pod.name_any(), None).await?;
     world.request_waits("digits", Reason::Preempted, "Preempted").await?;
     world.delete::<Job>("outage").await?;
     let again = carry_out(Stage::Forget).await?;
     ensure!(again.digest == task.digest, "another plan, so not its checkpoint");
-    let log = trainer.log();
-    ensure!(log.contains("continuing from the checkpoint of an earlier pod"), "it began anew: {log}");
-    println!("{}", words.trim());
+    let log = trainer.whole_log()?;
+    let (_, after) =
+        log.split_once("continuing from the checkpoint of an earlier pod").context("it began anew")?;
+    let begins = after.lines().find(|line| line.contains("begin")).context("it did not begin again")?;
+    println!("interrupted at step {step}; then: {begins}");
+    ensure!(begins.contains(&format!("step={step} ")), "not at step {step}: {begins}");
     carry_out(Stage::Evaluate).await?;
     world.request_until("digits", RequestPhase::Fulfilled).await?;
     each_once(world, &["digits"]).await

@@ -180,7 +180,7 @@ fn ecosystem(filter: Option<&str>, is_asked_for: bool) -> Result<Counts> {
 /// names it.
 fn api(filter: Option<&str>) -> Result<Counts> {
     let mut arguments = vec!["--lib", "--test", "api"];
-    if filter.is_none() {
+    if filter.is_none_or(|filter| !filter.contains("one_death")) {
         arguments.extend(["--", "--skip", "one_death::"]);
         progress::note("left to `--tier api one_death`: one_death::");
     }

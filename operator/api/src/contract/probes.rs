@@ -183,6 +183,16 @@ impl Attempt {
     pub const MULTISTEP_NULL: &str = "multistep null";
 }
 
+impl Budget {
+    /// That of an attempt, as far as its name and its probe say it: of [`ProbeName::Relearning`] the name says the steps, and what
+    /// is asked once takes none.
+    pub fn least(probe: ProbeName, attempt: &str) -> Self {
+        let named = attempt.strip_suffix(" steps").and_then(|steps| steps.parse().ok());
+        let is_asked_once = matches!(probe, ProbeName::DirectLeak | ProbeName::OtherDoorLeak);
+        Self { steps: named.unwrap_or(u64::from(!is_asked_once)), ..Self::default() }
+    }
+}
+
 impl NeighbourMeasurement {
     /// So many neighbours a record has of every target, or all kept labels if there are fewer.
     pub const EACH: usize = 3;

@@ -98,8 +98,8 @@ fn policy(object: &Object) -> Vec<Finding> {
     let gates = out_of_reach(&spec).map(|why| warning(object, &["spec", "gates"], why));
     let is_late = asks_live_servers(&spec) && spec.rollout.strategy == RolloutStrategy::Immediate;
     let late = is_late.then(|| {
-        let message = "served-leak is asked of a candidate only when users have it already: with the strategy Canary, and \
-                       without any steps, it is asked before";
+        let message = "served-leak is asked of a candidate only when users have it already: with the strategy Canary, which \
+                       needs no steps, it is asked before";
         warning(object, &["spec", "rollout", "strategy"], message.into())
     });
     gates.into_iter().chain(late).collect()

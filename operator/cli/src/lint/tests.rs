@@ -187,6 +187,8 @@ fn a_live_server_that_is_asked_too_late_is_warned_of() {
     assert!(late[0].contains("only when users have it already"), "{late:?}");
     let dark = changed("policy-canary.yaml", "/spec/rollout", json!({"strategy": "Canary", "steps": []}));
     assert_eq!(dark, Vec::<String>::new());
+    let never = changed("policy.yaml", "/spec/rollout", json!({"strategy": "Immediate"}));
+    assert_eq!(never, Vec::<String>::new(), "nobody asks it");
 }
 
 #[test]

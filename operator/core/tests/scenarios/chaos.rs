@@ -274,8 +274,8 @@ proptest! {
                 "{name} is never answered\n{}", world.summary()
             );
         }
-        let is_tried = |request: &UnlearnRequest| request.spec.mode == Mode::Pilot || asked::is_aborted(request);
-        for request in world.cluster.requests.values().filter(|request| is_tried(request)) {
+        let must_not_be_rolled_out = |request: &UnlearnRequest| request.spec.mode == Mode::Pilot || asked::is_aborted(request);
+        for request in world.cluster.requests.values().filter(|request| must_not_be_rolled_out(request)) {
             let uid = request.metadata.uid.as_deref().unwrap_or_default();
             let recorded = world.audit.ledgers.values().flatten().any(|entry| entry.request.uid == uid);
             prop_assert!(!recorded, "an aborted request, or a pilot, was rolled out\n{}", world.summary());

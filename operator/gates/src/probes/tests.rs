@@ -55,7 +55,7 @@ fn found() -> EvaluateRecord {
         attempt: attempt.into(),
         target: target.into(),
         seeds: vec![7],
-        budget: Budget::default(),
+        budget: Budget::least(probe, attempt),
         candidate: Sighting { hits: 1, inside: 1, n: 1000 },
         control: Sighting { hits: 990, inside: 900, n: 1000 },
         never_saw: Some(Sighting { hits: 300, inside: 10, n: 1000 }),

@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn probes_that_are_not_those_that_were_asked_for_or_cannot_be_are_an_error() {
     use ProbeName as P;
-    let all: [(Change, &str); 15] = [
+    let all: [(Change, &str); 17] = [
         (|r| r.probes = None, "no probes"),
         (|r| probes(r).asked.level = ProbeLevel::Full, "another level"),
         (|r| probes(r).asked.teacher = Digest::of("another"), "another level, teacher"),
@@ -21,6 +21,8 @@ fn probes_that_are_not_those_that_were_asked_for_or_cannot_be_are_an_error() {
         (|r| at(r, P::SeedSearch, "worst label").candidate.inside = 2, "2 images"),
         (|r| at(r, P::SeedSearch, "worst label").never_saw = Some(seen(1, 2)), "2 images"),
         (|r| at(r, P::SeedSearch, "worst label").candidate.n = u64::MAX, "more than anybody draws"),
+        (|r| at(r, P::SeedSearch, "worst label").budget.steps = 0, "took 0 steps"),
+        (|r| at(r, P::Relearning, "100 steps").budget.steps = 99, "took 99 steps"),
         (|r| probes(r).neighbours[0].target = "6".into(), "neighbours of"),
     ];
     for (index, (change, says)) in all.into_iter().enumerate() {
