@@ -85,7 +85,11 @@ pub async fn network_policies_choose_the_pods_that_they_are_for_and_no_others(wo
 
     // To trainers comes the operator, for their progress. From them comes nothing.
     let trainers = &policy("lethe-trainers")?["spec"];
-    ensure!(trainers["egress"] == json!([]), "{trainers}");
+    // Egress is restricted, and to nothing at all.
+    ensure!(
+        trainers["policyTypes"] == json!(["Ingress", "Egress"]) && trainers.get("egress").is_none(),
+        "{trainers}"
+    );
     let ingress = trainers["ingress"].as_array().context("no ingress")?;
     ensure!(ingress.len() == 1 && ingress[0]["from"].as_array().is_some_and(|from| from.len() == 1));
     let from = &ingress[0]["from"][0];
