@@ -263,7 +263,7 @@ impl Gauges {
     }
 
     fn model(&mut self, model: &DiffusionModel) {
-        let Some(status) = &model.status else { return };
+        let Some(status) = model.seen() else { return };
         let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
         let labels = [&*namespace, &*name];
         self.ledger.add(labels, status.ledger.len() as f64);

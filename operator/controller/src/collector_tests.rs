@@ -47,6 +47,14 @@ fn model(status: serde_json::Value) -> DiffusionModel {
     .unwrap()
 }
 
+#[tokio::test]
+async fn nothing_is_said_of_a_model_that_nobody_has_looked_at() {
+    let (metrics, mut writers) = registered();
+    writers.models.apply_watcher_event(&Event::Apply(model(lethe_api::v1alpha1::unseen())));
+    let text = metrics.render().unwrap();
+    assert!(!text.contains("model=\"digits\""), "{text}");
+}
+
 fn request(phase: &str) -> UnlearnRequest {
     request_called("forget-three", phase)
 }

@@ -1,13 +1,14 @@
-//! Objects as people write them.
+//! Objects as people write them, and as the API server keeps them.
 
 use lethe_api::{
     contract::BaseArtifact,
     v1alpha1::{
-        DiffusionModel, DiffusionModelSpec, Gate, GateName, InitialServing, Mode, ModelRef, OverrideSpec,
-        PolicyKind, PolicyRef, Probes, Promotion, Serving, ServingTarget, Strategy, Target, UnlearnPolicy,
-        UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec,
+        self, DiffusionModel, DiffusionModelSpec, Gate, GateName, InitialServing, Mode, ModelRef,
+        OverrideSpec, PolicyKind, PolicyRef, Probes, Promotion, Serving, ServingTarget, Strategy, Target,
+        UnlearnPolicy, UnlearnPolicySpec, UnlearnRequest, UnlearnRequestSpec,
     },
 };
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::trainer::digest;
@@ -38,7 +39,12 @@ pub fn model(initial: InitialServing) -> DiffusionModel {
         audit: None,
         never_saw: vec![],
     };
-    DiffusionModel::new(MODEL, spec)
+    DiffusionModel { status: unseen(), ..DiffusionModel::new(MODEL, spec) }
+}
+
+/// The status that the API server gives to what has none.
+pub fn unseen<S: DeserializeOwned>() -> Option<S> {
+    Some(serde_json::from_value(v1alpha1::unseen()).expect("the default is a status"))
 }
 
 pub fn policy() -> UnlearnPolicy {
@@ -116,7 +122,7 @@ pub fn request(name: &str, targets: &[&str], replacement: OverrideSpec) -> Unlea
         data_subject_request: None,
         suspend: false,
     };
-    UnlearnRequest::new(name, spec)
+    UnlearnRequest { status: unseen(), ..UnlearnRequest::new(name, spec) }
 }
 
 pub fn fixed(label: &str) -> OverrideSpec {

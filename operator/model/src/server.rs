@@ -195,6 +195,7 @@ impl State {
         let births = self.births.add(&run.name_any());
         run.metadata.uid = Some(format!("uid-{}-{births}", run.name_any()));
         run.metadata.generation = Some(1);
+        run.status = crate::objects::unseen();
         // Later than all others.
         let known = self.objects.runs.iter().filter_map(|run| run.creation_timestamp());
         let last = known.map(|at| at.0).max().unwrap_or(written() - SignedDuration::from_secs(500));

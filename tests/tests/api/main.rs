@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             gates_on_probes_need_probes_and_have_limits_of_their_own,
             a_model_cannot_be_what_lethe_cannot_serve,
             a_ledger_only_grows,
+            what_nobody_has_looked_at_says_so_and_nobody_brings_a_status_along,
             a_run_is_immutable;
         lifecycle:
             a_model_is_made_to_forget,

@@ -128,7 +128,7 @@ async fn live_a_full_life(world: &World) -> Result<()> {
     world.await_service_account().await?;
     world.start_operator().await?;
     world.apply(&world.model()?).await?;
-    world.model_until("it lacks its policy", |m| m.status.is_some()).await?;
+    world.model_until("it lacks its policy", |m| m.seen().is_some()).await?;
     world.apply(&examples::first("serving.yaml")?).await?;
     let mut forgetful = policy()?;
     forgetful["spec"]["retention"] = json!({"runs": 0});
@@ -169,7 +169,7 @@ async fn live_a_full_life(world: &World) -> Result<()> {
     }
     world.apply(&model).await?;
     if world.reach == Reach::Cluster {
-        world.model_until("it lacks the cluster's policy", |m| m.status.is_some()).await?;
+        world.model_until("it lacks the cluster's policy", |m| m.seen().is_some()).await?;
         place::apply(&world.client, None, &of_the_cluster()?).await?;
     }
     world.prepare().await?;

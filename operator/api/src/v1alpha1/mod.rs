@@ -59,6 +59,15 @@ pub mod annotations {
     pub const LENGTH: usize = 64;
 }
 
+/// `status.observedGeneration` of what the operator has not looked at yet. The API server gives it to every object without a status:
+/// whoever judges by the rules of kstatus would otherwise take what nobody has begun with for done.
+pub const UNSEEN: i64 = -1;
+
+/// The status that the API server gives to what has none.
+pub fn unseen() -> serde_json::Value {
+    serde_json::json!({"observedGeneration": UNSEEN})
+}
+
 /// Labels that Lethe puts on everything it creates.
 pub mod labels {
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

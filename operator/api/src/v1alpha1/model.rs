@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NAME_PATTERN, OverrideSpec, Prepared, canary::Canary, conditions_schema};
+use super::{NAME_PATTERN, OverrideSpec, Prepared, UNSEEN, canary::Canary, conditions_schema};
 use crate::{
     Digest,
     contract::{BaseArtifact, MAX_LABELS},
@@ -168,7 +168,9 @@ pub enum InitialServing {
 /// Conditions: Prepared, Serving, Compliant, Audited, BaseInService, Ready, Stalled.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = super::unseen()))]
 pub struct DiffusionModelStatus {
+    /// The generation that the rest is about. -1: the operator has not looked at it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// For people. Nothing is decided by it.
@@ -228,6 +230,13 @@ pub struct DiffusionModelStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
+}
+
+impl DiffusionModel {
+    /// The status, if the operator has written one.
+    pub fn seen(&self) -> Option<&DiffusionModelStatus> {
+        self.status.as_ref().filter(|status| status.observed_generation != Some(UNSEEN))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

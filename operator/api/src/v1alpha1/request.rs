@@ -156,7 +156,9 @@ pub struct Extension {
 /// Stalled.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = super::unseen()))]
 pub struct UnlearnRequestStatus {
+    /// The generation that the rest is about. -1: the operator has not looked at it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// For people. Nothing is decided by it.

@@ -72,7 +72,7 @@ pub(super) fn of_request(
 /// Commands that would bring a model on.
 pub(super) fn of_model(model: &DiffusionModel) -> Vec<String> {
     let (name, at) = (model.name_any(), place(model));
-    let Some(status) = &model.status else {
+    let Some(status) = model.seen() else {
         return vec![NOBODY.into()];
     };
     let ready = ConditionType::Ready.find(&status.conditions);

@@ -93,6 +93,16 @@ studio/digits  Ready  compliant, 1 forgotten  serves bbbbbbbbbbbb for 4 h  polic
 }
 
 #[test]
+fn what_nobody_has_looked_at_says_so() {
+    let mut unseen = seen(ask(), lethe_api::v1alpha1::unseen());
+    unseen.models[0].status = serde_json::from_value(lethe_api::v1alpha1::unseen()).unwrap();
+    let mut bare = unseen.clone();
+    (bare.models[0].status, bare.requests[0].status) = (None, None);
+    assert_eq!(drawn(&unseen).matches("is an operator running?").count(), 2, "{}", drawn(&unseen));
+    assert_eq!(drawn(&unseen), drawn(&bare));
+}
+
+#[test]
 fn a_run_at_work_has_a_bar_and_an_estimate() {
     let status = json!({
         "phase": "Training", "run": {"name": "digits-7f3a"}, "attempts": {"used": 2, "allowed": 3},

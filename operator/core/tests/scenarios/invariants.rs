@@ -206,7 +206,7 @@ fn no_pass_without_a_measurement(audit: &mut Audit, run: &UnlearnRun) {
 
 fn the_ledger_only_grows(world: &mut World) {
     for (name, model) in &world.cluster.models {
-        let Some(status) = &model.status else { continue };
+        let Some(status) = model.seen() else { continue };
         let known = world.audit.ledgers.entry(name.clone()).or_default();
         assert!(status.ledger.starts_with(known), "the ledger of {name} lost something");
         known.clone_from(&status.ledger);

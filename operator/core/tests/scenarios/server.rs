@@ -181,6 +181,7 @@ impl World {
             }
             None => {
                 self.admit(&mut run);
+                run.status = lethe_model::objects::unseen();
                 self.audit.runs_created.push(run.name_any());
                 self.cluster.runs.insert(run.name_any(), run);
                 true
