@@ -45,7 +45,10 @@ pub async fn run(args: Args) -> Result<Exit> {
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "kubectl-lethe", &mut script);
-            term::write(&String::from_utf8_lossy(&script))?;
+            // clap_complete writes the dash of the name in two ways into the script for bash, which looks for one of them only:
+            // nothing behind a verb would be completed.
+            let script = String::from_utf8_lossy(&script).replace("kubectl__subcmd__lethe", "kubectl__lethe");
+            term::write(&script)?;
             Ok(Exit::Fine)
         }
         Verb::Complete { words } => complete::run(&args.cluster, &words).await,
