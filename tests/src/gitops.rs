@@ -33,10 +33,15 @@ use xtask::{
     setup::{self, argocd},
 };
 
-use crate::{Server, operator::free_port, place::apply, server::repository, wait};
+use crate::{Server, operator::free_port, place::apply, rights, server::repository, wait};
 
 /// Where Argo CD lives.
 pub const NAMESPACE: &str = "argocd";
+
+/// The service account that applies what is in Git, as an installation names it.
+const ACCOUNT: &str = "argocd-application-controller";
+/// Who that is to the API server.
+pub const USER: &str = "system:serviceaccount:argocd:argocd-application-controller";
 
 /// Whoever commits.
 const WHO: [(&str, &str); 4] = [
@@ -168,7 +173,9 @@ impl ArgoCd {
         install(server, &crds).await?;
         let files = tempfile::tempdir().context("cannot create a directory")?;
         let (cache, repositories) = (free_port()?, free_port()?);
-        let stand = Stand { program, folder: files.path(), server };
+        let kubeconfig = rights::kubeconfig_of(server, NAMESPACE, ACCOUNT).await?;
+        let kubeconfig = rights::write(&kubeconfig, files.path(), "kubeconfig")?;
+        let stand = Stand { program, kubeconfig, folder: files.path(), server };
         let redis = stand.spawn(
             "redis",
             redis,
@@ -264,13 +271,30 @@ impl ArgoCd {
         Ok(())
     }
 
-    /// Changes an Application as a person would.
+    /// # Errors
+    /// If the API server does not answer.
+    pub async fn has(&self, name: &str) -> Result<bool> {
+        Ok(applications(&self.client).get_opt(name).await?.is_some())
+    }
+
+    /// Everything that an Application has applied, as it is now.
     ///
     /// # Errors
-    /// If the API server refuses.
-    pub async fn change(&self, name: &str, patch: Value) -> Result<()> {
-        applications(&self.client).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-        Ok(())
+    /// If something of it is not there.
+    pub async fn objects(&self, name: &str) -> Result<Vec<DynamicObject>> {
+        let data = applications(&self.client).get(name).await?.data;
+        let mut objects = Vec::new();
+        for one in data["status"]["resources"].as_array().into_iter().flatten() {
+            let text = |key: &str| one[key].as_str().unwrap_or_default();
+            let kind = GroupVersionKind::gvk(text("group"), text("version"), text("kind"));
+            let resource = ApiResource::from_gvk(&kind);
+            let api = match one["namespace"].as_str() {
+                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+                None => Api::<DynamicObject>::all_with(self.client.clone(), &resource),
+            };
+            objects.push(api.get(text("name")).await.with_context(|| format!("{name} has applied {one}"))?);
+        }
+        Ok(objects)
     }
 
     /// What an Application said, in order.
@@ -304,6 +328,7 @@ pub fn health<'a>(application: &'a Value, kind: &str, name: &str) -> &'a Value {
 
 struct Stand<'a> {
     program: PathBuf,
+    kubeconfig: PathBuf,
     folder: &'a Path,
     server: &'a Server,
 }
@@ -320,7 +345,7 @@ impl Stand<'_> {
             .env("PATH", format!("{}:{path}", helm.display()))
             .env("HOME", &home)
             .env("TMPDIR", &home)
-            .env("KUBECONFIG", self.server.api.kubeconfig_path())
+            .env("KUBECONFIG", &self.kubeconfig)
             // It runs beside the cluster, with the same rights as in it.
             .env("ARGOCD_FAKE_IN_CLUSTER", "true")
             .env("ARGOCD_GPG_ENABLED", "false")
@@ -364,9 +389,17 @@ async fn install(server: &Server, crds: &[PathBuf]) -> Result<()> {
             "clusterResourceWhitelist": anything,
         },
     });
-    for manifest in [secret, project] {
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}});
+    for manifest in [secret, project, account] {
         apply(&server.client, NAMESPACE, &manifest).await?;
     }
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({
+        "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": ACCOUNT},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
+    });
+    apply(&server.client, None, &binding).await?;
     Ok(())
 }
 

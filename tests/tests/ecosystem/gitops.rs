@@ -1,71 +1,96 @@
-//! A real Argo CD syncs a model and its requests from Git, by the manifests of `examples/gitops`.
+//! A real Argo CD syncs the charts, a model and its requests from Git, by the manifests of `examples/gitops`.
+
+mod judges;
+mod waves;
 
 use std::{
     fs,
-    path::Path,
-    process,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::ConfigMap},
     apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
 };
 use kube::ResourceExt;
-use lethe_api::v1alpha1::{BUNDLE_ANNOTATION, DiffusionModel, RequestPhase, Stage, UnlearnRequest};
+use lethe_api::{
+    Digest,
+    v1alpha1::{BUNDLE_ANNOTATION, DiffusionModel, RequestPhase, Stage, UnlearnRequest, UnlearnRun},
+};
 use lethe_tests::{
-    World,
+    Server, Tier, World,
     examples::{self, documents},
-    gitops::{ArgoCd, Repository, health},
-    place::{MODEL, apply, request},
+    gitops::{self, ArgoCd, Repository, health},
+    keys::Key,
+    place::{MODEL, Place, apply, request},
+    rights::{self, Reach},
     server::repository,
     wait,
     world::policy,
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use xtask::setup::argocd;
+
+use judges::flux_sees;
+pub use judges::{the_health_scripts_say_what_their_tests_say, what_nobody_has_looked_at_is_in_progress};
 
 /// The namespace that `examples/gitops` names.
 const STUDIO: &str = "studio";
+/// The Applications there.
+const ALL: &str = "lethe-all";
+const CRDS: &str = "lethe-crds";
+const OPERATOR: &str = "lethe";
 const MODELS: &str = "digits";
 const REQUESTS: &str = "digits-requests";
 /// For how long nothing may be out of sync, at least, and how often that is asked for besides.
 const WATCHED: Duration = Duration::from_secs(600);
 const COMPARE_EVERY: Duration = Duration::from_secs(15);
 
-pub async fn what_is_in_git_is_synced_and_its_health_is_that_of_the_request(world: &World) -> Result<()> {
-    let world = &World::new(world.server.clone(), STUDIO).await?;
-    world.start_operator().await?;
-    world.await_service_account().await?;
-    let git = repository_of(world)?;
-    let argo = ArgoCd::start(&world.server).await?;
-    let server = &world.server;
-    apply(&server.client, "argocd", &of_gitops("argocd-cm.yaml")?[0]).await?;
-    for application in applications(&git)? {
-        apply(&server.client, "argocd", &application).await?;
+/// On an API server that knows nothing of Lethe, and whose admission policies are this test's alone.
+pub async fn what_is_in_git_is_synced_and_its_health_is_that_of_the_request(_: &World) -> Result<()> {
+    let server = tokio::task::block_in_place(|| Server::without_definitions(Vec::new(), Vec::new()))?;
+    let world = World::of_nothing(Arc::new(server), Reach::Namespace, STUDIO.into(), STUDIO.into())?;
+    match synced(&world).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(anyhow!("{error:#}\n\n{}", Server::diagnose(&world).await)),
     }
-    argo.until("lethe-crds", "it is Synced", |data| data["status"]["sync"]["status"] == "Synced").await?;
+}
 
-    argo.is(MODELS, "Progressing").await?;
-    world.prepare().await?;
-    argo.is(MODELS, "Healthy").await?;
+async fn synced(world: &World) -> Result<()> {
+    let server = &world.server;
+    apply(
+        &server.client,
+        None,
+        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": STUDIO}}),
+    )
+    .await?;
+    world.await_service_account().await?;
+    let key = world.key("a")?;
+    world.set_flags(key.flags(&[&key])?).await;
+    let git = repository_of(world)?;
+    let argo = ArgoCd::start(server).await?;
+    apply(&server.client, gitops::NAMESPACE, &of_gitops("argocd-cm.yaml")?[0]).await?;
+    waves::each_wave_waits_for_the_one_before(world, &git, &argo).await?;
     let since = Instant::now();
 
     fulfilled_after_an_approval(world, &argo).await?;
-    a_second_sync_changes_nothing(world, &argo).await?;
+    waves::the_operators_chart_is_synced_once(world, &argo).await?;
+    a_second_sync_changes_nothing(world, &git, &argo).await?;
     a_bundle_that_is_in_git_is_not_served(world, &git, &argo).await?;
     degraded_with_the_message(world, &git, &argo).await?;
-    pruned_and_still_forgotten(world, &git, &argo).await?;
+    pruned_and_still_forgotten(world, &key, &git, &argo).await?;
     // Argo CD compares anew, again and again, and the operator looks at everything as it does all the time.
+    let watched = [CRDS, OPERATOR, MODELS];
     while since.elapsed() < WATCHED {
-        argo.refresh(MODELS).await?;
-        argo.refresh("lethe-crds").await?;
+        for application in watched {
+            argo.refresh(application).await?;
+        }
         sleep(COMPARE_EVERY).await;
     }
-    // Whatever the operator wrote in all that time: from when the model was first in sync, it always was.
-    for application in [MODELS, "lethe-crds"] {
+    // Whatever the operator wrote in all that time: from when each was first in sync, it always was.
+    for application in watched {
         let seen = argo.seen(application);
         let flaps = seen.iter().skip_while(|seen| seen.sync != "Synced").filter(|seen| seen.sync != "Synced");
         let flaps: Vec<_> = flaps.collect();
@@ -76,9 +101,7 @@ pub async fn what_is_in_git_is_synced_and_its_health_is_that_of_the_request(worl
 
 /// The model only publishes from now on, and a job of somebody's CI commits what it says.
 async fn git_promotes(world: &World, git: &Repository, argo: &ArgoCd) -> Result<()> {
-    let mut application = of_gitops("published.yaml")?.remove(0);
-    application["spec"]["source"]["repoURL"] = json!(git.url());
-    argo.change(MODELS, json!({"spec": application["spec"]})).await?;
+    waves::write(git, of_gitops("published.yaml")?.remove(0))?;
     let mut model = world.model()?;
     model["spec"]["serving"]["promotion"] = json!("Publish");
     git.write("models/digits/model.yaml", &model)?;
@@ -88,6 +111,8 @@ async fn git_promotes(world: &World, git: &Repository, argo: &ArgoCd) -> Result<
     git.write("models/digits/serving-0.yaml", &serving)?;
     git.write("requests/digits/forget-five.yaml", &asked("forget-five", "5"))?;
     git.commit("Git promotes what is published")?;
+    argo.refresh(ALL).await?;
+    argo.until(MODELS, "it ignores nothing", |data| data["spec"]["ignoreDifferences"] == json!([])).await?;
     for application in [MODELS, REQUESTS] {
         argo.refresh(application).await?;
         argo.sync(application).await?;
@@ -120,7 +145,7 @@ async fn fulfilled_after_an_approval(world: &World, argo: &ArgoCd) -> Result<()>
     let waits = argo.is(REQUESTS, "Suspended").await?;
     let message = health(&waits, "UnlearnRequest", "forget-three")["message"].as_str().unwrap_or_default();
     ensure!(message.contains("0 of 1 approvals"), "{message}");
-    flux_sees(world, "forget-three", "InProgress", "0 of 1 approvals").await?;
+    flux_sees::<UnlearnRequest>(world, "forget-three", "InProgress", "0 of 1 approvals").await?;
     approve(world, "forget-three").await?;
     let task = world.task(Stage::Forget).await?;
     argo.is(REQUESTS, "Progressing").await?;
@@ -128,24 +153,12 @@ async fn fulfilled_after_an_approval(world: &World, argo: &ArgoCd) -> Result<()>
     world.evaluate(|_| {}).await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     argo.is(REQUESTS, "Healthy").await?;
-    flux_sees(world, "forget-three", "Current", "").await?;
+    flux_sees::<UnlearnRequest>(world, "forget-three", "Current", "").await?;
     argo.is(MODELS, "Healthy").await.map(|_| ())
 }
 
-/// What Flux makes of a request.
-async fn flux_sees(world: &World, name: &str, status: &str, words: &str) -> Result<()> {
-    let program = tokio::task::spawn_blocking(argocd::binary).await??;
-    let file = tempfile::NamedTempFile::new()?;
-    fs::write(file.path(), serde_json::to_vec(&world.api::<UnlearnRequest>().get(name).await?)?)?;
-    let said = ask(&program, &["kstatus"], file.path())?;
-    let message = said["message"].as_str().unwrap_or_default();
-    ensure!(said["status"] == status && message.contains(words), "{name}: expected {status}, got {said}");
-    Ok(())
-}
-
 /// With server-side apply and without, and back.
-async fn a_second_sync_changes_nothing(world: &World, argo: &ArgoCd) -> Result<()> {
-    let of_model = argo.is(MODELS, "Healthy").await?["spec"]["syncPolicy"]["syncOptions"].take();
+async fn a_second_sync_changes_nothing(world: &World, git: &Repository, argo: &ArgoCd) -> Result<()> {
     let before = Stand::of(world).await?;
     for _ in 0..2 {
         argo.sync(MODELS).await?;
@@ -153,19 +166,37 @@ async fn a_second_sync_changes_nothing(world: &World, argo: &ArgoCd) -> Result<(
     }
     let after = Stand::of(world).await?;
     ensure!(before == after, "{before:?} became {after:?}");
-    for (application, other) in [(MODELS, json!([])), (REQUESTS, json!(["ServerSideApply=true"]))] {
-        argo.change(application, json!({"spec": {"syncPolicy": {"syncOptions": other}}})).await?;
-        argo.sync(application).await?;
-        argo.is(application, "Healthy").await?;
+    for mut application in of_gitops("applications.yaml")? {
+        application["spec"]["syncPolicy"]["syncOptions"] = match application["metadata"]["name"].as_str() {
+            Some(MODELS) => json!([]),
+            Some(REQUESTS) => json!(["ServerSideApply=true"]),
+            _ => continue,
+        };
+        waves::write(git, application)?;
     }
-    for (application, as_before) in [(MODELS, of_model), (REQUESTS, Value::Null)] {
-        argo.change(application, json!({"spec": {"syncPolicy": {"syncOptions": as_before}}})).await?;
-        argo.sync(application).await?;
-        argo.is(application, "Healthy").await?;
-    }
+    git.commit("apply each the other way")?;
+    synced_as_git_says(argo).await?;
+    waves::lay_out(git)?;
+    git.commit("apply each as before")?;
+    synced_as_git_says(argo).await?;
     // It is noted in the objects who has applied them how, and nothing else.
     let other = Stand::of(world).await?;
     ensure!(before.specs == other.specs, "{before:?} became {other:?}");
+    Ok(())
+}
+
+/// By a commit: the Application above them sets back what somebody changes beside Git.
+async fn synced_as_git_says(argo: &ArgoCd) -> Result<()> {
+    argo.refresh(ALL).await?;
+    argo.until(ALL, "the Applications are as Git says", |data| {
+        data["status"]["sync"]["status"] == "Synced"
+            && data["status"]["operationState"]["phase"] == "Succeeded"
+    })
+    .await?;
+    for application in [MODELS, REQUESTS] {
+        argo.sync(application).await?;
+        argo.is(application, "Healthy").await?;
+    }
     Ok(())
 }
 
@@ -217,12 +248,16 @@ async fn degraded_with_the_message(world: &World, git: &Repository, argo: &ArgoC
     let said = health(&held, "UnlearnRequest", "forget-four");
     let message = said["message"].as_str().unwrap_or_default();
     ensure!(said["status"] == "Degraded" && message.contains("direct-leak"), "{said}");
-    flux_sees(world, "forget-four", "Failed", "direct-leak").await?;
+    flux_sees::<UnlearnRequest>(world, "forget-four", "Failed", "direct-leak").await?;
     // What is served passed its gates.
     argo.is(MODELS, "Healthy").await.map(|_| ())
 }
 
-async fn pruned_and_still_forgotten(world: &World, git: &Repository, argo: &ArgoCd) -> Result<()> {
+async fn pruned_and_still_forgotten(world: &World, key: &Key, git: &Repository, argo: &ArgoCd) -> Result<()> {
+    let mut proofs = Vec::new();
+    for name in ["forget-three", "forget-four"] {
+        proofs.push(proof_of(world, name).await?);
+    }
     let (served, runs) = (world.named_bundle().await?, world.runs().await?.len());
     let ledger = world.ledger().await?;
     ensure!(ledger.len() == 1, "{ledger:?}");
@@ -238,14 +273,38 @@ async fn pruned_and_still_forgotten(world: &World, git: &Repository, argo: &Argo
     }
     argo.is(REQUESTS, "Healthy").await?;
     let archive = world.api::<ConfigMap>().get("digits-lethe-ledger").await?;
-    ensure!(archive.data.is_some_and(|data| data.values().any(|text| text.contains("\"3\""))), "no archive");
+    let entry = ["\"3\"", ledger[0].digest.as_str(), "forget-three"];
+    let is_whole = |text: &String| entry.iter().all(|words| text.contains(words));
+    ensure!(archive.data.iter().flat_map(|data| data.values()).any(is_whole), "{:?}", archive.data);
     ensure!(world.ledger().await? == ledger, "the ledger changed");
+    for (run, record) in proofs {
+        let kept = world.api::<UnlearnRun>().get(&run.name_any()).await?;
+        ensure!(kept.uid() == run.uid() && kept.spec == run.spec, "{kept:?} was {run:?}");
+        ensure!(kept.status == run.status, "{:?} was {:?}", kept.status, run.status);
+        world.store.get_record(&record, 1 << 20).await?;
+        let status = run.status.context("it had a status")?;
+        let signed =
+            world.store.evidence(&status.candidate.context("no candidate")?, &key.trusted()?).await?;
+        let named = |(envelope, _): &(Digest, _)| Some(envelope) == status.evidence.as_ref();
+        ensure!(signed.bad.is_empty() && signed.good.iter().any(named), "{signed:?}");
+    }
     ensure!(world.named_bundle().await? == served, "something else is served");
     ensure!(world.runs().await?.len() == runs, "another run was made");
     Ok(())
 }
 
+/// The run that worked for a request, once what came of it is signed, and the record of what was measured.
+async fn proof_of(world: &World, name: &str) -> Result<(UnlearnRun, Digest)> {
+    let status = world.api::<UnlearnRequest>().get(name).await?.status.context("it has a status")?;
+    let (run, record) = (status.run.context("it names no run")?.name, status.record.context("no record")?);
+    let is_signed = |run: &UnlearnRun| run.status.as_ref().is_some_and(|status| status.evidence.is_some());
+    Ok((wait::until(&world.api(), &run, "it is signed", is_signed).await?, record))
+}
+
+/// Who approves is checked: nobody can do it for Bob, whatever rights they have.
 async fn approve(world: &World, name: &str) -> Result<()> {
+    let client = rights::person(&world.server, STUDIO, "bob", &["approve"]).await?;
+    let bob = Place { client, namespace: STUDIO.into() };
     world.request_until(name, RequestPhase::AwaitingApproval).await?;
     let uid = world.api::<UnlearnRequest>().get(name).await?.uid();
     let approval = json!({
@@ -255,14 +314,14 @@ async fn approve(world: &World, name: &str) -> Result<()> {
             "decision": "Approve", "approver": "bob", "reason": "it is lawful",
         },
     });
-    world.apply(&approval).await?;
+    bob.create(&approval).await?;
     Ok(())
 }
 
 /// As whoever Argo CD is to the API server.
 fn asked(name: &str, label: &str) -> Value {
     let mut asked = request(name, &[label], "8");
-    asked["spec"]["requestedBy"] = json!("system:serviceaccount:argocd:argocd-application-controller");
+    asked["spec"]["requestedBy"] = json!(gitops::USER);
     asked
 }
 
@@ -271,6 +330,8 @@ fn asked(name: &str, label: &str) -> Value {
 fn repository_of(world: &World) -> Result<Repository> {
     let git = Repository::new()?;
     git.copy("charts/lethe-crds")?;
+    git.copy("charts/lethe")?;
+    waves::lay_out(&git)?;
     let mut policy = policy()?;
     policy["spec"]["approvals"] = json!({"required": 1});
     git.write("models/digits/policy.yaml", &policy)?;
@@ -285,47 +346,4 @@ fn repository_of(world: &World) -> Result<Repository> {
 
 fn of_gitops(file: &str) -> Result<Vec<Value>> {
     documents(&fs::read_to_string(repository("examples/gitops").join(file))?)
-}
-
-/// The Applications as they stand, but for the address of the repository; and without the operator's, which has no node here
-/// and runs beside it.
-fn applications(git: &Repository) -> Result<Vec<Value>> {
-    let mut all = of_gitops("applications.yaml")?;
-    all.retain(|application| application["metadata"]["name"] != "lethe");
-    ensure!(all.len() == 3, "{} Applications", all.len());
-    for application in &mut all {
-        application["spec"]["source"]["repoURL"] = json!(git.url());
-    }
-    Ok(all)
-}
-
-/// As upstream tests its own: `health_test.yaml` beside each `health.lua`.
-pub async fn the_health_scripts_say_what_their_tests_say(_: &World) -> Result<()> {
-    let program = tokio::task::spawn_blocking(argocd::binary).await??;
-    let settings = &of_gitops("argocd-cm.yaml")?[0]["data"];
-    let mut tests = 0;
-    for kind in fs::read_dir(repository("docs/gitops/resource_customizations/lethe.dev"))? {
-        let kind = kind?;
-        let folder = kind.path();
-        let script = folder.join("health.lua");
-        let key = format!("resource.customizations.health.lethe.dev_{}", kind.file_name().to_string_lossy());
-        let text = fs::read_to_string(&script)?;
-        ensure!(settings[&key].as_str() == Some(&text), "argocd-cm.yaml has another script for {key}");
-        let file = documents(&fs::read_to_string(folder.join("health_test.yaml"))?)?;
-        for test in file[0]["tests"].as_array().context("no tests")? {
-            let input = test["inputPath"].as_str().context("no inputPath")?;
-            let said = ask(&program, &["health", &script.to_string_lossy()], &folder.join(input))?;
-            ensure!(said == test["healthStatus"], "{key}, {input}: {said}, not {}", test["healthStatus"]);
-            tests += 1;
-        }
-    }
-    println!("{tests} tests of health scripts");
-    ensure!(tests >= 15, "only {tests} tests");
-    Ok(())
-}
-
-/// What the program says of the object in the file.
-fn ask(program: &Path, args: &[&str], object: &Path) -> Result<Value> {
-    let said = xtask::cmd::output(process::Command::new(program).args(args).arg(object))?;
-    Ok(serde_json::from_str(&said)?)
 }

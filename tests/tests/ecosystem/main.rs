@@ -71,7 +71,8 @@ fn main() -> ExitCode {
             an_audit_log_in_a_bucket_has_one_history;
         gitops:
             what_is_in_git_is_synced_and_its_health_is_that_of_the_request,
-            the_health_scripts_say_what_their_tests_say;
+            the_health_scripts_say_what_their_tests_say,
+            what_nobody_has_looked_at_is_in_progress;
         queues:
             runs_wait_for_quota_in_the_words_of_kueue_and_are_admitted_in_order,
             a_run_that_is_preempted_goes_on_and_is_done_once,

@@ -3,6 +3,9 @@ local hs = { status = "Progressing", message = "waiting for the operator to look
 if obj.status == nil or obj.status.conditions == nil then
   return hs
 end
+if obj.metadata.generation ~= nil and obj.status.observedGeneration ~= obj.metadata.generation then
+  return hs
+end
 local found = {}
 for _, condition in ipairs(obj.status.conditions) do
   found[condition.type] = condition
