@@ -359,6 +359,21 @@ fn deployment(name: &str) -> Result<Value> {
     Ok(deployment)
 }
 
+/// A run under that policy, as the operator would create it.
+///
+/// # Errors
+/// If the example cannot be read.
+pub fn run() -> Result<Value> {
+    let plan = "{}";
+    Ok(json!({
+        "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun", "metadata": {"name": "digits-00000000"},
+        "spec": {
+            "model": MODEL, "type": "Forget", "plan": plan, "planDigest": Digest::of(plan),
+            "policy": policy()?["spec"],
+        },
+    }))
+}
+
 /// The policy of `examples/`, but a trainer that fails is not tried again: that would only take time.
 ///
 /// # Errors

@@ -63,7 +63,13 @@ fn the_scripts_have_no_mistakes_and_name_every_verb() {
     for shell in SHELLS {
         let script = script(shell);
         for verb in verbs() {
-            assert!(script.contains(&verb), "the script for {shell} does not name {verb}");
+            // In the words with which each shell lists them.
+            let listed = match shell {
+                "bash" => format!("kubectl__subcmd__lethe,{verb})"),
+                "zsh" => format!("'{verb}:"),
+                _ => format!("-a \"{verb}\""),
+            };
+            assert!(script.contains(&listed), "the script for {shell} does not offer {verb} ({listed})");
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), script).unwrap();

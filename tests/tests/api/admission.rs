@@ -9,7 +9,7 @@ use lethe_api::{
 use lethe_tests::{
     World, examples,
     place::{MODEL, refused, request},
-    world::policy,
+    world::{policy, run},
 };
 use serde_json::{Value, json};
 
@@ -323,18 +323,6 @@ pub async fn what_nobody_has_looked_at_says_so_and_nobody_brings_a_status_along(
         is_unseen("applied to it", &world.apply(&manifest).await?)?;
     }
     Ok(())
-}
-
-/// As the operator would create it.
-fn run() -> Result<Value> {
-    let plan = "{}";
-    Ok(json!({
-        "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun", "metadata": {"name": "digits-00000000"},
-        "spec": {
-            "model": MODEL, "type": "Forget", "plan": plan, "planDigest": Digest::of(plan),
-            "policy": policy()?["spec"],
-        },
-    }))
 }
 
 pub async fn a_run_is_immutable(world: &World) -> Result<()> {

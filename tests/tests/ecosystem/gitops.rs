@@ -175,6 +175,11 @@ async fn a_second_sync_changes_nothing(world: &World, git: &Repository, argo: &A
         waves::write(git, application)?;
     }
     git.commit("apply each the other way")?;
+    argo.refresh(ALL).await?;
+    for (application, options) in [(MODELS, json!([])), (REQUESTS, json!(["ServerSideApply=true"]))] {
+        let is_so = move |data: &Value| data["spec"]["syncPolicy"]["syncOptions"] == options;
+        argo.until(application, "it is applied the other way", is_so).await?;
+    }
     synced_as_git_says(argo).await?;
     waves::lay_out(git)?;
     git.commit("apply each as before")?;

@@ -41,6 +41,9 @@ fn write(path: &Path, content: &str) -> std::io::Result<()> {
     fs::write(path, content)
 }
 
+/// `kubectl apply` keeps a whole object in an annotation of it, which takes 256 KiB at most.
+const MOST_BYTES: usize = 200 << 10;
+
 /// Every generated file, by its path from the repository's root.
 fn generated() -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
@@ -56,6 +59,8 @@ fn generated() -> BTreeMap<PathBuf, String> {
         let name = format!("{}.yaml", crd.spec.names.plural);
         let mut json = serde_json::to_value(crd).expect("a CRD is JSON");
         adapt_to_kubernetes(&mut json);
+        let bytes = json.to_string().len();
+        assert!(bytes < MOST_BYTES, "{name} has {bytes} bytes: more than kubectl can apply");
         let yaml = serde_saphyr::to_string(&json).expect("a CRD has string keys only");
         files.insert(Path::new("crds").join(&name), format!("{HEADER}{yaml}"));
         files.insert(

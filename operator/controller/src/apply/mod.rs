@@ -112,7 +112,7 @@ fn differs<K: Kind>(observed: &K, status: &K::Status) -> bool {
         return false;
     }
     let known = observed.status().map(|known| json(&K::owned(known)));
-    // An object that was never looked at has no status: an empty one says the same.
+    // Definitions of before gave what was never looked at no status: an empty one says the same.
     known.unwrap_or_else(|| json!({})) != json(&K::owned(status))
 }
 

@@ -4,19 +4,16 @@ use std::{fs, path::Path, process};
 
 use anyhow::{Context, Result, ensure};
 use kube::{Resource, core::NamespaceResourceScope};
-use lethe_api::{
-    Digest,
-    v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRun},
-};
+use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRun};
 use lethe_tests::{
     World,
     examples::documents,
     place::{MODEL, request},
     server::repository,
     wait::Kind,
-    world::policy,
+    world::run,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use xtask::setup::argocd;
 
 use super::of_gitops;
@@ -41,7 +38,7 @@ pub async fn the_health_scripts_say_what_their_tests_say(_: &World) -> Result<()
         }
     }
     println!("{tests} tests of health scripts");
-    ensure!(tests >= 35, "only {tests} tests");
+    ensure!(tests >= 40, "only {tests} tests");
     Ok(())
 }
 
@@ -60,15 +57,7 @@ fn customized() -> Result<Vec<(String, String)>> {
 
 /// There is no operator here.
 pub async fn what_nobody_has_looked_at_is_in_progress(world: &World) -> Result<()> {
-    let plan = "{}";
-    let run = json!({
-        "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnRun", "metadata": {"name": "digits-00000000"},
-        "spec": {
-            "model": MODEL, "type": "Forget", "plan": plan, "planDigest": Digest::of(plan),
-            "policy": policy()?["spec"],
-        },
-    });
-    for manifest in [&request("new", &["3"], "8"), &world.model()?, &run] {
+    for manifest in [&request("new", &["3"], "8"), &world.model()?, &run()?] {
         world.apply(manifest).await?;
     }
     flux_sees::<UnlearnRequest>(world, "new", "InProgress", "generation").await?;
