@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde::Deserialize;
 
 /// One request, as in the audit log.
@@ -56,6 +57,11 @@ pub fn of(log: &Path, namespace: &str) -> Result<Vec<Entry>> {
 }
 
 impl Entry {
+    /// Whether a service account of this name asked for it.
+    pub fn is_by(&self, account: &str) -> bool {
+        self.user.username.rsplit(':').next() == Some(account)
+    }
+
     pub fn is_write(&self) -> bool {
         !["get", "list", "watch"].contains(&&*self.verb)
     }
@@ -73,6 +79,20 @@ impl Entry {
         let object = self.object_ref.as_ref()?;
         Some((self.verb.clone(), resource(&object.api_group, &object.resource, &object.subresource)))
     }
+}
+
+/// All that these rules allow.
+pub fn allowed(rules: &[PolicyRule]) -> BTreeSet<Use> {
+    let mut all = BTreeSet::new();
+    for rule in rules {
+        for group in rule.api_groups.iter().flatten() {
+            for named in rule.resources.iter().flatten() {
+                let (named, subresource) = named.split_once('/').unwrap_or((named, ""));
+                all.extend(rule.verbs.iter().map(|verb| (verb.clone(), resource(group, named, subresource))));
+            }
+        }
+    }
+    all
 }
 
 pub fn resource(group: &str, resource: &str, subresource: &str) -> String {

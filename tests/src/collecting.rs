@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The account of the chart's CronJob.
-const ACCOUNT: &str = "lethe-collect";
+pub const ACCOUNT: &str = "lethe-collect";
 
 impl World {
     /// Runs the collector with the rights that the chart gives it and these variables, for what is older than an hour.

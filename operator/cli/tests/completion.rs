@@ -65,9 +65,9 @@ fn the_scripts_have_no_mistakes_and_name_every_verb() {
         for verb in verbs() {
             // In the words with which each shell lists them.
             let listed = match shell {
-                "bash" => format!("kubectl__subcmd__lethe,{verb})"),
-                "zsh" => format!("'{verb}:"),
-                _ => format!("-a \"{verb}\""),
+                "bash" => format!("kubectl__lethe,{verb})"),
+                "zsh" => format!("\n'{verb}:"),
+                _ => format!("_needs_command\" -f -a \"{verb}\""),
             };
             assert!(script.contains(&listed), "the script for {shell} does not offer {verb} ({listed})");
         }

@@ -1,14 +1,21 @@
 //! What nothing refers to any more goes from the store, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, rbac::v1::Role};
+use kube::Api;
 use lethe_api::{
     Digest,
     v1alpha1::{DiffusionModel, RequestPhase, UnlearnRequest, UnlearnRun},
 };
-use lethe_tests::{World, collecting::make_old, examples, place::MODEL, wait};
+use lethe_tests::{
+    World, audit,
+    collecting::{ACCOUNT, make_old},
+    examples,
+    place::MODEL,
+    wait,
+};
 
 pub async fn what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own(world: &World) -> Result<()> {
     world.begin_ready().await?;
@@ -57,5 +64,17 @@ pub async fn what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own(world:
     for record in &of_runs {
         world.store.get_record(record, 1 << 20).await?;
     }
+    it_took_exactly_the_rights_of_the_chart(world).await
+}
+
+async fn it_took_exactly_the_rights_of_the_chart(world: &World) -> Result<()> {
+    let entries = audit::of(&world.server.audit_log(), &world.home)?;
+    let entries: Vec<_> = entries.into_iter().filter(|entry| entry.is_by(ACCOUNT)).collect();
+    let forbidden: Vec<_> = entries.iter().filter(|entry| entry.is_forbidden()).collect();
+    ensure!(forbidden.is_empty(), "the chart lacks a right: {forbidden:#?}");
+    let used: BTreeSet<_> = entries.iter().filter_map(audit::Entry::used).collect();
+    let role = Api::<Role>::namespaced(world.client.clone(), &world.home).get(ACCOUNT).await?;
+    let allowed = audit::allowed(&role.rules.unwrap_or_default());
+    ensure!(used == allowed && !used.is_empty(), "it used {used:?} of {allowed:?}");
     Ok(())
 }

@@ -183,18 +183,7 @@ fn is_serving(model: &DiffusionModel) -> bool {
 
 /// Every verb on every resource that the chart's Roles give.
 async fn granted(world: &World) -> Result<BTreeSet<Use>> {
-    let mut granted = BTreeSet::new();
-    for rule in rights::rules(&world.server, &world.home, world.reach).await? {
-        for group in rule.api_groups.unwrap_or_default() {
-            for resource in rule.resources.clone().unwrap_or_default() {
-                let (resource, subresource) = resource.split_once('/').unwrap_or((&resource, ""));
-                for verb in &rule.verbs {
-                    granted.insert((verb.clone(), audit::resource(&group, resource, subresource)));
-                }
-            }
-        }
-    }
-    Ok(granted)
+    Ok(audit::allowed(&rights::rules(&world.server, &world.home, world.reach).await?))
 }
 
 pub async fn nobody_asks_approves_or_decides_in_anothers_name(_: &World) -> Result<()> {

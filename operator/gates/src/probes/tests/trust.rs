@@ -14,7 +14,13 @@ fn probes_that_are_not_those_that_were_asked_for_or_cannot_be_are_an_error() {
         (|r| at(r, P::SeedSearch, "worst label").never_saw = None, "never-saw model was not tried"),
         (|r| at(r, P::SeedSearch, "worst label").target = "6".into(), "nobody asked for this target"),
         (|r| at(r, P::SeedSearch, "worst label").target = "3".into(), "more than once"),
-        (|r| at(r, P::Relearning, "50 steps").attempt = "100 steps".into(), "more than once"),
+        (
+            |r| {
+                let one = at(r, P::Relearning, "50 steps");
+                (one.attempt, one.budget.steps) = ("100 steps".into(), 100);
+            },
+            "more than once",
+        ),
         (|r| at(r, P::SeedSearch, "worst label").candidate = Sighting::default(), "no samples"),
         (|r| at(r, P::SeedSearch, "worst label").control = Sighting::default(), "no samples"),
         (|r| at(r, P::SeedSearch, "worst label").candidate.hits = 1001, "1001 hits of 1000"),
