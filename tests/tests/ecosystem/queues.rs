@@ -278,7 +278,7 @@ async fn preempt_the_real_one(world: &World) -> Result<()> {
         log.split_once("continuing from the checkpoint of an earlier pod").context("it began anew")?;
     let begins = after.lines().find(|line| line.contains("begin")).context("it did not begin again")?;
     println!("interrupted at step {step}; then: {begins}");
-    ensure!(begins.contains(&format!("step={step} ")), "not at step {step}: {begins}");
+    ensure!(begins.contains(&format!("\"step\":{step},")), "not at step {step}: {begins}");
     carry_out(Stage::Evaluate).await?;
     world.request_until("digits", RequestPhase::Fulfilled).await?;
     each_once(world, &["digits"]).await
