@@ -4,8 +4,14 @@
 # and open a pull request instead.
 #
 #   promote.sh MODEL NAMESPACE PATH-OF-THE-DEPLOYMENT
+#
+# The Deployment has to be alone in its file: kubectl would patch whatever else is in it as well.
 set -eu
 model=$1 namespace=$2 manifest=$3
+if [ "$(grep -c '^kind:' "$manifest")" != 1 ] || ! grep -q '^kind: Deployment$' "$manifest"; then
+    echo "$manifest holds something else than one Deployment: give that a file of its own" >&2
+    exit 1
+fi
 published=$(kubectl get diffusionmodel "$model" -n "$namespace" -o jsonpath='{.status.published.since} {.status.published.bundle}')
 since=${published%% *} bundle=${published#* }
 if [ -z "$since" ]; then

@@ -125,6 +125,12 @@ async fn git_promotes(world: &World, git: &Repository, argo: &ArgoCd) -> Result<
     ensure!(world.named_bundle().await?.as_ref() == Some(&before), "somebody was quicker than Git");
 
     let script = repository("examples/gitops/promote.sh");
+    // What holds other things as well would not be what it was.
+    let refused = git.run_in_a_clone(&script, &[MODEL, STUDIO, "applications/digits.yaml"], &world.server);
+    ensure!(
+        refused.as_ref().is_err_and(|why| format!("{why:#}").contains("a file of its own")),
+        "{refused:?}"
+    );
     let args = [MODEL, STUDIO, "models/digits/serving-0.yaml"];
     let said = git.run_in_a_clone(&script, &args, &world.server)?;
     ensure!(said.contains("names sha256:") && said.contains(" now"), "{said}");

@@ -26,7 +26,7 @@ use crate::{host, image, progress, setup};
 ///   checks   format, lints, licences, links, named tests, generated files, charts
 ///   unit     pure decisions and libraries, and a minute of fuzzing what reads others' bytes
 ///   trainer  the science and the trainer's program, on libtorch
-///   api      the operator against a real API server
+///   api      the operator against a real API server; its deaths after each single write (`one_death`) only where they are named
 ///   ecosystem  the operator with what people have around it: Prometheus with Alertmanager, an S3 server, Chromium, Argo CD,
 ///              Kueue; what takes minutes of them only if this tier is asked for
 ///   node     the whole loop on a real node, with real images (needs root)

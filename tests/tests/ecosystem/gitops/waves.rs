@@ -1,8 +1,11 @@
 //! One Application holds the others, and creates them in waves.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ServiceAccount};
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
 use lethe_api::v1alpha1::Stage;
 use lethe_tests::{
     World,
@@ -80,6 +83,11 @@ async fn the_operator_runs(world: &World) -> Result<()> {
     let operator = Operator::start(&launch)?;
     operator.ready().await?;
     world.keep_operator(operator).await;
+    // Nobody has volumes here.
+    let claims = world.api::<PersistentVolumeClaim>();
+    wait::until(&claims, "lethe-store", "it exists", |_| true).await?;
+    let bound = json!({"status": {"phase": "Bound"}});
+    claims.patch_status("lethe-store", &PatchParams::default(), &Patch::Merge(bound)).await?;
     let pods = world.api::<Pod>();
     let pod = wait::until_any(&pods, "app.kubernetes.io/name=lethe", "is there", |_| true).await?;
     let status = kubelet::running("operator", kubelet::next_address(), true);
@@ -89,7 +97,8 @@ async fn the_operator_runs(world: &World) -> Result<()> {
 /// All that the chart renders is there, and another sync leaves it as it is.
 pub async fn the_operators_chart_is_synced_once(world: &World, argo: &ArgoCd) -> Result<()> {
     let named = |kind: &Value, name: &Value| format!("{} {}", kind.as_str().unwrap_or_default(), name);
-    let rendered = rights::render(&world.server, STUDIO, rights::Reach::Namespace)?;
+    let values = ["image.tag=dev", "store.persistence.create=true"];
+    let rendered = rights::render_with(&world.server, STUDIO, rights::Reach::Namespace, &values)?;
     let mut rendered: Vec<_> =
         rendered.iter().map(|one| named(&one["kind"], &one["metadata"]["name"])).collect();
     let before = contents(argo).await?;
