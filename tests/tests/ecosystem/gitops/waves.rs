@@ -1,11 +1,8 @@
 //! One Application holds the others, and creates them in waves.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ServiceAccount};
-use kube::{
-    ResourceExt,
-    api::{Patch, PatchParams},
-};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::ResourceExt;
 use lethe_api::v1alpha1::Stage;
 use lethe_tests::{
     World,
@@ -43,6 +40,7 @@ pub async fn each_wave_waits_for_the_one_before(
     let mut all = of_gitops("all.yaml")?.remove(0);
     all["spec"]["source"]["repoURL"] = json!(git.url());
     apply(&world.client, NAMESPACE, &all).await?;
+    apply(&world.client, None, &volume()).await?;
     argo.is(CRDS, "Healthy").await?;
     argo.is(OPERATOR, "Progressing").await?;
     ensure!(!argo.has(MODELS).await?, "there is a model before an operator");
@@ -55,6 +53,17 @@ pub async fn each_wave_waits_for_the_one_before(
     argo.is(MODELS, "Healthy").await?;
     argo.is(REQUESTS, "Suspended").await?;
     in_order(world).await
+}
+
+/// For the claim of the chart, as an administrator without a provisioner would have one. No pod here mounts it.
+fn volume() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "lethe-store"},
+        "spec": {
+            "capacity": {"storage": "20Gi"}, "accessModes": ["ReadWriteMany"],
+            "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": "/srv/lethe"},
+        },
+    })
 }
 
 /// By the clock of the API server as well: each was created after the one before had been synced.
@@ -83,11 +92,6 @@ async fn the_operator_runs(world: &World) -> Result<()> {
     let operator = Operator::start(&launch)?;
     operator.ready().await?;
     world.keep_operator(operator).await;
-    // Nobody has volumes here.
-    let claims = world.api::<PersistentVolumeClaim>();
-    wait::until(&claims, "lethe-store", "it exists", |_| true).await?;
-    let bound = json!({"status": {"phase": "Bound"}});
-    claims.patch_status("lethe-store", &PatchParams::default(), &Patch::Merge(bound)).await?;
     let pods = world.api::<Pod>();
     let pod = wait::until_any(&pods, "app.kubernetes.io/name=lethe", "is there", |_| true).await?;
     let status = kubelet::running("operator", kubelet::next_address(), true);
