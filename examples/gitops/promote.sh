@@ -8,10 +8,6 @@
 # The Deployment has to be alone in its file: kubectl would patch whatever else is in it as well.
 set -eu
 model=$1 namespace=$2 manifest=$3
-if [ "$(grep -c '^kind:' "$manifest")" != 1 ] || ! grep -q '^kind: Deployment$' "$manifest"; then
-    echo "$manifest holds something else than one Deployment: give that a file of its own" >&2
-    exit 1
-fi
 published=$(kubectl get diffusionmodel "$model" -n "$namespace" -o jsonpath='{.status.published.since} {.status.published.bundle}')
 since=${published%% *} bundle=${published#* }
 if [ -z "$since" ]; then
@@ -21,7 +17,13 @@ fi
 value=null
 [ -z "$bundle" ] || value="\"$bundle\""
 patch='{"spec":{"template":{"metadata":{"annotations":{"lethe.dev/bundle":'$value'}}}}}'
-kubectl patch --local -f "$manifest" --type=merge -p "$patch" -o yaml > "$manifest.new"
+patched() { kubectl patch --local -f "$manifest" --type=merge -p "$patch" -o "$1"; }
+found=$(patched name)
+if [ "$found" != "deployment.apps/${found##*/}" ]; then
+    echo "$manifest holds something else than one Deployment: give that a file of its own" >&2
+    exit 1
+fi
+patched yaml > "$manifest.new"
 mv "$manifest.new" "$manifest"
 git add "$manifest"
 if git diff --cached --quiet; then
