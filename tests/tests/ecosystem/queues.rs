@@ -238,6 +238,9 @@ pub async fn a_trainer_that_is_preempted_goes_on_from_its_checkpoint(_: &World) 
 }
 
 async fn preempt_the_real_one(world: &World) -> Result<()> {
+    // Long enough for Kueue to come in between.
+    let longer = json!({"spec": {"training": {"forgetSteps": 4000}}});
+    world.patch::<lethe_api::v1alpha1::UnlearnPolicy>(POLICY, longer).await?;
     let trainer = Trainer::new(BTreeMap::new())?;
     let base = lethe_store::folder_uri(&world.store_folder().with_file_name("base"))?;
     let digest = trainer.teach(&base).await?;
