@@ -27,7 +27,8 @@ pub(crate) struct Found {
     pub(crate) why: String,
 }
 
-pub(crate) fn asks_for_audits(policy: &UnlearnPolicySpec) -> bool {
+/// Whether a policy wants live servers asked.
+pub fn asks_for_audits(policy: &UnlearnPolicySpec) -> bool {
     policy.gates.iter().any(|gate| gate.name == GateName::ServedLeak)
 }
 

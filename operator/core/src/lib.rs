@@ -60,6 +60,8 @@ mod unlogged;
 mod upkeep;
 pub mod window;
 
+pub use audit::asks_for_audits;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use lethe_api::v1alpha1::{
-    DiffusionModel, GateName, NeverSaw, PolicyKind, RolloutStrategy, UnlearnPolicySpec, UnlearnRequest,
+    DiffusionModel, NeverSaw, PolicyKind, RolloutStrategy, UnlearnPolicySpec, UnlearnRequest,
     UnlearnRequestSpec,
 };
 use lethe_core::{
     accept::{self, Acceptance},
-    deadline, plans, schedule, targets,
+    asks_for_audits, deadline, plans, schedule, targets,
 };
 use serde::de::DeserializeOwned;
 
@@ -96,7 +96,7 @@ fn kind_of(kind: PolicyKind) -> &'static str {
 fn policy(object: &Object) -> Vec<Finding> {
     let Ok(spec) = serde_json::from_value(object.value["spec"].clone()) else { return vec![] };
     let gates = out_of_reach(&spec).map(|why| warning(object, &["spec", "gates"], why));
-    let is_late = asks_live_servers(&spec) && spec.rollout.strategy == RolloutStrategy::Immediate;
+    let is_late = asks_for_audits(&spec) && spec.rollout.strategy == RolloutStrategy::Immediate;
     let late = is_late.then(|| {
         let message = "served-leak is asked of a candidate only when users have it already: with the strategy Canary, which \
                        needs no steps, it is asked before";
@@ -111,10 +111,6 @@ fn out_of_reach(spec: &UnlearnPolicySpec) -> Option<String> {
     let mut whys = KEPT.iter().map(|kept| plans::out_of_reach(spec, *kept));
     let why = whys.next().flatten()?;
     whys.all(|why| why.is_some()).then_some(why)
-}
-
-fn asks_live_servers(spec: &UnlearnPolicySpec) -> bool {
-    spec.gates.iter().any(|gate| gate.name == GateName::ServedLeak)
 }
 
 fn model(object: &Object, objects: &[Object]) -> Vec<Finding> {
@@ -136,7 +132,7 @@ fn model(object: &Object, objects: &[Object]) -> Vec<Finding> {
             let message = format!("the schedule cannot be read: {why}");
             findings.push(finding(Severity::Error, object, &["spec", "audit", "schedule"], message));
         }
-        if policy.as_ref().is_some_and(|policy| !asks_live_servers(policy)) {
+        if policy.as_ref().is_some_and(|policy| !asks_for_audits(policy)) {
             let message =
                 format!("policy {:?} has no gate served-leak, without which nothing is audited", named.name);
             findings.push(warning(object, &["spec", "audit"], message));
