@@ -19,6 +19,7 @@ pub mod tree;
 pub mod verify;
 pub mod watch;
 pub mod words;
+mod yaml;
 
 use clap::CommandFactory;
 use jiff::Timestamp;

@@ -12,11 +12,9 @@ use lethe_core::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{
-    Finding, Severity,
-    definitions::Object,
-    yaml::{Step, written},
-};
+use crate::yaml::{Step, written};
+
+use super::{Finding, Severity, definitions::Object};
 
 /// What is odd about objects that are each fine by themselves.
 pub fn check(objects: &[Object]) -> Vec<Finding> {

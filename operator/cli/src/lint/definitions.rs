@@ -4,10 +4,11 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use serde_json::{Value, json};
 
+use crate::yaml::{Node, Step, written};
+
 use super::{
     Finding, Severity,
     schema::{self, Fault},
-    yaml::{Node, Step, written},
 };
 
 /// A line of a file that says that its objects are parts, for `kubectl patch`: what they lack is elsewhere.

@@ -7,7 +7,6 @@ mod rules;
 mod schema;
 #[cfg(test)]
 mod tests;
-mod yaml;
 
 use serde::Serialize;
 
@@ -16,7 +15,7 @@ use crate::{
     exit::{Exit, Result},
     files::{self, Text},
     term::{self, Line, Tone},
-    write_data,
+    write_data, yaml,
 };
 
 /// What is wrong with a manifest, or may be.

@@ -6,10 +6,9 @@ use std::collections::HashMap;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::{
-    rules,
-    yaml::{Step, written},
-};
+use crate::yaml::{Step, written};
+
+use super::rules;
 
 /// Something that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]

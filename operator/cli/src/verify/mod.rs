@@ -20,7 +20,7 @@ use crate::{
     exit::{Exit, Result, Trouble},
     files::{self, Text},
     term::{self, Line, Tone},
-    write_data,
+    write_data, yaml,
 };
 
 /// One thing that was looked at.
@@ -152,16 +152,10 @@ pub async fn check(exported: &Exported, store: &Store, trusted: Option<&TrustedK
 pub fn read(texts: &[Text]) -> Result<Exported> {
     let mut exported = Exported::default();
     for Text { name, text } in texts {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(text)
-            .map_err(|error| Trouble::unreachable(format!("{name}: not YAML: {error}")))?;
-        for document in documents {
-            match document["items"].as_array() {
-                Some(items) if document["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
-                    items.iter().try_for_each(|item| take(name, item, &mut exported))?;
-                }
-                _ => take(name, &document, &mut exported)?,
-            }
-        }
+        let documents = yaml::documents(text).map_err(|yaml::Broken { line, column, message }| {
+            Trouble::unreachable(format!("{name}:{line}:{column}: {message}"))
+        })?;
+        documents.iter().try_for_each(|document| take(name, &document.json(), &mut exported))?;
     }
     Ok(exported)
 }

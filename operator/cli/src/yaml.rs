@@ -1,6 +1,6 @@
-//! YAML whose values know where they stand.
+//! YAML as kubectl reads it, whose values know where they stand.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -45,8 +45,7 @@ pub enum Step {
 /// # Errors
 /// Where it is not YAML.
 pub fn documents(text: &str) -> Result<Vec<Node>, Broken> {
-    let parsed: Result<Vec<Node>, _> = serde_saphyr::from_multiple(text);
-    let parsed = parsed.map_err(|error| {
+    let parsed = parse(text).map_err(|error| {
         let place = error.location();
         let at = |of: fn(&serde_saphyr::Location) -> u64| {
             place.as_ref().map(of).and_then(|n| usize::try_from(n).ok()).unwrap_or_default()
@@ -62,18 +61,46 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Broken> {
     Ok(filled.flat_map(items).collect())
 }
 
-fn items(node: Node) -> Vec<Node> {
-    let is_list = node.text("kind") == Some("List") && node.text("apiVersion") == Some("v1");
-    match node.value {
-        Tree::Map(fields) if is_list => {
-            let items = fields.into_iter().find(|(key, ..)| key == "items").map(|(.., items)| items.value);
-            match items {
-                Some(Tree::List(items)) => items,
-                _ => vec![],
-            }
+fn parse(text: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
+    let mut text = Cow::Borrowed(text);
+    loop {
+        // An export is as long as there are objects. What is nested or repeated too often is refused still.
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! {
+                max_events: usize::MAX,
+                max_nodes: usize::MAX,
+                max_documents: usize::MAX,
+                max_total_scalar_bytes: usize::MAX,
+            },
+        };
+        match serde_saphyr::from_multiple_with_options(&text, options) {
+            Err(error) => text = Cow::Owned(quoted(&text, &error).ok_or(error)?),
+            parsed => return parsed,
         }
-        value => vec![Node { value, ..node }],
     }
+}
+
+/// The same text with quotes around digits for which no float is large enough. To kubectl they are text, written without
+/// quotes: the short form of a digest may be `32304e638182`.
+fn quoted(text: &str, error: &serde_saphyr::Error) -> Option<String> {
+    let serde_saphyr::Error::NonFiniteFloat { value, location } = error.without_snippet() else {
+        return None;
+    };
+    let at = usize::try_from(location.span().byte_offset()?).ok()?;
+    let rest = text.get(at..)?.strip_prefix(value.as_str())?;
+    value.contains(|c: char| c.is_ascii_digit()).then(|| format!("{}\"{value}\"{rest}", &text[..at]))
+}
+
+fn items(mut node: Node) -> Vec<Node> {
+    let is_list = node.text("kind").is_some_and(|kind| kind.ends_with("List"));
+    if let Tree::Map(fields) = &mut node.value
+        && is_list
+        && let Some((.., Node { value: Tree::List(items), .. })) =
+            fields.iter_mut().find(|(key, ..)| key == "items")
+    {
+        return std::mem::take(items);
+    }
+    vec![node]
 }
 
 impl Node {
@@ -224,6 +251,30 @@ mod tests {
         assert_eq!(written(&path), "b[0].d[1]");
         assert_eq!(found[0].json(), serde_json::json!({"a": 1, "b": [{"c": "x", "d": [2, 3]}]}));
         assert_eq!(found[1].place(&[field("e")]).0, 7);
+    }
+
+    #[test]
+    fn digits_beyond_every_float_are_text_as_they_are_to_kubectl() {
+        let text =
+            "\u{e4}: x\n---\nshort: 32304e638182\nall: [1e999, -1e999, '2e999', 1e3]\nwords: |\n  3e999\n";
+        let found: Vec<_> = documents(text).unwrap_or_default().iter().map(Node::json).collect();
+        let all = serde_json::json!(["1e999", "-1e999", "2e999", 1000.0]);
+        let expected = serde_json::json!({"short": "32304e638182", "all": all, "words": "3e999\n"});
+        assert_eq!(found.get(1), Some(&expected), "{found:?}");
+        for none in [".inf", "-.inf", ".nan", "!!float 1e999"] {
+            assert!(documents(&format!("a: {none}")).is_err(), "{none}");
+        }
+        // And what we write of it is read as the same.
+        let written = serde_saphyr::to_string(&expected).unwrap_or_default();
+        assert_eq!(documents(&written).unwrap_or_default().first().map(Node::json), Some(expected));
+    }
+
+    #[test]
+    fn an_export_of_years_is_read_and_what_is_nested_without_end_is_not() {
+        let one = "- kind: A\n  status:\n    labels: [a, b, c, d, e, f, g, h, i, j]\n";
+        let text = format!("apiVersion: v1\nkind: List\nitems:\n{}", one.repeat(20_000));
+        assert_eq!(documents(&text).map_or(0, |all| all.len()), 20_000);
+        assert!(documents(&"[".repeat(100_000)).is_err());
     }
 
     #[test]
