@@ -142,6 +142,8 @@ pub struct Seen {
     pub application: String,
     /// `Synced`, `OutOfSync`, or nothing yet.
     pub sync: String,
+    /// The commit that it is compared with.
+    pub revision: String,
     pub health: String,
 }
 
@@ -413,6 +415,7 @@ async fn note(all: Api<DynamicObject>, seen: Arc<Mutex<Vec<Seen>>>) {
         let now = Seen {
             application: object.name_any(),
             sync: text(&status["sync"]["status"]),
+            revision: text(&status["sync"]["revision"]),
             health: text(&status["health"]["status"]),
         };
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -87,22 +87,26 @@ impl Conditions {
     }
 
     /// Says in the words of kstatus what Ready says.
-    fn stall(&mut self) {
-        match self.find(ConditionType::Ready).filter(|ready| ready.status == "False").cloned() {
-            Some(ready) => self.put(ConditionType::Stalled.as_str(), "True", ready.reason, ready.message),
-            None => self.remove(ConditionType::Stalled),
+    fn sum_up(&mut self) {
+        let ready = self.find(ConditionType::Ready).cloned();
+        for (status, word) in [("Unknown", ConditionType::Reconciling), ("False", ConditionType::Stalled)] {
+            match ready.clone().filter(|ready| ready.status == status) {
+                Some(ready) => self.put(word.as_str(), "True", ready.reason, ready.message),
+                None => self.remove(word),
+            }
         }
     }
 
     pub fn into_list(mut self) -> Vec<Condition> {
-        self.stall();
+        self.sum_up();
         self.list.sort_by(|a, b| a.type_.cmp(&b.type_));
         self.list
     }
 }
 
 /// Conditions that only repeat what another one says.
-const SUMMARIES: [ConditionType; 2] = [ConditionType::Ready, ConditionType::Stalled];
+const SUMMARIES: [ConditionType; 3] =
+    [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled];
 
 /// Of a Job in a queue, what somebody has to put right.
 const IN_VAIN: [Reason; 2] = [Reason::Inadmissible, Reason::NotQueued];
@@ -201,17 +205,25 @@ mod tests {
     }
 
     #[test]
-    fn what_will_not_be_ready_by_itself_is_stalled_and_nothing_else_is() {
-        let mut held = Conditions::new(&[], Some(1), at(0));
-        held.no(ConditionType::Ready, Reason::GateFailed, "leak");
-        let held = held.into_list();
-        let stalled = ConditionType::Stalled.find(&held).unwrap();
-        assert_eq!((&*stalled.status, &*stalled.reason, &*stalled.message), ("True", "GateFailed", "leak"));
-        assert_eq!(transitions(&[], &held), [], "it is no event of its own");
-        for again in ["Unknown", "True"] {
-            let mut retried = Conditions::new(&held, Some(1), at(10));
-            retried.set(ConditionType::Ready, again, Reason::Training, String::new());
-            assert_eq!(ConditionType::Stalled.find(&retried.into_list()), None);
+    fn what_is_under_way_is_reconciling_and_what_will_not_be_ready_by_itself_is_stalled() {
+        let words = [ConditionType::Reconciling, ConditionType::Stalled];
+        let mut before = vec![];
+        for (second, ready, said) in [
+            (0, "Unknown", Some(ConditionType::Reconciling)),
+            (10, "False", Some(ConditionType::Stalled)),
+            (20, "Unknown", Some(ConditionType::Reconciling)),
+            (30, "True", None),
+        ] {
+            let mut conditions = Conditions::new(&before, Some(1), at(second));
+            conditions.set(ConditionType::Ready, ready, Reason::GateFailed, "leak".into());
+            let list = conditions.into_list();
+            for word in words {
+                let found = word.find(&list).map(|c| (&*c.status, &*c.reason, &*c.message));
+                let expected = (said == Some(word)).then_some(("True", "GateFailed", "leak"));
+                assert_eq!(found, expected, "{word:?} where Ready is {ready}");
+            }
+            assert_eq!(transitions(&before, &list), [], "it is no event of its own");
+            before = list;
         }
     }
 

@@ -22,7 +22,7 @@ use lethe_api::{
 use lethe_tests::{
     Server, Tier, World,
     examples::{self, documents},
-    gitops::{self, ArgoCd, Repository, health},
+    gitops::{self, ArgoCd, Repository, Seen, health},
     keys::Key,
     place::{MODEL, Place, apply, request},
     rights::{self, Reach},
@@ -84,19 +84,26 @@ async fn synced(world: &World) -> Result<()> {
     // Argo CD compares anew, again and again, and the operator looks at everything as it does all the time.
     let watched = [CRDS, OPERATOR, MODELS];
     while since.elapsed() < WATCHED {
-        for application in watched {
+        for application in watched.into_iter().chain([REQUESTS]) {
             argo.refresh(application).await?;
         }
         sleep(COMPARE_EVERY).await;
     }
     // Whatever the operator wrote in all that time: from when each was first in sync, it always was.
     for application in watched {
-        let seen = argo.seen(application);
-        let flaps = seen.iter().skip_while(|seen| seen.sync != "Synced").filter(|seen| seen.sync != "Synced");
-        let flaps: Vec<_> = flaps.collect();
-        ensure!(flaps.is_empty(), "{application} was {flaps:?}, of {seen:?}");
+        never_out_of_sync_again(&argo.seen(application))?;
     }
+    // A commit that adds or takes out a request is to be synced first.
+    let seen = argo.seen(REQUESTS);
+    seen.chunk_by(|one, next| one.revision == next.revision).try_for_each(never_out_of_sync_again)?;
     git_promotes(world, &git, &argo).await
+}
+
+fn never_out_of_sync_again(seen: &[Seen]) -> Result<()> {
+    let flaps = seen.iter().skip_while(|seen| seen.sync != "Synced").filter(|seen| seen.sync != "Synced");
+    let flaps: Vec<_> = flaps.collect();
+    ensure!(flaps.is_empty(), "it was {flaps:?}, of {seen:?}");
+    Ok(())
 }
 
 /// The model only publishes from now on, and a job of somebody's CI commits what it says.

@@ -1,4 +1,5 @@
-//! Condition types and the closed set of reasons. All conditions but Stalled are positive: True is what one hopes for.
+//! Condition types and the closed set of reasons. All conditions but Reconciling and Stalled are
+//! positive: True is what one hopes for.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -37,6 +38,8 @@ pub enum ConditionType {
     Fulfilled,
     /// The summary that Argo CD, Flux and `kubectl wait` read.
     Ready,
+    /// There, and True, only where Ready is Unknown: in the words of kstatus, it is under way.
+    Reconciling,
     /// There, and True, only where Ready is False: by the rules of kstatus, which Flux follows, an object that is not Ready is
     /// still under way unless it says so.
     Stalled,
@@ -166,6 +169,7 @@ impl ConditionType {
             ConditionType::Promoted => "Promoted",
             ConditionType::Fulfilled => "Fulfilled",
             ConditionType::Ready => "Ready",
+            ConditionType::Reconciling => "Reconciling",
             ConditionType::Stalled => "Stalled",
         }
     }

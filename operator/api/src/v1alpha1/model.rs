@@ -165,7 +165,7 @@ pub enum InitialServing {
     None,
 }
 
-/// Conditions: Prepared, Serving, Compliant, Audited, BaseInService, Ready, Stalled.
+/// Conditions: Prepared, Serving, Compliant, Audited, BaseInService, Ready, Reconciling, Stalled.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = super::unseen()))]

@@ -153,7 +153,7 @@ pub struct Extension {
 }
 
 /// Conditions: Accepted, Approved (if the policy asks for it), Scheduled, Trained, Evaluated, GatesPassed, Signed, Promoted, Fulfilled, Ready,
-/// Stalled.
+/// Reconciling, Stalled.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = super::unseen()))]

@@ -151,7 +151,7 @@ pub struct NewBase {
     pub attempt: u32,
 }
 
-/// Conditions: Trained, Evaluated, GatesPassed, Signed, Ready, Stalled (written with the rest), and
+/// Conditions: Trained, Evaluated, GatesPassed, Signed, Ready, Reconciling, Stalled (written with the rest), and
 /// Promoted (written by the model's controller alone).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
