@@ -11,8 +11,8 @@ use lethe_api::v1alpha1::{
     UnlearnRunStatus, Verdict,
 };
 use prometheus::{
-    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
 use crate::{collector::ObjectCollector, controller::Kind, error::Category};
@@ -91,6 +91,7 @@ pub struct Metrics {
     /// There once the caches are filled.
     objects: OnceLock<ObjectCollector>,
     pub leader: IntGauge,
+    pub memory_limit: Gauge,
     pub reconcile_duration: HistogramVec,
     pub reconcile_errors: IntCounterVec,
     pub watch_errors: IntCounterVec,
@@ -120,6 +121,7 @@ impl Metrics {
             registry: Registry::new(),
             objects: OnceLock::new(),
             leader: IntGauge::new("lethe_leader", "1 if this replica holds the lease and acts.")?,
+            memory_limit: Gauge::new("lethe_memory_limit_bytes", "How much memory this process may have.")?,
             reconcile_duration: histogram(
                 "lethe_reconcile_duration_seconds",
                 "Time to look at one object and to do what was decided.",
@@ -205,10 +207,11 @@ impl Metrics {
             Opts::new("lethe_build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
         let info = IntGauge::with_opts(info)?;
         info.set(1);
-        let collectors: [Box<dyn Collector>; 15] = [
+        let collectors: [Box<dyn Collector>; 16] = [
             Box::new(info),
             Box::new(ProcessCollector::for_self()),
             Box::new(self.leader.clone()),
+            Box::new(self.memory_limit.clone()),
             Box::new(self.reconcile_duration.clone()),
             Box::new(self.reconcile_errors.clone()),
             Box::new(self.watch_errors.clone()),
