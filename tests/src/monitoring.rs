@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    ops::Range,
     path::Path,
     process::{self, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -51,6 +52,14 @@ impl Sample {
     pub fn value(&self) -> f64 {
         self.value.1.parse().unwrap_or(f64::NAN)
     }
+}
+
+/// An answer.
+#[derive(Deserialize)]
+struct Data {
+    #[serde(rename = "resultType")]
+    kind: String,
+    result: Value,
 }
 
 /// All of it. Ends when it is dropped.
@@ -159,27 +168,37 @@ impl Monitoring {
     /// # Errors
     /// If Prometheus does not answer, or does not understand the question.
     pub async fn query(&self, question: &str) -> Result<Vec<Sample>> {
+        let Data { kind, result } = self.ask("query", vec![("query", question.to_owned())]).await?;
+        ensure!(kind == "vector", "the answer is a {kind}");
+        Ok(serde_json::from_value(result)?)
+    }
+
+    /// All series of the answer, as Prometheus writes them: every [`EVERY`] seconds of this range, in seconds since 1970, or now.
+    ///
+    /// # Errors
+    /// As [`Monitoring::query`].
+    pub async fn series(&self, question: &str, range: Option<&Range<i64>>) -> Result<Value> {
+        let mut parameters = vec![("query", question.to_owned())];
+        let Some(range) = range else { return Ok(self.ask("query", parameters).await?.result) };
+        let (start, end, step) = (range.start.to_string(), range.end.to_string(), EVERY.to_string());
+        parameters.extend([("start", start), ("end", end), ("step", step)]);
+        Ok(self.ask("query_range", parameters).await?.result)
+    }
+
+    async fn ask(&self, what: &str, parameters: Vec<(&'static str, String)>) -> Result<Data> {
         #[derive(Deserialize)]
         struct Answer {
             data: Data,
         }
-        #[derive(Deserialize)]
-        struct Data {
-            #[serde(rename = "resultType")]
-            kind: String,
-            result: Value,
-        }
-        let (url, question) = (format!("{}/api/v1/query", self.url), question.to_owned());
+        let url = format!("{}/api/v1/{what}", self.url);
         let ask = move || -> Result<String> {
             let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-            let mut answer = agent.get(&url).query("query", &question).call()?;
+            let mut answer = agent.get(&url).query_pairs(parameters.clone()).call()?;
             let text = answer.body_mut().read_to_string()?;
-            ensure!(answer.status().is_success(), "Prometheus says to {question:?}: {text}");
+            ensure!(answer.status().is_success(), "Prometheus says to {parameters:?}: {text}");
             Ok(text)
         };
-        let Data { kind, result } = serde_json::from_str::<Answer>(&spawn_blocking(ask).await??)?.data;
-        ensure!(kind == "vector", "the answer is a {kind}");
-        Ok(serde_json::from_value(result)?)
+        Ok(serde_json::from_str::<Answer>(&spawn_blocking(ask).await??)?.data)
     }
 
     /// The answer to `question` as soon as it `is` as described by `what`.

@@ -1,8 +1,12 @@
 //! What goes wrong between the operator and the API server.
 
 use std::{
+    collections::BTreeMap,
     io,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
 };
 
 use axum::{
@@ -19,15 +23,17 @@ use tokio::sync::watch;
 pub struct Weather {
     /// Of so many calls that are no watches, one goes wrong; none if it is 0.
     every: AtomicU32,
+    /// What is carried out is answered.
+    only_refuses: AtomicBool,
     calls: AtomicU32,
-    stumbled: AtomicU32,
+    stumbled: Mutex<BTreeMap<Stumble, u32>>,
     /// How often all watches were ended so far.
     expiries: watch::Sender<u32>,
     silent: watch::Sender<bool>,
 }
 
 /// How a call goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stumble {
     /// It is refused with this code, and not carried out.
     Refused(StatusCode),
@@ -35,24 +41,32 @@ pub enum Stumble {
     AnswerLost,
 }
 
+const CONFLICT: Stumble = Stumble::Refused(StatusCode::CONFLICT);
+
 const STUMBLES: [Stumble; 6] = [
     Stumble::Refused(StatusCode::TOO_MANY_REQUESTS),
     Stumble::AnswerLost,
     Stumble::Refused(StatusCode::INTERNAL_SERVER_ERROR),
-    Stumble::Refused(StatusCode::CONFLICT),
+    CONFLICT,
     Stumble::Refused(StatusCode::SERVICE_UNAVAILABLE),
     Stumble::Refused(StatusCode::GATEWAY_TIMEOUT),
 ];
 
 impl Weather {
-    /// From now on, of `every` calls that are no watches one goes wrong, each time in another way.
+    /// From now on, of `every` calls that are no watches one goes wrong, each time in the way that was seen least.
     pub fn stumble(&self, every: u32) {
         self.every.store(every, Ordering::Relaxed);
     }
 
-    /// How many calls went wrong.
-    pub fn stumbled(&self) -> u32 {
-        self.stumbled.load(Ordering::Relaxed)
+    /// The same, but no answer gets lost: whoever counts what was done, counts all of it.
+    pub fn refuse(&self, every: u32) {
+        self.only_refuses.store(true, Ordering::Relaxed);
+        self.stumble(every);
+    }
+
+    /// How many calls went wrong in the way that was seen least.
+    pub fn least_seen(&self) -> (Stumble, u32) {
+        least(&self.stumbled.lock().unwrap_or_else(PoisonError::into_inner), |_| true)
     }
 
     /// Ends every watch that is open with a 410.
@@ -71,11 +85,16 @@ impl Weather {
         if every == 0 || !(self.calls.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(every) {
             return None;
         }
-        let stumble = STUMBLES[self.stumbled.fetch_add(1, Ordering::Relaxed) as usize % STUMBLES.len()];
-        match stumble {
-            Stumble::Refused(StatusCode::CONFLICT) if *method == Method::GET => Some(Stumble::AnswerLost),
-            _ => Some(stumble),
-        }
+        let mut stumbled = self.stumbled.lock().unwrap_or_else(PoisonError::into_inner);
+        let only_refuses = self.only_refuses.load(Ordering::Relaxed);
+        let can_be = |stumble| match stumble {
+            CONFLICT => *method != Method::GET,
+            Stumble::AnswerLost => !only_refuses,
+            Stumble::Refused(_) => true,
+        };
+        let (stumble, _) = least(&stumbled, can_be);
+        *stumbled.entry(stumble).or_default() += 1;
+        Some(stumble)
     }
 
     /// The answer of a watch, as this weather lets it through.
@@ -101,6 +120,12 @@ impl Weather {
             }
         }))
     }
+}
+
+fn least(stumbled: &BTreeMap<Stumble, u32>, can_be: impl Fn(Stumble) -> bool) -> (Stumble, u32) {
+    let seen = |stumble: Stumble| stumbled.get(&stumble).copied().unwrap_or_default();
+    let all = STUMBLES.into_iter().filter(|&stumble| can_be(stumble)).map(|stumble| (stumble, seen(stumble)));
+    all.min_by_key(|&(_, seen)| seen).unwrap_or((Stumble::AnswerLost, 0))
 }
 
 pub(crate) fn is_watch(uri: &Uri) -> bool {

@@ -107,10 +107,29 @@ impl Browser {
     pub async fn faults(&mut self, name: &str, url: &str) -> Result<Vec<String>> {
         let mut all = Vec::new();
         for view in &VIEWS {
-            let looked = timeout(PATIENCE, self.look(view, name, url)).await;
-            let looked = looked.with_context(|| format!("{url} took longer than {PATIENCE:?}"));
-            let found = looked.flatten().with_context(|| format!("{name}, {}: {}", view.name, self.log()))?;
-            all.extend(found.into_iter().map(|fault| format!("{}: {fault}", view.name)));
+            let look = format!("({LOOK})({})", json!({"width": view.width, "isDark": view.is_dark}));
+            let (found, heard) = self.look(view, name, url, &look).await?;
+            let found: Vec<String> = serde_json::from_value(found).context("look.js says no faults")?;
+            all.extend(found.into_iter().chain(heard).map(|fault| format!("{}: {fault}", view.name)));
+        }
+        Ok(all)
+    }
+
+    /// Opens a page that is made of others' components in every view, and returns by the view's name what its promise
+    /// `window.drawn` comes to. Their sizes and colours are not ours to choose, so that nobody looks at these.
+    ///
+    /// # Errors
+    /// If it cannot be opened, the browser complains of something, or it has to be scrolled sideways.
+    pub async fn drawn(&mut self, name: &str, url: &str) -> Result<Vec<(&'static str, Value)>> {
+        const DRAWN: &str =
+            "window.drawn.then((drawn) => ({ drawn, width: document.scrollingElement.scrollWidth }))";
+        let mut all = Vec::new();
+        for view in &VIEWS {
+            let (mut seen, heard) = self.look(view, name, url, DRAWN).await?;
+            ensure!(heard.is_empty(), "{name}, {}:\n{}", view.name, heard.join("\n"));
+            let (needed, width) = (&seen["width"], view.width);
+            ensure!(*needed == width, "{name}, {}: it takes {needed} px of {width}", view.name);
+            all.push((view.name, seen["drawn"].take()));
         }
         Ok(all)
     }
@@ -126,7 +145,26 @@ impl Browser {
         Ok(())
     }
 
-    async fn look(&mut self, view: &View, name: &str, url: &str) -> Result<Vec<String>> {
+    /// What a script says in a page, and what the browser complains of.
+    async fn look(
+        &mut self,
+        view: &View,
+        name: &str,
+        url: &str,
+        script: &str,
+    ) -> Result<(Value, Vec<String>)> {
+        let looked = timeout(PATIENCE, self.open(view, name, url, script)).await;
+        let looked = looked.with_context(|| format!("{url} took longer than {PATIENCE:?}"));
+        looked.flatten().with_context(|| format!("{name}, {}: {}", view.name, self.log()))
+    }
+
+    async fn open(
+        &mut self,
+        view: &View,
+        name: &str,
+        url: &str,
+        script: &str,
+    ) -> Result<(Value, Vec<String>)> {
         let &View { width, height, is_phone, is_dark, .. } = view;
         let scale = if is_phone { 2 } else { 1 };
         let metrics =
@@ -140,14 +178,12 @@ impl Browser {
         let opened = self.call("Page.navigate", json!({"url": url})).await?;
         ensure!(opened["errorText"].is_null(), "cannot open {url}: {}", opened["errorText"]);
         self.pipe.until("Page.loadEventFired").await?;
-        let seen = format!("({LOOK})({})", json!({"width": width, "isDark": is_dark}));
-        let seen = json!({"expression": seen, "awaitPromise": true, "returnByValue": true});
-        let seen = self.call("Runtime.evaluate", seen).await?;
-        let faults: Vec<String> = serde_json::from_value(seen["result"]["value"].clone())
-            .with_context(|| format!("look.js failed: {seen}"))?;
+        let script = json!({"expression": script, "awaitPromise": true, "returnByValue": true});
+        let mut seen = self.call("Runtime.evaluate", script).await?;
+        ensure!(seen["exceptionDetails"].is_null(), "a script fails: {}", seen["exceptionDetails"]);
         self.keep_a_picture(&format!("{name}-{}", view.name), width).await?;
         let heard = self.pipe.take_events().into_iter().filter_map(|event| heard::complaint(&event, url));
-        Ok(faults.into_iter().chain(heard).collect())
+        Ok((seen["result"]["value"].take(), heard.collect()))
     }
 
     async fn keep_a_picture(&mut self, name: &str, width: u32) -> Result<()> {

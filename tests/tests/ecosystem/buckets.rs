@@ -6,7 +6,7 @@ use anyhow::{Context, Error, Result, ensure};
 use futures::future::LocalBoxFuture;
 use lethe_api::{
     Digest,
-    contract::BundleKind,
+    contract::{BundleKind, exit},
     v1alpha1::{ConditionType, Reason, RequestPhase, RunType, Stage, UnlearnRun},
 };
 use lethe_store::{Bundle, CREDENTIALS, Error as StoreError, Kind, Problem, Store};
@@ -24,8 +24,13 @@ use lethe_tests::{
     server, trainer, wait,
     world::policy,
 };
-use serde_json::json;
-use tokio::time::{Instant, timeout};
+use serde_json::{Value, json};
+use tokio::{
+    process::Command,
+    task::block_in_place,
+    time::{Instant, timeout},
+};
+use xtask::image;
 
 /// More than one part of an upload.
 const LARGE: usize = 200 << 20;
@@ -130,7 +135,7 @@ async fn is_put_right(world: &World, bucket: &Bucket) -> Result<()> {
     let (right, task) = (fs::read(&secret)?, world.task(Stage::Prepare).await?);
     fs::write(&secret, "another")?;
     world.succeed(&task).await?;
-    run_says(world, RunType::Prepare, &Problem::Unauthorized.to_string()).await?;
+    run_waits(world, RunType::Prepare, Problem::Unauthorized).await?;
     fs::write(&secret, right)?;
     world.model_until("it is Ready", |m| condition(m, ConditionType::Ready, "True")).await?;
 
@@ -141,7 +146,7 @@ async fn is_put_right(world: &World, bucket: &Bucket) -> Result<()> {
     let (there, gone) = (bucket.folder(), bucket.data().join("gone"));
     fs::rename(&there, &gone)?;
     world.exit(&task, 0, &trainer::outcome(&task, record).to_message()).await?;
-    run_says(world, RunType::Forget, &Problem::NoBucket.to_string()).await?;
+    run_waits(world, RunType::Forget, Problem::NoBucket).await?;
     fs::rename(&gone, &there)?;
     world.evaluate(|_| {}).await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
@@ -149,16 +154,89 @@ async fn is_put_right(world: &World, bucket: &Bucket) -> Result<()> {
     Ok(())
 }
 
-/// The run waits, and says these words.
-async fn run_says(world: &World, type_: RunType, words: &str) -> Result<()> {
+/// The run waits for its record, and says what is wrong.
+async fn run_waits(world: &World, type_: RunType, problem: Problem) -> Result<()> {
+    run_says(world, type_, ("Unknown", Reason::RecordUnavailable), problem).await
+}
+
+/// The run is, or is not, ready for this reason, and says what is wrong.
+async fn run_says(world: &World, type_: RunType, ready: (&str, Reason), problem: Problem) -> Result<()> {
     let run = async || Ok(world.runs().await?.into_iter().find(|run| run.spec.type_ == type_));
-    let reason = Reason::RecordUnavailable.to_string();
+    let (status, reason, words) = (ready.0, ready.1.to_string(), problem.to_string());
     let says = |run: &Option<UnlearnRun>| {
         let ready = run.as_ref().and_then(|run| ConditionType::Ready.find(run.conditions()));
-        ready.is_some_and(|it| it.status == "Unknown" && it.reason == reason && it.message.contains(words))
+        ready.is_some_and(|it| it.status == status && it.reason == reason && it.message.contains(&words))
     };
     wait::until_answer(&format!("the run says {words:?}"), run, says).await?;
     Ok(())
+}
+
+/// The real trainer, tried again by the Job that runs it.
+pub async fn a_trainer_whose_bucket_is_away_exits_with_75_and_does_the_task_once_it_is_back(
+    world: &World,
+) -> Result<()> {
+    in_a_bucket(world, |world, bucket| Box::pin(is_tried_again(world, bucket))).await
+}
+
+async fn is_tried_again(world: &World, bucket: &Bucket) -> Result<()> {
+    let trainer = Trainer::new(bucket.variables())?;
+    let (mut patient, mut model) = (policy()?, world.model()?);
+    patient["spec"]["trainer"]["backoffLimit"] = json!(2);
+    // What becomes of the baseline is no matter here.
+    patient["spec"]["training"]["prepareSteps"] = json!(2);
+    model["spec"]["base"] = taught_in_seconds(bucket).await?;
+    start_operator(world, bucket, vec![]).await?;
+    world.lay_out(patient, model).await?;
+    let first = world.task(Stage::Prepare).await?;
+    bucket.die().await?;
+    let code = trainer.carry_out(world, &first).await?;
+    ensure!(code == exit::TRY_AGAIN, "it ended with {code}: {}", trainer.log());
+
+    bucket.come_back().await?;
+    let second = world.task(Stage::Prepare).await?;
+    ensure!(second.pod.metadata.uid != first.pod.metadata.uid, "the same pod");
+    ensure!(second.digest == first.digest, "another plan");
+    done(&trainer, world, Stage::Prepare).await?;
+    ensure!(world.jobs().await?.len() == 1, "{:?}", world.jobs().await?);
+    Ok(())
+}
+
+/// Before it has read or made anything, and for good, although the Job has attempts left.
+pub async fn a_trainer_with_a_wrong_key_exits_with_78_and_is_not_tried_again(world: &World) -> Result<()> {
+    in_a_bucket(world, |world, bucket| Box::pin(is_not_tried_again(world, bucket))).await
+}
+
+async fn is_not_tried_again(world: &World, bucket: &Bucket) -> Result<()> {
+    let mut variables = bucket.variables();
+    variables.insert("AWS_SECRET_ACCESS_KEY".into(), "another".into());
+    let trainer = Trainer::new(variables)?;
+    let mut patient = policy()?;
+    patient["spec"]["trainer"]["backoffLimit"] = json!(2);
+    start_operator(world, bucket, vec![]).await?;
+    world.lay_out(patient, world.model()?).await?;
+    let task = world.task(Stage::Prepare).await?;
+    let code = trainer.carry_out(world, &task).await?;
+    ensure!(code == exit::BAD_CONFIGURATION, "it ended with {code}: {}", trainer.log());
+    let failed = ("False", Reason::BadConfiguration);
+    run_says(world, RunType::Prepare, failed, Problem::Unauthorized).await?;
+    ensure!(world.jobs().await?.len() == 1, "{:?}", world.jobs().await?);
+    Ok(())
+}
+
+/// A base in the bucket that knows the zeros and ones of the digits: more of them take minutes to teach and to prepare.
+async fn taught_in_seconds(bucket: &Bucket) -> Result<Value> {
+    const OUT: &str = "s3://lethe/base/two-digits";
+    let folder = tempfile::tempdir()?;
+    let images = folder.path().join("images.csv.gz");
+    let mut choose = Command::new("sh");
+    choose.args(["-c", "zcat \"$0\" | grep ',[01]$' | gzip > \"$1\""]);
+    said_by(choose.arg(server::repository("trainer/data/optical-digits.csv.gz")).arg(&images)).await?;
+    let mut teach = Command::new(block_in_place(image::trainer_program)?);
+    teach.env_clear().envs(bucket.variables()).current_dir(folder.path());
+    teach.args(["teach", "--seed=0", "--threads=2", "--steps=2000", "--report=taught.json", "--out", OUT]);
+    said_by(teach.arg("--images").arg(&images)).await?;
+    let taught: Value = serde_json::from_slice(&fs::read(folder.path().join("taught.json"))?)?;
+    Ok(json!({"uri": OUT, "digest": taught["digest"]}))
 }
 
 /// The whole loop, with the real trainer, on the real server: everything is signed, verified, and left alone by the collector.
@@ -201,7 +279,7 @@ async fn is_verified(world: &World, bucket: &Bucket, key: &Key) -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     fs::write(file.path(), world.exported().await?)?;
     let verify = async || {
-        let mut command = tokio::process::Command::new(server::cli()?);
+        let mut command = Command::new(server::cli()?);
         command.env_clear().envs(bucket.variables()).arg("verify").arg(file.path());
         command.arg(format!("--store={}", bucket.uri())).arg(format!("--log={}/log", bucket.uri()));
         command.arg(format!("--trusted-keys={}", key.public.display())).arg(format!("--origin={ORIGIN}"));
@@ -216,13 +294,11 @@ async fn is_verified(world: &World, bucket: &Bucket, key: &Key) -> Result<()> {
     Ok(())
 }
 
-/// A record that cannot be read yet is waited for; a trainer that finds nobody there tries again later.
+/// A record that cannot be read yet is waited for, and what was done is not done again.
 pub async fn a_bucket_that_is_away_is_waited_for(world: &World) -> Result<()> {
     let bucket = Bucket::start().await?;
     start_operator(world, &bucket, vec![]).await?;
-    let mut again = policy()?;
-    again["spec"]["trainer"]["backoffLimit"] = json!(2);
-    world.lay_out(again, world.model()?).await?;
+    world.lay_out(policy()?, world.model()?).await?;
     let task = world.task(Stage::Prepare).await?;
     let body = trainer::honest(&task.plan, &task.digest);
     let record = trainer::record(&task, body);

@@ -1,17 +1,18 @@
 //! The dashboard and the list of metrics, held against what a real Prometheus has read from the operator.
 
-use std::{collections::BTreeSet, fs, net::IpAddr};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
-use anyhow::{Context, Result, ensure};
-use axum::{Json, Router, routing::get};
+use anyhow::{Context, Result, anyhow, ensure};
+use axum::{Json, Router, body::Bytes, http::header, routing::get};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 use lethe_api::{
     contract::{Failure, Progress, exit},
     v1alpha1::{RequestPhase, Stage, UnlearnRequest},
 };
 use lethe_tests::{
-    Task, World,
-    monitoring::{Monitoring, Sample, dashboard, rules},
+    Server, Task, Tier, World,
+    browser::Browser,
+    monitoring::{EVERY, Monitoring, Sample, dashboard, rules},
     operator::Operator,
     place::request,
     proxy::Proxy,
@@ -19,36 +20,154 @@ use lethe_tests::{
     trainer,
     world::policy,
 };
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, spawn_blocking},
+};
+use xtask::setup::grafana;
 
+/// The range of time that questions about all of it are asked for: longer than anything here takes.
+const MINUTES: i64 = 5;
 /// Questions that nobody can make have an answer here, and why.
 const WITHOUT_ANSWER: [(&str, &str); 0] = [];
 
 pub async fn every_question_of_the_dashboard_has_an_answer(world: &World) -> Result<()> {
-    let monitoring = Monitoring::start(&rules(world, &[])?).await?;
-    let (_proxy, operator) = behind_a_proxy(world).await?;
-    monitoring.read(&world.home, operator.address())?;
-    // Before anything happens: what is counted from then on has increased.
-    monitoring.query_until("it is read", "lethe_leader == 1", |found| found.len() == 1).await?;
-    let busy = live(world).await?;
-    let server = says_how_far_it_is(&busy, world.run(&busy).await?).await?;
+    let told = Told::start(world).await?;
+    choices(&told.board, &told.monitoring).await
+}
 
-    let board = dashboard(world)?;
-    let questions = questions(&board)?;
-    ensure!(questions.len() > 25, "only {} questions", questions.len());
-    for (title, question) in &questions {
-        let asked = as_grafana_asks(question);
-        if let Some((_, why)) = WITHOUT_ANSWER.iter().find(|(name, _)| name == title) {
-            let answer = monitoring.query(&asked).await?;
-            ensure!(answer.is_empty(), "{title} has an answer, although {why}");
-            continue;
-        }
-        let has_data = |found: &[Sample]| found.iter().any(|one| !one.value().is_nan());
-        monitoring.query_until(&format!("{title:?} has data"), &asked, has_data).await?;
+pub async fn the_dashboard_is_drawn_with_what_prometheus_answers(world: &World) -> Result<()> {
+    // Takes minutes where it was never built, and what is drawn is what happened in the last few.
+    let page = spawn_blocking(grafana::page).await??;
+    // A name that people would give stands in all legends.
+    let world = World::new(world.server.clone(), "studio").await?;
+    match draw(&world, &page).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(anyhow!("{error:#}\n\n{}", Server::diagnose(&world).await)),
     }
-    println!("{} questions of the dashboard have an answer", questions.len());
+}
+
+async fn draw(world: &World, page: &Path) -> Result<()> {
+    let told = Told::start(world).await?;
+    // A line through two points is no picture.
+    let minutes = format!("count_over_time(lethe_leader[5m]) > {}", 90 / EVERY);
+    told.monitoring
+        .query_until("it has read for a minute and a half", &minutes, |found| found.len() == 1)
+        .await?;
+    let (server, url) = serve(page, told.answers().await?).await?;
+    let mut browser = Browser::start().await?;
+    let wanted: Vec<_> = panels(&told.board)?.map(|panel| (&panel["title"], &panel["type"])).collect();
+    for (view, drawn) in browser.drawn("dashboard", &url).await? {
+        let drawn: Vec<Drawn> = serde_json::from_value(drawn)?;
+        let there: Vec<_> = drawn.iter().map(|one| (&one.title, &one.kind)).collect();
+        ensure!(there == wanted, "{view}: there are {there:?}");
+        let bad: Vec<_> = drawn.iter().filter(|one| !one.has_data || one.is_title_cut).collect();
+        ensure!(bad.is_empty(), "{view}: {bad:#?}");
+    }
     server.abort();
-    choices(&board, &monitoring).await
+    Ok(())
+}
+
+/// What is to be seen of a panel.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Drawn {
+    title: Value,
+    #[serde(rename = "type")]
+    kind: Value,
+    has_data: bool,
+    is_title_cut: bool,
+}
+
+/// The page, and the dashboard with its answers beside it.
+async fn serve(page: &Path, answers: Value) -> Result<(JoinHandle<()>, String)> {
+    const FILES: [(&str, &str); 6] = [
+        ("index.html", "text/html"),
+        ("dashboard.js", "text/javascript"),
+        ("dashboard.css", "text/css"),
+        ("public/build/img/icons/unicons/info-circle.svg", "image/svg+xml"),
+        ("public/fonts/inter/Inter-Regular.woff2", "font/woff2"),
+        ("public/fonts/inter/Inter-Medium.woff2", "font/woff2"),
+    ];
+    let mut router = Router::new().route("/board.json", get(async || Json(answers)));
+    for (file, kind) in FILES {
+        let content =
+            Bytes::from(fs::read(page.join(file)).with_context(|| format!("the page has no {file}"))?);
+        router =
+            router.route(&format!("/{file}"), get(async move || ([(header::CONTENT_TYPE, kind)], content)));
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/index.html", listener.local_addr()?);
+    // Ends only with the task.
+    Ok((tokio::spawn(async move { drop(axum::serve(listener, router).await) }), url))
+}
+
+/// The dashboard, and a Prometheus that has an answer to all of its questions.
+struct Told {
+    board: Value,
+    since: Timestamp,
+    monitoring: Monitoring,
+    trainer: JoinHandle<()>,
+    _operator: (Proxy, Operator),
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.trainer.abort();
+    }
+}
+
+impl Told {
+    async fn start(world: &World) -> Result<Self> {
+        let since = Timestamp::now();
+        let monitoring = Monitoring::start(&rules(world, &[])?).await?;
+        let (proxy, operator) = behind_a_proxy(world).await?;
+        monitoring.read(&world.home, operator.address())?;
+        // Before anything happens: what is counted from then on has increased.
+        monitoring.query_until("it is read", "lethe_leader == 1", |found| found.len() == 1).await?;
+        let busy = live(world).await?;
+        let trainer = says_how_far_it_is(&busy, world.run(&busy).await?).await?;
+        let told =
+            Self { board: dashboard(world)?, since, monitoring, trainer, _operator: (proxy, operator) };
+        told.has_all_answers().await?;
+        Ok(told)
+    }
+
+    async fn has_all_answers(&self) -> Result<()> {
+        let questions = questions(&self.board)?;
+        ensure!(questions.len() > 25, "only {} questions", questions.len());
+        for (title, question) in &questions {
+            let asked = as_grafana_asks(question);
+            if let Some((_, why)) = WITHOUT_ANSWER.iter().find(|(name, _)| name == title) {
+                let answer = self.monitoring.query(&asked).await?;
+                ensure!(answer.is_empty(), "{title} has an answer, although {why}");
+                continue;
+            }
+            let has_data = |found: &[Sample]| found.iter().any(|one| !one.value().is_nan());
+            self.monitoring.query_until(&format!("{title:?} has data"), &asked, has_data).await?;
+        }
+        println!("{} questions of the dashboard have an answer", questions.len());
+        Ok(())
+    }
+
+    /// What `xtask/grafana/dashboard.tsx` draws: the dashboard, and the answers by panel and target.
+    async fn answers(&self) -> Result<Value> {
+        let range = self.since.as_second()..Timestamp::now().as_second();
+        let mut answers = Map::new();
+        for panel in panels(&self.board)? {
+            let mut of_panel = Map::new();
+            for target in targets(panel)? {
+                let range = (target["instant"] != true).then_some(&range);
+                let series = self.monitoring.series(&as_grafana_asks(question(target)?), range).await?;
+                of_panel.insert(target["refId"].as_str().context("no refId")?.to_owned(), series);
+            }
+            answers.insert(panel["id"].to_string(), of_panel.into());
+        }
+        let (from, to, step) = (range.start * 1000, range.end * 1000, EVERY * 1000);
+        Ok(json!({"board": self.board, "answers": answers, "from": from, "to": to, "step": step}))
+    }
 }
 
 /// The lists to choose from are filled by metrics that are there.
@@ -156,14 +275,14 @@ async fn behind_a_proxy(world: &World) -> Result<(Proxy, Operator)> {
     world.lay_out(policy, world.model()?).await?;
     let launch = world.launch().await?;
     let proxy = world.proxy().await?;
-    proxy.weather().stumble(20);
+    proxy.weather().refuse(20);
     let operator = Operator::start(&world.through(&launch, &proxy.url, "operator-0")?)?;
     Ok((proxy, operator))
 }
 
 /// What the trainer's pod answers.
-async fn says_how_far_it_is(task: &Task, address: IpAddr) -> Result<tokio::task::JoinHandle<()>> {
-    let listener = tokio::net::TcpListener::bind((address, Progress::PORT)).await?;
+async fn says_how_far_it_is(task: &Task, address: IpAddr) -> Result<JoinHandle<()>> {
+    let listener = TcpListener::bind((address, Progress::PORT)).await?;
     let progress = trainer::progress(&task.plan.run, 320, 500);
     let router = Router::new().route("/progress", get(move || async move { Json(progress) }));
     Ok(tokio::spawn(async move {
@@ -174,23 +293,35 @@ async fn says_how_far_it_is(task: &Task, address: IpAddr) -> Result<tokio::task:
 
 /// The title and the question of every target of every panel.
 fn questions(board: &Value) -> Result<Vec<(String, String)>> {
-    let panels = board["panels"].as_array().context("no panels")?;
     let mut all = Vec::new();
-    for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+    for panel in panels(board)? {
         let title = panel["title"].as_str().context("a panel without a title")?;
-        let targets = panel["targets"].as_array().context("a panel that asks nothing")?;
-        for target in targets {
-            all.push((title.to_owned(), target["expr"].as_str().context("no question")?.to_owned()));
+        for target in targets(panel)? {
+            all.push((title.to_owned(), question(target)?.to_owned()));
         }
     }
     Ok(all)
 }
 
-/// With everything chosen, and the shortest range.
+/// All that ask something.
+fn panels(board: &Value) -> Result<impl Iterator<Item = &Value>> {
+    let panels = board["panels"].as_array().context("no panels")?;
+    Ok(panels.iter().filter(|panel| panel["type"] != "row"))
+}
+
+fn targets(panel: &Value) -> Result<&Vec<Value>> {
+    panel["targets"].as_array().with_context(|| format!("{} asks nothing", panel["title"]))
+}
+
+fn question(target: &Value) -> Result<&str> {
+    target["expr"].as_str().context("no question")
+}
+
+/// With everything chosen, about the last few minutes.
 fn as_grafana_asks(question: &str) -> String {
     question
         .replace("$namespace", ".*")
         .replace("$model", ".*")
         .replace("$__rate_interval", "1m")
-        .replace("$__range", "3m")
+        .replace("$__range", &format!("{MINUTES}m"))
 }

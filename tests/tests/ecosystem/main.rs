@@ -53,6 +53,7 @@ fn main() -> ExitCode {
             a_thousand_requests_leave_no_series_behind;
         dashboard:
             every_question_of_the_dashboard_has_an_answer,
+            the_dashboard_is_drawn_with_what_prometheus_answers,
             every_metric_is_documented_and_no_other;
         browser:
             a_page_that_cannot_be_read_is_found_out,
@@ -64,6 +65,8 @@ fn main() -> ExitCode {
             what_is_wrong_with_a_bucket_is_told_apart,
             a_bucket_that_is_away_is_waited_for,
             what_is_wrong_with_a_bucket_is_said_of_the_run_until_it_is_put_right,
+            a_trainer_whose_bucket_is_away_exits_with_75_and_does_the_task_once_it_is_back,
+            a_trainer_with_a_wrong_key_exits_with_78_and_is_not_tried_again,
             a_model_is_made_to_forget_in_a_bucket;
         cosign:
             what_is_signed_is_verified_by_cosign_and_nothing_else_is;

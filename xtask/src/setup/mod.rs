@@ -7,6 +7,7 @@ pub mod chromium;
 pub mod coredns;
 pub mod cosign;
 pub mod golang;
+pub mod grafana;
 pub mod helm;
 pub mod kubernetes;
 pub mod kueue;
