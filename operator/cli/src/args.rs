@@ -117,6 +117,9 @@ pub struct Watch {
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+    /// With json a line, with yaml a document of what `get` writes, whenever it changes
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Arguments)]
@@ -148,6 +151,8 @@ pub struct Ask {
     /// How many seconds to wait
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub timeout: u64,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Arguments)]

@@ -11,13 +11,14 @@ use lethe_api::{
     printable::printable,
     v1alpha1::{Acknowledged, UnlearnRequest, annotations},
 };
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    args::{Ask, ClusterArgs},
+    args::{Ask, ClusterArgs, Format},
     cluster::Place,
     exit::{Exit, Result, Trouble},
-    refusal, term,
+    refusal, term, write_data,
 };
 
 /// How often an acknowledgement is looked for.
@@ -73,20 +74,47 @@ pub async fn run(cluster: &ClusterArgs, ask: &Ask, what: What) -> Result<Exit> {
         place.api::<UnlearnRequest>().patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
     let action = format!("ask to {} request {name}", what.verb());
     patched.map_err(|error| refusal::of(&action, Some("lethe-edit"), &error))?;
-    if ask.no_wait {
-        term::write(&format!("asked to {} request {name}\n", what.verb()))?;
-        return Ok(Exit::Fine);
+    let mut asked =
+        Asked { verb: what.verb(), namespace: place.one().into(), request: name, word, answer: None };
+    if !ask.no_wait {
+        asked.answer = Some(acknowledgement(&place, &asked, what, ask.timeout).await?);
     }
-    let answer = acknowledgement(&place, &name, what, &word, ask.timeout).await?;
-    term::write(&format!("request {name}: {}\n", printable(&answer)))?;
-    Ok(if answer.starts_with(NOTHING) { Exit::NotRight } else { Exit::Fine })
+    match ask.output.output {
+        Format::Text => term::write(&asked.words())?,
+        other => write_data(&asked, other)?,
+    }
+    let did_nothing = asked.answer.is_some_and(|answer| answer.starts_with(NOTHING));
+    Ok(if did_nothing { Exit::NotRight } else { Exit::Fine })
 }
 
-async fn acknowledgement(place: &Place, name: &str, what: What, word: &str, seconds: u64) -> Result<String> {
+/// What was asked for, and what the operator said to it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Asked {
+    verb: &'static str,
+    namespace: String,
+    request: String,
+    word: String,
+    /// None if it was not waited for.
+    answer: Option<String>,
+}
+
+impl Asked {
+    fn words(&self) -> String {
+        let Self { verb, request, .. } = self;
+        match &self.answer {
+            None => format!("asked to {verb} request {request}\n"),
+            Some(answer) => format!("request {request}: {}\n", printable(answer)),
+        }
+    }
+}
+
+async fn acknowledgement(place: &Place, asked: &Asked, what: What, seconds: u64) -> Result<String> {
+    let (name, word) = (&asked.request, &asked.word);
     let look = async {
         loop {
             let request = place.request(name).await?;
-            if let Some(known) = what.acknowledged(&request).filter(|known| known.token == word) {
+            if let Some(known) = what.acknowledged(&request).filter(|known| known.token == *word) {
                 return Ok(known.message.clone());
             }
             tokio::time::sleep(LOOK).await;

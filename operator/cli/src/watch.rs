@@ -19,7 +19,7 @@ use lethe_api::v1alpha1::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    args::{ClusterArgs, Watch},
+    args::{ClusterArgs, Format, Watch},
     cluster::Place,
     exit::{Exit, Result, Trouble},
     term::{self, Line},
@@ -40,7 +40,7 @@ pub async fn run(cluster: &ClusterArgs, watch: &Watch) -> Result<Exit> {
     let name = watch.which.name.as_deref();
     tree::view(&first, name, Timestamp::now())
         .map_err(|why| Trouble::unreachable(format!("{why} in {}", place.words())))?;
-    let follow = follow(Watched::new(&place, &first), name);
+    let follow = follow(Watched::new(&place, &first), name, watch.output.output);
     match watch.timeout {
         None => follow.await,
         Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), follow)
@@ -49,8 +49,8 @@ pub async fn run(cluster: &ClusterArgs, watch: &Watch) -> Result<Exit> {
     }
 }
 
-async fn follow(mut watched: Watched, name: Option<&str>) -> Result<Exit> {
-    let mut screen = Screen::new();
+async fn follow(mut watched: Watched, name: Option<&str>, format: Format) -> Result<Exit> {
+    let mut screen = Screen::new(format);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -193,6 +193,7 @@ where
 
 /// A terminal that is drawn anew, or lines that tell what changed.
 struct Screen {
+    format: Format,
     is_terminal: bool,
     /// So many lines were drawn.
     drawn: usize,
@@ -201,13 +202,17 @@ struct Screen {
 }
 
 impl Screen {
-    fn new() -> Self {
-        Self { is_terminal: term::is_terminal(), drawn: 0, said: BTreeMap::new() }
+    fn new(format: Format) -> Self {
+        let is_terminal = format == Format::Text && term::is_terminal();
+        Self { format, is_terminal, drawn: 0, said: BTreeMap::new() }
     }
 
     fn show(&mut self, view: &View) -> Result<()> {
         if self.is_terminal {
             return self.draw(&tree::draw(view));
+        }
+        if self.format != Format::Text {
+            return self.tell(view);
         }
         let now = Timestamp::now().strftime("%H:%M:%S");
         let mut text = String::new();
@@ -219,6 +224,20 @@ impl Screen {
         }
         if !text.is_empty() {
             term::write(&text)?;
+        }
+        Ok(())
+    }
+
+    /// For programs: all of it, if it changed.
+    fn tell(&mut self, view: &View) -> Result<()> {
+        let failed = |error: String| Trouble::unreachable(format!("cannot be written: {error}"));
+        let text = match self.format {
+            Format::Yaml => serde_saphyr::to_string(view).map_err(|e| failed(e.to_string()))? + "---\n",
+            _ => serde_json::to_string(view).map_err(|e| failed(e.to_string()))? + "\n",
+        };
+        if self.said.get("") != Some(&text) {
+            term::write(&text)?;
+            self.said.insert(String::new(), text);
         }
         Ok(())
     }

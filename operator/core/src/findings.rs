@@ -206,10 +206,14 @@ pub fn shown(results: Vec<GateResult>) -> Vec<GateResult> {
     results.into_iter().filter(|result| is_shown(result)).collect()
 }
 
-/// One line for a condition's message: each gate that did not pass, and how many did.
-pub fn describe(results: &[GateResult]) -> String {
+/// One line for a condition's message: each gate that did not pass, how many did, and of which candidate. An audit is of what is
+/// served.
+pub fn describe(candidate: Option<&Digest>, results: &[GateResult]) -> String {
     let passed = results.iter().filter(|result| result.verdict == Verdict::Pass).count();
     let mut line = format!("{passed} of {} gate results passed", results.len());
+    if let Some(candidate) = candidate {
+        line += &format!(" for the candidate {}", candidate.short());
+    }
     for result in results.iter().filter(|result| result.verdict != Verdict::Pass).take(16) {
         let target = result.target.as_ref().map(|target| format!(" {target:?}")).unwrap_or_default();
         let value = result.bound.as_ref().or(result.value.as_ref());
@@ -255,6 +259,14 @@ mod tests {
         assert!(all.len() == MOST_RESULTS && all.iter().all(|result| result.verdict == Verdict::Fail));
         let few = vec![result(1, Verdict::Pass), result(2, Verdict::Fail)];
         assert_eq!(shown(few.clone()), few);
+    }
+
+    #[test]
+    fn what_was_found_is_said_of_a_candidate_by_its_name() {
+        let candidate = Digest::of("candidate");
+        let said = format!("0 of 0 gate results passed for the candidate {}", candidate.short());
+        assert_eq!(describe(Some(&candidate), &[]), said);
+        assert_eq!(describe(None, &[]), "0 of 0 gate results passed");
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Step<'_> {
             _ => "the candidate was measured",
         };
         self.conditions.yes(ConditionType::Evaluated, Reason::Evaluated, measured);
-        let message = findings::describe(&results);
+        let message = findings::describe(self.status.candidate.as_ref(), &results);
         match verdict {
             Verdict::Pass => {
                 self.conditions.yes(ConditionType::GatesPassed, Reason::GatesPassed, message.clone())

@@ -295,6 +295,31 @@ async fn every_flipped_byte_is_found() {
     assert_eq!(read(folder.path()).await.faults, []);
 }
 
+/// One with full tiles has hundreds of thousands of bytes: to read all of it once for each would take an hour.
+#[tokio::test]
+async fn every_byte_of_a_log_that_has_no_tiles_yet_is_looked_at() {
+    let folder = TempDir::new().unwrap();
+    let mut writer = writer(folder.path()).await.unwrap();
+    append(&mut writer, &[intent("open")]).await.unwrap();
+    fill(&mut writer, 2, 1).await;
+    writer.show().await.unwrap();
+    assert_eq!(read(folder.path()).await.faults, []);
+    let files = files(folder.path());
+    assert_eq!(files.len(), 4, "three commits and a checkpoint: {files:?}");
+    for path in files {
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            fs::write(&path, bad).unwrap();
+            let faults = read(folder.path()).await.faults;
+            assert!(!faults.is_empty(), "bit {} of byte {at} of {}", at % 8, path.display());
+        }
+        fs::write(&path, good).unwrap();
+    }
+    assert_eq!(read(folder.path()).await.faults, []);
+}
+
 #[tokio::test]
 async fn what_is_missing_cut_off_or_beside_it_is_found() {
     let folder = example().await;

@@ -45,7 +45,8 @@ pub fn html(said: &Compliance) -> String {
     let footer = html! {
         "Written by " code { "kubectl lethe report --compliance" } " from the objects in the cluster"
         @if said.has_records { " and the records in the store" }
-        ". The legal term is arithmetic: a calendar month (GDPR) or 45 days (CCPA) from receipt. It is not legal advice."
+        ". A legal term is arithmetic, from receipt: what the model's policy says of the regulation, or else a calendar month (GDPR) \
+         or 45 days (CCPA), and longer where it was extended. It is not legal advice."
     };
     page(&format!("Compliance of {}", said.model), &lead, &body, &footer)
 }

@@ -183,6 +183,7 @@ fn a_page_says_what_was_observed_and_never_that_anything_is_gone() {
         &"c".repeat(64),
         &"b".repeat(64),
         "--trusted-keys",
+        "what the model's policy says of the regulation, or else a calendar month (GDPR) or 45 days (CCPA)",
     ] {
         assert!(page.contains(words), "{words}");
     }

@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 use super::{Check, Exported, Outcome, check};
 
+mod bytes;
+
 /// A run that is over, with everything that it left in a store.
 struct Done {
     folder: tempfile::TempDir,

@@ -70,11 +70,15 @@ fn a_pilot_lets_requests_in_earnest_go_first_and_shares_no_run_with_them() {
 }
 
 #[test]
-fn a_request_says_which_kept_labels_are_most_like_what_it_forgets() {
+fn a_request_says_which_kept_labels_are_most_like_what_it_forgets_before_a_gpu_is_spent() {
     let mut world = World::new();
     world.ready();
     world.ask("forget-three", &["3"], fixed("8"));
-    world.settle();
+    world.until("it is accepted", |world| {
+        let status = world.cluster.requests["forget-three"].status.as_ref();
+        status.is_some_and(|status| ConditionType::Accepted.find(&status.conditions).is_some())
+    });
+    assert!(world.job_for("forget-three", Stage::Forget).is_none(), "a GPU is spent already");
     let status = world.cluster.requests["forget-three"].status.clone().unwrap();
     assert!(!status.at_risk.is_empty() && !status.at_risk.contains(&"3".to_owned()), "{:?}", status.at_risk);
     let (_, _, message) = world.condition("forget-three", ConditionType::Accepted);
