@@ -138,6 +138,24 @@ pub fn nothing_forbidden_was_served(sights: &[Sight], before: &Digest, ledger: &
     Ok(())
 }
 
+/// Nothing was served before the run that made it had passed its gates. `passed` has each candidate, and when.
+///
+/// # Errors
+/// Names the first sight that was too early.
+pub fn nothing_was_served_before_its_gates_passed(
+    sights: &[Sight],
+    passed: &[(Digest, Timestamp)],
+) -> Result<()> {
+    for Sight { at, digest } in sights {
+        let passed = passed.iter().filter(|(candidate, _)| candidate == digest);
+        if let Some(since) = passed.map(|(_, since)| since).min() {
+            // Conditions have whole seconds, rounded down.
+            ensure!(at >= since, "{digest} was served at {at}, and its gates passed at {since}");
+        }
+    }
+    Ok(())
+}
+
 /// A few words about what was seen.
 pub struct Summary<'a>(pub &'a [Sight]);
 
@@ -183,6 +201,19 @@ mod tests {
         let error = judged(&[(12, "before")]).unwrap_err().to_string();
         assert!(error.contains("older than what fulfilled first"), "{error}");
         assert!(judged(&[(22, "first")]).is_err());
+    }
+
+    #[test]
+    fn what_is_seen_before_its_gates_passed_is_found() {
+        let passed = [(Digest::of("first"), at(10))];
+        let judged = |seconds, digest| {
+            let sight = Sight { at: at(seconds), digest: Digest::of(digest) };
+            nothing_was_served_before_its_gates_passed(&[sight], &passed)
+        };
+        judged(10, "first").unwrap();
+        judged(1, "before").unwrap();
+        let error = judged(9, "first").unwrap_err().to_string();
+        assert!(error.contains("its gates passed at"), "{error}");
     }
 
     #[test]

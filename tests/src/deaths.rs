@@ -1,11 +1,15 @@
 //! An operator that dies after writes.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context, Result, ensure};
 use tokio::sync::oneshot;
 
 use crate::{
+    audit,
     operator::{Launch, Operator},
     proxy::Proxy,
     world::World,
@@ -58,7 +62,24 @@ impl World {
             let _ = done.send(());
             Ok(outcome)
         };
-        Ok(tokio::try_join!(life, die(&launch, &proxy, &self.fate, over))?.0)
+        let (outcome, ()) = tokio::try_join!(life, die(&launch, &proxy, &self.fate, over))?;
+        self.no_job_was_made_twice()?;
+        Ok(outcome)
+    }
+
+    /// Not even one that was deleted in between: a GPU would work for the same twice.
+    fn no_job_was_made_twice(&self) -> Result<()> {
+        let mut made = BTreeSet::new();
+        for entry in audit::of(&self.server.audit_log(), &self.home)? {
+            let is_made = entry.verb == "create" && entry.response_status.is_some_and(|s| s.code == 201);
+            let job = entry.object_ref.filter(|object| is_made && object.resource == "jobs");
+            if let Some(job) = job {
+                ensure!(!job.name.is_empty(), "the audit log names no Job");
+                ensure!(made.insert(job.name.clone()), "Job {} was made twice", job.name);
+            }
+        }
+        ensure!(!made.is_empty(), "no Job was made");
+        Ok(())
     }
 
     /// An operator that is to die always died more often than that: else little was tried.

@@ -52,6 +52,7 @@ pub async fn who_asks_sees_why_it_waits_and_who_may_agrees(world: &World) -> Res
     let mut watch = bob.start(&["watch", "forget-three"])?;
     let first = watch.first_line().await?;
     ensure!(first.contains("forget-three  AwaitingApproval"), "{first}");
+    let lines = bob.start(&["watch", "forget-three", "-o", "json"])?;
     let mut screen = bob.start_on_a_terminal("watch forget-three")?;
     let top = screen.first_line().await?;
     ensure!(top.contains("nothing to forget yet") && top.contains("\u{1b}[1m"), "{top:?}");
@@ -60,6 +61,14 @@ pub async fn who_asks_sees_why_it_waits_and_who_may_agrees(world: &World) -> Res
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     let watched = watch.ended().await?;
     ensure!(watched.code == 0 && watched.out.contains("Fulfilled  5/5 gates"), "{watched:#?}");
+    let lines = lines.ended().await?;
+    let told: Vec<Value> = lines.out.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let phases: Vec<_> = told.iter().map(|view| &view["models"][0]["requests"][0]["phase"]).collect();
+    ensure!(lines.code == 0 && phases.first() == Some(&&json!("AwaitingApproval")), "{phases:?}");
+    ensure!(
+        phases.last() == Some(&&json!("Fulfilled")) && told.windows(2).all(|two| two[0] != two[1]),
+        "{phases:?}"
+    );
     let screen = screen.ended().await?;
     ensure!(screen.code == 0 && screen.out.contains("\u{1b}[32mFulfilled"), "{screen:#?}");
     // Drawn over itself, and a message that is longer than a row goes on in the next one.
@@ -89,7 +98,9 @@ pub async fn what_was_held_is_tried_again_and_given_up_from_the_command_line(wor
     person.says_that(&["retry", "forget-three", "--word", "monday"], 0, "attempt 2 is planned").await?;
     person.says_that(&["retry", "forget-three", "--word", "monday"], 1, "was acted upon already").await?;
     world.task(Stage::Forget).await?;
-    person.says_that(&["abort", "forget-three"], 0, "Nothing was rolled out").await?;
+    let aborted = person.says(&["abort", "forget-three", "-o", "json"]).await?.json()?;
+    let (verb, answer) = (&aborted["verb"], aborted["answer"].as_str().unwrap_or_default());
+    ensure!(verb == "abort" && answer.contains("Nothing was rolled out"), "{aborted}");
     person.says_that(&["abort", "forget-three"], 1, "nothing was done").await?;
     world.request_until("forget-three", RequestPhase::Aborted).await?;
     // Nobody answers where no operator runs.

@@ -1,26 +1,31 @@
 //! What nothing refers to any more goes from the store, and nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::{apps::v1::Deployment, rbac::v1::Role};
 use kube::Api;
 use lethe_api::{
     Digest,
-    v1alpha1::{DiffusionModel, RequestPhase, UnlearnRequest, UnlearnRun},
+    contract::{BundleKind, RecordBody},
+    v1alpha1::{DiffusionModel, RequestPhase, Stage, UnlearnRequest, UnlearnRun},
 };
+use lethe_store::{Bundle, Error as StoreError, Kind};
 use lethe_tests::{
     World, audit,
     collecting::{ACCOUNT, make_old},
     examples,
     place::MODEL,
-    wait,
+    trainer, wait,
 };
 
 pub async fn what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own(world: &World) -> Result<()> {
     world.begin_ready().await?;
     world.apply(&examples::first("forget-three.yaml")?).await?;
-    world.forget(|_| {}).await?;
+    let candidate = forget_into_the_store(world).await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     let runs = world.runs().await?;
     let of_runs: Vec<Digest> = runs
@@ -41,9 +46,7 @@ pub async fn what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own(world:
     let said = world.collect(BTreeMap::new(), &["--delete"]).await?;
     ensure!(world.store.get_blob(&stray, 100).await.is_err(), "it is still there: {said}");
     world.store.get_blob(&young, 100).await?;
-    for record in &of_runs {
-        world.store.get_record(record, 1 << 20).await?;
-    }
+    are_there(world, &of_runs, &candidate).await?;
 
     // Of a model that is gone, and of its runs, the archived ledger still names what it was decided by.
     world.delete::<UnlearnRequest>("forget-three").await?;
@@ -61,10 +64,80 @@ pub async fn what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own(world:
     another["metadata"]["name"] = "another".into();
     world.apply(&another).await?;
     world.collect(BTreeMap::new(), &["--delete"]).await?;
-    for record in &of_runs {
+    are_there(world, &of_runs, &candidate).await?;
+    it_took_exactly_the_rights_of_the_chart(world).await
+}
+
+/// A trainer leaves its checkpoint where the last of a Job's pods was killed, and its bundle whatever comes of that.
+pub async fn bundles_that_nothing_names_and_scratch_of_what_is_over_are_removed_once_they_are_old(
+    world: &World,
+) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("over", "3", "8").await?;
+    let over = world.task(Stage::Forget).await?.digest;
+    world.store.scratch(&over).put("checkpoint", b"of a run that is over").await?;
+    let candidate = forget_into_the_store(world).await?;
+    world.request_until("over", RequestPhase::Fulfilled).await?;
+    world.request("at-work", "7", "1").await?;
+    let at_work = world.task(Stage::Forget).await?.digest;
+    world.store.scratch(&at_work).put("checkpoint", b"of a run at work").await?;
+    let stray = bundle("that nothing names")?;
+    world.store.put_bundle(&stray).await?;
+
+    let said = world.collect(BTreeMap::new(), &["--delete"]).await?;
+    let young = scratch(world).await? == BTreeSet::from([over.clone(), at_work.clone()]);
+    ensure!(young && is_there(world, stray.digest()).await?, "something young is gone: {said}");
+
+    make_old(&world.store_folder(), Path::new(""))?;
+    let said = world.collect(BTreeMap::new(), &["--delete"]).await?;
+    ensure!(scratch(world).await? == BTreeSet::from([at_work.clone()]), "{said}");
+    let kept = world.store.scratch(&at_work).get("checkpoint", 1000).await?;
+    ensure!(kept.as_deref() == Some(&b"of a run at work"[..]), "{kept:?}");
+    ensure!(!is_there(world, stray.digest()).await?, "{said}");
+    ensure!(is_there(world, &candidate).await?, "what the ledger names is gone: {said}");
+    Ok(())
+}
+
+/// As a good trainer, whose candidate is in the store. Returns its digest.
+async fn forget_into_the_store(world: &World) -> Result<Digest> {
+    let task = world.task(Stage::Forget).await?;
+    let candidate = bundle(task.digest.as_str())?;
+    world.store.put_bundle(&candidate).await?;
+    let mut body = trainer::honest(&task.plan, &task.digest);
+    if let RecordBody::Forget(record) = &mut body {
+        record.candidate = candidate.digest().clone();
+    }
+    world.succeed_with(&task, body).await?;
+    world.evaluate(|_| {}).await?;
+    Ok(candidate.digest().clone())
+}
+
+/// A generator without tensors.
+fn bundle(what: &str) -> Result<Bundle> {
+    let weights = [&2_u64.to_le_bytes()[..], b"{}"].concat();
+    Ok(Bundle::new(BundleKind::Generator, weights, format!("{{\"what\":\"{what}\"}}").into_bytes())?)
+}
+
+async fn are_there(world: &World, records: &[Digest], candidate: &Digest) -> Result<()> {
+    for record in records {
         world.store.get_record(record, 1 << 20).await?;
     }
-    it_took_exactly_the_rights_of_the_chart(world).await
+    world.store.get_bundle(candidate, BundleKind::Generator).await?;
+    Ok(())
+}
+
+async fn is_there(world: &World, bundle: &Digest) -> Result<bool> {
+    match world.store.get_bundle(bundle, BundleKind::Generator).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// The plans of which there is any.
+async fn scratch(world: &World) -> Result<BTreeSet<Digest>> {
+    let items = world.store.inventory().await?.into_iter().filter(|item| item.kind == Kind::Scratch);
+    Ok(items.map(|item| item.digest).collect())
 }
 
 async fn it_took_exactly_the_rights_of_the_chart(world: &World) -> Result<()> {

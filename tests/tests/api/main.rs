@@ -114,7 +114,8 @@ fn main() -> ExitCode {
             two_operators_of_which_one_was_frozen_write_one_audit_log,
             an_auditor_verifies_the_audit_log_and_finds_what_was_changed;
         collecting:
-            what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own;
+            what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own,
+            bundles_that_nothing_names_and_scratch_of_what_is_over_are_removed_once_they_are_old;
         deletion:
             a_request_that_is_deleted_while_it_waits_leaves_nothing,
             a_request_that_is_deleted_in_training_stops_it,
@@ -208,6 +209,7 @@ fn main() -> ExitCode {
             an_idle_operator_writes_nothing,
             every_right_is_used_and_none_is_missing,
             an_operator_of_all_namespaces_has_exactly_the_same_rights,
+            an_operator_of_two_namespaces_works_in_both_and_in_no_other,
             nobody_asks_approves_or_decides_in_anothers_name,
             the_chart_reads_no_secrets_and_has_no_wildcards;
         tenants:

@@ -16,6 +16,7 @@ use lethe_tests::{
     Server, Tier, World,
     audit::{self, Use},
     examples,
+    operator::{Launch, Operator},
     place::{self, HasConditions, MODEL, bundle, refused, request},
     rights::{self, Reach},
     wait,
@@ -174,6 +175,29 @@ async fn live_a_full_life(world: &World) -> Result<()> {
     }
     world.prepare().await?;
     world.take_operator().await?.stop().await.map(|_| ())
+}
+
+/// By a Role in each, and nothing that is the cluster's.
+pub async fn an_operator_of_two_namespaces_works_in_both_and_in_no_other(world: &World) -> Result<()> {
+    let second = World::new(world.server.clone(), "second-of-two").await?;
+    let other = World::new(world.server.clone(), "none-of-two").await?;
+    let both = format!("{},{}", world.namespace, second.namespace);
+    let values = format!("watchNamespaces={{{both}}}");
+    // These alone say where it works.
+    rights::grant_with(&world.server, &world.home, Reach::Cluster, &[&values]).await?;
+    let launch = Launch { watch: Some(both), ..world.launch().await? };
+    world.keep_operator(Operator::start(&launch)?).await;
+    for place in [&other, world, &second] {
+        place.lay_out(policy()?, place.model()?).await?;
+    }
+    world.task(Stage::Prepare).await?;
+    second.task(Stage::Prepare).await?;
+    let unseen = other.api::<DiffusionModel>().get(MODEL).await?;
+    ensure!(unseen.seen().is_none(), "it was looked at: {:?}", unseen.status);
+    let asked = audit::of(&world.server.audit_log(), &world.home)?;
+    let forbidden: Vec<_> = asked.iter().filter(|entry| entry.is_forbidden()).collect();
+    ensure!(forbidden.is_empty(), "it has no right to {forbidden:#?}");
+    Ok(())
 }
 
 fn is_serving(model: &DiffusionModel) -> bool {

@@ -3,14 +3,20 @@
 use std::{collections::BTreeSet, env, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams},
 };
-use lethe_api::v1alpha1::{LedgerEntry, RequestPhase, UnlearnPolicy, labels};
+use lethe_api::{
+    Digest,
+    v1alpha1::{ConditionType, LedgerEntry, RequestPhase, UnlearnPolicy, UnlearnRun, labels},
+};
 use lethe_tests::{
-    chaos::{Blow, Sampler, Summary, nothing_forbidden_was_served},
+    chaos::{
+        Blow, Sampler, Summary, nothing_forbidden_was_served, nothing_was_served_before_its_gates_passed,
+    },
     place::{MODEL, request},
     server::repository,
     studio::{MOST_HITS, Studio, runs},
@@ -48,7 +54,8 @@ pub async fn ten_requests_end_right_under_twenty_blows(studio: &Studio) -> Resul
     let sampler = Sampler::start(live_server(studio).await?, MODEL, &log)?;
     let (asked, hit) = tokio::join!(ask(studio), strike(studio, fastrand::Rng::with_seed(seed)));
     asked?;
-    hit?;
+    let trainers = hit?;
+    ensure!(trainers > 0, "no trainer ran whenever one was to be killed");
     for index in 0..REQUESTS.len() {
         studio.request_ends(&name(index), RequestPhase::Fulfilled).await?;
     }
@@ -56,6 +63,7 @@ pub async fn ten_requests_end_right_under_twenty_blows(studio: &Studio) -> Resul
     eprintln!("{}", Summary(&sights));
 
     nothing_forbidden_was_served(&sights, &before, &ledger[entries..])?;
+    nothing_was_served_before_its_gates_passed(&sights, &passed(studio).await?)?;
     each_is_recorded_once(&ledger[entries..])?;
     let served = studio.served().await?;
     ensure!(Some(&served) == ledger.last().map(|entry| &entry.digest), "{served} is served");
@@ -64,6 +72,20 @@ pub async fn ten_requests_end_right_under_twenty_blows(studio: &Studio) -> Resul
         ensure!(judged.get(label).is_some_and(|j| j.hits <= MOST_HITS), "{label} is served: {judged:?}");
     }
     Ok(())
+}
+
+/// The candidates whose gates passed, and when.
+async fn passed(studio: &Studio) -> Result<Vec<(Digest, Timestamp)>> {
+    let runs = studio.api::<UnlearnRun>().list(&ListParams::default()).await?;
+    let of = |run: UnlearnRun| {
+        let status = run.status?;
+        let gates =
+            ConditionType::GatesPassed.find(&status.conditions).filter(|gates| gates.status == "True")?;
+        Some((status.candidate?, gates.last_transition_time.0))
+    };
+    let passed: Vec<_> = runs.into_iter().filter_map(of).collect();
+    ensure!(!passed.is_empty(), "no run passed its gates");
+    Ok(passed)
 }
 
 /// Whoever asks for what is forgotten already needs no entry.
@@ -107,14 +129,18 @@ async fn ask(studio: &Studio) -> Result<()> {
     Ok(())
 }
 
-async fn strike(studio: &Studio, mut random: fastrand::Rng) -> Result<()> {
+/// Returns how many trainers were killed.
+async fn strike(studio: &Studio, mut random: fastrand::Rng) -> Result<u32> {
+    let mut trainers = 0;
     for blow in Blow::twenty(&mut random) {
         sleep(Duration::from_secs(random.u64(PAUSE))).await;
-        eprintln!("{} {blow:?}", jiff::Timestamp::now());
+        eprintln!("{} {blow:?}", Timestamp::now());
         let cluster = &studio.node.cluster;
         match blow {
             Blow::Operator => studio.kill_operator().await?,
-            Blow::Trainer => kill_trainer(studio).await?,
+            Blow::Trainer if kill_trainer(studio).await? => trainers += 1,
+            // Nobody worked.
+            Blow::Trainer => studio.kill_operator().await?,
             Blow::Kubelet => {
                 cluster.kill("kubelet")?;
                 // As a device plugin does when the kubelet is back.
@@ -127,19 +153,20 @@ async fn strike(studio: &Studio, mut random: fastrand::Rng) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(trainers)
 }
 
-/// Kills one that runs: not as a node that is drained does, but at once. Without one, the operator has to do.
-async fn kill_trainer(studio: &Studio) -> Result<()> {
+/// Kills one that runs: not as a node that is drained does, but at once. Returns whether there was one.
+async fn kill_trainer(studio: &Studio) -> Result<bool> {
     let (pods, start) = (studio.api::<Pod>(), tokio::time::Instant::now());
     while start.elapsed() < NO_TRAINER {
         let working = pods.list(&ListParams::default().labels(labels::STAGE)).await?.items;
         if let Some(pod) = working.iter().find(|pod| runs(pod)) {
             let at_once = DeleteParams::default().grace_period(0);
-            return Ok(pods.delete(&pod.name_any(), &at_once).await.map(|_| ())?);
+            pods.delete(&pod.name_any(), &at_once).await?;
+            return Ok(true);
         }
         sleep(Duration::from_secs(1)).await;
     }
-    studio.kill_operator().await
+    Ok(false)
 }
