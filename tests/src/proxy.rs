@@ -40,6 +40,7 @@ struct Shared {
     /// Whether requests are taken and not answered.
     hangs: watch::Sender<bool>,
     writes: Mutex<Vec<String>>,
+    jobs: Mutex<Vec<String>>,
     victim: Mutex<Option<Victim>>,
     /// Where the next write of a lease waits for others.
     meeting: Mutex<Option<Arc<Barrier>>>,
@@ -105,6 +106,11 @@ impl Proxy {
     pub fn writes(&self) -> Vec<String> {
         self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// The names of all Jobs that were made so far, those that are gone again as well.
+    pub fn jobs(&self) -> Vec<String> {
+        self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Shared {
@@ -156,8 +162,10 @@ async fn pass_on(route: Route, request: Request) -> Result<Response> {
             meeting.wait().await;
         }
     }
+    let job = job_in(&parts.method, parts.uri.path(), &body);
     let answer = route.client.send(Request::from_parts(parts, body.into())).await?;
     if is_write && answer.status().is_success() {
+        route.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).extend(job);
         route.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).push(write.clone());
         if let Some(victim) = route.shared.dies_now() {
             signal_process(victim.id, Signal::KILL)?;
@@ -173,4 +181,11 @@ async fn pass_on(route: Route, request: Request) -> Result<Response> {
     parts.headers.remove(header::TRANSFER_ENCODING);
     let body = Body::new(body);
     Ok(Response::from_parts(parts, if is_watch { route.shared.weather.over(body) } else { body }))
+}
+
+/// The name of the Job that is to be made.
+fn job_in(method: &Method, path: &str, body: &[u8]) -> Option<String> {
+    let is_of_job = *method == Method::POST && path.ends_with("/jobs");
+    let job: serde_json::Value = is_of_job.then(|| serde_json::from_slice(body).ok()).flatten()?;
+    job["metadata"]["name"].as_str().map(str::to_owned)
 }

@@ -55,13 +55,14 @@ const STUMBLES: [Stumble; 6] = [
 impl Weather {
     /// From now on, of `every` calls that are no watches one goes wrong, each time in the way that was seen least.
     pub fn stumble(&self, every: u32) {
+        self.only_refuses.store(false, Ordering::Relaxed);
         self.every.store(every, Ordering::Relaxed);
     }
 
     /// The same, but no answer gets lost: whoever counts what was done, counts all of it.
     pub fn refuse(&self, every: u32) {
         self.only_refuses.store(true, Ordering::Relaxed);
-        self.stumble(every);
+        self.every.store(every, Ordering::Relaxed);
     }
 
     /// How many calls went wrong in the way that was seen least.

@@ -39,7 +39,8 @@ pub enum Verb {
     Get(Get),
     /// The same, live; with the name of a request it ends when that has its answer
     ///
-    /// Ends with 0 if the request was Fulfilled or Tried, with 1 if it was not.
+    /// Ends with 0 if the request was Fulfilled or Tried, with 1 if it was not. With -o json a line, with -o yaml a document of
+    /// what `get` writes, whenever that changes.
     Watch(Watch),
     /// Agree to a request, or with --rollout to the step at which its candidate waits
     ///
@@ -117,7 +118,6 @@ pub struct Watch {
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
-    /// With json a line, with yaml a document of what `get` writes, whenever it changes
     #[command(flatten)]
     pub output: Output,
 }

@@ -21,6 +21,8 @@ pub mod watch;
 pub mod words;
 mod yaml;
 
+use std::fmt::Display;
+
 use clap::CommandFactory;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -73,10 +75,24 @@ async fn get_verb(cluster: &args::ClusterArgs, get: &args::Get) -> Result<Exit> 
 /// # Errors
 /// If nobody takes it.
 pub fn write_data(value: &impl Serialize, format: Format) -> Result<()> {
-    let failed = |error: String| Trouble::unreachable(format!("cannot be written: {error}"));
-    let text = match format {
-        Format::Yaml => serde_saphyr::to_string(value).map_err(|error| failed(error.to_string()))?,
-        _ => serde_json::to_string_pretty(value).map_err(|error| failed(error.to_string()))? + "\n",
-    };
+    match format {
+        Format::Yaml => write_text(serde_saphyr::to_string(value)),
+        _ => write_text(serde_json::to_string_pretty(value).map(|text| text + "\n")),
+    }
+}
+
+/// Writes one of many: a line of JSON, or a document of YAML.
+///
+/// # Errors
+/// As [`write_data`].
+pub fn write_one(value: &impl Serialize, format: Format) -> Result<()> {
+    match format {
+        Format::Yaml => write_text(serde_saphyr::to_string(value).map(|text| text + "---\n")),
+        _ => write_text(serde_json::to_string(value).map(|text| text + "\n")),
+    }
+}
+
+fn write_text(text: std::result::Result<String, impl Display>) -> Result<()> {
+    let text = text.map_err(|error| Trouble::unreachable(format!("cannot be written: {error}")))?;
     Ok(term::write(&text)?)
 }

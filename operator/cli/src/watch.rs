@@ -24,6 +24,7 @@ use crate::{
     exit::{Exit, Result, Trouble},
     term::{self, Line},
     tree::{self, Seen, View},
+    write_one,
 };
 
 /// What changes at once is drawn at once.
@@ -50,7 +51,7 @@ pub async fn run(cluster: &ClusterArgs, watch: &Watch) -> Result<Exit> {
 }
 
 async fn follow(mut watched: Watched, name: Option<&str>, format: Format) -> Result<Exit> {
-    let mut screen = Screen::new(format);
+    let (mut screen, begun) = (Screen::new(format), Timestamp::now());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -72,7 +73,8 @@ async fn follow(mut watched: Watched, name: Option<&str>, format: Format) -> Res
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Fine),
         }
         let seen = watched.seen();
-        let Ok(view) = tree::view(&seen, name, Timestamp::now()) else {
+        let view = |now| tree::view(&seen, name, now);
+        let Ok(now) = view(Timestamp::now()) else {
             if watched.is_ready() {
                 return Err(Trouble::not_right(format!("{} is gone", name.unwrap_or_default())));
             }
@@ -81,7 +83,14 @@ async fn follow(mut watched: Watched, name: Option<&str>, format: Format) -> Res
         if !watched.is_ready() {
             continue;
         }
-        screen.show(&view)?;
+        match format {
+            Format::Text => screen.show(&now)?,
+            other => {
+                if view(begun).is_ok_and(|view| screen.has_changed(view)) {
+                    write_one(&now, other)?;
+                }
+            }
+        }
         if let Some(exit) = name.and_then(|name| answer(&seen, name)) {
             return Ok(exit);
         }
@@ -193,26 +202,24 @@ where
 
 /// A terminal that is drawn anew, or lines that tell what changed.
 struct Screen {
-    format: Format,
     is_terminal: bool,
     /// So many lines were drawn.
     drawn: usize,
     /// What was last said of each object, where there is no terminal.
     said: BTreeMap<String, String>,
+    /// What programs were told last, as of when it began.
+    told: Option<View>,
 }
 
 impl Screen {
     fn new(format: Format) -> Self {
         let is_terminal = format == Format::Text && term::is_terminal();
-        Self { format, is_terminal, drawn: 0, said: BTreeMap::new() }
+        Self { is_terminal, drawn: 0, said: BTreeMap::new(), told: None }
     }
 
     fn show(&mut self, view: &View) -> Result<()> {
         if self.is_terminal {
             return self.draw(&tree::draw(view));
-        }
-        if self.format != Format::Text {
-            return self.tell(view);
         }
         let now = Timestamp::now().strftime("%H:%M:%S");
         let mut text = String::new();
@@ -228,18 +235,11 @@ impl Screen {
         Ok(())
     }
 
-    /// For programs: all of it, if it changed.
-    fn tell(&mut self, view: &View) -> Result<()> {
-        let failed = |error: String| Trouble::unreachable(format!("cannot be written: {error}"));
-        let text = match self.format {
-            Format::Yaml => serde_saphyr::to_string(view).map_err(|e| failed(e.to_string()))? + "---\n",
-            _ => serde_json::to_string(view).map_err(|e| failed(e.to_string()))? + "\n",
-        };
-        if self.said.get("") != Some(&text) {
-            term::write(&text)?;
-            self.said.insert(String::new(), text);
-        }
-        Ok(())
+    /// Whether it is another one than before. What is shown runs down by the second: this has to be as of one and the same moment.
+    fn has_changed(&mut self, view: View) -> bool {
+        let has_changed = self.told.as_ref() != Some(&view);
+        self.told = Some(view);
+        has_changed
     }
 
     fn draw(&mut self, lines: &[Line]) -> Result<()> {
@@ -295,4 +295,40 @@ fn news(view: &View) -> Vec<(String, String)> {
         all.push((format!("dm/{}/{}", model.namespace, model.name), line));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn programs_are_told_of_what_changes_and_not_of_time_that_runs_down() {
+        let model = json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": "DiffusionModel",
+            "metadata": {"name": "digits", "namespace": "studio"},
+            "spec": {
+                "base": {"uri": "file:///base", "digest": lethe_api::Digest::of("base")},
+                "policyRef": {"name": "standard"},
+                "serving": {
+                    "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "digits"},
+                    "container": "server",
+                },
+            },
+            "status": {"phase": "Ready", "served": {
+                "digest": lethe_api::Digest::of("served"), "short": "0123456789ab", "since": "2026-11-27T08:00:00Z",
+            }},
+        });
+        let mut seen = Seen { models: vec![serde_json::from_value(model).unwrap()], ..Seen::default() };
+        let begun = "2026-11-27T09:00:00Z".parse().unwrap();
+        let later = "2026-11-27T10:00:00Z".parse().unwrap();
+        let view = |seen: &Seen, now| tree::view(seen, None, now).unwrap();
+        assert_ne!(view(&seen, begun), view(&seen, later), "time is in it");
+        let mut screen = Screen::new(Format::Json);
+        assert!(screen.has_changed(view(&seen, begun)));
+        assert!(!screen.has_changed(view(&seen, begun)));
+        seen.models[0].status.as_mut().unwrap().forgotten = Some(2);
+        assert!(screen.has_changed(view(&seen, begun)));
+    }
 }

@@ -9,6 +9,9 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
+/// So many numbers in a text may be too large for a float: of digests, about one in three hundred looks like one.
+const MOST_BEYOND: u32 = 1000;
+
 /// A value and its place.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -61,8 +64,10 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Broken> {
     Ok(filled.flat_map(items).collect())
 }
 
+/// The reader can be told to take a number that is too large for text, but then says `.inf`, and not what stood there: it reads
+/// again instead, once for each such number.
 fn parse(text: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
-    let mut text = Cow::Borrowed(text);
+    let (mut text, mut again) = (Cow::Borrowed(text), MOST_BEYOND);
     loop {
         // An export is as long as there are objects. What is nested or repeated too often is refused still.
         let options = serde_saphyr::options! {
@@ -74,9 +79,10 @@ fn parse(text: &str) -> Result<Vec<Node>, serde_saphyr::Error> {
             },
         };
         match serde_saphyr::from_multiple_with_options(&text, options) {
-            Err(error) => text = Cow::Owned(quoted(&text, &error).ok_or(error)?),
+            Err(error) if again > 0 => text = Cow::Owned(quoted(&text, &error).ok_or(error)?),
             parsed => return parsed,
         }
+        again -= 1;
     }
 }
 

@@ -93,8 +93,8 @@ pub struct Args {
     pub watch_seconds: u32,
 
     /// How many bytes of memory this process may have, of which metrics tell. The chart gives it the limit of its container.
-    #[arg(long, env = "LETHE_MEMORY_LIMIT", value_name = "BYTES", default_value_t = f64::INFINITY)]
-    pub memory_limit: f64,
+    #[arg(long, env = "LETHE_MEMORY_LIMIT", value_name = "BYTES")]
+    pub memory_limit: Option<u64>,
 
     /// Read the Workloads of Kueue, if the cluster has it, to say why a Job waits in its queue. The Jobs wait in any case.
     #[arg(long, env = "LETHE_KUEUE")]

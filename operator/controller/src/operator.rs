@@ -64,7 +64,7 @@ pub async fn run_with(
     check_store(&args)?;
     check_keys(&args);
     let metrics = Arc::new(Metrics::new()?);
-    metrics.memory_limit.set(args.memory_limit);
+    metrics.memory_limit.set(args.memory_limit.map_or(f64::INFINITY, |bytes| bytes as f64));
     let watchdog = Arc::new(Watchdog::new(args.watch_seconds));
     let client = client::connect(config, watchdog.clone()).map_err(|e| OperatorError::Client(Box::new(e)))?;
     let (unready, unready_reader) = watch::channel("starting".to_owned());

@@ -4,7 +4,7 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use lethe_tests::{Server, World, examples, server::repository};
+use lethe_tests::{Server, World, examples, operator::Operator, server::repository};
 use serde_json::Value;
 use xtask::{cmd, setup};
 
@@ -70,6 +70,21 @@ pub async fn every_replica_has_an_identity_of_its_own(world: &World) -> Result<(
     let named = variables.iter().find(|variable| variable["name"] == "POD_NAME").context("no POD_NAME")?;
     ensure!(named["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name", "{named}");
     Ok(())
+}
+
+pub async fn the_operator_tells_how_much_memory_its_container_may_have(world: &World) -> Result<()> {
+    let chart = Chart { server: &world.server, namespace: &world.namespace, name: "lethe", values: None };
+    let rendered = examples::documents(&chart.helm(&["template"], true)?)?;
+    let operator = rendered.iter().find(|object| object["kind"] == "Deployment").context("no Deployment")?;
+    let variables = operator["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    let is_limit = |one: &&Value| one["valueFrom"]["resourceFieldRef"]["resource"] == "limits.memory";
+    let limit = variables.into_iter().flatten().find(is_limit).context("nothing has the limit")?;
+    let name = limit["name"].as_str().context("no name")?.to_owned();
+    let mut launch = world.launch().await?;
+    launch.env.insert(name, "268435456".into());
+    let operator = Operator::start(&launch)?;
+    let is_told = |text: &str| text.contains("lethe_memory_limit_bytes 268435456\n");
+    operator.metrics_until("it tells its limit", is_told).await.map(|_| ())
 }
 
 pub async fn alerts_fire_when_their_tests_say_so(world: &World) -> Result<()> {

@@ -204,6 +204,7 @@ fn main() -> ExitCode {
             the_api_server_takes_what_the_charts_render,
             values_that_no_operator_could_work_with_are_refused,
             every_replica_has_an_identity_of_its_own,
+            the_operator_tells_how_much_memory_its_container_may_have,
             alerts_fire_when_their_tests_say_so;
         rights:
             an_idle_operator_writes_nothing,

@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Error, Result, ensure};
 use futures::future::LocalBoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use lethe_api::{
     Digest,
     contract::{BundleKind, exit},
-    v1alpha1::{ConditionType, Reason, RequestPhase, RunType, Stage, UnlearnRun},
+    v1alpha1::{ConditionType, Reason, RequestPhase, RunType, Stage, UnlearnRun, labels},
 };
 use lethe_store::{Bundle, CREDENTIALS, Error as StoreError, Kind, Problem, Store};
 use lethe_tests::{
@@ -219,7 +221,8 @@ async fn is_not_tried_again(world: &World, bucket: &Bucket) -> Result<()> {
     ensure!(code == exit::BAD_CONFIGURATION, "it ended with {code}: {}", trainer.log());
     let failed = ("False", Reason::BadConfiguration);
     run_says(world, RunType::Prepare, failed, Problem::Unauthorized).await?;
-    ensure!(world.jobs().await?.len() == 1, "{:?}", world.jobs().await?);
+    let pods = world.api::<Pod>().list(&ListParams::default().labels(labels::STAGE)).await?.items;
+    ensure!(pods.len() == 1, "there are {} pods", pods.len());
     Ok(())
 }
 

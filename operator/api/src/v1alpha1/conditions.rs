@@ -38,7 +38,7 @@ pub enum ConditionType {
     Fulfilled,
     /// The summary that Argo CD, Flux and `kubectl wait` read.
     Ready,
-    /// There, and True, only where Ready is Unknown: in the words of kstatus, it is under way.
+    /// There, and True, only where Ready is Unknown: that it is under way, for whoever looks for the words of kstatus and not for Ready.
     Reconciling,
     /// There, and True, only where Ready is False: by the rules of kstatus, which Flux follows, an object that is not Ready is
     /// still under way unless it says so.
@@ -206,7 +206,7 @@ impl std::fmt::Display for Reason {
 pub fn conditions_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "description": "What is known about this object. True is what one hopes for.",
+        "description": "What is known about this object. True is what one hopes for; Reconciling and Stalled repeat Ready, where that is Unknown or False.",
         "maxItems": 16,
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
