@@ -73,16 +73,17 @@ impl Leadership {
         self.until.has_changed().is_ok()
     }
 
-    /// One item whenever the lease was acquired, and one now if it is held.
+    /// One item whenever the lease was acquired, and one now if it is held. A renewal that came too late is one as well: until
+    /// then it was not held, and whoever looked at something did nothing.
     pub fn acquisitions(&self) -> impl Stream<Item = ()> + Send + 'static {
-        stream::unfold((self.until.clone(), false), |(mut until, held)| async move {
-            let mut held = held;
+        stream::unfold((self.until.clone(), None::<Instant>), |(mut until, mut held)| async move {
             loop {
-                let now = until.borrow_and_update().is_some();
-                if now && !held {
-                    return Some(((), (until, true)));
-                }
+                let now = *until.borrow_and_update();
+                let was_lost = held.is_none_or(|held| Instant::now() >= held);
                 held = now;
+                if now.is_some() && was_lost {
+                    return Some(((), (until, held)));
+                }
                 until.changed().await.ok()?;
             }
         })
@@ -311,14 +312,25 @@ mod tests {
         assert!(leadership.holds());
     }
 
-    #[tokio::test]
-    async fn renewals_are_not_acquisitions() {
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_is_an_acquisition_only_if_it_comes_too_late() {
         let (sender, until) = watch::channel(None);
-        let mut acquisitions = Box::pin(Leadership { until }.acquisitions());
+        let leadership = Leadership { until };
+        let mut acquisitions = Box::pin(leadership.acquisitions());
+        let renew = || drop(sender.send_replace(Some(Instant::now() + VALID)));
         assert!(futures::poll!(acquisitions.next()).is_pending());
-        sender.send_replace(Some(Instant::now()));
+        renew();
         assert_eq!(acquisitions.next().await, Some(()));
-        sender.send_replace(Some(Instant::now()));
+        tokio::time::advance(RENEW_EVERY).await;
+        renew();
+        assert!(futures::poll!(acquisitions.next()).is_pending());
+        // It was not held for a moment. Whatever came up in that moment was put aside.
+        tokio::time::advance(VALID).await;
+        assert!(!leadership.holds());
+        renew();
+        tokio::time::advance(RENEW_EVERY).await;
+        renew();
+        assert_eq!(acquisitions.next().await, Some(()));
         assert!(futures::poll!(acquisitions.next()).is_pending());
         drop(sender);
         assert_eq!(acquisitions.next().await, None);
