@@ -317,7 +317,7 @@ mod tests {
         let (sender, until) = watch::channel(None);
         let leadership = Leadership { until };
         let mut acquisitions = Box::pin(leadership.acquisitions());
-        let renew = || drop(sender.send_replace(Some(Instant::now() + VALID)));
+        let renew = || sender.send_replace(Some(Instant::now() + VALID));
         assert!(futures::poll!(acquisitions.next()).is_pending());
         renew();
         assert_eq!(acquisitions.next().await, Some(()));
