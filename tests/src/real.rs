@@ -40,14 +40,21 @@ impl Trainer {
     /// # Errors
     /// If that fails.
     pub async fn teach(&self, out: &str) -> Result<Digest> {
+        self.teach_of(&repository("trainer/data/optical-digits.csv.gz"), out, &[]).await
+    }
+
+    /// The same of these images, with further flags.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub async fn teach_of(&self, images: &Path, out: &str, flags: &[&str]) -> Result<Digest> {
         #[derive(Deserialize)]
         struct Taught {
             digest: Digest,
         }
-        let (report, images) =
-            (self.files.path().join("taught.json"), repository("trainer/data/optical-digits.csv.gz"));
+        let report = self.files.path().join("taught.json");
         let mut command = self.command();
-        command.args(["teach", "--seed=0", "--threads=2", "--out", out, "--images"]).arg(images);
+        command.args(["teach", "--seed=0", "--threads=2", "--out", out, "--images"]).arg(images).args(flags);
         let code = self.run(command.arg("--report").arg(&report)).await?;
         ensure!(code == 0, "teach ended with {code}: {}", self.log());
         Ok(serde_json::from_slice::<Taught>(&fs::read(report)?)?.digest)

@@ -12,12 +12,14 @@ use kube::{ResourceExt, api::PostParams};
 use lethe_api::{
     Digest,
     contract::{
-        AuditMeasurement, AuditRecord, AuditTask, Count, Device, EvaluateRecord, EvaluateTask, Failure,
-        ForgetRecord, HygieneCheck, LabelMeasurement, Outcome, Override, Plan, PlannedTarget, PrepareRecord,
-        Progress, Quality, Record, RecordBody, Status, TargetMeasurement, Task as Work, TaskKind,
+        AuditMeasurement, AuditRecord, AuditTask, BundleKind, Count, Device, EvaluateRecord, EvaluateTask,
+        Failure, ForgetRecord, HygieneCheck, LabelMeasurement, Outcome, Override, Plan, PlannedTarget,
+        PrepareRecord, Progress, Quality, Record, RecordBody, Status, TargetMeasurement, Task as Work,
+        TaskKind,
     },
     v1alpha1::{Stage, labels},
 };
+use lethe_store::Bundle;
 use serde_json::{Value, json};
 
 use crate::{
@@ -60,6 +62,17 @@ pub fn made_of(teacher: &Digest, what: &str) -> Digest {
         true => Digest::of(what),
         false => Digest::of(format!("{what} of {teacher}")),
     }
+}
+
+/// A bundle without tensors, which can be told from others by these words.
+///
+/// # Errors
+/// If it is none.
+pub fn bundle(kind: BundleKind, what: &str) -> Result<Bundle> {
+    let header = json!({"__metadata__": {"what": what}}).to_string();
+    let mut weights = (header.len() as u64).to_le_bytes().to_vec();
+    weights.extend(header.as_bytes());
+    Ok(Bundle::new(kind, weights, json!({"what": what}).to_string().into_bytes())?)
 }
 
 impl World {
@@ -231,6 +244,23 @@ impl World {
         let candidate = product(&task.digest);
         self.evaluate(change).await?;
         Ok(candidate)
+    }
+
+    /// As [`World::forget`], but the candidate is in the store. Returns it.
+    ///
+    /// # Errors
+    /// If a stage does not come, or the store takes nothing.
+    pub async fn forget_into_the_store(&self) -> Result<Digest> {
+        let task = self.task(Stage::Forget).await?;
+        let candidate = bundle(BundleKind::Generator, task.digest.as_str())?;
+        self.store.put_bundle(&candidate).await?;
+        let mut body = honest(&task.plan, &task.digest);
+        if let RecordBody::Forget(record) = &mut body {
+            record.candidate = candidate.digest().clone();
+        }
+        self.succeed_with(&task, body).await?;
+        self.evaluate(|_| {}).await?;
+        Ok(candidate.digest().clone())
     }
 
     /// Asks the live server as an honest trainer, but for `change`.

@@ -275,6 +275,15 @@ async fn example() -> TempDir {
     folder
 }
 
+/// One bit of a file of the log is another. The file stays so.
+async fn a_flip_is_found(log: &Path, file: &Path, good: &[u8], at: usize, bit: u8) {
+    let mut bad = good.to_vec();
+    bad[at] ^= 1 << bit;
+    fs::write(file, bad).unwrap();
+    let faults = read(log).await.faults;
+    assert!(!faults.is_empty(), "bit {bit} of byte {at} of {}", file.display());
+}
+
 #[tokio::test]
 async fn every_flipped_byte_is_found() {
     let folder = example().await;
@@ -284,11 +293,7 @@ async fn every_flipped_byte_is_found() {
         let ends = [0, good.len() - 1];
         let some = (0..24).map(|_| random.usize(..good.len())).chain(ends);
         for at in some.collect::<Vec<_>>() {
-            let mut bad = good.clone();
-            bad[at] ^= 1 << random.u8(..8);
-            fs::write(&path, bad).unwrap();
-            let faults = read(folder.path()).await.faults;
-            assert!(!faults.is_empty(), "byte {at} of {}", path.display());
+            a_flip_is_found(folder.path(), &path, &good, at, random.u8(..8)).await;
         }
         fs::write(&path, good).unwrap();
     }
@@ -309,11 +314,7 @@ async fn every_byte_of_a_log_that_has_no_tiles_yet_is_looked_at() {
     for path in files {
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 1 << (at % 8);
-            fs::write(&path, bad).unwrap();
-            let faults = read(folder.path()).await.faults;
-            assert!(!faults.is_empty(), "bit {} of byte {at} of {}", at % 8, path.display());
+            a_flip_is_found(folder.path(), &path, &good, at, (at % 8) as u8).await;
         }
         fs::write(&path, good).unwrap();
     }

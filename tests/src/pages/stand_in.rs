@@ -16,7 +16,7 @@ use lethe_api::{
     Digest,
     contract::{BundleKind, RecordBody},
 };
-use lethe_store::{Bundle, Folder, Store};
+use lethe_store::{Folder, Store};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -128,7 +128,7 @@ async fn is_ready(operator: &Operator) {
 
 /// The Job of `examples/` that teaches a base: it lies where the Job says, and the pod's last words name it.
 async fn taught(world: &World, pod: &str) -> Result<()> {
-    let base = bundle(BundleKind::Teacher, "a teacher")?;
+    let base = trainer::bundle(BundleKind::Teacher, "a teacher")?;
     let folder = lethe_store::folder_uri(&world.store_folder().join("base/digits"))?;
     Folder::open(&folder)?.write(&base).await?;
     // What is prepared from a base imports it.
@@ -164,15 +164,7 @@ async fn work(world: &World, task: &Task) -> Result<()> {
 }
 
 async fn keep(store: &Store, kind: BundleKind, what: &str) -> Result<Digest> {
-    let bundle = bundle(kind, what)?;
+    let bundle = trainer::bundle(kind, what)?;
     store.put_bundle(&bundle).await?;
     Ok(bundle.digest().clone())
-}
-
-/// A bundle without tensors.
-fn bundle(kind: BundleKind, what: &str) -> Result<Bundle> {
-    let header = json!({"__metadata__": {"what": what}}).to_string();
-    let mut weights = (header.len() as u64).to_le_bytes().to_vec();
-    weights.extend(header.as_bytes());
-    Ok(Bundle::new(kind, weights, json!({"what": what}).to_string().into_bytes())?)
 }

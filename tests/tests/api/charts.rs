@@ -60,31 +60,36 @@ pub async fn values_that_no_operator_could_work_with_are_refused(world: &World) 
 }
 
 pub async fn every_replica_has_an_identity_of_its_own(world: &World) -> Result<()> {
-    let chart = Chart { server: &world.server, namespace: &world.namespace, name: "lethe", values: None };
-    let rendered = examples::documents(&chart.helm(&["template", "--set=replicas=2"], true)?)?;
-    let operator = rendered.iter().find(|object| object["kind"] == "Deployment").context("no Deployment")?;
-    let container = &operator["spec"]["template"]["spec"]["containers"][0];
+    let container = container_of_the_operator(world, "--set=replicas=2")?;
     let args = container["args"].as_array().cloned().unwrap_or_default();
     ensure!(args.iter().any(|arg| arg == "--identity=$(POD_NAME)"), "{args:?}");
-    let variables = container["env"].as_array().cloned().unwrap_or_default();
-    let named = variables.iter().find(|variable| variable["name"] == "POD_NAME").context("no POD_NAME")?;
+    let named = variable(&container, |one| one["name"] == "POD_NAME").context("no POD_NAME")?;
     ensure!(named["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name", "{named}");
     Ok(())
 }
 
 pub async fn the_operator_tells_how_much_memory_its_container_may_have(world: &World) -> Result<()> {
-    let chart = Chart { server: &world.server, namespace: &world.namespace, name: "lethe", values: None };
-    let rendered = examples::documents(&chart.helm(&["template"], true)?)?;
-    let operator = rendered.iter().find(|object| object["kind"] == "Deployment").context("no Deployment")?;
-    let variables = operator["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
-    let is_limit = |one: &&Value| one["valueFrom"]["resourceFieldRef"]["resource"] == "limits.memory";
-    let limit = variables.into_iter().flatten().find(is_limit).context("nothing has the limit")?;
+    let container = container_of_the_operator(world, "--set=replicas=1")?;
+    let is_limit = |one: &Value| one["valueFrom"]["resourceFieldRef"]["resource"] == "limits.memory";
+    let limit = variable(&container, is_limit).context("nothing has the limit")?;
     let name = limit["name"].as_str().context("no name")?.to_owned();
     let mut launch = world.launch().await?;
     launch.env.insert(name, "268435456".into());
     let operator = Operator::start(&launch)?;
     let is_told = |text: &str| text.contains("lethe_memory_limit_bytes 268435456\n");
     operator.metrics_until("it tells its limit", is_told).await.map(|_| ())
+}
+
+/// As the chart renders it with this flag.
+fn container_of_the_operator(world: &World, flag: &str) -> Result<Value> {
+    let chart = Chart { server: &world.server, namespace: &world.namespace, name: "lethe", values: None };
+    let mut rendered = examples::documents(&chart.helm(&["template", flag], true)?)?.into_iter();
+    let mut operator = rendered.find(|object| object["kind"] == "Deployment").context("no Deployment")?;
+    Ok(operator["spec"]["template"]["spec"]["containers"][0].take())
+}
+
+fn variable(container: &Value, is_it: impl Fn(&Value) -> bool) -> Option<&Value> {
+    container["env"].as_array()?.iter().find(|one| is_it(one))
 }
 
 pub async fn alerts_fire_when_their_tests_say_so(world: &World) -> Result<()> {

@@ -10,10 +10,10 @@ use k8s_openapi::api::{apps::v1::Deployment, rbac::v1::Role};
 use kube::Api;
 use lethe_api::{
     Digest,
-    contract::{BundleKind, RecordBody},
+    contract::BundleKind,
     v1alpha1::{DiffusionModel, RequestPhase, Stage, UnlearnRequest, UnlearnRun},
 };
-use lethe_store::{Bundle, Error as StoreError, Kind};
+use lethe_store::{Error as StoreError, Kind};
 use lethe_tests::{
     World, audit,
     collecting::{ACCOUNT, make_old},
@@ -25,7 +25,7 @@ use lethe_tests::{
 pub async fn what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own(world: &World) -> Result<()> {
     world.begin_ready().await?;
     world.apply(&examples::first("forget-three.yaml")?).await?;
-    let candidate = forget_into_the_store(world).await?;
+    let candidate = world.forget_into_the_store().await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     let runs = world.runs().await?;
     let of_runs: Vec<Digest> = runs
@@ -76,12 +76,12 @@ pub async fn bundles_that_nothing_names_and_scratch_of_what_is_over_are_removed_
     world.request("over", "3", "8").await?;
     let over = world.task(Stage::Forget).await?.digest;
     world.store.scratch(&over).put("checkpoint", b"of a run that is over").await?;
-    let candidate = forget_into_the_store(world).await?;
+    let candidate = world.forget_into_the_store().await?;
     world.request_until("over", RequestPhase::Fulfilled).await?;
     world.request("at-work", "7", "1").await?;
     let at_work = world.task(Stage::Forget).await?.digest;
     world.store.scratch(&at_work).put("checkpoint", b"of a run at work").await?;
-    let stray = bundle("that nothing names")?;
+    let stray = trainer::bundle(BundleKind::Generator, "that nothing names")?;
     world.store.put_bundle(&stray).await?;
 
     let said = world.collect(BTreeMap::new(), &["--delete"]).await?;
@@ -96,26 +96,6 @@ pub async fn bundles_that_nothing_names_and_scratch_of_what_is_over_are_removed_
     ensure!(!is_there(world, stray.digest()).await?, "{said}");
     ensure!(is_there(world, &candidate).await?, "what the ledger names is gone: {said}");
     Ok(())
-}
-
-/// As a good trainer, whose candidate is in the store. Returns its digest.
-async fn forget_into_the_store(world: &World) -> Result<Digest> {
-    let task = world.task(Stage::Forget).await?;
-    let candidate = bundle(task.digest.as_str())?;
-    world.store.put_bundle(&candidate).await?;
-    let mut body = trainer::honest(&task.plan, &task.digest);
-    if let RecordBody::Forget(record) = &mut body {
-        record.candidate = candidate.digest().clone();
-    }
-    world.succeed_with(&task, body).await?;
-    world.evaluate(|_| {}).await?;
-    Ok(candidate.digest().clone())
-}
-
-/// A generator without tensors.
-fn bundle(what: &str) -> Result<Bundle> {
-    let weights = [&2_u64.to_le_bytes()[..], b"{}"].concat();
-    Ok(Bundle::new(BundleKind::Generator, weights, format!("{{\"what\":\"{what}\"}}").into_bytes())?)
 }
 
 async fn are_there(world: &World, records: &[Digest], candidate: &Digest) -> Result<()> {

@@ -29,10 +29,8 @@ use lethe_tests::{
 use serde_json::{Value, json};
 use tokio::{
     process::Command,
-    task::block_in_place,
     time::{Instant, timeout},
 };
-use xtask::image;
 
 /// More than one part of an upload.
 const LARGE: usize = 200 << 20;
@@ -186,7 +184,7 @@ async fn is_tried_again(world: &World, bucket: &Bucket) -> Result<()> {
     patient["spec"]["trainer"]["backoffLimit"] = json!(2);
     // What becomes of the baseline is no matter here.
     patient["spec"]["training"]["prepareSteps"] = json!(2);
-    model["spec"]["base"] = taught_in_seconds(bucket).await?;
+    model["spec"]["base"] = taught_in_seconds(&trainer).await?;
     start_operator(world, bucket, vec![]).await?;
     world.lay_out(patient, model).await?;
     let first = world.task(Stage::Prepare).await?;
@@ -227,19 +225,14 @@ async fn is_not_tried_again(world: &World, bucket: &Bucket) -> Result<()> {
 }
 
 /// A base in the bucket that knows the zeros and ones of the digits: more of them take minutes to teach and to prepare.
-async fn taught_in_seconds(bucket: &Bucket) -> Result<Value> {
+async fn taught_in_seconds(trainer: &Trainer) -> Result<Value> {
     const OUT: &str = "s3://lethe/base/two-digits";
     let folder = tempfile::tempdir()?;
     let images = folder.path().join("images.csv.gz");
     let mut choose = Command::new("sh");
     choose.args(["-c", "zcat \"$0\" | grep ',[01]$' | gzip > \"$1\""]);
     said_by(choose.arg(server::repository("trainer/data/optical-digits.csv.gz")).arg(&images)).await?;
-    let mut teach = Command::new(block_in_place(image::trainer_program)?);
-    teach.env_clear().envs(bucket.variables()).current_dir(folder.path());
-    teach.args(["teach", "--seed=0", "--threads=2", "--steps=2000", "--report=taught.json", "--out", OUT]);
-    said_by(teach.arg("--images").arg(&images)).await?;
-    let taught: Value = serde_json::from_slice(&fs::read(folder.path().join("taught.json"))?)?;
-    Ok(json!({"uri": OUT, "digest": taught["digest"]}))
+    Ok(json!({"uri": OUT, "digest": trainer.teach_of(&images, OUT, &["--steps=2000"]).await?}))
 }
 
 /// The whole loop, with the real trainer, on the real server: everything is signed, verified, and left alone by the collector.

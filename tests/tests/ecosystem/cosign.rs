@@ -7,13 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lethe_api::{
-    Digest,
-    contract::{BundleKind, RecordBody},
-    v1alpha1::{RequestPhase, Stage},
-};
-use lethe_store::Bundle;
-use lethe_tests::{World, keys::Key, server::repository, trainer};
+use lethe_api::v1alpha1::RequestPhase;
+use lethe_tests::{World, keys::Key, server::repository};
 use tokio::task::spawn_blocking;
 use xtask::setup::{cosign, page_packages};
 
@@ -22,7 +17,7 @@ pub async fn what_is_signed_is_verified_by_cosign_and_nothing_else_is(world: &Wo
     world.set_flags(key.flags(&[&key])?).await;
     world.begin_ready().await?;
     world.request("forget-three", "3", "8").await?;
-    let candidate = forget(world).await?;
+    let candidate = world.forget_into_the_store().await?;
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     let found = world.store.evidence(&candidate, &key.trusted()?).await?;
     let (envelope, _) = found.good.first().context("nothing is signed")?;
@@ -49,22 +44,6 @@ pub async fn what_is_signed_is_verified_by_cosign_and_nothing_else_is(world: &Wo
         auditor.refuses_a_flip(&key, &auditor.manifest, at)?;
     }
     auditor.verifies(&key, "what was put right")
-}
-
-/// As an honest trainer does, with a candidate that is there.
-async fn forget(world: &World) -> Result<Digest> {
-    let header = r#"{"__metadata__":{"what":"a candidate"}}"#;
-    let weights = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
-    let bundle = Bundle::new(BundleKind::Generator, weights, b"{}".to_vec())?;
-    world.store.put_bundle(&bundle).await?;
-    let task = world.task(Stage::Forget).await?;
-    let mut body = trainer::honest(&task.plan, &task.digest);
-    if let RecordBody::Forget(record) = &mut body {
-        record.candidate = bundle.digest().clone();
-    }
-    world.succeed_with(&task, body).await?;
-    world.evaluate(|_| {}).await?;
-    Ok(bundle.digest().clone())
 }
 
 /// Somebody with a copy of the store.
