@@ -102,6 +102,18 @@ pub fn publish(entry: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<
     built
 }
 
+/// Copies a file, into a folder that is made if it is not there.
+///
+/// # Errors
+/// Of the file system, with both paths.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
 /// Removes a file or a whole directory; nothing there is fine.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::layout::{API_PORT, DNS_USER, Layout, NODE, NODE_IP, SERVICE_IP};
 use super::pki::{ADMIN, Authority, Subject, write_secret};
 use super::{config, init};
-use crate::{cmd, progress, setup};
+use crate::{cache, cmd, progress, setup};
 
 /// Makes everything that the first process and the components read; `binary` is [`own_binary`].
 ///
@@ -36,13 +36,8 @@ pub(super) fn files(layout: &Layout, binary: &Path) -> Result<()> {
     for (file, value) in config::SYSCTLS {
         write(&format!("sysctl/{}", file.replace('/', ".")), format!("{value}\n"))?;
     }
-    copy(binary, &layout.init())?;
-    copy(&setup::coredns::binary()?, &layout.dir.join("coredns"))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    Ok(())
+    cache::copy(binary, &layout.init())?;
+    cache::copy(&setup::coredns::binary()?, &layout.dir.join("coredns"))
 }
 
 fn certificates(layout: &Layout) -> Result<()> {

@@ -43,7 +43,7 @@ fn build(source: &Path, fonts: &Path, page: &Path) -> Result<()> {
     let work = page.join("build");
     fs::create_dir(&work).with_context(|| format!("cannot create {}", work.display()))?;
     for file in FILES {
-        copy(&source.join(file), &work.join(file))?;
+        cache::copy(&source.join(file), &work.join(file))?;
     }
     // No script of a package runs.
     let mut npm = Command::new("npm");
@@ -57,21 +57,13 @@ fn build(source: &Path, fonts: &Path, page: &Path) -> Result<()> {
         .arg("--external:monaco-editor")
         .current_dir(&work);
     cmd::run_logged(&mut esbuild, &cache::log("esbuild-grafana")?)?;
-    copy(&work.join("index.html"), &page.join("index.html"))?;
+    cache::copy(&work.join("index.html"), &page.join("index.html"))?;
     let public = page.join("public");
-    copy(&work.join("node_modules/@grafana/ui/dist/public").join(ICON.1), &public.join(ICON.0))?;
+    cache::copy(&work.join("node_modules/@grafana/ui/dist/public").join(ICON.1), &public.join(ICON.0))?;
     for (there, here) in FONTS {
-        copy(&fonts.join(here), &public.join(there))?;
+        cache::copy(&fonts.join(here), &public.join(there))?;
     }
     cache::remove(&work)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    }
-    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    Ok(())
 }
 
 #[cfg(test)]
