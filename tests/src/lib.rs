@@ -6,8 +6,8 @@
 //! and the trainer ([`trainer`]), and can therefore lie as no trainer would. Needs no root.
 //!
 //! **Ecosystem tier**: the same, with programs of others around it that people use with Lethe: a real Prometheus and
-//! Alertmanager ([`monitoring`]), a real Argo CD ([`gitops`]), a real Kueue ([`kueue`]), a real
-//! Chromium ([`browser`]).
+//! Alertmanager ([`monitoring`]), a real OpenTelemetry Collector ([`traces`]), a real Argo CD ([`gitops`]), a real Kueue
+//! ([`kueue`]), a real Chromium ([`browser`]).
 //!
 //! **Node tier** ([`node`]): a real node, real images, the real chart, and the real trainer.
 //!
@@ -44,6 +44,7 @@ pub mod rights;
 pub mod scenario;
 pub mod server;
 pub mod studio;
+pub mod traces;
 pub mod trainer;
 pub mod wait;
 pub mod weather;

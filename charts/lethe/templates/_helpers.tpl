@@ -152,3 +152,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
     name: {{ .Values.evidence.trustedKeysConfigMap }}
 {{- end }}
 {{- end }}
+
+{{/* The port of a URL. */}}
+{{- define "lethe.portOf" -}}
+{{- $url := urlParse . -}}
+{{- $usual := ternary "443" "80" (eq $url.scheme "https") -}}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default $usual -}}
+{{- end }}

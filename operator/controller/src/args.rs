@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use axum::http::{Uri, uri::Scheme};
 use clap::{Parser, ValueEnum};
 use k8s_openapi::api::core::v1::{EnvVar, Volume};
 use lethe_core::Installation;
@@ -107,6 +108,29 @@ pub struct Args {
 
     #[arg(long, env = "LETHE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+
+    #[command(flatten)]
+    pub traces: Traces,
+}
+
+/// Where traces go, if anywhere.
+#[derive(Clone, Debug, Parser)]
+pub struct Traces {
+    /// URL of a collector that takes traces by OTLP over HTTP, for example http://otel-collector.observability:4318. No trace is
+    /// made without.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = parse_collector)]
+    pub trace_endpoint: Option<String>,
+
+    /// How many of all looks at objects are traced: 1 for all of them, 0.01 for one in a hundred.
+    #[arg(long, env = "LETHE_TRACE_RATIO", value_name = "SHARE", default_value_t = 1.0, value_parser = parse_share)]
+    pub trace_ratio: f64,
+}
+
+impl Traces {
+    /// A variable that is empty names none.
+    pub fn collector(&self) -> Option<&str> {
+        self.trace_endpoint.as_deref().filter(|url| !url.is_empty())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -187,6 +211,21 @@ fn parse_variable(text: &str) -> Result<EnvVar, String> {
         return Err(format!("{name:?} is not the name of a variable"));
     }
     Ok(EnvVar { name: name.into(), value: Some(value.into()), value_from: None })
+}
+
+fn parse_collector(url: &str) -> Result<String, String> {
+    let parsed: Option<Uri> = url.parse().ok();
+    let is_http =
+        |uri: &Uri| uri.scheme().is_some_and(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
+    match url.is_empty() || parsed.as_ref().is_some_and(is_http) {
+        true => Ok(url.into()),
+        false => Err("it must be a URL such as http://otel-collector.observability:4318".into()),
+    }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    (0.0..=1.0).contains(&share).then_some(share).ok_or_else(|| "it must be from 0 to 1".into())
 }
 
 fn parse_origin(name: &str) -> Result<String, String> {
@@ -270,6 +309,21 @@ mod tests {
         assert!(parse(&["--signing-key=/a", "--trusted-keys=/b"]).unwrap().trusted_keys.is_some());
         let error = parse(&["--trusted-keys=/keys/a.pem"]).unwrap_err();
         assert!(error.contains("--signing-key"), "{error}");
+    }
+
+    #[test]
+    fn traces_go_to_a_url_or_nowhere() {
+        assert_eq!(parse(&[]).unwrap().traces.collector(), None);
+        assert_eq!(parse(&["--trace-endpoint="]).unwrap().traces.collector(), None);
+        let some = parse(&["--trace-endpoint=http://otel:4318", "--trace-ratio=0.01"]).unwrap().traces;
+        assert_eq!((some.collector(), some.trace_ratio), (Some("http://otel:4318"), 0.01));
+        for bad in ["otel", "otel:4318", "grpc://otel:4317", "http://"] {
+            let error = parse(&[&format!("--trace-endpoint={bad}")]).unwrap_err();
+            assert!(error.contains("such as http://"), "{bad}: {error}");
+        }
+        for bad in ["-1", "1.1", "NaN", "all"] {
+            assert!(parse(&[&format!("--trace-ratio={bad}")]).is_err(), "{bad}");
+        }
     }
 
     #[test]

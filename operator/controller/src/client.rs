@@ -1,6 +1,7 @@
-//! The Kubernetes client, with a layer that notices whether watches are alive.
+//! The Kubernetes client, with a layer that notices whether watches are alive, and how long other calls take.
 
 use std::{
+    fmt::Display,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -11,8 +12,9 @@ use futures::future::BoxFuture;
 use http_body::{Body, Frame};
 use kube::{Client, Config, client::ClientBuilder};
 use tower::{Service, layer::layer_fn};
+use tracing::Instrument;
 
-use crate::watchdog::Watchdog;
+use crate::{spans, watchdog::Watchdog};
 
 /// A client for `config`. Whatever comes of a watch is told to `watchdog`.
 pub fn connect(config: Config, watchdog: Arc<Watchdog>) -> kube::Result<Client> {
@@ -32,7 +34,7 @@ impl<S, A, B> Service<Request<A>> for Noticing<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
-    S::Error: 'static,
+    S::Error: Display + 'static,
     B: 'static,
 {
     type Response = Response<Noticed<B>>;
@@ -46,9 +48,13 @@ where
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let watched = watched(request.uri()).map(str::to_owned);
         let watchdog = self.watchdog.clone();
+        let call = spans::call(&request);
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await?;
+            let answer = answer.instrument(call.clone()).await;
+            let answer = answer.inspect_err(|error| spans::failed(&call, "connection", error))?;
+            spans::answered(&call, answer.status());
+            drop(call);
             let watched = watched.filter(|_| answer.status().is_success());
             if let Some(path) = &watched {
                 watchdog.expect(path);

@@ -22,12 +22,14 @@ use kube_runtime::{
 use lethe_core::Decision;
 use lethe_transparency::Said;
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::Instrument;
 
 use crate::{
     apply::{apply, complain},
     context::Context,
     error::{Category, Error, Result, backoff},
     packed::{Pack, Packed},
+    spans,
 };
 
 /// Conflicts are how caches that lag behind show themselves. More in a row than this are an error.
@@ -144,12 +146,14 @@ async fn reconcile<C: Cached>(kept: Arc<C>, context: Arc<Context>) -> Result<Act
     }
     let start = Instant::now();
     let object = kept.object();
-    let result = decide_and_apply(&*object, &context).await;
+    let look = spans::look(&*object);
+    let result = decide_and_apply(&*object, &context).instrument(look.clone()).await;
     let duration = start.elapsed().as_secs_f64();
     context.metrics.reconcile_duration.with_label_values(&[C::Kind::CONTROLLER]).observe(duration);
     let recheck = match result {
         Ok(recheck) => recheck,
         Err(error) => {
+            spans::failed(&look, error.category().as_str(), &error);
             complain(&context, &*object, &error).await;
             return Err(error);
         }

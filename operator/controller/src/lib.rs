@@ -8,6 +8,7 @@
 //!   is kept of it. `kueue`: what is known of the queue that others run.
 //! - `controller` with `request`, `model` and `run`: observe one object and ask core.
 //! - `logbook`, `scribe` and `repair`: the audit log, which says what `apply` is about to do, and what became of it.
+//! - `telemetry` and `spans`: logs, and traces of looks for whoever asks for them.
 //! - `apply`: **the one way from a decision to the cluster**, passable only with the lease of `leader`.
 //!
 //! **Nothing is decided here.** What is to be done about an object is a pure function of what was observed,
@@ -53,6 +54,7 @@ mod scribe_tests;
 mod series;
 mod serving;
 mod sign_again;
+mod spans;
 mod stores;
 mod streams;
 pub mod telemetry;
@@ -60,7 +62,7 @@ mod unreadable;
 mod watchdog;
 mod work;
 
-pub use args::{Args, LogFormat};
+pub use args::{Args, LogFormat, Traces};
 pub use collect::{CollectArgs, CollectError, collect};
 pub use operator::{OperatorError, run, run_with};
 pub use sign_again::{SignAgainArgs, SignAgainError, sign_again};

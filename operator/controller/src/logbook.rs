@@ -15,6 +15,9 @@ use std::{
 use jiff::Timestamp;
 use lethe_transparency::{Said, Upshot};
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
+
+use crate::spans;
 
 /// What must be written before it is done is given up after this: it is decided again.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -94,9 +97,10 @@ impl Logbook {
         let (answer, answered) = oneshot::channel();
         let sent = scribe.to.send(Message::Announce { notes, answer });
         let patience = if must { PATIENCE } else { COURTESY };
+        let waits = spans::step("wait for the audit log");
         let unlogged = match sent {
             Err(_) => Some("nobody writes it any more".to_owned()),
-            Ok(()) => match tokio::time::timeout(patience, answered).await {
+            Ok(()) => match tokio::time::timeout(patience, answered).instrument(waits).await {
                 Ok(Ok(written)) => written.err(),
                 Ok(Err(_)) => Some("nobody writes it any more".into()),
                 Err(_) => Some(format!("it was not written within {} s", patience.as_secs())),

@@ -27,10 +27,7 @@ enum Command {
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        None => {
-            telemetry::init(cli.operator.log_format);
-            ended("the operator stops", lethe_operator::run(cli.operator, shutdown_signal()).await)
-        }
+        None => operate(cli.operator).await,
         Some(Command::Collect(args)) => {
             telemetry::init(args.operator.log_format);
             ended("nothing more is removed", lethe_operator::collect(args).await)
@@ -40,6 +37,19 @@ async fn main() -> ExitCode {
             ended("nothing more is signed", lethe_operator::sign_again(args).await)
         }
     }
+}
+
+async fn operate(args: Args) -> ExitCode {
+    let telemetry = match telemetry::init_with_traces(args.log_format, &args.traces, &args.identity) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            telemetry::init(args.log_format);
+            return ended("no trace can be sent: see --trace-endpoint", Err(error));
+        }
+    };
+    let code = ended("the operator stops", lethe_operator::run(args, shutdown_signal()).await);
+    telemetry.end();
+    code
 }
 
 fn ended(what: &'static str, result: Result<(), impl Display>) -> ExitCode {

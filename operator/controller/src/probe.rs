@@ -11,6 +11,9 @@ use hyper_util::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
+
+use crate::spans;
 
 /// For connecting, and for the whole answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -60,9 +63,14 @@ impl Prober {
     ) -> Result<T, ProbeError> {
         let address = address(pod).ok_or(ProbeError::NoAddress)?;
         let uri = uri(address, port, path)?;
-        let body = tokio::time::timeout(ANSWER_TIMEOUT, self.body(uri, max)).await;
-        let body = body.map_err(|_| ProbeError::Timeout)??;
-        serde_json::from_slice(&body).map_err(ProbeError::Json)
+        let span = spans::step("ask a pod");
+        let asked = async {
+            let body = tokio::time::timeout(ANSWER_TIMEOUT, self.body(uri, max)).await;
+            let body = body.map_err(|_| ProbeError::Timeout)??;
+            serde_json::from_slice(&body).map_err(ProbeError::Json)
+        };
+        let answer = asked.instrument(span.clone()).await;
+        answer.inspect_err(|error| spans::failed(&span, "pod", error))
     }
 
     async fn body(&self, uri: Uri, max: usize) -> Result<Bytes, ProbeError> {

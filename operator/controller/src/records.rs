@@ -6,6 +6,9 @@ use lethe_api::{Digest, contract::Record};
 use lethe_core::run::RecordProblem;
 use lethe_store::{Error, Store};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::spans;
 
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -55,13 +58,15 @@ where
         });
         read.await.map_err(|error| transient(error.to_string()))?
     };
-    match tokio::time::timeout(patience, read).await {
+    let span = spans::step("ask the store");
+    let answer = match tokio::time::timeout(patience, read).instrument(span.clone()).await {
         Ok(answer) => answer,
         Err(_) => {
             let seconds = patience.as_secs();
             Err(transient(format!("the store {uri} did not answer within {seconds} s")))
         }
-    }
+    };
+    answer.inspect_err(|problem| spans::failed(&span, "store", &problem.message))
 }
 
 fn transient(message: String) -> RecordProblem {

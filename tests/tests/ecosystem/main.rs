@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use lethe_tests::{Server, Tier, World, scenarios};
-use xtask::setup::{prometheus, versitygw};
+use xtask::setup::{otelcol, prometheus, versitygw};
 
 mod alerts;
 mod audit_log;
@@ -15,6 +15,7 @@ mod dashboard;
 mod drawn;
 mod gitops;
 mod queues;
+mod traces;
 
 /// As in the API tier, but there is more to wait for: an alert has to last, and people are told of it after a while.
 struct Ecosystem(Arc<Server>);
@@ -30,6 +31,7 @@ impl Tier for Ecosystem {
         prometheus::prometheus()?;
         prometheus::alertmanager()?;
         versitygw::binary()?;
+        otelcol::binary()?;
         Server::start().map(|server| Self(Arc::new(server)))
     }
 
@@ -72,6 +74,9 @@ fn main() -> ExitCode {
             what_is_signed_is_verified_by_cosign_and_nothing_else_is;
         audit_log:
             an_audit_log_in_a_bucket_has_one_history;
+        traces:
+            a_look_is_traced_with_what_was_asked_of_others_meanwhile,
+            a_collector_that_is_away_or_silent_keeps_nobody_waiting;
         gitops:
             what_is_in_git_is_synced_and_its_health_is_that_of_the_request,
             the_health_scripts_say_what_their_tests_say,

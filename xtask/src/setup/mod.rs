@@ -14,6 +14,7 @@ pub mod kueue;
 pub mod kwok;
 pub mod libtorch;
 pub mod mnist;
+pub mod otelcol;
 mod pip;
 pub mod prometheus;
 pub mod pytorch;

@@ -27,8 +27,8 @@ use crate::{host, image, progress, setup};
 ///   unit     pure decisions and libraries, and a minute of fuzzing what reads others' bytes
 ///   trainer  the science and the trainer's program, on libtorch
 ///   api      the operator against a real API server; its deaths after each single write (`one_death`) only where they are named
-///   ecosystem  the operator with what people have around it: Prometheus with Alertmanager, an S3 server, Chromium, Argo CD,
-///              Kueue; what takes minutes of them only if this tier is asked for
+///   ecosystem  the operator with what people have around it: Prometheus with Alertmanager, an OpenTelemetry Collector, an S3
+///              server, Chromium, Argo CD, Kueue; what takes minutes of them only if this tier is asked for
 ///   node     the whole loop on a real node, with real images (needs root)
 ///   mutants  known mistakes, made one at a time in a copy of the code that decides: the model checker finds each
 #[derive(Debug, clap::Args)]
