@@ -29,6 +29,7 @@ pub mod gitops;
 pub mod keys;
 pub mod kubelet;
 pub mod kueue;
+pub mod late;
 pub mod load;
 pub mod monitoring;
 pub mod node;

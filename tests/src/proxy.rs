@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    late::Renewals,
     operator::signal_process,
     weather::{Stumble, Weather, is_watch},
 };
@@ -37,6 +38,7 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 struct Shared {
     weather: Weather,
+    renewals: Renewals,
     /// Whether requests are taken and not answered.
     hangs: watch::Sender<bool>,
     writes: Mutex<Vec<String>>,
@@ -89,6 +91,10 @@ impl Proxy {
 
     pub fn weather(&self) -> &Weather {
         &self.shared.weather
+    }
+
+    pub fn renewals(&self) -> &Renewals {
+        &self.shared.renewals
     }
 
     /// From now on, requests are taken and neither passed on nor answered, or no longer so. What waits then is passed
@@ -157,6 +163,9 @@ async fn pass_on(route: Route, request: Request) -> Result<Response> {
     let body = to_bytes(body, MAX_BODY).await?;
     route.shared.hangs.subscribe().wait_for(|hangs| !hangs).await?;
     if is_of_lease && parts.method != Method::GET {
+        if route.shared.renewals.refuses_next().await {
+            return Ok((StatusCode::INTERNAL_SERVER_ERROR, "not now").into_response());
+        }
         let meeting = route.shared.meeting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(meeting) = meeting {
             meeting.wait().await;

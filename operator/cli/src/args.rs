@@ -208,6 +208,9 @@ pub struct Report {
     /// Namespace that the operator runs in, for its Deployment and its logs
     #[arg(long, value_name = "NAME", default_value = "lethe-system")]
     pub operator_namespace: String,
+    /// What is written to the terminal: of pages, with json or yaml, all that is on them
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Arguments)]

@@ -259,6 +259,16 @@ pub async fn a_report_holds_no_names_and_a_page_says_what_was_forgotten(world: &
     person
         .says_that(&["report", MODEL, "--compliance", "--store", store, "--out", &out], 0, "compliance-")
         .await?;
+    let data = ["report", MODEL, "--compliance", "--store", store, "--out", &out, "-o", "json"];
+    let said = person.says_that(&data, 0, "\"pages\"").await?;
+    let data: Value = serde_json::from_str(&said.out)?;
+    let leak = &data["pages"][0]["model"]["requests"][0]["leaks"][0];
+    ensure!(leak["after"] == json!({"hits": 2, "n": 3000}), "{data}");
+    let data = ["report", "--out", &archive, "-o", "json"];
+    let said = person.says_that(&data, 0, "\"leftOut\"").await?;
+    let data: Value = serde_json::from_str(&said.out)?;
+    ensure!(data["archive"] == archive.as_str() && data["files"].as_u64() > Some(3), "{data}");
+
     let page = folder.path().join(format!("compliance-{}-{MODEL}.html", world.namespace));
     let page = std::fs::read_to_string(page)?;
     for words in [

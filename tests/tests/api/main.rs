@@ -165,7 +165,8 @@ fn main() -> ExitCode {
         weather:
             an_api_server_that_stumbles_costs_time_and_nothing_else,
             watches_that_end_with_410_again_and_again_lose_nothing,
-            an_operator_whose_watches_fall_silent_says_so_and_goes_on_when_started_again;
+            an_operator_whose_watches_fall_silent_says_so_and_goes_on_when_started_again,
+            what_comes_while_a_renewal_is_late_is_not_forgotten;
         deaths:
             dying_all_the_time_it_has_the_live_server_asked,
             dying_all_the_time_it_holds_what_leaks,

@@ -65,6 +65,22 @@ pub async fn an_operator_whose_watches_fall_silent_says_so_and_goes_on_when_star
     ended_well(world, &candidate).await
 }
 
+/// What came while nobody held the lease is looked at once it is held again, although the operator never stopped.
+pub async fn what_comes_while_a_renewal_is_late_is_not_forgotten(world: &World) -> Result<()> {
+    let (proxy, mut operator) = behind_a_proxy(world, &[]).await?;
+    world.prepare().await?;
+    proxy.renewals().be_late().await?;
+    let log = || std::fs::read_to_string(world.operator_log());
+    world.request("forget-three", "3", "8").await?;
+    let candidate = tokio::select! {
+        forgotten = world.forget(|_| {}) => forgotten?,
+        ended = operator.ended() => anyhow::bail!("it gave up the lease, {}: {}", ended?, log()?),
+    };
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    ensure!(log()?.contains("cannot renew the lease"), "no renewal was late: {}", log()?);
+    ended_well(world, &candidate).await
+}
+
 async fn forget_three(world: &World) -> Result<lethe_api::Digest> {
     world.request("forget-three", "3", "8").await?;
     let candidate = world.forget(|_| {}).await?;

@@ -3,7 +3,7 @@ use lethe_api::contract::{Count, EvaluateRecord, Quality, TargetMeasurement};
 use serde_json::{Value, json};
 
 use super::{
-    Compliance, Records,
+    Compliance, Records, data,
     figures::{Leak, Term},
     html,
 };
@@ -166,6 +166,25 @@ fn the_factor_is_the_least_before_over_the_most_after() {
 #[test]
 fn gpus_count_where_they_were_used_and_the_clock_where_not() {
     assert_eq!(said().cost(), (200, 200), "2 GPUs for 100 s; two pods on CPUs");
+}
+
+#[test]
+fn programs_are_told_the_numbers_of_the_page() {
+    let said = said();
+    let data = data(&said);
+    assert_eq!(data["model"], "digits");
+    let names: Vec<_> = said.at_risk().iter().map(|duty| duty.name.clone()).collect();
+    assert_eq!(data["atRisk"], json!(names));
+    assert_eq!(data["gpuSeconds"], said.cost().0);
+    let duty = said.duties.iter().position(|duty| !duty.leaks.is_empty()).unwrap();
+    let (leak, told) = (&said.duties[duty].leaks[0], &data["requests"][duty]["leaks"][0]);
+    assert_eq!(told["before"]["hits"], leak.before.unwrap().hits);
+    assert_eq!(told["factor"].as_f64(), leak.ratio());
+    assert_eq!(told["upperBoundAfter"].as_f64(), leak.bound);
+    // What is not known is null and not nought.
+    let data = super::data(&Compliance::of(&seen().models[0], &seen(), &Records::new(), now()));
+    assert_eq!(data["requests"][duty]["leaks"][0]["before"], Value::Null);
+    assert_eq!(data["recordsRead"], false);
 }
 
 #[test]

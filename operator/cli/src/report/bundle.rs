@@ -24,11 +24,12 @@ use super::{
     write as write_file,
 };
 use crate::{
-    args::Report,
+    args::{Format, Report},
     cluster::{self, Place},
     exit::{Exit, Result, Trouble},
     term,
     tree::Seen,
+    write_data,
 };
 
 /// Of each container's log, so many of the last lines.
@@ -63,19 +64,36 @@ pub(super) async fn write(place: &Place, seen: &Seen, report: &Report, out: &Pat
     bundle.about(place, report)?;
     let archive = archive(&bundle.files, Timestamp::now())?;
     write_file(out, &archive)?;
-    let mut text = format!("{}: {} files, {} bytes\n", out.display(), bundle.files.len(), archive.len());
-    if let Some(head) = &bundle.log {
-        text += &format!("  {}\n", head.words());
+    match report.output.output {
+        Format::Text => term::write(&bundle.words(out, archive.len()))?,
+        other => write_data(&bundle.data(out, archive.len()), other)?,
     }
-    for what in &bundle.left_out {
-        text += &format!("  left out: {what}\n");
-    }
-    text += "Look at it before you hand it on: labels and names of objects are in it.\n";
-    term::write(&text)?;
     Ok(Exit::Fine)
 }
 
 impl Bundle {
+    /// What was written, and what was not.
+    fn words(&self, out: &Path, bytes: usize) -> String {
+        let mut text = format!("{}: {} files, {bytes} bytes\n", out.display(), self.files.len());
+        if let Some(head) = &self.log {
+            text += &format!("  {}\n", head.words());
+        }
+        for what in &self.left_out {
+            text += &format!("  left out: {what}\n");
+        }
+        text + "Look at it before you hand it on: labels and names of objects are in it.\n"
+    }
+
+    fn data(&self, out: &Path, bytes: usize) -> Value {
+        json!({
+            "archive": out,
+            "files": self.files.len(),
+            "bytes": bytes,
+            "auditLog": self.log.as_ref().map(Head::about),
+            "leftOut": self.left_out,
+        })
+    }
+
     /// Lethe's own objects.
     fn objects(&mut self, seen: &Seen) -> Result<()> {
         self.all(&seen.models)?;

@@ -55,7 +55,7 @@ impl Head {
         }
     }
 
-    pub(super) fn about(&self) -> Value {
+    pub(crate) fn about(&self) -> Value {
         let Checkpoint { origin, size, root, .. } = &self.checkpoint;
         json!({"origin": origin, "entries": size, "rootHash": root.to_string(), "signature": self.vouched()})
     }

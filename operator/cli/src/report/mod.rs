@@ -10,17 +10,18 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use lethe_api::contract::{Record, RecordBody};
 use lethe_store::Store;
+use serde_json::{Value, json};
 
 pub use log::Head;
 
 use crate::{
-    args::{ClusterArgs, Report},
+    args::{ClusterArgs, Format, Report},
     cluster::Place,
     compliance::{self, Compliance, Records},
     exit::{Exit, Result, Trouble},
     files, term,
     tree::Seen,
-    verify,
+    verify, write_data,
 };
 
 /// # Errors
@@ -74,7 +75,7 @@ async fn pages(seen: Seen, report: &Report) -> Result<Exit> {
     };
     let folder = report.out.clone().unwrap_or_else(|| ".".into());
     std::fs::create_dir_all(&folder)?;
-    let mut text = String::new();
+    let mut written = Vec::new();
     for model in &seen.models {
         let mut said = Compliance::of(model, &seen, &records, Timestamp::now());
         said.log.clone_from(&head);
@@ -82,9 +83,17 @@ async fn pages(seen: Seen, report: &Report) -> Result<Exit> {
         let page = compliance::html(&said);
         let file = folder.join(format!("compliance-{}-{}.html", said.namespace, said.model));
         write(&file, page.as_bytes())?;
-        text += &format!("{}\n", file.display());
+        written.push((file, compliance::data(&said)));
     }
-    term::write(&text)?;
+    match report.output.output {
+        Format::Text => {
+            term::write(&written.iter().map(|(file, _)| format!("{}\n", file.display())).collect::<String>())?
+        }
+        other => {
+            let about = |(file, model): &(PathBuf, Value)| json!({"page": file, "model": model});
+            write_data(&json!({"pages": written.iter().map(about).collect::<Vec<_>>()}), other)?;
+        }
+    }
     Ok(Exit::Fine)
 }
 
