@@ -36,7 +36,7 @@ pub struct Span {
     #[serde(default)]
     attributes: Vec<Attribute>,
     #[serde(default)]
-    pub status: Status,
+    status: Status,
     /// Of whoever made it.
     #[serde(skip)]
     pub resource: BTreeMap<String, String>,
@@ -44,10 +44,9 @@ pub struct Span {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Status {
+struct Status {
     /// 2 is an error.
-    pub code: u32,
-    pub message: String,
+    code: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -57,9 +56,19 @@ struct Attribute {
 }
 
 impl Span {
+    /// An attribute as it is sent, with its type: `{"intValue": "200"}`.
+    pub fn typed(&self, key: &str) -> Option<&Value> {
+        self.attributes.iter().find(|attribute| attribute.key == key).map(|attribute| &attribute.value)
+    }
+
     /// An attribute as text.
     pub fn attribute(&self, key: &str) -> Option<String> {
         self.attributes.iter().find(|attribute| attribute.key == key).map(Attribute::text)
+    }
+
+    /// Whether it failed.
+    pub fn has_failed(&self) -> bool {
+        self.status.code == 2
     }
 }
 

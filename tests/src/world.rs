@@ -177,6 +177,11 @@ impl World {
         *self.flags.lock().await = flags;
     }
 
+    /// One more.
+    pub async fn add_flag(&self, flag: String) {
+        self.flags.lock().await.push(flag);
+    }
+
     /// How to start the operator with the rights that the chart gives it.
     ///
     /// # Errors

@@ -118,7 +118,7 @@ pub struct Args {
 pub struct Traces {
     /// URL of a collector that takes traces by OTLP over HTTP, for example http://otel-collector.observability:4318. No trace is
     /// made without.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = parse_collector)]
+    #[arg(long, env = "LETHE_TRACE_ENDPOINT", value_name = "URL", value_parser = parse_collector)]
     pub trace_endpoint: Option<String>,
 
     /// How many of all looks at objects are traced: 1 for all of them, 0.01 for one in a hundred.
@@ -214,6 +214,9 @@ fn parse_variable(text: &str) -> Result<EnvVar, String> {
 }
 
 fn parse_collector(url: &str) -> Result<String, String> {
+    if url.trim_end_matches('/').ends_with("/v1/traces") {
+        return Err("it must be without /v1/traces, which is added to it".into());
+    }
     let parsed: Option<Uri> = url.parse().ok();
     let is_http =
         |uri: &Uri| uri.scheme().is_some_and(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
@@ -321,6 +324,8 @@ mod tests {
             let error = parse(&[&format!("--trace-endpoint={bad}")]).unwrap_err();
             assert!(error.contains("such as http://"), "{bad}: {error}");
         }
+        let error = parse(&["--trace-endpoint=http://otel:4318/v1/traces/"]).unwrap_err();
+        assert!(error.contains("without /v1/traces"), "{error}");
         for bad in ["-1", "1.1", "NaN", "all"] {
             assert!(parse(&[&format!("--trace-ratio={bad}")]).is_err(), "{bad}");
         }

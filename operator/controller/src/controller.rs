@@ -153,8 +153,11 @@ async fn reconcile<C: Cached>(kept: Arc<C>, context: Arc<Context>) -> Result<Act
     let recheck = match result {
         Ok(recheck) => recheck,
         Err(error) => {
-            spans::failed(&look, error.category().as_str(), &error);
-            complain(&context, &*object, &error).await;
+            // Whoever was not the first looks again: that is usual.
+            if error.category() != Category::Conflict {
+                spans::failed(&look, error.category().as_str(), &error);
+            }
+            complain(&context, &*object, &error).instrument(look).await;
             return Err(error);
         }
     };

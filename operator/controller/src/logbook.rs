@@ -97,15 +97,21 @@ impl Logbook {
         let (answer, answered) = oneshot::channel();
         let sent = scribe.to.send(Message::Announce { notes, answer });
         let patience = if must { PATIENCE } else { COURTESY };
-        let waits = spans::step("wait for the audit log");
+        let waits = spans::step(
+            "wait for the audit log",
+            if must { "must be said first" } else { "may be said later" },
+        );
         let unlogged = match sent {
             Err(_) => Some("nobody writes it any more".to_owned()),
-            Ok(()) => match tokio::time::timeout(patience, answered).instrument(waits).await {
+            Ok(()) => match tokio::time::timeout(patience, answered).instrument(waits.clone()).await {
                 Ok(Ok(written)) => written.err(),
                 Ok(Err(_)) => Some("nobody writes it any more".into()),
                 Err(_) => Some(format!("it was not written within {} s", patience.as_secs())),
             },
         };
+        if let Some(why) = &unlogged {
+            spans::failed(&waits, "unlogged", why);
+        }
         Page { scribe: Some(scribe.clone()), open, unlogged }
     }
 }

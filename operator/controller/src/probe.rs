@@ -63,7 +63,7 @@ impl Prober {
     ) -> Result<T, ProbeError> {
         let address = address(pod).ok_or(ProbeError::NoAddress)?;
         let uri = uri(address, port, path)?;
-        let span = spans::step("ask a pod");
+        let span = spans::step("ask a pod", &uri);
         let asked = async {
             let body = tokio::time::timeout(ANSWER_TIMEOUT, self.body(uri, max)).await;
             let body = body.map_err(|_| ProbeError::Timeout)??;

@@ -58,7 +58,7 @@ where
         });
         read.await.map_err(|error| transient(error.to_string()))?
     };
-    let span = spans::step("ask the store");
+    let span = spans::step("ask the store", uri);
     let answer = match tokio::time::timeout(patience, read).instrument(span.clone()).await {
         Ok(answer) => answer,
         Err(_) => {

@@ -21,7 +21,7 @@ pub fn look<K: Kind>(object: &K) -> Span {
         parent: None,
         "look",
         otel.name = format!("look at {}", K::kind(&())),
-        k8s.namespace.name = object.namespace(),
+        lethe.namespace = object.namespace(),
         lethe.name = object.name_any(),
         lethe.resource_version = object.resource_version(),
         error.type = Empty,
@@ -30,8 +30,8 @@ pub fn look<K: Kind>(object: &K) -> Span {
     )
 }
 
-/// A part of a look that takes its time. What belongs to no look is not traced.
-pub fn step(name: &'static str) -> Span {
+/// A part of a look that takes its time, and whom it is asked of. What belongs to no look is not traced.
+pub fn step(name: &'static str, of: impl Display) -> Span {
     if !is_within_a_look() {
         return Span::none();
     }
@@ -39,6 +39,7 @@ pub fn step(name: &'static str) -> Span {
         target: TARGET,
         "step",
         otel.name = name,
+        lethe.of = %of,
         error.type = Empty,
         otel.status_code = Empty,
         otel.status_description = Empty,
@@ -67,7 +68,8 @@ pub fn call<B>(request: &Request<B>) -> Span {
 
 /// Says of a call what came of it.
 pub fn answered(call: &Span, status: StatusCode) {
-    call.record("http.response.status_code", status.as_u16());
+    // Of integers, only those with a sign are exported as numbers.
+    call.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_client_error() || status.is_server_error() {
         failed(call, status.as_str(), &status.canonical_reason().unwrap_or_default());
     }
@@ -128,6 +130,6 @@ mod tests {
 
     #[test]
     fn without_anybody_who_asks_for_traces_there_is_no_span() {
-        assert!(step("ask the store").is_none());
+        assert!(step("ask the store", "file:///artifacts").is_none());
     }
 }

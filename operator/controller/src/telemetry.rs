@@ -88,8 +88,9 @@ fn provider(url: &str, ratio: f64, identity: &str) -> Result<SdkTracerProvider, 
         .with_endpoint(format!("{}/v1/traces", url.trim_end_matches('/')))
         .with_timeout(PATIENCE)
         .build()?;
+    let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned());
     let who = Resource::builder()
-        .with_service_name(env!("CARGO_PKG_NAME"))
+        .with_service_name(name)
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new("service.instance.id", identity.to_owned()))
         .build();

@@ -7,9 +7,11 @@ use lethe_api::v1alpha1::RequestPhase;
 use lethe_tests::{
     World,
     operator::free_port,
+    rights,
     traces::{Collector, Span},
 };
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::net::TcpListener;
 
 /// A collector that takes nothing may cost so much when the operator ends.
@@ -17,7 +19,8 @@ const GOOD_BYE: Duration = Duration::from_secs(10);
 
 pub async fn a_look_is_traced_with_what_was_asked_of_others_meanwhile(world: &World) -> Result<()> {
     let collector = Collector::start().await?;
-    world.set_flags(vec![format!("--trace-endpoint={}", collector.url())]).await;
+    world.keep_log().await?;
+    world.add_flag(format!("--trace-endpoint={}", collector.url())).await;
     world.begin_ready().await?;
     world.request("someone", "3", "8").await?;
     world.forget(|_| {}).await?;
@@ -27,6 +30,7 @@ pub async fn a_look_is_traced_with_what_was_asked_of_others_meanwhile(world: &Wo
         has(spans, "look at UnlearnRequest", "PATCH unlearnrequests/status")
             && has(spans, "look at UnlearnRun", "POST jobs")
             && has(spans, "look at UnlearnRun", "ask the store")
+            && has(spans, "look at UnlearnRun", "wait for the audit log")
             && has(spans, "look at DiffusionModel", "PATCH deployments")
             && has(spans, "look at DiffusionModel", "ask a pod")
     };
@@ -41,9 +45,22 @@ pub async fn a_look_is_traced_with_what_was_asked_of_others_meanwhile(world: &Wo
     }
     let look = spans.iter().find(|span| span.attribute("lethe.name").as_deref() == Some("someone"));
     let look = look.context("no look at the request")?;
-    ensure!(look.attribute("k8s.namespace.name").as_ref() == Some(&world.namespace), "{look:?}");
+    ensure!(look.attribute("lethe.namespace").as_ref() == Some(&world.namespace), "{look:?}");
     let write = spans.iter().find(|span| span.name == "PATCH unlearnrequests/status").context("no write")?;
-    ensure!(write.attribute("http.response.status_code").as_deref() == Some("200"), "{write:?}");
+    ensure!(write.typed("http.response.status_code") == Some(&json!({"intValue": "200"})), "{write:?}");
+
+    // What cannot be read is marked, with the look that it ends.
+    rights::take_away(&world.server, &world.home, ("get", "apps", "deployments")).await?;
+    world.request("another", "4", "8").await?;
+    let refused = |span: &Span| {
+        let kind = span.attribute("error.type");
+        span.has_failed() && ["403", "forbidden"].map(Some).contains(&kind.as_deref())
+    };
+    let both = |spans: &[Span]| {
+        let marked: Vec<_> = spans.iter().filter(|span| refused(span)).collect();
+        marked.iter().any(|call| marked.iter().any(|look| call.parent_span_id == look.span_id))
+    };
+    collector.spans_until("what was refused is marked", both).await?;
 
     world.take_operator().await?.stop().await?;
     let log = std::fs::read_to_string(world.operator_log())?;
