@@ -34,6 +34,7 @@ pub fn data(said: &Compliance) -> Value {
 fn duty(duty: &Duty) -> Value {
     json!({
         "name": duty.name,
+        "isThere": duty.is_there,
         "reference": duty.reference,
         "regulation": duty.regulation,
         "labels": duty.labels,

@@ -1,6 +1,6 @@
 //! What a compliance page says, from listed objects, records and the time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -8,8 +8,8 @@ use lethe_api::{
     Digest,
     contract::{Count, Device, EvaluateRecord},
     v1alpha1::{
-        Audit, ConditionType, DiffusionModel, GateName, GateResult, Mode, RequestPhase, RunType, Stage,
-        UnlearnRequest, UnlearnRun, Verdict,
+        Audit, ConditionType, DiffusionModel, GateName, GateResult, LedgerEntry, Mode, RequestPhase, RunType,
+        Stage, UnlearnRequest, UnlearnRun, Verdict,
     },
 };
 use lethe_gates::binomial;
@@ -54,6 +54,8 @@ pub struct Compliance {
 #[derive(Clone, Debug)]
 pub struct Duty {
     pub name: String,
+    /// Whether the request is still there. If not, the ledger says what it asked for.
+    pub is_there: bool,
     pub reference: Option<String>,
     pub regulation: Option<String>,
     pub labels: Vec<String>,
@@ -138,7 +140,7 @@ pub struct Audited {
     pub record: Option<Digest>,
 }
 
-/// What a stage of a run took.
+/// What a stage of a run took, also before a queue took it back.
 #[derive(Clone, Debug)]
 pub struct Cost {
     pub run: String,
@@ -168,8 +170,14 @@ impl Compliance {
         let requests = seen.requests.iter().filter(|request| {
             is_its(request.namespace(), &request.spec.model_ref.name) && request.spec.mode == Mode::Enforce
         });
-        let mut duties: Vec<Duty> = requests.map(|request| duty(request, &runs, records, now)).collect();
-        duties.sort_by_key(|duty| (duty.received, duty.name.clone()));
+        let asked = requests.map(|request| duty(request, &runs, records, now));
+        let is_there = |entry: &LedgerEntry| {
+            seen.requests.iter().any(|request| request.uid().as_ref() == Some(&entry.request.uid))
+        };
+        let gone = status.ledger.iter().filter(|entry| !is_there(entry));
+        let recorded = gone.map(|entry| recorded(entry, &status.exposed, &runs, records));
+        let mut duties: Vec<Duty> = asked.chain(recorded).collect();
+        duties.sort_by_key(|duty| (duty.received.or(duty.done), duty.name.clone()));
         let compliant = ConditionType::Compliant.find(&status.conditions);
         let mut audits: Vec<Audited> =
             runs.iter().filter(|run| run.spec.type_ == RunType::Audit).map(|run| audited(run)).collect();
@@ -222,8 +230,14 @@ impl Compliance {
 }
 
 /// The records that a page about a model reads.
-pub fn wanted(seen: &Seen) -> Vec<Digest> {
-    seen.requests.iter().filter_map(|request| request.status.as_ref()?.record.clone()).collect()
+pub fn wanted(seen: &Seen) -> BTreeSet<Digest> {
+    let of_requests = seen.requests.iter().filter_map(|request| request.status.as_ref()?.record.clone());
+    let ledgers =
+        seen.models.iter().filter_map(|model| model.status.as_ref()).flat_map(|status| &status.ledger);
+    let named: BTreeSet<_> = ledgers.map(|entry| &entry.run).collect();
+    let runs = seen.runs.iter().filter(|run| named.contains(&run.name_any()));
+    let of_runs = runs.filter_map(|run| run.status.as_ref()?.job(Stage::Evaluate)?.record.clone());
+    of_requests.chain(of_runs).collect()
 }
 
 fn duty(request: &UnlearnRequest, runs: &[&UnlearnRun], records: &Records, now: Timestamp) -> Duty {
@@ -245,6 +259,7 @@ fn duty(request: &UnlearnRequest, runs: &[&UnlearnRun], records: &Records, now: 
     let leaks = targets.iter().filter_map(|label| leak(label, &status.gates, record));
     Duty {
         name: request.name_any(),
+        is_there: true,
         reference: subject.map(|subject| subject.reference.clone()),
         regulation: subject.map(|subject| subject.regulation.clone()),
         received: subject.map(|subject| lethe_core::deadline::begins_at(subject, created)).or(created),
@@ -262,6 +277,37 @@ fn duty(request: &UnlearnRequest, runs: &[&UnlearnRun], records: &Records, now: 
         candidate: run.and_then(|run| run.status.as_ref()?.candidate.clone()),
         plan: run.map(|run| run.spec.plan_digest.clone()),
         labels: targets,
+    }
+}
+
+/// Of a request that is not there any more, or was not exported: what the ledger and its run know.
+fn recorded(entry: &LedgerEntry, exposed: &[String], runs: &[&UnlearnRun], records: &Records) -> Duty {
+    let run = runs.iter().find(|run| run.name_any() == entry.run);
+    let status = run.and_then(|run| run.status.clone()).unwrap_or_default();
+    let record = status.job(Stage::Evaluate).and_then(|job| job.record.clone());
+    let measured = record.as_ref().and_then(|digest| records.get(digest));
+    let is_exposed = entry.targets.iter().any(|label| exposed.contains(label));
+    let is_its = |gate: &&GateResult| gate.target.as_ref().is_none_or(|label| entry.targets.contains(label));
+    Duty {
+        name: entry.request.name.clone(),
+        is_there: false,
+        reference: None,
+        regulation: None,
+        received: None,
+        due: None,
+        phase: Some(if is_exposed { RequestPhase::Reexposed } else { RequestPhase::Fulfilled }),
+        done: Some(entry.at.0),
+        term: Term::None,
+        why: None,
+        approved_by: Vec::new(),
+        leaks: entry.targets.iter().filter_map(|label| leak(label, &status.gates, measured)).collect(),
+        gates: status.gates.iter().filter(is_its).cloned().collect(),
+        run: Some(entry.run.clone()),
+        record,
+        evidence: status.evidence,
+        candidate: Some(entry.digest.clone()),
+        plan: run.map(|run| run.spec.plan_digest.clone()),
+        labels: entry.targets.clone(),
     }
 }
 
@@ -329,10 +375,11 @@ fn costs(run: &UnlearnRun) -> Vec<Cost> {
     let jobs = run.status.iter().flat_map(|status| &status.jobs);
     let cost = jobs.filter_map(|job| {
         let (from, to) = (job.started_at.as_ref()?.0, job.finished_at.as_ref()?.0);
+        let earlier = i64::try_from(job.earlier_seconds).unwrap_or(i64::MAX);
         Some(Cost {
             run: run.name_any(),
             stage: job.stage,
-            seconds: words::seconds(from, to).max(0),
+            seconds: words::seconds(from, to).max(0).saturating_add(earlier),
             device: job.device,
             gpus: gpus.unwrap_or(1),
         })

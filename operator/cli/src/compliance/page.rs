@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use lethe_api::{
+    Digest,
     contract::Count,
     v1alpha1::{RequestPhase, Verdict},
 };
@@ -197,9 +198,12 @@ fn duties(said: &Compliance) -> Markup {
             Cell::text(duty.phase.map_or_else(|| "new".into(), |phase| format!("{phase:?}"))),
             Cell::classed(term, class),
         ];
-        let by =
-            (!duty.approved_by.is_empty()).then(|| format!("Approved by {}.", duty.approved_by.join(", ")));
-        Row { note: by, ..Row::of(cells) }
+        let note = match (duty.is_there, duty.approved_by.as_slice()) {
+            (false, _) => Some("The request is not there any more: this is what the model's ledger says. By when it was due is not known.".into()),
+            (true, []) => None,
+            (true, people) => Some(format!("Approved by {}.", people.join(", "))),
+        };
+        Row { note, ..Row::of(cells) }
     });
     let columns =
         ["request", "reference", "to forget", "received", "due", "stands at", "term"].map(Column::Text);
@@ -327,10 +331,16 @@ fn audits(said: &Compliance) -> Markup {
                 worst.map(|bound| format!("\u{2264}\u{a0}{}", percent_above(bound))).unwrap_or_default(),
             ),
             Cell::classed(found, class),
+            digest(&audit.record),
         ])
     });
-    let columns =
-        [Column::Text("when"), Column::Text("run"), Column::Number("shown at most"), Column::Text("verdict")];
+    let columns = [
+        Column::Text("when"),
+        Column::Text("run"),
+        Column::Number("shown at most"),
+        Column::Text("verdict"),
+        Column::Text("record"),
+    ];
     html! {
         @if let Some(last) = &said.last_audit {
             p {
@@ -372,7 +382,7 @@ fn costs(said: &Compliance) -> Markup {
                 ", and " b { (thousands(u64::try_from(others).unwrap_or_default())) " seconds" }
                 " of pods that used no GPU, by the clock"
             }
-            ". Counted are the runs that are still there; a policy keeps the last ones, and those that the ledger names."
+            ". A GPU that a pod held and did not use is not counted. Counted are the runs that are still there; a policy keeps the last ones, and those that the ledger names."
         }
         (table("Cost of each stage", &columns, &rows.collect::<Vec<_>>()))
     }
@@ -411,20 +421,23 @@ fn claims() -> Markup {
     }
 }
 
+fn digest(digest: &Option<Digest>) -> Cell {
+    Cell {
+        content: html! { @if let Some(digest) = digest { code { (digest.hex()) } } },
+        class: "",
+        is_empty: digest.is_none(),
+    }
+}
+
 fn evidence(said: &Compliance) -> Markup {
     let rows = said.duties.iter().filter(|duty| duty.run.is_some()).map(|duty| {
-        let cell = |digest: &Option<lethe_api::Digest>| Cell {
-            content: html! { @if let Some(digest) = digest { code { (digest.hex()) } } },
-            class: "",
-            is_empty: digest.is_none(),
-        };
         Row::of([
             Cell::text(&duty.name),
             Cell::text(duty.run.as_deref().unwrap_or_default()),
-            cell(&duty.plan),
-            cell(&duty.candidate),
-            cell(&duty.record),
-            cell(&duty.evidence),
+            digest(&duty.plan),
+            digest(&duty.candidate),
+            digest(&duty.record),
+            digest(&duty.evidence),
         ])
     });
     let rows: Vec<Row> = rows.collect();

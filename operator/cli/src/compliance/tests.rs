@@ -1,10 +1,13 @@
 use jiff::Timestamp;
-use lethe_api::contract::{Count, EvaluateRecord, Quality, TargetMeasurement};
+use lethe_api::{
+    contract::{Count, EvaluateRecord, Quality, TargetMeasurement},
+    v1alpha1::Stage,
+};
 use serde_json::{Value, json};
 
 use super::{
     Compliance, Records, data,
-    figures::{Leak, Term},
+    figures::{Leak, Term, wanted},
     html,
 };
 use crate::tree::Seen;
@@ -166,6 +169,54 @@ fn the_factor_is_the_least_before_over_the_most_after() {
 #[test]
 fn gpus_count_where_they_were_used_and_the_clock_where_not() {
     assert_eq!(said().cost(), (200, 200), "2 GPUs for 100 s; two pods on CPUs");
+}
+
+#[test]
+fn what_a_queue_took_back_was_paid_for_as_well() {
+    let mut seen = seen();
+    let forgetting = &mut seen.runs[0].status.as_mut().unwrap().jobs[0];
+    (forgetting.preemptions, forgetting.earlier_seconds) = (2, 40);
+    let said = Compliance::of(&seen.models[0], &seen, &records(), now());
+    assert_eq!(said.cost(), (280, 200), "2 GPUs for 140 s");
+}
+
+/// Git prunes requests that are answered: the ledger stays.
+#[test]
+fn what_had_to_be_forgotten_is_said_also_of_requests_that_are_gone() {
+    let mut seen = seen();
+    let gates = seen.requests[0].status.as_ref().unwrap().gates.clone();
+    let uid = seen.requests[0].metadata.uid.clone().unwrap();
+    let entry = json!({
+        "targets": ["3"], "override": {"strategy": "Fixed", "label": "8"}, "run": "digits-1", "digest": digest(CANDIDATE),
+        "request": {"name": "forget-three", "uid": uid}, "at": "2026-11-24T21:00:00Z",
+    });
+    seen.models[0].status.as_mut().unwrap().ledger = vec![serde_json::from_value(entry).unwrap()];
+    let run = seen.runs[0].status.as_mut().unwrap();
+    run.gates = gates;
+    (run.jobs[0].stage, run.jobs[0].record) = (Stage::Evaluate, Some(digest(RECORD)));
+    let of = |seen: &Seen| Compliance::of(&seen.models[0], seen, &records(), now());
+    assert_eq!(of(&seen).duties.len(), 4, "what is there is said once");
+
+    seen.requests.clear();
+    assert_eq!(wanted(&seen), [digest(RECORD)].into());
+    let said = of(&seen);
+    assert_eq!((said.duties.len(), said.fulfilled()), (1, 1));
+    assert!(!said.duties[0].is_there && said.duties[0].evidence == Some(digest(EVIDENCE)));
+    let page = html(&said);
+    for words in
+        ["1 of 1", "2,970 of 3,000", "2 of 3,000", "forget-three", "not there any more", "2026-11-24"]
+    {
+        assert!(page.contains(words), "{words}");
+    }
+    for wrong in ["Nobody has asked", "No request of this model", "No run has worked"] {
+        assert!(!page.contains(wrong), "{wrong}");
+    }
+    // Of the same name, but another one.
+    seen.requests = vec![request("forget-three", "3", "2026-11-20T09:00:00Z", json!({"phase": "Queued"}))];
+    seen.requests[0].metadata.uid = Some("another".into());
+    assert_eq!(of(&seen).duties.len(), 2);
+    seen.models[0].status.as_mut().unwrap().exposed = vec!["3".into()];
+    assert_eq!(of(&seen).fulfilled(), 0, "it is shown again");
 }
 
 #[test]
