@@ -79,12 +79,14 @@ pub enum Store {
 }
 
 /// What a decision comes to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decided {
     /// The status first, then the effects in order.
     pub calls: Option<Shared<Vec<Call>>>,
     /// Whether there are events to publish.
     pub tells: bool,
+    /// Whether the object is looked at again, although nothing changes.
+    pub looks_again: bool,
 }
 
 /// What was decided, by what was seen.
@@ -302,7 +304,7 @@ impl Mind {
         if keys.all.is_multiple_of(TRUSTED) {
             self.proven.get(keys.all, || {
                 let anew = decide();
-                let same = anew.calls == known.calls && anew.tells == known.tells;
+                let same = anew == known;
                 assert!(same, "a decision reads more than crate::facts says: {known:?} {anew:?}");
             });
         }
@@ -461,7 +463,7 @@ fn decided<S: Serialize + DeserializeOwned>(
     calls.extend(decision.effects.into_iter().map(|effect| Call::Effect(Box::new(canonical(effect, now)))));
     let hash = hash_of(&(object.meta().uid.as_deref(), format!("{calls:?}")));
     let calls = (!calls.is_empty()).then(|| Shared::with_hash(hash, calls));
-    Decided { calls, tells: !decision.events.is_empty() }
+    Decided { calls, tells: !decision.events.is_empty(), looks_again: decision.recheck.is_some() }
 }
 
 /// The part of a run's status that its controller owns: `Promoted` is the model's.

@@ -15,7 +15,7 @@ use crate::{
     decisions::When,
     server::undisturbed,
     shared::hash_of,
-    state::State,
+    state::{Key, State},
 };
 
 /// More steps than any orderly end takes.
@@ -76,12 +76,17 @@ impl Checker {
             return Some(Act::Calls(pending.key.clone()));
         }
         let keys = state.keys();
-        let wants =
-            |when| keys.iter().find(|key| self.mind.decide(state, key, when).calls.is_some()).cloned();
-        let late = || Some(Act::Disturbs(Disturbance::DecidesWhen(wants(When::LATE)?, When::LATE)));
+        let wants = |key: &&Key, when| self.mind.decide(state, key, when).calls.is_some();
+        let now = || keys.iter().find(|key| wants(key, When::NOW)).cloned().map(Act::Decides);
+        // Time passes by itself, but only who wanted to look again does so.
+        let wakes = |key: &&Key| self.mind.decide(state, key, When::NOW).looks_again;
+        let late = || {
+            let key = keys.iter().find(|key| wants(key, When::LATE) && wakes(key))?;
+            Some(Act::Disturbs(Disturbance::DecidesWhen(key.clone(), When::LATE)))
+        };
         // The cluster first: an operator that is refused because of what is left over tries again.
         let git = || state.promotion().map(|_| Act::Promotes);
-        cluster_act(state).or_else(|| wants(When::NOW).map(Act::Decides)).or_else(git).or_else(late)
+        cluster_act(state).or_else(now).or_else(git).or_else(late)
     }
 
     pub fn moves(&self, state: &State) -> Option<State> {
@@ -117,6 +122,11 @@ impl Checker {
                 let how = format!("at rest there is an event about {key:?} again and again");
                 return Err(Broken { invariant: Invariant::Idle, how });
             }
+        }
+        let wants = |key: &&Key| self.mind.decide(state, key, When::LATE).calls.is_some();
+        if let Some(key) = state.keys().iter().find(wants) {
+            let how = format!("there will be something to do about {key:?}, and nobody will look at it");
+            return Err(Broken { invariant: Invariant::Answered, how });
         }
         if state.is_archive_spoilt()
             && let Some(status) = state.objects.model.as_ref().and_then(|model| model.status.as_ref())
