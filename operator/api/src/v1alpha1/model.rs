@@ -222,7 +222,8 @@ pub struct DiffusionModelStatus {
     /// Everything this lineage had to forget. Grows only. At most [`LEDGER_CAPACITY`] entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
-    #[x_kube(validation = Rule::new("self.size() >= oldSelf.size() && self.filter(e, e in oldSelf) == oldSelf").message("the ledger only grows"))]
+    // Most writes leave it as it is: only where it grows is each entry looked for in all others.
+    #[x_kube(validation = Rule::new("self == oldSelf || (self.size() > oldSelf.size() && self.filter(e, e in oldSelf) == oldSelf)").message("the ledger only grows"))]
     pub ledger: Vec<LedgerEntry>,
     /// Number of labels that are forgotten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
