@@ -60,7 +60,7 @@ pub struct Sight {
 pub struct Sampler {
     stop: Arc<AtomicBool>,
     sights: mpsc::Receiver<Sight>,
-    asking: JoinHandle<Result<()>>,
+    asking: JoinHandle<Result<usize>>,
 }
 
 impl Sampler {
@@ -79,7 +79,9 @@ impl Sampler {
             // A connection of its own for each question: one that is kept stays with an old pod.
             let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
             let agent: ureq::Agent = config.max_idle_connections(0).build().into();
+            let mut asked = 0;
             while !is_over.load(Ordering::Relaxed) {
+                asked += 1;
                 let (digest, at) = (ask(&agent, &url), Timestamp::now());
                 writeln!(log, "{}", json!({"at": at, "digest": digest}))?;
                 if let Some(digest) = digest {
@@ -87,19 +89,26 @@ impl Sampler {
                 }
                 thread::sleep(ASK_EVERY);
             }
-            Ok(())
+            Ok(asked)
         });
         Ok(Self { stop, sights, asking })
     }
 
-    /// Everything that was seen.
+    /// Everything that was seen, up to the first sight of what is served at last.
     ///
     /// # Errors
-    /// If the asking ended before.
-    pub fn stop(self) -> Result<Vec<Sight>> {
+    /// If the asking ended before, that does not come, or the server was seldom seen at all: who sees nothing sees nothing wrong.
+    pub fn stop(self, last: &Digest) -> Result<Vec<Sight>> {
+        let mut sights = Vec::new();
+        while sights.last().is_none_or(|sight: &Sight| sight.digest != *last) {
+            let next = self.sights.recv_timeout(PATIENCE * 10);
+            sights.push(next.with_context(|| format!("nobody saw that {last} is served"))?);
+        }
         self.stop.store(true, Ordering::Relaxed);
-        self.asking.join().map_err(|_| anyhow!("the sampler panicked"))??;
-        Ok(self.sights.into_iter().collect())
+        let asked = self.asking.join().map_err(|_| anyhow!("the sampler panicked"))??;
+        let seen = sights.len() + self.sights.try_iter().count();
+        ensure!(seen * 10 >= asked * 8, "of {asked} questions only {seen} were answered");
+        Ok(sights)
     }
 }
 

@@ -1,7 +1,10 @@
 //! A plain HTTP proxy between an operator and the API server, to which every write of the operator is known,
 //! which can end the operator after any of them, and which has its own weather.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -140,19 +143,32 @@ impl Drop for Proxy {
 }
 
 async fn forward(State(route): State<Route>, request: Request) -> Response {
-    match pass_on(route, request).await {
-        Ok(response) => response,
-        Err(error) => (StatusCode::BAD_GATEWAY, format!("{error:#}")).into_response(),
+    let is_watch = is_watch(request.uri());
+    let stumble = if is_watch { None } else { route.shared.weather.next(request.method()) };
+    if let Some(refused @ Stumble::Refused(_)) = stumble {
+        return refused.into_response();
     }
+    let passed = match stumble.and_then(|stumble| stumble.delay(request.method())) {
+        None => pass_on(route, request, stumble).await,
+        // A task of its own: whoever gives up ends this one.
+        Some(delay) => late(delay, route, request, stumble).await,
+    };
+    passed.unwrap_or_else(|error| (StatusCode::BAD_GATEWAY, format!("{error:#}")).into_response())
 }
 
-async fn pass_on(route: Route, request: Request) -> Result<Response> {
+async fn late(delay: Duration, route: Route, request: Request, stumble: Option<Stumble>) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let whole = Request::from_parts(parts, to_bytes(body, MAX_BODY).await?.into());
+    let passing = async move {
+        tokio::time::sleep(delay).await;
+        pass_on(route, whole, stumble).await
+    };
+    tokio::spawn(passing).await?
+}
+
+async fn pass_on(route: Route, request: Request, stumble: Option<Stumble>) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     let is_watch = is_watch(&parts.uri);
-    let stumble = if is_watch { None } else { route.shared.weather.next(&parts.method) };
-    if let Some(refused @ Stumble::Refused(_)) = stumble {
-        return Ok(refused.into_response());
-    }
     let is_of_lease = parts.uri.path().contains("/leases");
     let is_write = parts.method != Method::GET && !is_of_lease;
     let write = format!("{} {}", parts.method, parts.uri.path());

@@ -7,6 +7,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -39,13 +40,20 @@ pub enum Stumble {
     Refused(StatusCode),
     /// It is carried out, and the connection breaks in the answer.
     AnswerLost,
+    /// It is carried out once whoever asked has given up.
+    Late,
 }
+
+/// Longer than the operator waits for a write, and for a read.
+const LATE_WRITE: Duration = Duration::from_secs(5);
+const LATE_READ: Duration = Duration::from_secs(11);
 
 const CONFLICT: Stumble = Stumble::Refused(StatusCode::CONFLICT);
 
-const STUMBLES: [Stumble; 6] = [
+const STUMBLES: [Stumble; 7] = [
     Stumble::Refused(StatusCode::TOO_MANY_REQUESTS),
     Stumble::AnswerLost,
+    Stumble::Late,
     Stumble::Refused(StatusCode::INTERNAL_SERVER_ERROR),
     CONFLICT,
     Stumble::Refused(StatusCode::SERVICE_UNAVAILABLE),
@@ -59,7 +67,7 @@ impl Weather {
         self.every.store(every, Ordering::Relaxed);
     }
 
-    /// The same, but no answer gets lost: whoever counts what was done, counts all of it.
+    /// The same, but no answer gets lost or comes late: whoever counts what was done, counts all of it.
     pub fn refuse(&self, every: u32) {
         self.only_refuses.store(true, Ordering::Relaxed);
         self.every.store(every, Ordering::Relaxed);
@@ -90,7 +98,7 @@ impl Weather {
         let only_refuses = self.only_refuses.load(Ordering::Relaxed);
         let can_be = |stumble| match stumble {
             CONFLICT => *method != Method::GET,
-            Stumble::AnswerLost => !only_refuses,
+            Stumble::AnswerLost | Stumble::Late => !only_refuses,
             Stumble::Refused(_) => true,
         };
         let (stumble, _) = least(&stumbled, can_be);
@@ -133,6 +141,14 @@ pub(crate) fn is_watch(uri: &Uri) -> bool {
     uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }
 
+impl Stumble {
+    /// How long a call is held back before it is carried out.
+    pub(crate) fn delay(self, method: &Method) -> Option<Duration> {
+        let late = if *method == Method::GET { LATE_READ } else { LATE_WRITE };
+        (self == Self::Late).then_some(late)
+    }
+}
+
 impl IntoResponse for Stumble {
     fn into_response(self) -> Response {
         match self {
@@ -140,7 +156,8 @@ impl IntoResponse for Stumble {
                 let kind = (header::CONTENT_TYPE, "application/json");
                 (code, [kind, (header::RETRY_AFTER, "1")], status(code).to_string()).into_response()
             }
-            Self::AnswerLost => {
+            // Of what comes late nobody waits for the answer.
+            Self::AnswerLost | Self::Late => {
                 let broken = stream::iter([Err::<Bytes, _>(io::Error::other("the connection broke"))]);
                 Body::from_stream(broken).into_response()
             }

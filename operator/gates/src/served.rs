@@ -108,9 +108,18 @@ fn leak(gate: &Gate, measured: &AuditMeasurement) -> GateResult {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        collections::BTreeSet,
+    };
+
     use lethe_api::{
         Digest,
         contract::{Override, PlannedTarget},
+    };
+    use proptest::{
+        prelude::*,
+        test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
     };
 
     use super::*;
@@ -211,5 +220,69 @@ mod tests {
         );
         let results = judge_served(&[], &task(), &record());
         assert_eq!(results[0].verdict, Verdict::Error, "a policy without the gate");
+    }
+
+    /// Around what decides, so that about half of each is on either side.
+    fn counts(hits: std::ops::Range<u64>, n: std::ops::Range<u64>) -> impl Strategy<Value = Count> {
+        (hits, n).prop_map(|(hits, n)| Count { hits, n })
+    }
+
+    fn records() -> impl Strategy<Value = AuditRecord> {
+        let unlabelled = prop::option::of(counts(0..16, 2990..3100));
+        let parts =
+            (counts(0..16, 2990..3100), unlabelled, counts(265..301, 300..301), counts(525..601, 600..601));
+        (parts, prop::bool::weighted(0.9), 1usize..3).prop_map(
+            |((leak, unlabelled, control, kept), own, times)| {
+                let mut record = AuditRecord { kept, ..record() };
+                if !own {
+                    record.served = Digest::of("another");
+                }
+                let measured = AuditMeasurement { label: "3".into(), leak, unlabelled, control };
+                record.targets = vec![measured; times];
+                record
+            },
+        )
+    }
+
+    /// Every requirement that a record breaks, in the words of the policy.
+    fn broken(record: &AuditRecord) -> Vec<&'static str> {
+        let surely = |count: Count| 1.0 - binomial::upper_bound(count.n - count.hits, count.n, 0.95);
+        let mut all = Vec::new();
+        let mut want = |holds: bool, what| all.extend((!holds).then_some(what));
+        want(record.served == Digest::of("served"), "what is served");
+        want(surely(record.kept) >= LEAST_RECOGNISED, "kept labels are seen");
+        want(record.targets.len() == 1, "measured once");
+        let measured = &record.targets[0];
+        want(surely(measured.control) >= LEAST_RECOGNISED, "the control");
+        for live in [Some(measured.leak), measured.unlabelled].into_iter().flatten() {
+            want(live.n >= 3000, "minSamples");
+            want(binomial::upper_bound(live.hits, live.n, 0.95) <= 0.005, "maxBound");
+        }
+        all
+    }
+
+    /// The converse of the gate: a Pass means that each requirement holds. That says something only if records pass, and if each
+    /// requirement is what keeps some record from passing.
+    #[test]
+    fn a_live_server_that_passes_meets_every_requirement() {
+        let (passed, alone) = (Cell::new(0), RefCell::new(BTreeSet::new()));
+        let mut runner = TestRunner::new_with_rng(
+            Config { failure_persistence: None, ..Config::with_cases(4000) },
+            TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+        );
+        let result = runner.run(&records(), |record| {
+            let verdict = crate::overall(&judge_served(&[gate()], &task(), &record));
+            let broken = broken(&record);
+            if verdict == Verdict::Pass {
+                prop_assert_eq!(&broken, &Vec::<&str>::new());
+                passed.set(passed.get() + 1);
+            } else if let [only] = broken[..] {
+                alone.borrow_mut().insert(only);
+            }
+            Ok(())
+        });
+        result.unwrap();
+        assert!(passed.get() > 100, "only {} of 4000 records passed", passed.get());
+        assert_eq!(alone.borrow().len(), 6, "each requirement decided alone: {:?}", alone.borrow());
     }
 }

@@ -16,7 +16,9 @@ pub async fn an_api_server_that_stumbles_costs_time_and_nothing_else(world: &Wor
         let name = format!("lethe_reconcile_errors_total{{category=\"{category}\"");
         metrics.lines().any(|line| line.starts_with(&name) && !line.ends_with(" 0"))
     };
-    ensure!(counted("unavailable"), "it does not say that the API server stumbled:\n{metrics}");
+    for category in ["unavailable", "timeout"] {
+        ensure!(counted(category), "it does not say that the API server stumbled: {category}\n{metrics}");
+    }
     proxy.weather().stumble(0);
     ended_well(world, &candidate).await
 }

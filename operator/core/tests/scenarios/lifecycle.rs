@@ -1,7 +1,7 @@
 //! From a request to a model that has forgotten, or to one that has not and is not served.
 
 use lethe_api::{
-    contract::{Count, Task},
+    contract::{Count, Plan, Task},
     v1alpha1::{ConditionType, InitialServing, Reason, RequestPhase, Stage, Verdict},
 };
 
@@ -152,6 +152,22 @@ fn a_failed_preparation_is_not_tried_again_by_itself() {
     let (_, _, message) = world.condition("forget-three", ConditionType::Ready);
     assert!(message.contains("not prepared"), "{message}");
     assert!(world.job_for("forget-three", Stage::Forget).is_none());
+}
+
+#[test]
+fn a_policy_that_asks_for_robustness_has_the_candidate_trained_for_it() {
+    for robustness in [None, Some(lethe_api::contract::Robustness::Harden)] {
+        let mut world = World::new();
+        let mut policy = crate::script::policy();
+        policy.spec.training.robustness = robustness;
+        world.ready();
+        world.apply_policy(policy);
+        world.ask("forget-three", &["3"], fixed("8"));
+        world.until("it is trained", |world| world.is_running("forget-three", Stage::Forget));
+        let plan: Plan = serde_json::from_str(&world.run_for("forget-three").unwrap().spec.plan).unwrap();
+        let Task::Forget(task) = plan.task else { panic!("no plan to forget") };
+        assert_eq!(task.robustness, robustness);
+    }
 }
 
 #[test]
