@@ -1,4 +1,5 @@
-//! Tests that documents name, as `file.rs::test`: each is there, or the page has rotted.
+//! Tests that documents name, as `file.rs::test`: each is there, or the page has rotted. And the other way round: the page about
+//! failures is the index of all scenarios.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,6 +8,10 @@ use anyhow::{Context, Result, bail};
 
 use super::{links, tidy};
 use crate::cache;
+
+/// The page that names all scenarios, and where these are.
+const INDEX: &str = "docs/failure-modes.md";
+const SCENARIOS: [&str; 2] = ["operator/core/tests/", "tests/tests/"];
 
 /// The folder and file of a test, from the root of the repository, and its name.
 type Test = (String, String);
@@ -24,18 +29,33 @@ pub(super) fn run() -> Result<()> {
     let (mut named, mut bad) = (0, Vec::new());
     for file in files.iter().filter(|file| file.ends_with(".md")) {
         let text = read(file)?;
+        if file == INDEX {
+            bad.extend(unlisted(&text, &tests).map(|test| format!("{INDEX} does not name {test}")));
+        }
         for mention in mentions(&text) {
             named += 1;
             bad.extend(wrong(mention, &tests).map(|why| format!("{file}: {mention}: {why}")));
         }
     }
     if !bad.is_empty() {
-        bail!("tests that are not there:\n  {}", bad.join("\n  "));
+        bail!("tests that are not there, or in no index:\n  {}", bad.join("\n  "));
     }
     if named == 0 {
         bail!("no document names a test: whoever reads them learns nothing about what was tried");
     }
     Ok(())
+}
+
+/// The scenarios that a page names neither by themselves nor with all others of their file.
+fn unlisted(page: &str, tests: &BTreeSet<Test>) -> impl Iterator<Item = String> {
+    let named: BTreeSet<&str> =
+        mentions(page).filter_map(|mention| Some(mention.split_once("::")?.1)).collect();
+    let scenarios = tests.iter().filter_map(|(path, test)| {
+        let file = SCENARIOS.iter().find_map(|folder| path.strip_prefix(folder))?;
+        let is_listed = named.contains(test.as_str()) || page.contains(&format!("`{file}`"));
+        (!is_listed).then(|| format!("{file}::{test}"))
+    });
+    scenarios.collect::<Vec<_>>().into_iter()
 }
 
 /// Everything of the form `file.rs::name` or `file.py::name`, outside of blocks of code.
@@ -135,6 +155,20 @@ mod tests {
     fn mentions_are_found_in_prose_and_not_in_code() {
         let text = "| a | `api/a.rs::one`, b.rs::two; | é`c_d.py::test_x` |\n```\ne.rs::three\n```\n`apply::apply` f.rs::\n";
         assert_eq!(mentions(text).collect::<Vec<_>>(), ["api/a.rs::one", "b.rs::two", "c_d.py::test_x"]);
+    }
+
+    #[test]
+    fn a_scenario_is_in_the_index_by_itself_or_with_its_file() {
+        let two = "#[test]\nfn one() {}\n#[test]\nfn two() {}\n";
+        let tests = index(&[
+            ("operator/core/tests/scenarios/a.rs", two),
+            ("tests/tests/api/b.rs", two),
+            ("x/c.rs", two),
+        ]);
+        let left_out = |page: &str| unlisted(page, &tests).collect::<Vec<_>>();
+        assert_eq!(left_out("`scenarios/a.rs::one`, `api/b.rs`, a.rs"), ["scenarios/a.rs::two"]);
+        assert_eq!(left_out("`scenarios/a.rs` `scenarios/a.rs::none`").len(), 2);
+        assert!(left_out("`scenarios/a.rs::one`, `scenarios/a.rs::two`, `api/b.rs`").is_empty());
     }
 
     #[test]
