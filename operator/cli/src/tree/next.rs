@@ -1,5 +1,6 @@
 //! What to do next, as commands. Why it is so, and what has to be mended first, the operator's messages say.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{
     ConditionType, DiffusionModel, Mode, Reason, RequestPhase, RolloutState, UnlearnRequest,
@@ -35,6 +36,27 @@ pub(super) fn of_request(
             let other = request.spec.requested_by.as_deref().unwrap_or("who asked");
             vec![lethe(format!("approve {name} --reason WHY")) + &format!("    # not as {other}")]
         }
+        RequestPhase::AwaitingApproval if is(Reason::RequesterUnknown) => {
+            vec![format!(
+                "kubectl delete unlearnrequest {name}{at}    # and create one with spec.requestedBy, as that person"
+            )]
+        }
+        _ if is(Reason::ApprovalsNotProtected) => {
+            vec!["helm upgrade ... --set admission.enabled=true    # until then nobody's word counts".into()]
+        }
+        _ if is(Reason::SigningKeyUnusable)
+            || is(Reason::AuditLogUnavailable)
+            || is(Reason::EvidenceUnavailable) =>
+        {
+            vec!["kubectl get events -A --field-selector type=Warning    # the key, the log or the store has to be mended".into()]
+        }
+        RequestPhase::Training | RequestPhase::Evaluating if has_no_pod_at_work(ready) => {
+            let pods = "kubectl describe pods -l app.kubernetes.io/managed-by=lethe";
+            vec![format!("{pods}{at}    # the image, the node or the quota")]
+        }
+        RequestPhase::Pending => vec![format!(
+            "kubectl get diffusionmodels,unlearnpolicies{at}    # what it names has to be there"
+        )],
         RequestPhase::RollingOut if waits_for_people(seen, model) => {
             vec![lethe(format!("approve {name} --rollout --reason WHY"))]
         }
@@ -67,6 +89,13 @@ pub(super) fn of_request(
         }
         _ => vec![],
     }
+}
+
+/// What somebody has to do something about before any pod works.
+fn has_no_pod_at_work(ready: Option<&Condition>) -> bool {
+    let stuck =
+        [Reason::ImageUnavailable, Reason::Unschedulable, Reason::PodNotCreated, Reason::PodNotStarted];
+    ready.is_some_and(|c| stuck.iter().any(|reason| c.reason == reason.to_string()))
 }
 
 /// Commands that would bring a model on.

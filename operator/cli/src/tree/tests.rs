@@ -160,6 +160,31 @@ fn a_canary_that_waits_for_people_says_how_they_agree_to_its_step() {
 }
 
 #[test]
+fn whatever_waits_for_somebody_says_what_they_can_do() {
+    let next = |phase: &str, reason: &str| {
+        let conditions = [condition("Ready", "Unknown", reason, "why")];
+        let drawn = drawn(&seen(ask(), json!({"phase": phase, "conditions": conditions})));
+        drawn.lines().find(|line| line.starts_with("   next")).unwrap_or_default().to_owned()
+    };
+    for (phase, reason, command) in [
+        ("Pending", "PolicyNotFound", "kubectl get diffusionmodels,unlearnpolicies -n studio"),
+        ("AwaitingApproval", "RequesterUnknown", "spec.requestedBy"),
+        ("AwaitingApproval", "ApprovalsNotProtected", "admission.enabled=true"),
+        (
+            "Training",
+            "ImageUnavailable",
+            "kubectl describe pods -l app.kubernetes.io/managed-by=lethe -n studio",
+        ),
+        ("Evaluating", "PodNotStarted", "kubectl describe pods"),
+        ("RollingOut", "AuditLogUnavailable", "kubectl get events"),
+        ("RollingOut", "SigningKeyUnusable", "kubectl get events"),
+    ] {
+        assert!(next(phase, reason).contains(command), "{phase} {reason}: {}", next(phase, reason));
+    }
+    assert_eq!(next("Training", "Training"), "", "it goes on by itself");
+}
+
+#[test]
 fn a_term_that_was_missed_says_so_and_one_that_was_kept_does_not_count() {
     let of = |phase: &str| drawn(&seen(ask(), json!({"phase": phase, "dueAt": "2026-11-20T00:00:00Z"})));
     assert!(of("Queued").contains("OVERDUE by 7 days"), "{}", of("Queued"));
