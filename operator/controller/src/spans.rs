@@ -113,13 +113,14 @@ mod tests {
 
     #[test]
     fn calls_are_named_by_what_they_are_about_and_not_by_whom() {
-        let named = |path| name_of(&Method::GET, path);
+        let named = |path: &str| name_of(&Method::GET, path);
         assert_eq!(named("/api/v1/namespaces/studio/pods"), "GET pods");
         assert_eq!(named("/api/v1/namespaces/studio/pods/digits-1"), "GET pods");
         assert_eq!(named("/api/v1/namespaces/studio"), "GET namespaces");
         let of_run = "/apis/lethe.dev/v1alpha1/namespaces/studio/unlearnruns/digits-1";
         assert_eq!(named(of_run), "GET unlearnruns");
-        assert_eq!(named(&format!("{of_run}/status")), "GET unlearnruns/status");
+        let status = format!("{of_run}/status");
+        assert_eq!(named(&status), "GET unlearnruns/status");
         assert_eq!(
             named("/apis/lethe.dev/v1alpha1/clusterunlearnpolicies/strict"),
             "GET clusterunlearnpolicies"

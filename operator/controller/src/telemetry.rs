@@ -40,7 +40,7 @@ pub struct Telemetry(Option<SdkTracerProvider>);
 /// Sends every log line of the process to standard error, filtered by `RUST_LOG` (`info` if unset).
 /// Called once; a second call changes nothing.
 pub fn init(format: LogFormat) {
-    let _ = start(format, None);
+    start(format, None);
 }
 
 /// The same, and sends traces to the collector of `traces`, if there is one. `identity` tells replicas apart.
