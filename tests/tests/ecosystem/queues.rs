@@ -175,7 +175,7 @@ async fn wait_in_order(world: &World) -> Result<()> {
     let used =
         entries.iter().filter_map(audit::Entry::used).filter(|(_, what)| what == "kueue.x-k8s.io/workloads");
     let used: BTreeSet<_> = used.map(|(verb, _)| verb).collect();
-    // Lists are streamed; of a server that streams none, api/rights.rs shows that it is listed from.
+    // Lists are streamed. The right to list is for a server that streams none, as it is for the other kinds (api/rights.rs).
     ensure!(used == ["watch"].map(String::from).into(), "of Workloads it used {used:?}");
     each_once(world, &models).await
 }
