@@ -152,7 +152,7 @@ impl Told {
         Ok(())
     }
 
-    /// What `xtask/grafana/dashboard.tsx` draws: the dashboard, and the answers by panel and target.
+    /// What `xtask/tools/grafana/dashboard.tsx` draws: the dashboard, and the answers by panel and target.
     async fn answers(&self) -> Result<Value> {
         let range = self.since.as_second()..Timestamp::now().as_second();
         let mut answers = Map::new();

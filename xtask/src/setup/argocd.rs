@@ -10,12 +10,12 @@ use super::apt;
 use super::golang::{self, Family};
 use crate::cmd;
 
-/// The release of Argo CD; the same as in `xtask/argocd/go.mod`.
+/// The release of Argo CD; the same as in `xtask/tools/argocd/go.mod`.
 pub const VERSION: &str = "v3.1.16";
-/// As in `xtask/argocd/go.sum`.
+/// As in `xtask/tools/argocd/go.sum`.
 const SUM: &str = "h1:ufzj0c7CWKoMW03lOV8F6jwIW6YDPPZWI4PTHxz8Qq0=";
 
-/// The program of `xtask/argocd/main.go`.
+/// The program of `xtask/tools/argocd/main.go`.
 ///
 /// # Errors
 /// If it is not cached and cannot be built.
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_custom_resources_are_those_of_the_version_that_is_built() {
-        let module = cache::workspace().join("xtask/argocd");
+        let module = cache::workspace().join("xtask/tools/argocd");
         let pinned = std::fs::read_to_string(module.join("go.mod")).unwrap();
         assert!(
             pinned.contains(&format!("github.com/argoproj/argo-cd/v3 {VERSION}")),

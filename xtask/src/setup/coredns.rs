@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::golang::Family;
 
-/// The same as in `xtask/dns/go.mod`.
+/// The same as in `xtask/tools/dns/go.mod`.
 pub const VERSION: &str = "v1.15.0";
 
 /// The `coredns` binary.
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn the_version_that_is_shown_is_the_one_that_is_built() {
-        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/dns/go.mod")).unwrap();
+        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/dns/go.mod")).unwrap();
         assert!(
             module.contains(&format!("github.com/coredns/coredns {VERSION}")),
             "go.mod pins another version"

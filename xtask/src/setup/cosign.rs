@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::golang::Family;
 
-/// The same as in `xtask/cosign/go.mod`.
+/// The same as in `xtask/tools/cosign/go.mod`.
 pub const VERSION: &str = "v3.1.2";
 
 /// The `cosign` binary.
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn the_version_that_is_named_is_the_one_that_is_built() {
-        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/cosign/go.mod")).unwrap();
+        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/cosign/go.mod")).unwrap();
         assert!(module.contains(&format!("sigstore/cosign/v3 {VERSION}")), "go.mod pins another version");
     }
 }

@@ -17,7 +17,7 @@ const SELF_UPDATING: (u32, u32) = (1, 21);
 
 /// A family of programs from one Go module.
 pub struct Family {
-    /// Also the folder in the cache and the folder under `xtask/` with `go.mod` and `go.sum`.
+    /// Also the folder in the cache and the folder under `xtask/tools/` with `go.mod` and `go.sum`.
     pub name: &'static str,
     /// For people: what and which version.
     pub title: String,
@@ -35,7 +35,7 @@ impl Family {
     /// # Errors
     /// If there is no usable Go toolchain, or the build fails.
     pub fn build(&self) -> Result<PathBuf> {
-        let module = cache::workspace().join("xtask").join(self.name);
+        let module = cache::workspace().join("xtask/tools").join(self.name);
         let go = Go::find()?;
         let mut key = Key::new("go build 2");
         for file in ["go.mod", "go.sum", "main.go"] {

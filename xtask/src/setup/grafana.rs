@@ -1,4 +1,4 @@
-//! The page that draws the dashboard in tests, `xtask/grafana`, with what Grafana publishes for the authors of plugins: the components
+//! The page that draws the dashboard in tests, `xtask/tools/grafana`, with what Grafana publishes for the authors of plugins: the components
 //! that its own panels are made of. Grafana's server is in no registry of packages.
 
 use std::fs;
@@ -11,7 +11,7 @@ use super::apt;
 use crate::cache::{self, Key};
 use crate::{cmd, progress};
 
-/// What the page is made of, in `xtask/grafana`.
+/// What the page is made of, in `xtask/tools/grafana`.
 const FILES: [&str; 4] = ["package.json", "package-lock.json", "dashboard.tsx", "index.html"];
 /// Where Grafana's server has what its components fetch, below `public`; and where that is in its package.
 const ICON: (&str, &str) = ("build/img/icons/unicons/info-circle.svg", "img/icons/unicons/info-circle.svg");
@@ -27,7 +27,7 @@ const FONTS: [(&str, &str); 2] = [
 /// # Errors
 /// If npm is missing and cannot be installed, or the packages or the font cannot be had, or it cannot be built.
 pub fn page() -> Result<PathBuf> {
-    let source = cache::workspace().join("xtask/grafana");
+    let source = cache::workspace().join("xtask/tools/grafana");
     let key = FILES.iter().try_fold(Key::new("grafana 1"), |key, file| key.file(file, &source.join(file)))?;
     let entry = cache::root()?.join("grafana").join(key.finish());
     if !entry.exists() {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn json(file: &str) -> Value {
-        serde_json::from_str(&read(&format!("xtask/grafana/{file}"))).unwrap()
+        serde_json::from_str(&read(&format!("xtask/tools/grafana/{file}"))).unwrap()
     }
 
     fn wanted() -> Map<String, Value> {

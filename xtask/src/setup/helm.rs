@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::golang::Family;
 
-/// The same as in `xtask/helm/go.mod`.
+/// The same as in `xtask/tools/helm/go.mod`.
 pub const VERSION: &str = "v3.22.0";
 
 /// The `helm` binary.
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn the_version_that_helm_reports_is_the_one_that_is_built() {
-        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/helm/go.mod")).unwrap();
+        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/helm/go.mod")).unwrap();
         assert!(module.contains(&format!("helm.sh/helm/v3 {VERSION}")), "go.mod pins another version");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::golang::Family;
 
-/// The Kubernetes release of the local cluster; the same as in `xtask/k8s/go.mod`.
+/// The Kubernetes release of the local cluster; the same as in `xtask/tools/k8s/go.mod`.
 pub const VERSION: &str = "v1.36.4";
 
 /// The directory with etcd, the control plane, kubelet, kube-proxy and kubectl.
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_version_that_components_report_is_the_one_that_is_built() {
-        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/k8s/go.mod")).unwrap();
+        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/k8s/go.mod")).unwrap();
         assert!(module.contains(&format!("k8s.io/kubernetes {VERSION}")), "go.mod pins another version");
         assert!(VERSION.starts_with("v1.36."), "gitMajor and gitMinor above say 1.36");
     }

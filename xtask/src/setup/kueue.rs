@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 
 use super::golang::{self, Family};
 
-/// The same as in `xtask/kueue/go.mod`.
+/// The same as in `xtask/tools/kueue/go.mod`.
 pub const VERSION: &str = "v0.19.2";
-/// As in `xtask/kueue/go.sum`.
+/// As in `xtask/tools/kueue/go.sum`.
 const SUM: &str = "h1:mPNzr37u0nwI7ikST5QQl5gg6EgtYOAvC9ZbTgywdN8=";
 
 /// The `kueue` binary, which is its controller, scheduler and webhooks.
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn what_is_applied_is_of_the_version_that_is_built() {
-        let module = cache::workspace().join("xtask/kueue");
+        let module = cache::workspace().join("xtask/tools/kueue");
         let pinned = std::fs::read_to_string(module.join("go.mod")).unwrap();
         assert!(pinned.contains(&format!("sigs.k8s.io/kueue {VERSION}")), "go.mod pins another version");
         let sums = std::fs::read_to_string(module.join("go.sum")).unwrap();

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::golang::Family;
 
-/// The same as in `xtask/kwok/go.mod`.
+/// The same as in `xtask/tools/kwok/go.mod`.
 pub const VERSION: &str = "v0.7.0";
 
 /// The `kwok` binary.
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn the_version_that_is_named_is_the_one_that_is_built() {
-        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/kwok/go.mod")).unwrap();
+        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/kwok/go.mod")).unwrap();
         assert!(module.contains(&format!("sigs.k8s.io/kwok {VERSION}")), "go.mod pins another version");
     }
 }

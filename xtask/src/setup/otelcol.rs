@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::golang::Family;
 
-/// The same as in `xtask/otelcol/go.mod`.
+/// The same as in `xtask/tools/otelcol/go.mod`.
 pub const VERSION: &str = "v0.165.0";
 
 /// The `otelcol` binary.
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn the_version_that_is_shown_is_the_one_that_is_built() {
-        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/otelcol/go.mod")).unwrap();
+        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/otelcol/go.mod")).unwrap();
         assert!(
             module.contains(&format!("go.opentelemetry.io/collector/otelcol {VERSION}")),
             "go.mod pins another version"

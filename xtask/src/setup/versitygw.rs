@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::golang::Family;
 
-/// The same as in `xtask/versitygw/go.mod`.
+/// The same as in `xtask/tools/versitygw/go.mod`.
 pub const VERSION: &str = "v1.7.0";
 
 /// The `versitygw` binary.
@@ -31,7 +31,7 @@ mod tests {
     #[test]
     fn the_version_that_is_named_is_the_one_that_is_built() {
         let module =
-            std::fs::read_to_string(crate::cache::workspace().join("xtask/versitygw/go.mod")).unwrap();
+            std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/versitygw/go.mod")).unwrap();
         assert!(module.contains(&format!("versity/versitygw {VERSION}")), "go.mod pins another version");
     }
 }

@@ -299,7 +299,7 @@ function Drawing({ panel, data, fieldConfig, theme, timeRange, ...size }: Prepar
   }
   const Value = VALUES[type];
   if (!Value) {
-    throw new Error(`xtask/grafana/dashboard.tsx cannot draw a ${type}, as ${JSON.stringify(panel.title)} is`);
+    throw new Error(`xtask/tools/grafana/dashboard.tsx cannot draw a ${type}, as ${JSON.stringify(panel.title)} is`);
   }
   const { reduceOptions } = options;
   const about = { data, reduceOptions, fieldConfig, replaceVariables, theme, timeZone };
