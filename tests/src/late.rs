@@ -7,13 +7,13 @@ use std::{
 
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// How long the operator relies on a renewal.
 const TERM: Duration = Duration::from_secs(10);
 /// It waits for no renewal as long as this and [`GAP`] together.
-const LAST_TRY: Duration = Duration::from_millis(2_300);
+const LAST_TRY: Duration = Duration::from_millis(2_050);
 /// So long nobody holds the lease.
 const GAP: Duration = Duration::from_millis(500);
 /// From the end of the term by our clock until it has surely ended by the operator's.
@@ -45,7 +45,7 @@ impl Renewals {
         let Some(ended) = ended else { return true };
         sleep_until(last + TERM + SURELY).await;
         let _ = ended.send(());
-        sleep_until(last + TERM + SURELY + GAP).await;
+        sleep(GAP).await;
         false
     }
 

@@ -144,7 +144,7 @@ impl Drop for Proxy {
 
 async fn forward(State(route): State<Route>, request: Request) -> Response {
     let is_watch = is_watch(request.uri());
-    let stumble = if is_watch { None } else { route.shared.weather.next(request.method()) };
+    let stumble = if is_watch { None } else { route.shared.weather.next(request.method(), request.uri()) };
     if let Some(refused @ Stumble::Refused(_)) = stumble {
         return refused.into_response();
     }

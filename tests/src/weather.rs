@@ -88,8 +88,8 @@ impl Weather {
         self.silent.send_replace(silent);
     }
 
-    /// Whether this call goes wrong, and how. Only a write can be in conflict.
-    pub(crate) fn next(&self, method: &Method) -> Option<Stumble> {
+    /// Whether this call goes wrong, and how. Only a write can be in conflict; and a lease that is renewed late again and again is lost.
+    pub(crate) fn next(&self, method: &Method, uri: &Uri) -> Option<Stumble> {
         let every = self.every.load(Ordering::Relaxed);
         if every == 0 || !(self.calls.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(every) {
             return None;
@@ -98,7 +98,8 @@ impl Weather {
         let only_refuses = self.only_refuses.load(Ordering::Relaxed);
         let can_be = |stumble| match stumble {
             CONFLICT => *method != Method::GET,
-            Stumble::AnswerLost | Stumble::Late => !only_refuses,
+            Stumble::AnswerLost => !only_refuses,
+            Stumble::Late => !only_refuses && !uri.path().contains("/leases"),
             Stumble::Refused(_) => true,
         };
         let (stumble, _) = least(&stumbled, can_be);

@@ -114,7 +114,7 @@ pub struct Args {
 }
 
 /// Where traces go, if anywhere.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Traces {
     /// URL of a collector that takes traces by OTLP over HTTP, for example http://otel-collector.observability:4318. No trace is
     /// made without.

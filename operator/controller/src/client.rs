@@ -14,7 +14,10 @@ use kube::{Client, Config, client::ClientBuilder};
 use tower::{Service, layer::layer_fn};
 use tracing::Instrument;
 
-use crate::{spans, watchdog::Watchdog};
+use crate::{
+    spans::{self, Call},
+    watchdog::Watchdog,
+};
 
 /// A client for `config`. Whatever comes of a watch is told to `watchdog`.
 pub fn connect(config: Config, watchdog: Arc<Watchdog>) -> kube::Result<Client> {
@@ -51,10 +54,16 @@ where
         let call = spans::call(&request);
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.instrument(call.clone()).await;
-            let answer = answer.inspect_err(|error| spans::failed(&call, "connection", error))?;
-            spans::answered(&call, answer.status());
-            drop(call);
+            let call = Call::begins(call);
+            let answer = answer.instrument(call.span()).await;
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    call.failed(&error);
+                    return Err(error);
+                }
+            };
+            call.answered(answer.status());
             let watched = watched.filter(|_| answer.status().is_success());
             if let Some(path) = &watched {
                 watchdog.expect(path);

@@ -138,6 +138,13 @@ pub async fn run<C: Cached>(
 
 async fn reconcile<C: Cached>(kept: Arc<C>, context: Arc<Context>) -> Result<Action> {
     if !context.leadership.holds() {
+        let (namespace, name) = (kept.namespace(), kept.name_any());
+        tracing::debug!(
+            controller = C::Kind::CONTROLLER,
+            namespace,
+            name,
+            "put aside: the lease is not held"
+        );
         return Ok(Action::await_change());
     }
     let uid = kept.uid().unwrap_or_default();

@@ -66,12 +66,39 @@ pub fn call<B>(request: &Request<B>) -> Span {
     )
 }
 
-/// Says of a call what came of it.
-pub fn answered(call: &Span, status: StatusCode) {
-    // Of integers, only those with a sign are exported as numbers.
-    call.record("http.response.status_code", i64::from(status.as_u16()));
-    if status.is_client_error() || status.is_server_error() {
-        failed(call, status.as_str(), &status.canonical_reason().unwrap_or_default());
+/// A call that is under way. Whoever does not wait any longer drops it, and then it has failed.
+pub struct Call(Option<Span>);
+
+impl Call {
+    pub fn begins(span: Span) -> Self {
+        Self(Some(span))
+    }
+
+    pub fn span(&self) -> Span {
+        self.0.clone().unwrap_or_else(Span::none)
+    }
+
+    pub fn answered(mut self, status: StatusCode) {
+        let Some(call) = self.0.take() else { return };
+        // Of integers, only those with a sign are exported as numbers.
+        call.record("http.response.status_code", i64::from(status.as_u16()));
+        if status.is_client_error() || status.is_server_error() {
+            failed(&call, status.as_str(), &status.canonical_reason().unwrap_or_default());
+        }
+    }
+
+    pub fn failed(mut self, why: &impl Display) {
+        if let Some(call) = self.0.take() {
+            failed(&call, "connection", why);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            failed(&call, "timeout", &"nobody waited any longer");
+        }
     }
 }
 
@@ -127,10 +154,5 @@ mod tests {
         );
         assert_eq!(named("/version"), "GET");
         assert_eq!(named("/"), "GET");
-    }
-
-    #[test]
-    fn without_anybody_who_asks_for_traces_there_is_no_span() {
-        assert!(step("ask the store", "file:///artifacts").is_none());
     }
 }

@@ -30,7 +30,8 @@ mod tests {
 
     #[test]
     fn the_version_that_is_named_is_the_one_that_is_built() {
-        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/cosign/go.mod")).unwrap();
+        let module =
+            std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/cosign/go.mod")).unwrap();
         assert!(module.contains(&format!("sigstore/cosign/v3 {VERSION}")), "go.mod pins another version");
     }
 }

@@ -51,7 +51,8 @@ mod tests {
 
     #[test]
     fn the_version_that_components_report_is_the_one_that_is_built() {
-        let module = std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/k8s/go.mod")).unwrap();
+        let module =
+            std::fs::read_to_string(crate::cache::workspace().join("xtask/tools/k8s/go.mod")).unwrap();
         assert!(module.contains(&format!("k8s.io/kubernetes {VERSION}")), "go.mod pins another version");
         assert!(VERSION.starts_with("v1.36."), "gitMajor and gitMinor above say 1.36");
     }

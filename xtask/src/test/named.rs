@@ -30,7 +30,9 @@ pub(super) fn run() -> Result<()> {
     for file in files.iter().filter(|file| file.ends_with(".md")) {
         let text = read(file)?;
         if file == INDEX {
-            bad.extend(unlisted(&text, &tests).map(|test| format!("{INDEX} does not name {test}")));
+            bad.extend(
+                unlisted(&text, &tests).into_iter().map(|test| format!("{INDEX} does not name {test}")),
+            );
         }
         for mention in mentions(&text) {
             named += 1;
@@ -47,15 +49,15 @@ pub(super) fn run() -> Result<()> {
 }
 
 /// The scenarios that a page names neither by themselves nor with all others of their file.
-fn unlisted(page: &str, tests: &BTreeSet<Test>) -> impl Iterator<Item = String> {
-    let named: BTreeSet<&str> =
-        mentions(page).filter_map(|mention| Some(mention.split_once("::")?.1)).collect();
+fn unlisted(page: &str, tests: &BTreeSet<Test>) -> Vec<String> {
+    let named: BTreeSet<&str> = mentions(page).collect();
     let scenarios = tests.iter().filter_map(|(path, test)| {
         let file = SCENARIOS.iter().find_map(|folder| path.strip_prefix(folder))?;
-        let is_listed = named.contains(test.as_str()) || page.contains(&format!("`{file}`"));
-        (!is_listed).then(|| format!("{file}::{test}"))
+        let scenario = format!("{file}::{test}");
+        let is_listed = named.contains(scenario.as_str()) || page.contains(&format!("`{file}`"));
+        (!is_listed).then_some(scenario)
     });
-    scenarios.collect::<Vec<_>>().into_iter()
+    scenarios.collect()
 }
 
 /// Everything of the form `file.rs::name` or `file.py::name`, outside of blocks of code.
@@ -165,7 +167,7 @@ mod tests {
             ("tests/tests/api/b.rs", two),
             ("x/c.rs", two),
         ]);
-        let left_out = |page: &str| unlisted(page, &tests).collect::<Vec<_>>();
+        let left_out = |page: &str| unlisted(page, &tests);
         assert_eq!(left_out("`scenarios/a.rs::one`, `api/b.rs`, a.rs"), ["scenarios/a.rs::two"]);
         assert_eq!(left_out("`scenarios/a.rs` `scenarios/a.rs::none`").len(), 2);
         assert!(left_out("`scenarios/a.rs::one`, `scenarios/a.rs::two`, `api/b.rs`").is_empty());

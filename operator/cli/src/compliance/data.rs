@@ -34,7 +34,7 @@ pub fn data(said: &Compliance) -> Value {
 fn duty(duty: &Duty) -> Value {
     json!({
         "name": duty.name,
-        "isThere": duty.is_there,
+        "requestFound": duty.is_there,
         "reference": duty.reference,
         "regulation": duty.regulation,
         "labels": duty.labels,
@@ -42,7 +42,7 @@ fn duty(duty: &Duty) -> Value {
         "dueAt": duty.due,
         "phase": duty.phase,
         "fulfilledAt": duty.done,
-        "term": term(duty.term),
+        "term": duty.is_there.then(|| term(duty.term)),
         "why": duty.why,
         "approvedBy": duty.approved_by,
         "leaks": duty.leaks.iter().map(leak).collect::<Vec<_>>(),
@@ -77,9 +77,14 @@ fn leak(leak: &Leak) -> Value {
         "after": leak.after,
         "upperBoundAfter": leak.bound,
         "factor": leak.ratio(),
-        "threshold": leak.threshold,
+        "threshold": leak.threshold.as_deref().and_then(share),
         "verdict": leak.verdict,
     })
+}
+
+/// In statuses shares are texts.
+fn share(text: &str) -> Option<f64> {
+    text.parse().ok()
 }
 
 fn audit(audit: &Audited) -> Value {
@@ -87,7 +92,7 @@ fn audit(audit: &Audited) -> Value {
         "run": audit.run,
         "at": audit.at,
         "verdict": audit.verdict,
-        "worstUpperBound": audit.worst,
+        "worstUpperBound": audit.worst.as_deref().and_then(share),
         "record": audit.record,
     })
 }

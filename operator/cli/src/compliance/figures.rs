@@ -374,12 +374,15 @@ fn costs(run: &UnlearnRun) -> Vec<Cost> {
     let gpus = limits.and_then(|limits| limits.get(GPU)).and_then(|quantity| quantity.0.parse().ok());
     let jobs = run.status.iter().flat_map(|status| &status.jobs);
     let cost = jobs.filter_map(|job| {
-        let (from, to) = (job.started_at.as_ref()?.0, job.finished_at.as_ref()?.0);
-        let earlier = i64::try_from(job.earlier_seconds).unwrap_or(i64::MAX);
+        let times = job.started_at.as_ref().zip(job.finished_at.as_ref());
+        let last = times.map(|(from, to)| words::seconds(from.0, to.0).max(0));
+        let earlier =
+            (job.earlier_seconds > 0).then(|| i64::try_from(job.earlier_seconds).unwrap_or(i64::MAX));
+        let seconds = [earlier, last].into_iter().flatten().reduce(i64::saturating_add)?;
         Some(Cost {
             run: run.name_any(),
             stage: job.stage,
-            seconds: words::seconds(from, to).max(0).saturating_add(earlier),
+            seconds,
             device: job.device,
             gpus: gpus.unwrap_or(1),
         })

@@ -199,7 +199,7 @@ fn duties(said: &Compliance) -> Markup {
             Cell::classed(term, class),
         ];
         let note = match (duty.is_there, duty.approved_by.as_slice()) {
-            (false, _) => Some("The request is not there any more: this is what the model's ledger says. By when it was due is not known.".into()),
+            (false, _) => Some("The request is not there any more, or was not exported: this is what the model's ledger says. By when it was due is not known.".into()),
             (true, []) => None,
             (true, people) => Some(format!("Approved by {}.", people.join(", "))),
         };

@@ -178,6 +178,9 @@ fn what_a_queue_took_back_was_paid_for_as_well() {
     (forgetting.preemptions, forgetting.earlier_seconds) = (2, 40);
     let said = Compliance::of(&seen.models[0], &seen, &records(), now());
     assert_eq!(said.cost(), (280, 200), "2 GPUs for 140 s");
+    seen.runs[0].status.as_mut().unwrap().jobs[0].started_at = None;
+    let said = Compliance::of(&seen.models[0], &seen, &records(), now());
+    assert_eq!(said.cost(), (80, 200), "it never began again");
 }
 
 /// Git prunes requests that are answered: the ledger stays.
@@ -201,6 +204,7 @@ fn what_had_to_be_forgotten_is_said_also_of_requests_that_are_gone() {
     assert_eq!(wanted(&seen), [digest(RECORD)].into());
     let said = of(&seen);
     assert_eq!((said.duties.len(), said.fulfilled()), (1, 1));
+    assert_eq!(data(&said)["requests"][0]["term"], Value::Null, "it is not known");
     assert!(!said.duties[0].is_there && said.duties[0].evidence == Some(digest(EVIDENCE)));
     let page = html(&said);
     for words in

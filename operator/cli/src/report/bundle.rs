@@ -86,7 +86,7 @@ impl Bundle {
 
     fn data(&self, out: &Path, bytes: usize) -> Value {
         json!({
-            "archive": out,
+            "archive": out.display().to_string(),
             "files": self.files.len(),
             "bytes": bytes,
             "auditLog": self.log.as_ref().map(Head::about),

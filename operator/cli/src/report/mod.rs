@@ -83,14 +83,16 @@ async fn pages(seen: Seen, report: &Report) -> Result<Exit> {
         let page = compliance::html(&said);
         let file = folder.join(format!("compliance-{}-{}.html", said.namespace, said.model));
         write(&file, page.as_bytes())?;
-        written.push((file, compliance::data(&said)));
+        written.push((file, said));
     }
     match report.output.output {
         Format::Text => {
             term::write(&written.iter().map(|(file, _)| format!("{}\n", file.display())).collect::<String>())?
         }
         other => {
-            let about = |(file, model): &(PathBuf, Value)| json!({"page": file, "model": model});
+            let about = |(file, said): &(PathBuf, Compliance)| -> Value {
+                json!({"page": file.display().to_string(), "model": compliance::data(said)})
+            };
             write_data(&json!({"pages": written.iter().map(about).collect::<Vec<_>>()}), other)?;
         }
     }

@@ -51,12 +51,13 @@ pub(super) fn of_request(
             vec!["kubectl get events -A --field-selector type=Warning    # the key, the log or the store has to be mended".into()]
         }
         RequestPhase::Training | RequestPhase::Evaluating if has_no_pod_at_work(ready) => {
-            let pods = "kubectl describe pods -l app.kubernetes.io/managed-by=lethe";
-            vec![format!("{pods}{at}    # the image, the node or the quota")]
+            let work = "kubectl describe jobs,pods -l app.kubernetes.io/managed-by=lethe";
+            vec![format!("{work}{at}    # the image, the node or the quota")]
         }
-        RequestPhase::Pending => vec![format!(
-            "kubectl get diffusionmodels,unlearnpolicies{at}    # what it names has to be there"
-        )],
+        RequestPhase::Pending if is(Reason::ModelNotFound) || is(Reason::PolicyNotFound) => {
+            let kinds = "diffusionmodels,unlearnpolicies,clusterunlearnpolicies";
+            vec![format!("kubectl get {kinds}{at}    # what it names has to be there")]
+        }
         RequestPhase::RollingOut if waits_for_people(seen, model) => {
             vec![lethe(format!("approve {name} --rollout --reason WHY"))]
         }

@@ -167,15 +167,19 @@ fn whatever_waits_for_somebody_says_what_they_can_do() {
         drawn.lines().find(|line| line.starts_with("   next")).unwrap_or_default().to_owned()
     };
     for (phase, reason, command) in [
-        ("Pending", "PolicyNotFound", "kubectl get diffusionmodels,unlearnpolicies -n studio"),
+        (
+            "Pending",
+            "PolicyNotFound",
+            "kubectl get diffusionmodels,unlearnpolicies,clusterunlearnpolicies -n studio",
+        ),
         ("AwaitingApproval", "RequesterUnknown", "spec.requestedBy"),
         ("AwaitingApproval", "ApprovalsNotProtected", "admission.enabled=true"),
         (
             "Training",
             "ImageUnavailable",
-            "kubectl describe pods -l app.kubernetes.io/managed-by=lethe -n studio",
+            "kubectl describe jobs,pods -l app.kubernetes.io/managed-by=lethe -n studio",
         ),
-        ("Evaluating", "PodNotStarted", "kubectl describe pods"),
+        ("Evaluating", "PodNotCreated", "kubectl describe jobs"),
         ("RollingOut", "AuditLogUnavailable", "kubectl get events"),
         ("RollingOut", "SigningKeyUnusable", "kubectl get events"),
     ] {
