@@ -86,14 +86,8 @@ impl Answer<'_> {
         if let Some(wanting) = kept_back {
             return wanting.clone();
         }
-        let again = split_from.map_or(String::new(), |run| {
-            format!("; it is worked for again: run {} failed for another request only", run.name_any())
-        });
-        if let Some(run) = &model.active_run {
-            return (Reason::WaitingForRun, format!("the model is busy with run {run}{again}"));
-        }
         let ends_at = window::ends_at(self.conditions.list(), &policy.spec);
-        if let Some(ends_at) = ends_at.filter(|ends_at| *ends_at > self.now) {
+        if let Some(ends_at) = ends_at.filter(|ends_at| model.active_run.is_none() && *ends_at > self.now) {
             self.look_again_at(ends_at);
             let message = format!(
                 "waits until {ends_at} for other requests to share its run (coalesce.windowSeconds of the policy), or until \
@@ -101,7 +95,15 @@ impl Answer<'_> {
             );
             return (Reason::WaitingForOthers, message);
         }
-        (Reason::WaitingForRun, format!("a run is being planned{again}"))
+        // Not which run: all that wait would be written anew with each.
+        let again = split_from.map_or(String::new(), |run| {
+            format!("; it is worked for again: run {} failed for another request only", run.name_any())
+        });
+        let name = &self.request.spec.model_ref.name;
+        let message = format!(
+            "it is its turn once {name} is free, of which status.activeRun names the run at work{again}"
+        );
+        (Reason::WaitingForRun, message)
     }
 
     /// The last attempt failed, and another one follows.

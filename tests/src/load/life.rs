@@ -99,13 +99,15 @@ impl Life<'_> {
     async fn settle(&mut self, operator: &Operator) -> Result<()> {
         self.prepare_models(operator).await?;
         let burst = self.args.burst.min(self.n);
+        let start = Instant::now();
         self.burst(burst).await?;
         let player = self.play();
         self.create(burst..self.n).await?;
-        tokio::select! {
+        let end = tokio::select! {
             all = self.count_requests(self.n, |request| condition(request, ConditionType::Fulfilled, "True")) => all?,
             error = self.ask_again() => return Err(error),
         };
+        self.row("all-fulfilled", (end - start).as_secs_f64(), None, "s");
         drop(player);
         self.idle(operator).await
     }

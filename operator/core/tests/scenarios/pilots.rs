@@ -69,6 +69,27 @@ fn a_pilot_lets_requests_in_earnest_go_first_and_shares_no_run_with_them() {
     assert_eq!(world.ledger(), ["0->8", "5->6"]);
 }
 
+/// Thousands may wait for one model, and each would be written with every run of it.
+#[test]
+fn who_waits_says_the_same_whichever_run_is_at_work() {
+    let mut world = World::new();
+    world.ready();
+    world.ask("first", &["0"], fixed("8"));
+    world.until("the model is busy", |world| world.is_running("first", Stage::Forget));
+    world.try_out("try-three", &["3"], fixed("8"));
+    world.ask("forget-five", &["5"], fixed("6"));
+    world.until("it waits", |world| {
+        world.cluster.requests["try-three"]
+            .status
+            .as_ref()
+            .is_some_and(|it| it.phase == Some(RequestPhase::Queued))
+    });
+    let waits = |world: &World| world.cluster.requests["try-three"].metadata.resource_version.clone();
+    let before = waits(&world);
+    world.until("another run is at work", |world| world.is_running("forget-five", Stage::Evaluate));
+    assert_eq!(waits(&world), before, "it was written meanwhile");
+}
+
 #[test]
 fn a_request_says_which_kept_labels_are_most_like_what_it_forgets_before_a_gpu_is_spent() {
     let mut world = World::new();
