@@ -148,7 +148,7 @@ async fn forward(State(route): State<Route>, request: Request) -> Response {
     if let Some(refused @ Stumble::Refused(_)) = stumble {
         return refused.into_response();
     }
-    let passed = match stumble.and_then(|stumble| stumble.delay(request.method())) {
+    let passed = match stumble.and_then(Stumble::delay) {
         None => pass_on(route, request, stumble).await,
         // A task of its own: whoever gives up ends this one.
         Some(delay) => late(delay, route, request, stumble).await,

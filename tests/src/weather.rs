@@ -27,6 +27,7 @@ pub struct Weather {
     /// What is carried out is answered.
     only_refuses: AtomicBool,
     calls: AtomicU32,
+    late_writes: AtomicU32,
     stumbled: Mutex<BTreeMap<Stumble, u32>>,
     /// How often all watches were ended so far.
     expiries: watch::Sender<u32>,
@@ -44,16 +45,14 @@ pub enum Stumble {
     Late,
 }
 
-/// Longer than the operator waits for a write, and for a read.
-const LATE_WRITE: Duration = Duration::from_secs(5);
-const LATE_READ: Duration = Duration::from_secs(11);
+/// Longer than the operator waits for a write.
+const LATE: Duration = Duration::from_secs(5);
 
 const CONFLICT: Stumble = Stumble::Refused(StatusCode::CONFLICT);
 
-const STUMBLES: [Stumble; 7] = [
+const STUMBLES: [Stumble; 6] = [
     Stumble::Refused(StatusCode::TOO_MANY_REQUESTS),
     Stumble::AnswerLost,
-    Stumble::Late,
     Stumble::Refused(StatusCode::INTERNAL_SERVER_ERROR),
     CONFLICT,
     Stumble::Refused(StatusCode::SERVICE_UNAVAILABLE),
@@ -67,7 +66,7 @@ impl Weather {
         self.every.store(every, Ordering::Relaxed);
     }
 
-    /// The same, but no answer gets lost or comes late: whoever counts what was done, counts all of it.
+    /// The same, but no answer gets lost: whoever counts what was done, counts all of it.
     pub fn refuse(&self, every: u32) {
         self.only_refuses.store(true, Ordering::Relaxed);
         self.every.store(every, Ordering::Relaxed);
@@ -88,8 +87,18 @@ impl Weather {
         self.silent.send_replace(silent);
     }
 
-    /// Whether this call goes wrong, and how. Only a write can be in conflict; and a lease that is renewed late again and again is lost.
+    /// Of the next calls, but those about a lease, so many writes are carried out once nobody waits any more.
+    pub fn delay_writes(&self, writes: u32) {
+        self.late_writes.store(writes, Ordering::Relaxed);
+    }
+
+    /// Whether this call goes wrong, and how. Only a write can be in conflict.
     pub(crate) fn next(&self, method: &Method, uri: &Uri) -> Option<Stumble> {
+        let is_write = *method != Method::GET && !uri.path().contains("/leases");
+        let one_less = |left: u32| left.checked_sub(1);
+        if is_write && self.late_writes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            return Some(Stumble::Late);
+        }
         let every = self.every.load(Ordering::Relaxed);
         if every == 0 || !(self.calls.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(every) {
             return None;
@@ -98,8 +107,7 @@ impl Weather {
         let only_refuses = self.only_refuses.load(Ordering::Relaxed);
         let can_be = |stumble| match stumble {
             CONFLICT => *method != Method::GET,
-            Stumble::AnswerLost => !only_refuses,
-            Stumble::Late => !only_refuses && !uri.path().contains("/leases"),
+            Stumble::AnswerLost | Stumble::Late => !only_refuses,
             Stumble::Refused(_) => true,
         };
         let (stumble, _) = least(&stumbled, can_be);
@@ -144,9 +152,8 @@ pub(crate) fn is_watch(uri: &Uri) -> bool {
 
 impl Stumble {
     /// How long a call is held back before it is carried out.
-    pub(crate) fn delay(self, method: &Method) -> Option<Duration> {
-        let late = if *method == Method::GET { LATE_READ } else { LATE_WRITE };
-        (self == Self::Late).then_some(late)
+    pub(crate) fn delay(self) -> Option<Duration> {
+        (self == Self::Late).then_some(LATE)
     }
 }
 

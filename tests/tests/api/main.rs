@@ -164,6 +164,7 @@ fn main() -> ExitCode {
             an_api_server_that_never_answers_costs_the_leader_its_lease_and_nothing_else;
         weather:
             an_api_server_that_stumbles_costs_time_and_nothing_else,
+            writes_that_are_carried_out_too_late_do_nothing_twice,
             watches_that_end_with_410_again_and_again_lose_nothing,
             an_operator_whose_watches_fall_silent_says_so_and_goes_on_when_started_again,
             what_comes_while_a_renewal_is_late_is_not_forgotten;
