@@ -47,7 +47,7 @@ const fn published(disturbances: u8, start: Start) -> Settings {
 
 /// Each with the least number of states, below which not everything was seen.
 const CHECKS: [(&str, Settings, usize); 23] = [
-    ("two_requests_undisturbed", settings(2, 0, Start::Ready, ALL), 70_000),
+    ("two_requests_undisturbed", settings(2, 0, Start::Ready, ALL), 50_000),
     ("the_first_steps_after_a_first_request", settings(2, 1, Start::Fulfilled, SOME), 350_000),
     ("the_first_steps_of_one_request_and_two_disturbances", settings(1, 2, Start::Ready, SOME), 350_000),
     ("the_first_steps_of_two_requests_and_one_disturbance", settings(2, 1, Start::Ready, SOME), 350_000),
@@ -56,7 +56,7 @@ const CHECKS: [(&str, Settings, usize); 23] = [
     ("another_base_and_one_disturbance", settings(1, 1, Start::Rebased, SOME), 110_000),
     ("the_first_steps_to_another_base_while_requests_come", settings(2, 1, Start::Rebased, FEW), 120_000),
     ("the_first_steps_while_a_candidate_is_beside_the_target", settings(1, 1, Start::Beside, SOME), 350_000),
-    ("one_request_and_one_disturbance", settings(1, 1, Start::Ready, ALL), 800_000),
+    ("one_request_and_one_disturbance", settings(1, 1, Start::Ready, ALL), 700_000),
     ("the_first_steps_while_git_promotes_what_is_published", published(1, Start::Ready), 90_000),
     ("the_first_steps_of_two_disturbances_while_git_promotes", published(2, Start::Ready), 70_000),
     ("the_first_steps_while_what_git_promoted_is_asked", published(1, Start::Asked), 70_000),
