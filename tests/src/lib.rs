@@ -31,6 +31,7 @@ pub mod kubelet;
 pub mod kueue;
 pub mod late;
 pub mod load;
+pub mod loopback;
 pub mod monitoring;
 pub mod node;
 pub mod operator;

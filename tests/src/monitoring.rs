@@ -16,13 +16,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
-    net::TcpListener,
     process::{Child, Command},
-    task::{JoinHandle, spawn_blocking},
+    task::spawn_blocking,
 };
 use xtask::setup::prometheus;
 
-use crate::{examples, operator::free_port, rights, wait, world::World};
+use crate::{examples, loopback::Loopback, operator::free_port, rights, wait, world::World};
 
 /// How often metrics are read and rules are judged, in seconds. Alertmanager waits as long as it does by default before it
 /// tells of something new.
@@ -66,16 +65,10 @@ struct Data {
 pub struct Monitoring {
     _prometheus: Child,
     _alertmanager: Child,
-    receiver: JoinHandle<()>,
+    _receiver: Loopback,
     url: String,
     told: Told,
     files: TempDir,
-}
-
-impl Drop for Monitoring {
-    fn drop(&mut self) {
-        self.receiver.abort();
-    }
 }
 
 /// The rules of the chart's PrometheusRule, with these values, as a file of rules.
@@ -115,13 +108,13 @@ impl Monitoring {
         let files = tempfile::tempdir().context("cannot create a directory")?;
         let folder = files.path();
         let told = Told::default();
-        let (receiver, webhook) = listen(told.clone()).await?;
+        let receiver = Loopback::start(Router::new().route("/", post(note)).with_state(told.clone())).await?;
         let (alerts, metrics) = (free_port()?, free_port()?);
         // JSON is YAML.
         write(folder, "rules.yml", rules)?;
         write(folder, "targets.json", &json!([]))?;
         write(folder, "prometheus.yml", &prometheus_configuration(alerts))?;
-        write(folder, "alertmanager.yml", &alertmanager_configuration(&webhook))?;
+        write(folder, "alertmanager.yml", &alertmanager_configuration(&format!("{}/", receiver.url)))?;
         let alertmanager = start(
             alertmanager,
             folder,
@@ -144,7 +137,14 @@ impl Monitoring {
             ],
         )?;
         let url = format!("http://127.0.0.1:{metrics}");
-        let all = Self { _prometheus: prometheus, _alertmanager: alertmanager, receiver, url, told, files };
+        let all = Self {
+            _prometheus: prometheus,
+            _alertmanager: alertmanager,
+            _receiver: receiver,
+            url,
+            told,
+            files,
+        };
         let answers =
             wait::until_answer("Prometheus answers", async || all.query("vector(1)").await, |_| true);
         let answers = answers.await;
@@ -278,18 +278,6 @@ fn start(program: process::Command, folder: &Path, log: &str, arguments: &[&str]
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot start {:?}", command.as_std().get_program()))
-}
-
-/// The receiver, and where it is.
-async fn listen(told: Told) -> Result<(JoinHandle<()>, String)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no free port")?;
-    let url = format!("http://{}/", listener.local_addr()?);
-    let router = Router::new().route("/", post(note)).with_state(told);
-    let receiver = tokio::spawn(async move {
-        // Ends only with the task.
-        let _ = axum::serve(listener, router).await;
-    });
-    Ok((receiver, url))
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -16,13 +16,11 @@ use axum::{
 };
 use kube::Client;
 use rustix::process::Signal;
-use tokio::{
-    net::TcpListener,
-    sync::{Barrier, mpsc, watch},
-};
+use tokio::sync::{Barrier, mpsc, watch};
 
 use crate::{
     late::Renewals,
+    loopback::Loopback,
     operator::signal_process,
     weather::{Stumble, Weather, is_watch},
 };
@@ -35,7 +33,7 @@ const MAX_BODY: usize = 4 << 20;
 pub struct Proxy {
     pub url: String,
     shared: Arc<Shared>,
-    server: tokio::task::JoinHandle<()>,
+    _server: Loopback,
 }
 
 #[derive(Debug, Default)]
@@ -72,15 +70,10 @@ impl Proxy {
     /// # Errors
     /// If there is no free port.
     pub async fn start(client: Client) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no free port")?;
-        let url = format!("http://{}", listener.local_addr()?);
         let shared = Arc::<Shared>::default();
         let router = Router::new().fallback(forward).with_state(Route { client, shared: shared.clone() });
-        let server = tokio::spawn(async move {
-            // Ends only with the task.
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(Self { url, shared, server })
+        let server = Loopback::start(router).await?;
+        Ok(Self { url: server.url.clone(), shared, _server: server })
     }
 
     /// Kills process `id` once the API server has carried out a write of it, the next one being 1, before it can know.
@@ -133,12 +126,6 @@ impl Shared {
             }
             _ => victim.take(),
         }
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 

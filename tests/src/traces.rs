@@ -14,13 +14,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command},
-    task::JoinHandle,
 };
 use xtask::setup::otelcol;
 
-use crate::{operator::free_port, wait};
+use crate::{loopback::Loopback, operator::free_port, wait};
 
 type Noted = Arc<Mutex<Vec<Span>>>;
 
@@ -107,16 +106,10 @@ struct OfScope {
 /// Collector and receiver. Both end when this is dropped.
 pub struct Collector {
     _process: Child,
-    receiver: JoinHandle<()>,
+    _receiver: Loopback,
     port: u16,
     noted: Noted,
     files: TempDir,
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.receiver.abort();
-    }
 }
 
 impl Collector {
@@ -126,10 +119,11 @@ impl Collector {
         let binary = tokio::task::block_in_place(otelcol::binary)?;
         let files = tempfile::tempdir().context("cannot create a directory")?;
         let noted = Noted::default();
-        let (receiver, url) = listen(noted.clone()).await?;
+        let router = Router::new().route("/v1/traces", post(note)).with_state(noted.clone());
+        let receiver = Loopback::start(router).await?;
         let port = free_port()?;
         // JSON is YAML.
-        fs::write(files.path().join("otelcol.yaml"), configuration(port, &url).to_string())?;
+        fs::write(files.path().join("otelcol.yaml"), configuration(port, &receiver.url).to_string())?;
         let log = File::create(files.path().join("log"))?;
         let process = Command::new(binary)
             .env_clear()
@@ -141,7 +135,7 @@ impl Collector {
             .kill_on_drop(true)
             .spawn()
             .context("cannot start the collector")?;
-        let collector = Self { _process: process, receiver, port, noted, files };
+        let collector = Self { _process: process, _receiver: receiver, port, noted, files };
         let listens = async || Ok(TcpStream::connect(("127.0.0.1", port)).await.is_ok());
         let listening = wait::until_answer("the collector listens", listens, |listens| *listens).await;
         listening.map(|_| ()).with_context(|| collector.log())?;
@@ -182,18 +176,6 @@ fn configuration(port: u16, receiver: &str) -> Value {
             "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp_http"]}},
         },
     })
-}
-
-/// The receiver, and where it is.
-async fn listen(noted: Noted) -> Result<(JoinHandle<()>, String)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no free port")?;
-    let url = format!("http://{}", listener.local_addr()?);
-    let router = Router::new().route("/v1/traces", post(note)).with_state(noted);
-    let receiver = tokio::spawn(async move {
-        // Ends only with the task.
-        let _ = axum::serve(listener, router).await;
-    });
-    Ok((receiver, url))
 }
 
 async fn note(State(noted): State<Noted>, Json(sent): Json<Sent>) {

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const GOOD_BYE: Duration = Duration::from_secs(2);
 
 /// Sends the last spans when the process ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[must_use = "the last spans are sent when it is told to end"]
 pub struct Telemetry(Option<SdkTracerProvider>);
 

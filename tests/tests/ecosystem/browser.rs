@@ -13,11 +13,11 @@ use lethe_report::gallery::{self, Model, SAMPLES};
 use lethe_tests::{
     World,
     browser::Browser,
+    loopback::Loopback,
     place::{MODEL, request},
     world::policy,
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::drawn::{self, LONG, UNBROKEN};
 
@@ -75,17 +75,17 @@ pub async fn the_gallery_can_be_read_on_a_phone_and_in_the_dark(_world: &World) 
     let model = Model { digest: &digest, labels: &labels, forgotten: &forgotten };
     let waiting = gallery::waiting(MODEL, "the bundle is being loaded");
     let fresh = gallery::html(MODEL, &Model { forgotten: &[], ..model }, 0);
-    let (server, url) = serve(gallery::html(MODEL, &model, 24), fresh, waiting).await?;
+    let server = serve(gallery::html(MODEL, &model, 24), fresh, waiting).await?;
     let mut browser = Browser::start().await?;
-    browser.reads_well("gallery", &url).await?;
-    browser.reads_well("gallery-fresh", &format!("{url}fresh")).await?;
-    browser.reads_well("gallery-waiting", &format!("{url}waiting")).await?;
-    server.abort();
+    browser.reads_well("gallery", &format!("{}/", server.url)).await?;
+    browser.reads_well("gallery-fresh", &format!("{}/fresh", server.url)).await?;
+    browser.reads_well("gallery-waiting", &format!("{}/waiting", server.url)).await?;
+    drop(server);
     Ok(())
 }
 
 /// Three pages, and the pictures that they ask for.
-async fn serve(all: String, fresh: String, waiting: String) -> Result<(JoinHandle<()>, String)> {
+async fn serve(all: String, fresh: String, waiting: String) -> Result<Loopback> {
     let row = drawn::rows(1, SAMPLES as usize)?;
     let samples = async || ([(header::CONTENT_TYPE, "image/png")], row);
     let router = Router::new()
@@ -93,11 +93,7 @@ async fn serve(all: String, fresh: String, waiting: String) -> Result<(JoinHandl
         .route("/fresh", get(async || Html(fresh)))
         .route("/waiting", get(async || Html(waiting)))
         .route("/samples/{file}", get(samples));
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/", listener.local_addr()?);
-    // Ends only with the task.
-    let server = tokio::spawn(async move { drop(axum::serve(listener, router).await) });
-    Ok((server, url))
+    Loopback::start(router).await
 }
 
 pub async fn every_report_can_be_read_on_a_phone_and_in_the_dark(world: &World) -> Result<()> {

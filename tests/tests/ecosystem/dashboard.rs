@@ -12,6 +12,7 @@ use lethe_api::{
 use lethe_tests::{
     Server, Task, Tier, World,
     browser::Browser,
+    loopback::Loopback,
     monitoring::{EVERY, Monitoring, Sample, dashboard, rules},
     operator::Operator,
     place::request,
@@ -56,17 +57,17 @@ async fn draw(world: &World, page: &Path) -> Result<()> {
     told.monitoring
         .query_until("it has read for a minute and a half", &minutes, |found| found.len() == 1)
         .await?;
-    let (server, url) = serve(page, told.answers().await?).await?;
+    let server = serve(page, told.answers().await?).await?;
     let mut browser = Browser::start().await?;
     let wanted: Vec<_> = panels(&told.board)?.map(|panel| (&panel["title"], &panel["type"])).collect();
-    for (view, drawn) in browser.drawn("dashboard", &url).await? {
+    for (view, drawn) in browser.drawn("dashboard", &format!("{}/index.html", server.url)).await? {
         let drawn: Vec<Drawn> = serde_json::from_value(drawn)?;
         let there: Vec<_> = drawn.iter().map(|one| (&one.title, &one.kind)).collect();
         ensure!(there == wanted, "{view}: there are {there:?}");
         let bad: Vec<_> = drawn.iter().filter(|one| !one.has_data || one.is_title_cut).collect();
         ensure!(bad.is_empty(), "{view}: {bad:#?}");
     }
-    server.abort();
+    drop(server);
     Ok(())
 }
 
@@ -82,7 +83,7 @@ struct Drawn {
 }
 
 /// The page, and the dashboard with its answers beside it.
-async fn serve(page: &Path, answers: Value) -> Result<(JoinHandle<()>, String)> {
+async fn serve(page: &Path, answers: Value) -> Result<Loopback> {
     const FILES: [(&str, &str); 6] = [
         ("index.html", "text/html"),
         ("dashboard.js", "text/javascript"),
@@ -98,10 +99,7 @@ async fn serve(page: &Path, answers: Value) -> Result<(JoinHandle<()>, String)> 
         router =
             router.route(&format!("/{file}"), get(async move || ([(header::CONTENT_TYPE, kind)], content)));
     }
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/index.html", listener.local_addr()?);
-    // Ends only with the task.
-    Ok((tokio::spawn(async move { drop(axum::serve(listener, router).await) }), url))
+    Loopback::start(router).await
 }
 
 /// The dashboard, and a Prometheus that has an answer to all of its questions.
