@@ -5,7 +5,7 @@
 //! ```
 //!
 //! - `streams`, `scope`, `stores`: one watch per kind, what is known, and who looks again at what. `kept` and `packed`: how little
-//!   is kept of it. `kueue`: what is known of the queue that others run.
+//!   is kept of it. `last_told`: which changes of a model are news for its requests. `kueue`: what is known of the queue that others run.
 //! - `controller` with `request`, `model` and `run`: observe one object and ask core.
 //! - `logbook`, `scribe` and `repair`: the audit log, which says what `apply` is about to do, and what became of it.
 //! - `telemetry` and `spans`: logs, and traces of looks for whoever asks for them.
@@ -34,6 +34,7 @@ mod herald;
 mod journal;
 mod kept;
 mod kueue;
+mod last_told;
 mod leader;
 mod logbook;
 mod metrics;

@@ -8,6 +8,7 @@ use lethe_core::policy::{NoPolicy, Policy};
 use crate::{
     calls,
     error::Result,
+    last_told::News,
     stores::{Stores, Triggers, in_namespace, namespace},
     streams::Change,
 };
@@ -67,7 +68,8 @@ impl Triggers {
             named.kind == kind && named.name == name && is_near(model)
         };
         for model in stores.models.state_filter(names_it) {
-            self.on_model(stores, Change::Applied(&model));
+            self.model(&namespace(&*model), &model.name_any());
+            self.around_model(stores, &model, News { open: true, settled: true });
         }
     }
 }

@@ -8,7 +8,9 @@ use lethe_api::v1alpha1::{DiffusionModel, UnlearnRequest, UnlearnRequestStatus};
 use lethe_core::{
     Decision, asked,
     policy::{NoPolicy, Policy},
-    request, term, trail,
+    request, term,
+    told::Told,
+    trail,
 };
 use lethe_transparency::Said;
 
@@ -70,7 +72,7 @@ async fn observe(request: &UnlearnRequest, context: &Context) -> Result<request:
         request: request.clone(),
         others: stores.requests_like(request),
         approvals: context.approvals_are_protected.then(approvals),
-        model: model.map(|model| model.as_ref().clone()),
+        model: model.map(|model| Told::to(request, &model)),
         policy,
         runs,
     })
@@ -87,7 +89,7 @@ fn settled(
         request: request.clone(),
         others: Vec::new(),
         approvals: None,
-        model: model.cloned(),
+        model: model.map(|model| Told::to(request, model)),
         policy,
         runs: Vec::new(),
     }

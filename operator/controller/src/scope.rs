@@ -12,6 +12,7 @@ use lethe_api::v1alpha1::labels;
 use tokio::task::JoinSet;
 
 use crate::{
+    last_told::LastTold,
     metrics::Metrics,
     stores::{Inboxes, Stores, Triggers},
     streams::{Watch, config},
@@ -49,8 +50,10 @@ impl Scope {
         let managed = format!("{}={}", labels::MANAGED_BY, labels::MANAGER);
 
         let (s, t) = (stores.clone(), triggers.clone());
-        tasks
-            .spawn(with.watch(None).reflect(with.api(namespace), writers.models, move |c| t.on_model(&s, c)));
+        let mut told = LastTold::default();
+        tasks.spawn(with.watch(None).reflect(with.api(namespace), writers.models, move |c| {
+            t.on_model(&s, c, &mut told);
+        }));
         let (s, t) = (stores.clone(), triggers.clone());
         tasks.spawn(
             with.watch(None).reflect(with.api(namespace), writers.policies, move |c| t.on_policy(&s, c)),

@@ -174,11 +174,11 @@ impl Triggers {
         (Self { models, requests, runs }, inboxes)
     }
 
-    fn model(&self, namespace: &str, name: &str) {
+    pub(crate) fn model(&self, namespace: &str, name: &str) {
         let _ = self.models.unbounded_send(ObjectRef::new(name).within(namespace));
     }
 
-    fn request(&self, namespace: &str, name: &str) {
+    pub(crate) fn request(&self, namespace: &str, name: &str) {
         let _ = self.requests.unbounded_send(ObjectRef::new(name).within(namespace));
     }
 
@@ -190,24 +190,6 @@ impl Triggers {
         stores.models.state().iter().for_each(|m| self.model(&namespace(&**m), &m.name_any()));
         stores.requests.state().iter().for_each(|r| self.request(&namespace(&**r), &r.name_any()));
         stores.runs.state().iter().for_each(|r| self.run(&namespace(&**r), &r.name_any()));
-    }
-
-    pub fn on_model(&self, stores: &Stores, change: Change<'_, DiffusionModel>) {
-        match change {
-            Change::Listed => self.everything(stores),
-            Change::Applied(model) | Change::Deleted(model) => {
-                let namespace = namespace(model);
-                if matches!(change, Change::Applied(_)) {
-                    self.model(&namespace, &model.name_any());
-                }
-                for rival in stores.rivals_of(model) {
-                    self.model(&namespace, &rival.name_any());
-                }
-                for request in stores.names_of_requests_of(&namespace, &model.name_any()) {
-                    self.request(&namespace, &request);
-                }
-            }
-        }
     }
 
     pub fn on_request(&self, stores: &Stores, change: Change<'_, Packed<UnlearnRequest>>) {
@@ -294,11 +276,12 @@ mod tests {
     use kube_runtime::watcher::Event;
     use lethe_api::{
         Digest,
-        v1alpha1::{PolicyKind, UnlearnRequestStatus},
+        v1alpha1::{DiffusionModelStatus, ModelPhase, PolicyKind, UnlearnRequestStatus},
     };
     use serde_json::json;
 
     use super::*;
+    use crate::last_told::LastTold;
 
     fn object<T: DeserializeOwned>(kind: &str, name: &str, spec: serde_json::Value) -> T {
         serde_json::from_value(json!({
@@ -456,8 +439,26 @@ mod tests {
     #[tokio::test]
     async fn a_model_that_goes_wakes_those_that_wait_for_its_target() {
         let gone = model("earlier", "standard", "faces-server");
-        let woken = woken(|t, s| t.on_model(s, Change::Deleted(&gone)));
+        let woken = woken(|t, s| t.on_model(s, Change::Deleted(&gone), &mut LastTold::default()));
         assert_eq!(woken, [names(["faces"]), vec![], vec![]]);
+    }
+
+    #[tokio::test]
+    async fn a_model_wakes_its_requests_only_if_it_tells_them_something_new() {
+        let mut told = LastTold::default();
+        let mut after = |change: &dyn Fn(&mut DiffusionModelStatus)| {
+            let mut changed = model("digits", "standard", "digits-server");
+            changed.status = Some(DiffusionModelStatus::default());
+            change(changed.status.as_mut().unwrap());
+            woken(|t, s| t.on_model(s, Change::Applied(&changed), &mut told))[1].clone()
+        };
+        assert_eq!(after(&|_| {}), names(["forget-digits", "same"]));
+        assert_eq!(after(&|status| status.phase = Some(ModelPhase::Ready)), names([]));
+        assert_eq!(
+            after(&|status| status.active_run = Some("digits-1".into())),
+            names(["forget-digits", "same"])
+        );
+        assert_eq!(after(&|status| status.active_run = Some("digits-2".into())), names([]));
     }
 
     #[tokio::test]

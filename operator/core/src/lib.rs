@@ -55,6 +55,7 @@ pub mod serving;
 pub mod stall;
 pub mod targets;
 pub mod term;
+pub mod told;
 pub mod trail;
 mod unlogged;
 mod upkeep;

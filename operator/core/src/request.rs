@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, ResourceExt};
 use lethe_api::v1alpha1::{
-    ConditionType, DiffusionModel, DiffusionModelStatus, GateResult, Mode, Reason, RequestPhase, RequestRun,
-    Stage, UnlearnApproval, UnlearnRequest, UnlearnRequestStatus, UnlearnRun, UnlearnRunStatus, Verdict,
+    ConditionType, DiffusionModelStatus, GateResult, Mode, Reason, RequestPhase, RequestRun, Stage,
+    UnlearnApproval, UnlearnRequest, UnlearnRequestStatus, UnlearnRun, UnlearnRunStatus, Verdict,
 };
 
 use crate::{
@@ -23,7 +23,9 @@ use crate::{
     reference, remedy,
     serving::planned_targets,
     targets::{self, Forgotten},
-    term, unlogged,
+    term,
+    told::Told,
+    unlogged,
 };
 
 /// What the controller saw.
@@ -32,7 +34,7 @@ pub struct Observed {
     pub request: UnlearnRequest,
     /// The model that it names. Not from a cache while the request is to be aborted ([`asked::abort`]): whether it is
     /// too late is in the model's status.
-    pub model: Option<DiffusionModel>,
+    pub model: Option<Told>,
     /// The policy that the model names.
     pub policy: Result<Policy, NoPolicy>,
     /// Every run of that model that works for the request, or has. While the request is to be aborted, the active one must
@@ -99,9 +101,9 @@ impl Answer<'_> {
         match (abort, retry) {
             // Both were asked for: first the one, then, with the next look, the other.
             (Some(token), _) if is_over => return self.abort_after_the_end(token),
-            (Some(token), _) if self.abort(&token, observed.model.as_ref(), &observed.runs) => return,
+            (Some(token), _) if self.abort(&token, observed.model.as_deref(), &observed.runs) => return,
             (None, Some(token)) => return self.retry(token, is_over),
-            _ if is_over => return self.keep(observed.model.as_ref()),
+            _ if is_over => return self.keep(observed.model.as_deref()),
             _ => {}
         }
         self.status.targets = targets::summary(self.request);

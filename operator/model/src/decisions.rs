@@ -27,6 +27,7 @@ use lethe_core::{
     rollout::PodReport,
     run::{self, RecordProblem},
     stall,
+    told::Told,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -400,9 +401,7 @@ impl RequestView<'_> {
         let uid = self.request.metadata.uid.as_deref();
         let works = |run: &&Shared<UnlearnRun>| run.spec.requests.iter().any(|r| Some(&*r.uid) == uid);
         let own: Vec<_> = self.runs.iter().copied().filter(works).collect();
-        // Whether an abort comes too late, the whole of its model says.
-        let is_to_be_aborted = asked::abort(self.request).is_some();
-        let model = self.model.map(|model| if is_to_be_aborted { model.content() } else { model.facts() });
+        let model = self.model.map(|model| model.facts());
         let others: Vec<_> = self.others.iter().map(|other| other.facts()).collect();
         let asked = (self.policy, &self.approvals, self.when);
         let read = hash_of(&("request", self.request, model, asked, own, others));
@@ -414,7 +413,7 @@ impl RequestView<'_> {
         request::Observed {
             others: self.others.iter().map(|other| (***other).clone()).collect(),
             request: (**self.request).clone(),
-            model: self.model.map(|model| (**model).clone()),
+            model: self.model.map(|model| Told::to(self.request, model)),
             policy: Ok(Policy::from(&**self.policy)),
             runs: self.runs.iter().map(|run| (***run).clone()).collect(),
             approvals: expanded(self.approvals.as_deref()),

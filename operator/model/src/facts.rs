@@ -10,11 +10,11 @@ use k8s_openapi::{
 use lethe_api::{
     Digest,
     v1alpha1::{
-        ConditionType, DiffusionModel, LedgerEntry, Rollout, UnlearnApproval, UnlearnPolicy, UnlearnRequest,
+        ConditionType, DiffusionModel, LedgerEntry, UnlearnApproval, UnlearnPolicy, UnlearnRequest,
         UnlearnRun,
     },
 };
-use lethe_core::{asked, attempts, request, run};
+use lethe_core::{asked, attempts, request, run, told::Told};
 use serde::Serialize;
 
 use crate::{
@@ -61,24 +61,10 @@ impl Facts for UnlearnRun {
     }
 }
 
-/// Of a model, for its requests: what it knows, has forgotten and is busy with.
+/// Of a model, for its requests.
 impl Facts for DiffusionModel {
     fn facts(&self, _: u64) -> u64 {
-        let Some(status) = &self.status else { return hash_of(&json(&(&self.metadata, &self.spec))) };
-        let conditions = (
-            ConditionType::Compliant.is_true(&status.conditions),
-            // Why it is not is repeated by those whose labels may be shown.
-            json(&ConditionType::Compliant.find(&status.conditions).filter(|_| !status.exposed.is_empty())),
-            json(&status.exposed),
-            json(&ConditionType::Serving.find(&status.conditions).filter(|c| c.status == "False")),
-        );
-        let knows = (json(&status.labels), json(&status.ledger), status.baseline.is_some());
-        // Where a candidate stands that is beside the target, or taken back, is repeated by its requests.
-        let told = status.rollout.as_ref().filter(|rollout: &&Rollout| rollout.state.is_told());
-        let beside = json(&told.map(|it| {
-            (&it.run, it.state, it.reason, &it.message, it.canary.as_ref().map(|canary| &canary.at))
-        }));
-        hash_of(&(json(&(&self.metadata, &self.spec)), knows, &status.active_run, conditions, beside))
+        hash_of(&json(&Told::to_open(self)))
     }
 }
 

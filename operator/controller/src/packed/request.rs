@@ -1,7 +1,5 @@
 //! By what requests are found.
 
-use std::sync::Arc;
-
 use kube::ResourceExt;
 use lethe_api::v1alpha1::UnlearnRequest;
 use lethe_core::{duplicates, request};
@@ -38,16 +36,16 @@ impl Pack for UnlearnRequest {
 impl Stores {
     /// The requests that name a model.
     pub fn requests_of(&self, namespace: &str, model: &str) -> Vec<UnlearnRequest> {
-        self.packed_requests_of(namespace, model).iter().map(|request| request.open()).collect()
+        let of_it = self.requests.state_filter(|request| is_of(request, namespace, model));
+        of_it.iter().map(|request| request.open()).collect()
     }
 
-    /// Their names.
-    pub fn names_of_requests_of(&self, namespace: &str, model: &str) -> Vec<String> {
-        self.packed_requests_of(namespace, model).iter().map(|request| request.name_any()).collect()
-    }
-
-    fn packed_requests_of(&self, namespace: &str, model: &str) -> Vec<Arc<Packed<UnlearnRequest>>> {
-        self.requests.state_filter(|request| is_of(request, namespace, model))
+    /// The names of those of them that have their answer, or of those that have none.
+    pub fn names_of_requests_of(&self, namespace: &str, model: &str, is_over: bool) -> Vec<String> {
+        let is_it = |request: &Packed<UnlearnRequest>| {
+            request.index.is_over == is_over && is_of(request, namespace, model)
+        };
+        self.requests.state_filter(is_it).iter().map(|request| request.name_any()).collect()
     }
 
     /// Other requests for the same model that may ask for what this one asks for.

@@ -18,6 +18,7 @@ use lethe_core::{
     rollout::PodReport,
     run::{self, RecordProblem},
     stall,
+    told::Told,
 };
 
 use crate::{
@@ -117,7 +118,7 @@ impl World {
         request::Observed {
             others: others.filter(is_like).cloned().collect(),
             request: object.clone(),
-            model,
+            model: model.as_ref().map(|model| Told::to(object, model)),
             policy,
             runs,
             approvals: self.approvals(),
