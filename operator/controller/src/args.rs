@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use k8s_openapi::api::core::v1::{EnvVar, Volume};
 use lethe_core::Installation;
 
-use crate::scribe::Keeping;
+use crate::keeping::Keeping;
 
 /// Name of the store's volume in trainer pods.
 const VOLUME_NAME: &str = "store";
@@ -62,6 +62,10 @@ pub struct Args {
     /// not change as long as the log is kept.
     #[arg(long, env = "LETHE_AUDIT_LOG_ORIGIN", value_name = "NAME", default_value = "lethe.dev/log", value_parser = parse_origin)]
     pub audit_log_origin: String,
+
+    /// After how many seconds all of the audit log is read again, to see that nothing of it was changed or taken out. 0: never.
+    #[arg(long, env = "LETHE_AUDIT_LOG_CHECK_SECONDS", default_value_t = 86_400)]
+    pub audit_log_check_seconds: u32,
 
     /// Namespaces to work in, separated by commas. All of them if empty.
     #[arg(long, env = "LETHE_WATCH_NAMESPACES", value_delimiter = ',')]

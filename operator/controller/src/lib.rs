@@ -7,7 +7,8 @@
 //! - `streams`, `scope`, `stores`: one watch per kind, what is known, and who looks again at what. `kept` and `packed`: how little
 //!   is kept of it. `last_told`: which changes of a model are news for its requests. `kueue`: what is known of the queue that others run.
 //! - `controller` with `request`, `model` and `run`: observe one object and ask core.
-//! - `logbook`, `scribe` and `repair`: the audit log, which says what `apply` is about to do, and what became of it.
+//! - `logbook`, `scribe` and `repair`: the audit log, which says what `apply` is about to do, and what became of it. `inspector`
+//!   sees that it stays so.
 //! - `telemetry` and `spans`: logs, and traces of looks for whoever asks for them.
 //! - `apply`: **the one way from a decision to the cluster**, passable only with the lease of `leader`.
 //!
@@ -31,7 +32,9 @@ mod error;
 mod evidence;
 mod health;
 mod herald;
+mod inspector;
 mod journal;
+mod keeping;
 mod kept;
 mod kueue;
 mod last_told;

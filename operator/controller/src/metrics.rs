@@ -35,6 +35,8 @@ const APPEND_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 #[derive(Clone)]
 pub struct LogMetrics {
     pub writable: IntGauge,
+    pub intact: IntGauge,
+    pub checked: IntGauge,
     pub waiting: IntGauge,
     /// As far as this replica knows.
     pub size: IntGauge,
@@ -52,6 +54,14 @@ impl LogMetrics {
         );
         let log = Self {
             writable: IntGauge::new("lethe_audit_log_writable", "0 while the audit log cannot be written.")?,
+            intact: IntGauge::new(
+                "lethe_audit_log_intact",
+                "0 if the audit log was read and is not as it was written.",
+            )?,
+            checked: IntGauge::new(
+                "lethe_audit_log_checked_timestamp_seconds",
+                "When all of the audit log was read last by this replica; 0 if it was not yet.",
+            )?,
             waiting: IntGauge::new(
                 "lethe_audit_log_waiting_entries",
                 "Entries of the audit log that are not written yet.",
@@ -69,7 +79,10 @@ impl LogMetrics {
         };
         // Nothing is known to be wrong with it.
         log.writable.set(1);
+        log.intact.set(1);
         metrics.register(log.writable.clone())?;
+        metrics.register(log.intact.clone())?;
+        metrics.register(log.checked.clone())?;
         metrics.register(log.waiting.clone())?;
         metrics.register(log.size.clone())?;
         metrics.register(log.append_errors.clone())?;

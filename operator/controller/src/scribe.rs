@@ -6,7 +6,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -14,8 +13,7 @@ use std::{
 use futures::FutureExt;
 use jiff::Timestamp;
 use kube::Client;
-use lethe_evidence::{SigningKey, TrustedKeys};
-use lethe_store::log::{Log, LogError, Writer};
+use lethe_store::log::{Head, LogError, Writer};
 use lethe_transparency::{Entry, Said, Upshot, Writer as Signature};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -24,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    keeping::{Keeping, Keys},
     leader::Leadership,
     logbook::{Message, Note, Ticket},
     metrics::LogMetrics,
@@ -42,19 +41,6 @@ const AT_ONCE: usize = 256;
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// How often to see whether a key was replaced.
 const READ_KEYS_EVERY: Duration = Duration::from_secs(60);
-
-/// Where and how the log is kept.
-#[derive(Clone, Debug)]
-pub struct Keeping {
-    pub uri: String,
-    pub origin: String,
-    /// Read anew each time that the log is opened.
-    pub key: PathBuf,
-    /// None: the key's own half.
-    pub trusted: Option<PathBuf>,
-    /// Who writes.
-    pub replica: String,
-}
 
 /// Something to be written.
 struct Line {
@@ -86,6 +72,8 @@ pub struct Scribe {
     leadership: Leadership,
     metrics: LogMetrics,
     problem: watch::Sender<Option<String>>,
+    /// How far the log was written, for whoever goes through it.
+    written: watch::Sender<Option<Head>>,
     /// The end of the log, if it was found.
     writer: Option<Writer>,
     /// The end of the log is being found. It may take longer than anybody waits.
@@ -120,6 +108,7 @@ impl Scribe {
             leadership,
             metrics,
             problem,
+            written: watch::Sender::new(None),
             writer: None,
             opening: None,
             keys: Keys::default(),
@@ -133,6 +122,11 @@ impl Scribe {
             retry: RETRY.0,
             published: Instant::now(),
         }
+    }
+
+    /// How far the log was written by this process; none before it was opened.
+    pub fn head(&self) -> watch::Receiver<Option<Head>> {
+        self.written.subscribe()
     }
 
     /// Writes until nobody has anything to say any more, and then what is left.
@@ -272,7 +266,7 @@ impl Scribe {
         }
         self.keys_read = Instant::now();
         let keeping = self.keeping.clone();
-        let looked = tokio::task::spawn_blocking(move || keys_of(&keeping));
+        let looked = tokio::task::spawn_blocking(move || keeping.keys());
         if let Ok(Ok(found)) = timeout(PATIENCE, looked).await
             && found != self.keys
         {
@@ -328,6 +322,7 @@ impl Scribe {
         first.into_iter().rev().for_each(|line| self.queue.push_front(line));
         tracing::info!(log = self.keeping.uri, entries = writer.size(), "the audit log is open");
         self.metrics.size.set(writer.size() as i64);
+        self.written.send_replace(Some(writer.head()));
         self.writer = Some(writer);
         Ok(())
     }
@@ -418,6 +413,7 @@ impl Scribe {
     fn written(&mut self) {
         let size = self.writer.as_ref().map_or(0, Writer::size);
         let first = size - self.proposed.len() as u64;
+        self.written.send_replace(self.writer.as_ref().map(Writer::head));
         for (number, line) in (first..).zip(self.proposed.drain(..)) {
             match line.what {
                 What::Note(note) => {
@@ -462,27 +458,14 @@ fn unanswered() -> String {
     format!("the store did not answer within {} s", PATIENCE.as_secs())
 }
 
-/// The files of the signing key and of the trusted ones, as far as they can be read.
-type Keys = [Option<Vec<u8>>; 2];
-
-fn keys_of(keeping: &Keeping) -> Keys {
-    let trusted = keeping.trusted.as_ref().and_then(|file| std::fs::read(file).ok());
-    [std::fs::read(&keeping.key).ok(), trusted]
-}
-
 async fn open(keeping: Keeping) -> Result<(Writer, Keys), String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
     let looked = tokio::task::spawn_blocking(move || {
-        let keys = keys_of(&keeping);
-        let key = SigningKey::load(&keeping.key).map_err(|error| text(&error))?;
-        let trusted = match &keeping.trusted {
-            Some(file) => TrustedKeys::load(file).map_err(|error| text(&error))?,
-            None => TrustedKeys::only(key.public()),
-        };
-        let log = Log::open(&keeping.uri).map_err(|error| text(&error))?;
-        Ok::<_, String>((log, keeping.origin, Arc::new(key), trusted, keys))
+        let keys = keeping.keys();
+        let (log, key, trusted) = keeping.open()?;
+        Ok::<_, String>((log, keeping.origin, key, trusted, keys))
     });
     let (log, origin, key, trusted, keys) = looked.await.map_err(|error| error.to_string())??;
-    let writer = Writer::open(log, &origin, key, trusted).await.map_err(|error| error.to_string())?;
+    let writer =
+        Writer::open(log, &origin, Arc::new(key), trusted).await.map_err(|error| error.to_string())?;
     Ok((writer, keys))
 }

@@ -13,10 +13,11 @@ use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
+    keeping::Keeping,
     leader::Leadership,
     logbook::{Announcement, Logbook},
     metrics::{LogMetrics, Metrics},
-    scribe::{Keeping, Scribe},
+    scribe::Scribe,
 };
 
 /// RFC 8032, section 7.1, test 1.

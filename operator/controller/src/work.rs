@@ -17,6 +17,7 @@ use crate::{
     crds,
     evidence::Notary,
     herald::Herald,
+    inspector::Inspector,
     journal::Journal,
     leader::Leadership,
     logbook::Logbook,
@@ -77,7 +78,13 @@ fn keep_log(
     };
     let (logbook, messages, problem) = Logbook::new();
     let metrics = LogMetrics::new(&watching.metrics)?;
-    let scribe = Scribe::new(keeping, watching.client.clone(), leadership.clone(), metrics, problem);
+    let scribe =
+        Scribe::new(keeping.clone(), watching.client.clone(), leadership.clone(), metrics.clone(), problem);
+    if let every @ 1.. = args.audit_log_check_seconds {
+        let (leadership, written) = (leadership.clone(), scribe.head());
+        let every = Duration::from_secs(every.into());
+        tasks.spawn(Inspector { keeping, every, leadership, metrics, written }.run());
+    }
     tasks.spawn(async move {
         scribe.run(messages).await;
         drop(done);

@@ -12,12 +12,14 @@
 //! follows from the commits and may lag behind them, or be missing. Tiles and checkpoint are as
 //! <https://c2sp.org/tlog-tiles> says, but that tiles which are not full are not written: what would be in them is in commits.
 
+mod check;
+mod cursor;
 mod reader;
 mod writer;
 
 use std::collections::BTreeMap;
 
-use lethe_transparency::{note::NoteError, tile};
+use lethe_transparency::{merkle::Hash, note::NoteError, tile};
 
 use crate::{
     error::{Error, Result},
@@ -40,6 +42,13 @@ const AT_ONCE: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Log {
     objects: Objects,
+}
+
+/// How many entries a log was seen to have, and the root of the tree of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub size: u64,
+    pub root: Hash,
 }
 
 /// Why a log cannot be written or read on.

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use lethe_evidence::{SigningKey, TrustedKeys};
 use lethe_store::{
     folder_uri,
-    log::{Log, LogError, Reading, Writer},
+    log::{Head, Log, LogError, Reading, Writer},
 };
 use lethe_transparency::{Action, Entry, Object, Said, Upshot, merkle, tile};
 use tempfile::TempDir;
@@ -46,6 +46,10 @@ async fn writer(folder: &Path) -> Result<Writer, LogError> {
 
 async fn read(folder: &Path) -> Reading {
     log(folder).read(ORIGIN, &TrustedKeys::only(key().public())).await.unwrap()
+}
+
+async fn check(folder: &Path, seen: Option<&Head>) -> Result<(), LogError> {
+    log(folder).check(ORIGIN, &TrustedKeys::only(key().public()), seen).await
 }
 
 fn said(said: Said) -> Entry {
@@ -282,6 +286,12 @@ async fn a_flip_is_found(log: &Path, file: &Path, good: &[u8], at: usize, bit: u
     fs::write(file, bad).unwrap();
     let faults = read(log).await.faults;
     assert!(!faults.is_empty(), "bit {bit} of byte {at} of {}", file.display());
+    let checked = check(log, None).await;
+    assert!(
+        matches!(checked, Err(LogError::Damaged { .. })),
+        "{checked:?}: bit {bit} of byte {at} of {}",
+        file.display()
+    );
 }
 
 #[tokio::test]
@@ -329,6 +339,9 @@ async fn what_is_missing_cut_off_or_beside_it_is_found() {
         fs::remove_file(&path).unwrap();
         let lags = ["checkpoint", "tile/0/001", "tile/entries/001"].iter().any(|it| path.ends_with(it));
         assert_eq!(read(folder.path()).await.faults.is_empty(), lags, "without {}", path.display());
+        // Who is told of no checkpoint knows of no end.
+        let is_unknown = path.ends_with("checkpoint");
+        assert_eq!(check(folder.path(), None).await.is_ok(), is_unknown, "without {}", path.display());
         fs::write(&path, &good[..good.len() - 1]).unwrap();
         assert!(!read(folder.path()).await.faults.is_empty(), "a part of {}", path.display());
         fs::write(&path, good).unwrap();
@@ -337,6 +350,49 @@ async fn what_is_missing_cut_off_or_beside_it_is_found() {
         assert!(!read(folder.path()).await.faults.is_empty(), "{}", beside.display());
         fs::remove_file(beside).unwrap();
     }
+}
+
+#[tokio::test]
+async fn whoever_has_appended_sees_that_the_end_was_taken_or_is_another_with_its_checkpoint() {
+    let folder = example().await;
+    let head = writer(folder.path()).await.unwrap().head();
+    check(folder.path(), Some(&head)).await.unwrap();
+    let last = files(&folder.path().join("commits/002")).pop().unwrap();
+    for path in [&last, &folder.path().join("checkpoint")] {
+        fs::remove_file(path).unwrap();
+    }
+    check(folder.path(), None).await.unwrap();
+    let error = check(folder.path(), Some(&head)).await.unwrap_err();
+    assert!(error.to_string().contains("it had 520 entries, and"), "{error}");
+    // By somebody who has the key.
+    let mut other = writer(folder.path()).await.unwrap();
+    while other.size() < head.size {
+        append(&mut other, &[intent("another")]).await.unwrap();
+    }
+    other.show().await.unwrap();
+    assert_eq!(read(folder.path()).await.faults, []);
+    let error = check(folder.path(), Some(&head)).await.unwrap_err();
+    assert!(error.to_string().contains("were others"), "{error}");
+}
+
+/// The largest log of which the tree has three levels of tiles would take minutes: this has two, and one tile above them.
+#[tokio::test]
+async fn tiles_of_tiles_are_checked() {
+    let folder = TempDir::new().unwrap();
+    let mut writer = writer(folder.path()).await.unwrap();
+    fill(&mut writer, 128 * 256, 128).await;
+    writer.show().await.unwrap();
+    check(folder.path(), Some(&writer.head())).await.unwrap();
+    let above = folder.path().join("tile/1/000");
+    let good = fs::read(&above).unwrap();
+    let mut bad = good.clone();
+    bad[33] ^= 1;
+    fs::write(&above, bad).unwrap();
+    let error = check(folder.path(), None).await.unwrap_err();
+    assert!(error.to_string().contains("tile/1/000"), "{error}");
+    fs::remove_file(&above).unwrap();
+    let error = check(folder.path(), None).await.unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
 }
 
 #[tokio::test]

@@ -208,6 +208,38 @@ pub async fn an_auditor_verifies_the_audit_log_and_finds_what_was_changed(world:
     Ok(())
 }
 
+pub async fn an_audit_log_that_is_changed_where_nobody_appends_is_found_by_the_operator(
+    world: &World,
+) -> Result<()> {
+    let key = world.keep_log().await?;
+    world.add_flag("--audit-log-check-seconds=1".into()).await;
+    world.begin_ready().await?;
+    world
+        .metrics_until("it was read, and is whole", |text| {
+            text.contains("lethe_audit_log_intact 1\n")
+                && !text.contains("lethe_audit_log_checked_timestamp_seconds 0\n")
+        })
+        .await?;
+    let first = world.log_folder().join("commits/000/000");
+    let good = fs::read(&first)?;
+    let mut bad = good.clone();
+    bad[20] ^= 1;
+    fs::write(&first, &bad)?;
+    world.metrics_until("it was found", |text| text.contains("lethe_audit_log_intact 0\n")).await?;
+    // What is appended goes on.
+    world.request("forget-three", "3", "8").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    let said = fs::read_to_string(world.operator_log())?;
+    ensure!(
+        said.contains("the audit log is not as it was written") && said.contains("commits/000/000"),
+        "{said}"
+    );
+    fs::write(&first, &good)?;
+    world.metrics_until("it was restored", |text| text.contains("lethe_audit_log_intact 1\n")).await?;
+    is_whole(&world.read_log(&key).await?)
+}
+
 /// `kubectl lethe verify --log` of all that the namespace has.
 async fn verify(world: &World, auditor: &Person, key: &Key) -> Result<(i32, String)> {
     let exported = world.exported().await?;

@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use lethe_evidence::TrustedKeys;
 use lethe_transparency::{Book, Checkpoint, Commit, Entry, merkle, merkle::Tree, tile};
 
-use super::{AT_ONCE, CHECKPOINT, COMMITS, ENTRIES, Log, TILES, writer::number};
+use super::{AT_ONCE, CHECKPOINT, COMMITS, ENTRIES, Log, TILES, cursor::number};
 use crate::error::{Error, Result};
 
 /// What is in a log.

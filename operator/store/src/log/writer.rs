@@ -6,25 +6,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use lethe_evidence::{SigningKey, TrustedKeys};
 use lethe_transparency::{Book, Checkpoint, Commit, Entry, merkle, merkle::Edge, note, tile};
 
-use super::{AT_ONCE, CHECKPOINT, ENTRIES, Log, LogError, found};
+use super::{AT_ONCE, CHECKPOINT, ENTRIES, Head, Log, LogError, cursor::Cursor, found};
 use crate::objects::Created;
 
 /// The end of a log, and the key to write on.
 pub struct Writer {
-    log: Log,
-    origin: String,
+    /// At the end of the log. Its full tiles are those that were not written yet.
+    cursor: Cursor,
     key: Arc<SigningKey>,
-    trusted: TrustedKeys,
-    edge: Edge,
-    book: Book,
-    /// Entries of the tile that is not full.
-    tail: Vec<Vec<u8>>,
-    /// Full tiles that were not written yet: the number of each, and its entries.
-    full: Vec<(u64, Vec<Vec<u8>>)>,
     /// How many entries the checkpoint in the store is of.
     published: u64,
-    /// The last commit, to see that it is still there.
-    last: Option<u64>,
     /// What is to be appended next, and whether it is there is not known.
     pending: Option<(Commit, Vec<u8>)>,
     /// Whether the store was seen to refuse to create what is there.
@@ -47,21 +38,14 @@ impl Writer {
             return Err(LogError::Untrusted);
         }
         let mut writer = Self {
-            log,
-            origin: origin.into(),
+            cursor: Cursor::new(log, origin, trusted),
             key,
-            trusted,
-            edge: Edge::default(),
-            book: Book::default(),
-            tail: Vec::new(),
-            full: Vec::new(),
             published: 0,
-            last: None,
             pending: None,
             is_exclusive: false,
         };
         writer.walk().await?;
-        if let Some(last) = writer.last {
+        if let Some(last) = writer.cursor.last {
             writer.check_exclusive(last).await?;
         }
         Ok(writer)
@@ -69,12 +53,17 @@ impl Writer {
 
     /// How many entries are in the log: the number of the next one.
     pub fn size(&self) -> u64 {
-        self.edge.size()
+        self.cursor.size()
+    }
+
+    /// How far the log was written, for whoever goes through it later.
+    pub fn head(&self) -> Head {
+        Head { size: self.size(), root: self.cursor.edge.root() }
     }
 
     /// What is open: without an outcome.
     pub fn book(&self) -> &Book {
-        &self.book
+        &self.cursor.book
     }
 
     /// An entry that may be open for long, and was not read on the way to the end.
@@ -85,9 +74,9 @@ impl Writer {
         let (index, place) = (number / tile::WIDTH, (number % tile::WIDTH) as usize);
         let damaged = |why: &str| LogError::damaged(format!("entry {number}"), why);
         let bytes = if index == self.size() / tile::WIDTH {
-            self.tail.get(place).cloned()
+            self.cursor.tail.get(place).cloned()
         } else {
-            let (folder, name) = self.log.tile(ENTRIES, index);
+            let (folder, name) = self.cursor.log.tile(ENTRIES, index);
             let bundle = folder.read(&name, Commit::MAX_BYTES).await?;
             let entries = tile::entries(&bundle).ok_or_else(|| damaged("it is in a bundle that is none"))?;
             entries.get(place).map(|entry| entry.to_vec())
@@ -104,13 +93,13 @@ impl Writer {
         let room = (tile::WIDTH - self.size() % tile::WIDTH) as usize;
         let entries = &entries[..entries.len().min(room)];
         let bad = |number: u64, why: String| LogError::damaged(format!("new entry {number}"), why);
-        let (mut book, mut bytes) = (self.book.clone(), Vec::new());
+        let (mut book, mut bytes) = (self.cursor.book.clone(), Vec::new());
         for (number, entry) in (self.size()..).zip(entries) {
             book.read(number, entry).map_err(|error| bad(number, error.to_string()))?;
             bytes.push(entry.to_bytes().map_err(|error| bad(number, error.to_string()))?);
         }
-        let commit = Commit::after(&self.edge, bytes, book.open().collect());
-        let bytes = commit.sign(&self.origin, &self.key)?;
+        let commit = Commit::after(&self.cursor.edge, bytes, book.open().collect());
+        let bytes = commit.sign(&self.cursor.origin, &self.key)?;
         self.pending = (!entries.is_empty()).then_some((commit, bytes));
         Ok(entries.len())
     }
@@ -127,14 +116,14 @@ impl Writer {
     pub async fn commit(&mut self) -> Result<(), LogError> {
         let Some((commit, bytes)) = &self.pending else { return Ok(()) };
         let first = commit.first();
-        if let Some(last) = self.last {
+        if let Some(last) = self.cursor.last {
             // A volume that was replaced, or emptied, is no place to go on.
-            let (folder, name) = self.log.place(last);
+            let (folder, name) = self.cursor.log.place(last);
             if !folder.has(&name).await? {
                 return Err(LogError::damaged(folder.name(&name), "it was appended last, and is gone"));
             }
         }
-        let (folder, name) = self.log.place(first);
+        let (folder, name) = self.cursor.log.place(first);
         if folder.create(&name, bytes.clone()).await? == Created::WasThere
             && folder.read(&name, Commit::MAX_BYTES).await? != *bytes
         {
@@ -142,7 +131,7 @@ impl Writer {
             return Err(LogError::Overtaken);
         }
         if let Some((commit, _)) = self.pending.take() {
-            self.adopt(&commit)?;
+            self.cursor.adopt(&commit)?;
         }
         if !self.is_exclusive {
             self.check_exclusive(first).await?;
@@ -155,9 +144,9 @@ impl Writer {
     /// # Errors
     /// If the store cannot be written. Nothing is lost by it.
     pub async fn show(&mut self) -> Result<(), LogError> {
-        while let Some((index, entries)) = self.full.first() {
-            write_tile(&self.log, *index, entries).await?;
-            self.full.remove(0);
+        while let Some((index, entries)) = self.cursor.full.first() {
+            write_tile(&self.cursor.log, *index, entries).await?;
+            self.cursor.full.remove(0);
         }
         if self.published < self.size() {
             self.write_checkpoint().await?;
@@ -170,35 +159,35 @@ impl Writer {
     /// # Errors
     /// If not.
     pub async fn write_checkpoint(&mut self) -> Result<(), LogError> {
-        let (size, root) = (self.size(), self.edge.root());
-        let head = Checkpoint { origin: self.origin.clone(), size, root, extensions: Vec::new() };
-        self.log.objects.write(CHECKPOINT, head.sign(&self.key)?.into_bytes()).await?;
+        let (size, root) = (self.size(), self.cursor.edge.root());
+        let head = Checkpoint { origin: self.cursor.origin.clone(), size, root, extensions: Vec::new() };
+        self.cursor.log.objects.write(CHECKPOINT, head.sign(&self.key)?.into_bytes()).await?;
         self.published = size;
         Ok(())
     }
 
     /// From the tile of the checkpoint to the end.
     async fn walk(&mut self) -> Result<(), LogError> {
-        let known = match self.log.checkpoint().await? {
+        let known = match self.cursor.log.checkpoint().await? {
             None => None,
             Some(bytes) => {
-                let opened = Checkpoint::open(&bytes, &self.origin, &self.trusted);
+                let opened = Checkpoint::open(&bytes, &self.cursor.origin, &self.cursor.trusted);
                 Some(opened.map_err(|error| LogError::damaged(CHECKPOINT, error))?)
             }
         };
         let size = known.as_ref().map_or(0, |known| known.size);
         let mut tile = size / tile::WIDTH;
         if let Some(before) = tile.checked_sub(1) {
-            self.begin_after(before).await?;
+            self.cursor.begin_after(before).await?;
         }
         let fits = |size: u64, edge: &Edge| {
             known.as_ref().is_none_or(|it| it.size == size && it.root == edge.root())
         };
-        let mut is_known = fits(self.size(), &self.edge);
+        let mut is_known = fits(self.size(), &self.cursor.edge);
         loop {
-            for (first, bytes) in self.read_tile(tile).await? {
-                self.take(first, &bytes)?;
-                is_known |= fits(self.size(), &self.edge);
+            for (first, bytes) in self.cursor.read_tile(tile).await? {
+                self.cursor.take(first, &bytes)?;
+                is_known |= fits(self.size(), &self.cursor.edge);
             }
             if self.size() / tile::WIDTH == tile {
                 break;
@@ -214,83 +203,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins at the end of this tile, of which only the last commit is read: it says all that is needed.
-    async fn begin_after(&mut self, tile: u64) -> Result<(), LogError> {
-        let folder = self.log.commits(tile);
-        let names = folder.list().await?;
-        let gone = || LogError::damaged(format!("the commits of tile {tile}"), "they are gone");
-        let name = names.last().ok_or_else(gone)?;
-        let first = number(tile, name)
-            .ok_or_else(|| LogError::damaged(folder.name(name), "its name is not that of a commit"))?;
-        let bytes = folder.read(name, Commit::MAX_BYTES).await?;
-        let commit = self.opened(first, &bytes)?;
-        if commit.edge.size() != (tile + 1) * tile::WIDTH {
-            return Err(LogError::damaged(
-                folder.name(name),
-                "the tile after it was begun before it was full",
-            ));
-        }
-        (self.edge, self.book) = (commit.edge, Book::with(commit.open));
-        self.last = Some(first);
-        Ok(())
-    }
-
-    /// Every commit of a tile, with the number of its first entry, in order.
-    async fn read_tile(&self, tile: u64) -> Result<Vec<(u64, Vec<u8>)>, LogError> {
-        let folder = self.log.commits(tile);
-        let names = folder.list().await?;
-        let read = names.iter().map(|name| {
-            let folder = &folder;
-            async move {
-                let first = number(tile, name).ok_or_else(|| {
-                    LogError::damaged(folder.name(name), "its name is not that of a commit")
-                })?;
-                Ok::<_, LogError>((first, folder.read(name, Commit::MAX_BYTES).await?))
-            }
-        });
-        stream::iter(read.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
-    }
-
-    fn take(&mut self, first: u64, bytes: &[u8]) -> Result<(), LogError> {
-        let (folder, name) = self.log.place(first);
-        let damaged = |why: String| LogError::damaged(folder.name(&name), why);
-        if first != self.size() {
-            return Err(damaged(format!("entry {} should be before it, and is missing", self.size())));
-        }
-        let commit = self.opened(first, bytes)?;
-        commit.continues(&self.edge).map_err(|error| damaged(error.to_string()))?;
-        self.adopt(&commit)?;
-        match self.book.open().eq(commit.open.iter().copied()) {
-            true => Ok(()),
-            false => Err(damaged("it says that other entries are open than those that are".into())),
-        }
-    }
-
-    fn opened(&self, first: u64, bytes: &[u8]) -> Result<Commit, LogError> {
-        let (folder, name) = self.log.place(first);
-        Commit::open(bytes, &self.origin, &self.trusted, first)
-            .map_err(|error| LogError::damaged(folder.name(&name), error))
-    }
-
-    /// The commit is in the log.
-    fn adopt(&mut self, commit: &Commit) -> Result<(), LogError> {
-        let damaged = |number: u64, why: String| LogError::damaged(format!("entry {number}"), why);
-        for (number, bytes) in (commit.first()..).zip(&commit.entries) {
-            let entry = Entry::parse(bytes).map_err(|error| damaged(number, error.to_string()))?;
-            self.book.read(number, &entry).map_err(|error| damaged(number, error.to_string()))?;
-        }
-        self.tail.extend(commit.entries.iter().cloned());
-        self.last = Some(commit.first());
-        self.edge = commit.edge.clone();
-        if self.tail.len() as u64 == tile::WIDTH {
-            self.full.push((self.size() / tile::WIDTH - 1, std::mem::take(&mut self.tail)));
-        }
-        Ok(())
-    }
-
     /// Whether the store refuses to create what is there. It is tried with what is there, so that nothing is harmed if not.
     async fn check_exclusive(&mut self, first: u64) -> Result<(), LogError> {
-        let (folder, name) = self.log.place(first);
+        let (folder, name) = self.cursor.log.place(first);
         let bytes = folder.read(&name, Commit::MAX_BYTES).await?;
         if folder.create(&name, bytes).await? == Created::New {
             return Err(LogError::NotExclusive);
@@ -298,13 +213,6 @@ impl Writer {
         self.is_exclusive = true;
         Ok(())
     }
-}
-
-/// The number of the first entry of the commit with this name.
-pub(super) fn number(tile: u64, name: &str) -> Option<u64> {
-    let place =
-        name.parse::<u64>().ok().filter(|place| *place < tile::WIDTH && format!("{place:03}") == name)?;
-    Some(tile * tile::WIDTH + place)
 }
 
 /// The files of a full tile: its entries, their hashes, and the tile above if that is full with it.

@@ -1,0 +1,44 @@
+//! Where and how the audit log is kept. Everything here looks at the file system, and may hang with it.
+
+use std::path::PathBuf;
+
+use lethe_evidence::{SigningKey, TrustedKeys};
+use lethe_store::log::Log;
+
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    pub uri: String,
+    pub origin: String,
+    /// Read anew each time that the log is opened.
+    pub key: PathBuf,
+    /// None: the key's own half.
+    pub trusted: Option<PathBuf>,
+    /// Who writes.
+    pub replica: String,
+}
+
+/// The files of the signing key and of the trusted ones, as far as they can be read.
+pub type Keys = [Option<Vec<u8>>; 2];
+
+impl Keeping {
+    /// The files of the keys as they are now.
+    pub fn keys(&self) -> Keys {
+        let trusted = self.trusted.as_ref().and_then(|file| std::fs::read(file).ok());
+        [std::fs::read(&self.key).ok(), trusted]
+    }
+
+    /// The folder of the log, the key to write on, and those whose signatures count.
+    ///
+    /// # Errors
+    /// Which of them is not as it should be, in words.
+    pub fn open(&self) -> Result<(Log, SigningKey, TrustedKeys), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let key = SigningKey::load(&self.key).map_err(|error| text(&error))?;
+        let trusted = match &self.trusted {
+            Some(file) => TrustedKeys::load(file).map_err(|error| text(&error))?,
+            None => TrustedKeys::only(key.public()),
+        };
+        let log = Log::open(&self.uri).map_err(|error| text(&error))?;
+        Ok((log, key, trusted))
+    }
+}
