@@ -22,10 +22,17 @@ impl World {
     pub async fn keep_log(&self) -> Result<Key> {
         let key = self.key("log")?;
         fs::create_dir(self.log_folder())?;
-        let log = format!("--audit-log={}", folder_uri(&self.log_folder())?);
-        let origin = format!("--audit-log-origin={ORIGIN}");
-        self.set_flags([key.flags(&[&key])?, vec![log, origin]].concat()).await;
+        self.set_flags(self.log_flags(&key)?).await;
         Ok(key)
+    }
+
+    /// Flags of a program that writes to the log with this key.
+    ///
+    /// # Errors
+    /// If there is no place for it.
+    pub fn log_flags(&self, key: &Key) -> Result<Vec<String>> {
+        let log = format!("--audit-log={}", folder_uri(&self.log_folder())?);
+        Ok([key.flags(&[key])?, vec![log, format!("--audit-log-origin={ORIGIN}")]].concat())
     }
 
     pub fn log_folder(&self) -> PathBuf {

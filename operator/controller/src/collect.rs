@@ -17,9 +17,14 @@ use lethe_api::{
 };
 use lethe_core::{names, run};
 use lethe_store::{Item, Kind, Store, garbage};
+use lethe_transparency::Action;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Args, calls, error::Error};
+use crate::{
+    Args, calls,
+    clerk::{Clerk, Silent},
+    error::Error,
+};
 
 /// Objects that are asked for at once.
 const PAGE: u32 = 500;
@@ -50,6 +55,8 @@ pub enum CollectError {
     Cluster(#[from] Error),
     #[error(transparent)]
     Store(#[from] lethe_store::Error),
+    #[error(transparent)]
+    Silent(#[from] Silent),
     #[error(
         "there is no DiffusionModel in {0}: then everything in the store would go. If that is meant, remove it by hand"
     )]
@@ -91,25 +98,26 @@ pub async fn collect(args: CollectArgs) -> Result<(), CollectError> {
         items.into_iter().partition(|item| item.kind == Kind::Scratch);
     let all =
         garbage(&kept, &needed.digests, before).into_iter().chain(garbage(&scratch, &needed.plans, before));
-    sweep(&store, all, args.delete).await
+    let all: Vec<&Item> = all.collect();
+    if args.delete {
+        let mut clerk = Clerk::new(&args.operator);
+        clerk.perform(Action::Collect, &all, async |item| remove(&store, item).await).await?;
+    } else {
+        all.iter().for_each(|item| tell(item, false));
+    }
+    let bytes: u64 = all.iter().map(|item| item.bytes).sum();
+    tracing::info!(count = all.len(), bytes, removed = args.delete, "done");
+    Ok(())
 }
 
-async fn sweep<'a>(
-    store: &Store,
-    all: impl Iterator<Item = &'a Item>,
-    delete: bool,
-) -> Result<(), CollectError> {
-    let (mut count, mut bytes) = (0_u64, 0_u64);
-    for item in all {
-        if delete {
-            store.remove(item).await?;
-        }
-        tracing::info!(kind = %item.kind, digest = %item.digest, bytes = item.bytes, removed = delete, "garbage");
-        count += 1;
-        bytes += item.bytes;
-    }
-    tracing::info!(count, bytes, removed = delete, "done");
+async fn remove(store: &Store, item: &Item) -> Result<(), CollectError> {
+    store.remove(item).await?;
+    tell(item, true);
     Ok(())
+}
+
+fn tell(item: &Item, removed: bool) {
+    tracing::info!(kind = %item.kind, digest = %item.digest, bytes = item.bytes, removed, "garbage");
 }
 
 impl Needed {

@@ -8,7 +8,7 @@
 //!   is kept of it. `last_told`: which changes of a model are news for its requests. `kueue`: what is known of the queue that others run.
 //! - `controller` with `request`, `model` and `run`: observe one object and ask core.
 //! - `logbook`, `scribe` and `repair`: the audit log, which says what `apply` is about to do, and what became of it. `inspector`
-//!   sees that it stays so.
+//!   sees that it stays so, and `clerk` says what the commands do.
 //! - `telemetry` and `spans`: logs, and traces of looks for whoever asks for them.
 //! - `apply`: **the one way from a decision to the cluster**, passable only with the lease of `leader`.
 //!
@@ -20,6 +20,7 @@
 mod apply;
 mod args;
 mod calls;
+mod clerk;
 mod client;
 mod collect;
 mod collector;

@@ -3,9 +3,13 @@
 //! The statement stays as it is, byte for byte, and the old envelope stays beside the new one. Nothing is asked of a cluster.
 
 use lethe_evidence::{KeyError, SigningKey, TrustedKeys, seal};
-use lethe_store::{Kind, Store};
+use lethe_store::{Item, Kind, Store};
+use lethe_transparency::Action;
 
-use crate::Args;
+use crate::{
+    Args,
+    clerk::{Clerk, Silent},
+};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct SignAgainArgs {
@@ -28,6 +32,8 @@ pub enum SignAgainError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Store(#[from] lethe_store::Error),
+    #[error(transparent)]
+    Silent(#[from] Silent),
 }
 
 /// Signs whatever has no signature of the signing key and one of another trusted key.
@@ -40,6 +46,7 @@ pub async fn sign_again(args: SignAgainArgs) -> Result<(), SignAgainError> {
     };
     let (key, trusted) = (SigningKey::load(signing)?, TrustedKeys::load(trusted)?);
     let store = Store::open(&args.operator.store)?;
+    let mut clerk = Clerk::new(&args.operator);
     let (mut count, mut refused) = (0_u64, 0_u64);
     for item in store.inventory().await?.iter().filter(|item| item.kind == Kind::Evidence) {
         let found = store.evidence(&item.digest, &trusted).await?;
@@ -48,7 +55,11 @@ pub async fn sign_again(args: SignAgainArgs) -> Result<(), SignAgainError> {
             |statement: &[u8]| found.good.iter().any(|(_, it)| it.key == own && it.statement == statement);
         for (_, proof) in found.good.iter().filter(|(_, proof)| !has_own(&proof.statement)) {
             if !args.dry_run {
-                store.put_evidence(&item.digest, seal(&proof.statement, &key)).await?;
+                let again = async |item: &Item| {
+                    store.put_evidence(&item.digest, seal(&proof.statement, &key)).await?;
+                    Ok::<_, SignAgainError>(())
+                };
+                clerk.perform(Action::SignAgain, &[item], again).await?;
             }
             tracing::info!(bundle = %item.digest, before = proof.key.short(), signed = !args.dry_run, "signed again");
             count += 1;

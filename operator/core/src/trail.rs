@@ -339,7 +339,9 @@ fn is_decided(action: Action, after: &str, reason: &str, status: &Value) -> bool
         | Action::ShapeCanary
         | Action::ArchiveLedger
         | Action::AddFinalizer
-        | Action::RemoveFinalizer => false,
+        | Action::RemoveFinalizer
+        | Action::Collect
+        | Action::SignAgain => false,
     }
 }
 

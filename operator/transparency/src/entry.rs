@@ -107,6 +107,10 @@ pub enum Action {
     ArchiveLedger,
     AddFinalizer,
     RemoveFinalizer,
+    /// Something of the store that nothing refers to.
+    Collect,
+    /// What another trusted key has signed, with the new one.
+    SignAgain,
     // Decisions about a request.
     Accept,
     Refuse,

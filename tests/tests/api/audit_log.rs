@@ -1,6 +1,10 @@
 //! The audit log: everything is in it, in order; without it nothing is put into service; and it is one, whoever dies.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result, ensure};
 use lethe_api::{
@@ -12,6 +16,7 @@ use lethe_tests::{
     World,
     audit_log::{ORIGIN, Told, told},
     cli::Person,
+    collecting::make_old,
     keys::Key,
     place::MODEL,
     trainer, wait,
@@ -205,6 +210,40 @@ pub async fn an_auditor_verifies_the_audit_log_and_finds_what_was_changed(world:
     world.take_operator().await?.stop().await?;
     let (code, said) = verify(world, &auditor, &key).await?;
     ensure!(code == 1 && said.contains("was seen"), "{said}");
+    Ok(())
+}
+
+pub async fn what_the_collector_removes_is_in_the_audit_log_and_stays_without_one(
+    world: &World,
+) -> Result<()> {
+    let key = world.keep_log().await?;
+    world.begin_ready().await?;
+    let stray = world.store.put_blob(b"stray".to_vec()).await?;
+    let another = world.store.put_blob(b"another".to_vec()).await?;
+    let young = world.store_folder().join("blobs").join(another.hex());
+    make_old(&world.store_folder().join("blobs"), &young)?;
+    let flags = [world.log_flags(&key)?, vec!["--delete".into()]].concat();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    world.collect(BTreeMap::new(), &flags).await?;
+    ensure!(world.store.get_blob(&stray, 100).await.is_err(), "it is still there");
+    // Who leads finds that somebody else has written, and goes on.
+    world.request("forget-three", "3", "8").await?;
+    world.forget(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    world.take_operator().await?.stop().await?;
+    let reading = world.read_log(&key).await?;
+    is_whole(&reading)?;
+    let all = told(&reading.entries);
+    in_order(&all)?;
+    let removed: Vec<_> = all.iter().filter(|it| it.action == Action::Collect).collect();
+    ensure!(removed.len() == 1 && removed[0].object.1 == stray.as_str(), "{removed:?}");
+    ensure!(removed[0].outcome.is_some_and(|(_, upshot)| upshot == Upshot::Done), "{removed:?}");
+    // What cannot be said is not removed.
+    make_old(&world.store_folder().join("blobs"), &world.log_folder())?;
+    world.break_log()?;
+    let refused = world.collect(BTreeMap::new(), &flags).await;
+    ensure!(refused.as_ref().is_err_and(|error| error.to_string().contains("audit log")), "{refused:?}");
+    world.store.get_blob(&another, 100).await?;
     Ok(())
 }
 

@@ -112,8 +112,9 @@ fn main() -> ExitCode {
             what_passed_waits_for_an_audit_log_that_cannot_be_written,
             an_operator_that_dies_after_every_write_leaves_one_log_in_which_all_is_closed,
             two_operators_of_which_one_was_frozen_write_one_audit_log,
-            an_auditor_verifies_the_audit_log_and_finds_what_was_changed;
-            an_audit_log_that_is_changed_where_nobody_appends_is_found_by_the_operator;
+            an_auditor_verifies_the_audit_log_and_finds_what_was_changed,
+            an_audit_log_that_is_changed_where_nobody_appends_is_found_by_the_operator,
+            what_the_collector_removes_is_in_the_audit_log_and_stays_without_one;
         collecting:
             what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own,
             bundles_that_nothing_names_and_scratch_of_what_is_over_are_removed_once_they_are_old;
