@@ -3,51 +3,63 @@
 //! Appending looks at the end of the log alone. Somebody who changes or takes out what is older would be found by the next
 //! auditor, who may come once a year.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use lethe_store::log::{Head, LogError};
-use tokio::{sync::watch, time::sleep};
+use lethe_store::{
+    Error,
+    log::{Known, LogError},
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{keeping::Keeping, leader::Leadership, metrics::LogMetrics};
 
-/// How soon for the first time, and again while something is wrong with it, if that is sooner than usual.
-const SOON: Duration = Duration::from_secs(600);
+/// How soon after a start, and again where it could not be read or something is wrong with it, if that is sooner than usual.
+const FIRST: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(600);
 
 pub struct Inspector {
     pub keeping: Keeping,
     pub every: Duration,
     pub leadership: Leadership,
     pub metrics: LogMetrics,
-    /// How far this process has written.
-    pub written: watch::Receiver<Option<Head>>,
+    /// What this process knows of the log.
+    pub known: watch::Sender<Known>,
 }
 
 impl Inspector {
     /// Never ends.
     pub async fn run(self) {
-        let soon = self.every.min(SOON);
-        let mut wait = soon;
+        // Until it was read once, or twice as long as usual after the last time, nobody has to wonder.
+        self.metrics.check_seconds.set(self.every.as_secs() as i64);
+        self.metrics.checked.set(Timestamp::now().as_second());
+        let mut wait = FIRST;
         loop {
-            sleep(wait).await;
-            wait = if self.look().await { self.every } else { soon };
+            sleep(wait.min(self.every)).await;
+            wait = if self.look().await { self.every } else { AGAIN };
         }
     }
 
     /// Whether all is well, as far as is known.
     async fn look(&self) -> bool {
-        let written = *self.written.borrow();
-        let Some(written) = written.filter(|_| self.leadership.holds()) else { return false };
+        let known = self.known.borrow().clone();
+        if !self.leadership.holds() || known.heads.is_empty() {
+            return false;
+        }
         let log = &self.keeping.uri;
-        match self.check(&written).await {
+        match self.check(&known).await {
             Ok(()) => {
                 tracing::info!(
                     log,
-                    entries = written.size,
-                    "the audit log was read, and is as it was written"
+                    entries = known.heads.last().map(|last| last.size),
+                    "the audit log is as it was written"
                 );
                 self.metrics.intact.set(1);
                 self.metrics.checked.set(Timestamp::now().as_second());
+                self.known.send_modify(|now| now.found(&known));
                 true
             }
             Err(LogError::Damaged { what, why }) => {
@@ -57,22 +69,34 @@ impl Inspector {
                 false
             }
             Err(error) => {
-                tracing::warn!(log, %error, "the audit log could not be read");
+                tracing::warn!(log, %error, "the audit log could not be read to its end");
                 false
             }
         }
     }
 
-    async fn check(&self, written: &Head) -> Result<(), LogError> {
-        let keeping = Arc::new(self.keeping.clone());
-        let opened = tokio::task::spawn_blocking({
-            let keeping = keeping.clone();
-            move || keeping.open()
+    /// In a task of its own, which a store that hangs keeps: it is waited for, and no other one is begun.
+    async fn check(&self, known: &Known) -> Result<(), LogError> {
+        let (keeping, known) = (self.keeping.clone(), known.clone());
+        let mut checking = tokio::spawn(async move {
+            let unreadable =
+                |reason| Error::Unavailable { action: "read", what: keeping.uri.clone(), reason };
+            let to_open = keeping.clone();
+            let opened = tokio::task::spawn_blocking(move || to_open.open_to_read()).await;
+            let opened = opened.map_err(|error| error.to_string()).and_then(|opened| opened);
+            let (log, trusted) = opened.map_err(unreadable)?;
+            log.check(&keeping.origin, &trusted, &known).await
         });
-        let unreadable =
-            |reason| lethe_store::Error::Unavailable { action: "read", what: keeping.uri.clone(), reason };
-        let opened = opened.await.map_err(|error| error.to_string()).and_then(|opened| opened);
-        let (log, _, trusted) = opened.map_err(unreadable)?;
-        log.check(&keeping.origin, &trusted, Some(written)).await
+        loop {
+            match timeout(self.every.max(AGAIN), &mut checking).await {
+                Ok(checked) => {
+                    return checked.unwrap_or_else(|error| {
+                        let (action, what) = ("read", self.keeping.uri.clone());
+                        Err(Error::Unavailable { action, what, reason: error.to_string() }.into())
+                    });
+                }
+                Err(_) => tracing::warn!(log = self.keeping.uri, "the audit log is still being read"),
+            }
+        }
     }
 }

@@ -32,13 +32,21 @@ impl Keeping {
     /// # Errors
     /// Which of them is not as it should be, in words.
     pub fn open(&self) -> Result<(Log, SigningKey, TrustedKeys), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let key = SigningKey::load(&self.key).map_err(|error| text(&error))?;
-        let trusted = match &self.trusted {
-            Some(file) => TrustedKeys::load(file).map_err(|error| text(&error))?,
-            None => TrustedKeys::only(key.public()),
-        };
-        let log = Log::open(&self.uri).map_err(|error| text(&error))?;
+        let key = SigningKey::load(&self.key).map_err(|error| error.to_string())?;
+        let (log, trusted) = self.open_to_read()?;
         Ok((log, key, trusted))
+    }
+
+    /// The folder of the log, and the keys whose signatures count.
+    ///
+    /// # Errors
+    /// Which of them is not as it should be, in words.
+    pub fn open_to_read(&self) -> Result<(Log, TrustedKeys), String> {
+        let trusted = match &self.trusted {
+            Some(file) => TrustedKeys::load(file),
+            None => SigningKey::load(&self.key).map(|key| TrustedKeys::only(key.public())),
+        };
+        let log = Log::open(&self.uri).map_err(|error| error.to_string())?;
+        Ok((log, trusted.map_err(|error| error.to_string())?))
     }
 }

@@ -61,6 +61,8 @@ mod serving;
 mod sign_again;
 mod spans;
 mod stores;
+#[cfg(test)]
+mod stores_tests;
 mod streams;
 pub mod telemetry;
 mod unreadable;

@@ -37,6 +37,7 @@ pub struct LogMetrics {
     pub writable: IntGauge,
     pub intact: IntGauge,
     pub checked: IntGauge,
+    pub check_seconds: IntGauge,
     pub waiting: IntGauge,
     /// As far as this replica knows.
     pub size: IntGauge,
@@ -60,7 +61,11 @@ impl LogMetrics {
             )?,
             checked: IntGauge::new(
                 "lethe_audit_log_checked_timestamp_seconds",
-                "When all of the audit log was read last by this replica; 0 if it was not yet.",
+                "When this replica last read all of the audit log, or began to keep it.",
+            )?,
+            check_seconds: IntGauge::new(
+                "lethe_audit_log_check_seconds",
+                "How often all of the audit log is to be read; 0: never.",
             )?,
             waiting: IntGauge::new(
                 "lethe_audit_log_waiting_entries",
@@ -83,6 +88,7 @@ impl LogMetrics {
         metrics.register(log.writable.clone())?;
         metrics.register(log.intact.clone())?;
         metrics.register(log.checked.clone())?;
+        metrics.register(log.check_seconds.clone())?;
         metrics.register(log.waiting.clone())?;
         metrics.register(log.size.clone())?;
         metrics.register(log.append_errors.clone())?;

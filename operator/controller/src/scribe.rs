@@ -13,7 +13,7 @@ use std::{
 use futures::FutureExt;
 use jiff::Timestamp;
 use kube::Client;
-use lethe_store::log::{Head, LogError, Writer};
+use lethe_store::log::{Known, LogError, Writer};
 use lethe_transparency::{Entry, Said, Upshot, Writer as Signature};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -72,8 +72,8 @@ pub struct Scribe {
     leadership: Leadership,
     metrics: LogMetrics,
     problem: watch::Sender<Option<String>>,
-    /// How far the log was written, for whoever goes through it.
-    written: watch::Sender<Option<Head>>,
+    /// What this process knows of the log, for whoever goes through it.
+    known: watch::Sender<Known>,
     /// The end of the log, if it was found.
     writer: Option<Writer>,
     /// The end of the log is being found. It may take longer than anybody waits.
@@ -108,7 +108,7 @@ impl Scribe {
             leadership,
             metrics,
             problem,
-            written: watch::Sender::new(None),
+            known: watch::Sender::default(),
             writer: None,
             opening: None,
             keys: Keys::default(),
@@ -124,9 +124,9 @@ impl Scribe {
         }
     }
 
-    /// How far the log was written by this process; none before it was opened.
-    pub fn head(&self) -> watch::Receiver<Option<Head>> {
-        self.written.subscribe()
+    /// What this process knows of the log; nothing before it was opened. Whoever has gone through it says what was found.
+    pub fn known(&self) -> watch::Sender<Known> {
+        self.known.clone()
     }
 
     /// Writes until nobody has anything to say any more, and then what is left.
@@ -322,9 +322,18 @@ impl Scribe {
         first.into_iter().rev().for_each(|line| self.queue.push_front(line));
         tracing::info!(log = self.keeping.uri, entries = writer.size(), "the audit log is open");
         self.metrics.size.set(writer.size() as i64);
-        self.written.send_replace(Some(writer.head()));
+        let mut known = self.known.borrow().clone();
+        known.opened(writer.head()).map_err(|error| error.to_string())?;
+        self.known.send_replace(known);
         self.writer = Some(writer);
         Ok(())
+    }
+
+    /// The log has got longer, or more of it is shown.
+    fn know_more(&self) {
+        if let Some(writer) = &self.writer {
+            self.known.send_modify(|known| known.continued(writer.head(), writer.shown()));
+        }
     }
 
     /// Another writer has written what this one was about to: it is read anew, and said after it.
@@ -363,6 +372,7 @@ impl Scribe {
                 })
                 .await?;
                 self.published = Instant::now();
+                self.know_more();
             }
             if self.queue.is_empty() {
                 return Ok(());
@@ -411,9 +421,9 @@ impl Scribe {
 
     /// What was proposed is in the log.
     fn written(&mut self) {
+        self.know_more();
         let size = self.writer.as_ref().map_or(0, Writer::size);
         let first = size - self.proposed.len() as u64;
-        self.written.send_replace(self.writer.as_ref().map(Writer::head));
         for (number, line) in (first..).zip(self.proposed.drain(..)) {
             match line.what {
                 What::Note(note) => {

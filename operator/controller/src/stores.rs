@@ -19,7 +19,7 @@ use crate::{
     calls,
     error::Result,
     kueue::Kueue,
-    packed::{Pack, Packed, Parents},
+    packed::{ByModel, Pack, Packed, Parents},
     streams::Change,
 };
 
@@ -32,8 +32,10 @@ pub struct Stores {
     /// None if some namespaces are watched only.
     pub cluster_policies: Option<Store<ClusterUnlearnPolicy>>,
     pub requests: Store<Packed<UnlearnRequest>>,
+    pub requests_by_model: ByModel,
     pub approvals: Store<UnlearnApproval>,
     pub runs: Store<Packed<UnlearnRun>>,
+    pub runs_by_model: ByModel,
     pub jobs: Store<Packed<Job>>,
     pub pods: Store<Packed<Pod>>,
     pub kueue: Kueue,
@@ -69,8 +71,21 @@ impl Stores {
             pods: write_pods,
         };
         let (cluster_policies, kueue) = (None, Kueue::NotAsked);
-        let stores =
-            Self { client, models, policies, cluster_policies, requests, approvals, runs, jobs, pods, kueue };
+        let (requests_by_model, runs_by_model) = (ByModel::default(), ByModel::default());
+        let stores = Self {
+            client,
+            models,
+            policies,
+            cluster_policies,
+            requests,
+            requests_by_model,
+            approvals,
+            runs,
+            runs_by_model,
+            jobs,
+            pods,
+            kueue,
+        };
         (stores, writers)
     }
 
@@ -193,6 +208,7 @@ impl Triggers {
     }
 
     pub fn on_request(&self, stores: &Stores, change: Change<'_, Packed<UnlearnRequest>>) {
+        stores.requests_by_model.hear(&stores.requests, &change);
         let (Change::Applied(request) | Change::Deleted(request)) = change else {
             return self.everything(stores);
         };
@@ -201,14 +217,11 @@ impl Triggers {
             self.request(&namespace, &name);
         }
         self.model(&namespace, &request.index.model);
-        for duplicate in stores.duplicates_of(&namespace, &name) {
-            self.request(&namespace, &duplicate);
+        for other in stores.duplicates_of(request) {
+            self.request(&namespace, &other);
         }
-        let works_for_it = |run: &Packed<UnlearnRun>| {
-            in_namespace(run, &namespace) && run.index.requests.iter().any(|r| *r.name == *name)
-        };
-        for run in stores.runs.state_filter(works_for_it) {
-            self.run(&namespace, &run.name_any());
+        for run in stores.names_of_runs_for(request) {
+            self.run(&namespace, &run);
         }
     }
 
@@ -226,6 +239,7 @@ impl Triggers {
     }
 
     pub fn on_run(&self, stores: &Stores, change: Change<'_, Packed<UnlearnRun>>) {
+        stores.runs_by_model.hear(&stores.runs, &change);
         let (Change::Applied(run) | Change::Deleted(run)) = change else {
             return self.everything(stores);
         };
@@ -268,203 +282,4 @@ impl Triggers {
 
 pub(crate) fn namespace(object: &impl ResourceExt) -> String {
     object.namespace().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use kube::Config;
-    use kube_runtime::watcher::Event;
-    use lethe_api::{
-        Digest,
-        v1alpha1::{DiffusionModelStatus, ModelPhase, PolicyKind, UnlearnRequestStatus},
-    };
-    use serde_json::json;
-
-    use super::*;
-    use crate::last_told::LastTold;
-
-    fn object<T: DeserializeOwned>(kind: &str, name: &str, spec: serde_json::Value) -> T {
-        serde_json::from_value(json!({
-            "apiVersion": "lethe.dev/v1alpha1", "kind": kind,
-            "metadata": {"name": name, "namespace": "studio"}, "spec": spec,
-        }))
-        .unwrap()
-    }
-
-    fn asked(name: &str, model: &str) -> UnlearnRequest {
-        let replacement = json!({"strategy": "Nearest"});
-        let targets = json!([{"label": "3"}]);
-        let spec = json!({"modelRef": {"name": model}, "targets": targets, "override": replacement});
-        object("UnlearnRequest", name, spec)
-    }
-
-    fn model(name: &str, policy: &str, target: &str) -> DiffusionModel {
-        let base = json!({"uri": "file:///b", "digest": Digest::of(b"")});
-        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": target});
-        let serving = json!({"target": target, "container": "server"});
-        object(
-            "DiffusionModel",
-            name,
-            json!({"base": base, "policyRef": {"name": policy}, "serving": serving}),
-        )
-    }
-
-    fn run(name: &str, model: &str, requests: &[&str]) -> Packed<UnlearnRun> {
-        let requests: Vec<_> =
-            requests.iter().map(|name| json!({"name": name, "uid": "u", "targets": ["3"]})).collect();
-        let policy = json!({"trainer": {"image": "x"}, "gates": []});
-        let spec = json!({
-            "model": model, "type": "Forget", "requests": requests, "policy": policy,
-            "plan": "", "planDigest": Digest::of(b""),
-        });
-        object("UnlearnRun", name, spec)
-    }
-
-    /// Two models under one policy and one under a policy of the cluster that is called the same, a request for each of the
-    /// two and one that waits for the first, and a run for that.
-    fn studio() -> Stores {
-        // The client is never used: nothing here calls the API server.
-        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
-        let (stores, mut writers) = Stores::new(Client::try_from(config).unwrap());
-        for (name, target) in [("digits", "digits-server"), ("faces", "faces-server")] {
-            writers.models.apply_watcher_event(&Event::Apply(model(name, "standard", target)));
-            writers
-                .requests
-                .apply_watcher_event(&Event::Apply(asked(&format!("forget-{name}"), name).into()));
-        }
-        let mut voices = model("voices", "standard", "voices-server");
-        voices.spec.policy_ref.kind = PolicyKind::ClusterUnlearnPolicy;
-        writers.models.apply_watcher_event(&Event::Apply(voices));
-        let mut same = asked("same", "digits");
-        let duplicate_of = vec!["forget-digits".into()];
-        same.status = Some(UnlearnRequestStatus { duplicate_of, ..UnlearnRequestStatus::default() });
-        writers.requests.apply_watcher_event(&Event::Apply(same.into()));
-        writers.runs.apply_watcher_event(&Event::Apply(run("digits-1", "digits", &["forget-digits"])));
-        stores
-    }
-
-    fn named<K: Resource<DynamicType = ()>>(mut inbox: UnboundedReceiver<ObjectRef<K>>) -> Vec<String> {
-        let mut names: Vec<_> = std::iter::from_fn(|| inbox.try_recv().ok())
-            .map(|reference| format!("{}/{}", reference.namespace.unwrap_or_default(), reference.name))
-            .collect();
-        names.sort();
-        names.dedup();
-        names
-    }
-
-    /// The models, requests and runs that look again after what `change` does.
-    fn woken(change: impl FnOnce(&Triggers, &Stores)) -> [Vec<String>; 3] {
-        let stores = studio();
-        let (triggers, inboxes) = Triggers::new();
-        change(&triggers, &stores);
-        [named(inboxes.models), named(inboxes.requests), named(inboxes.runs)]
-    }
-
-    fn names<const N: usize>(names: [&str; N]) -> Vec<String> {
-        names.into_iter().map(|name| format!("studio/{name}")).collect()
-    }
-
-    #[tokio::test]
-    async fn a_request_that_goes_wakes_its_model_its_run_and_those_that_wait_for_it() {
-        let gone = asked("forget-digits", "digits").into();
-        let woken = woken(|t, s| t.on_request(s, Change::Deleted(&gone)));
-        assert_eq!(woken, [names(["digits"]), names(["same"]), names(["digits-1"])]);
-    }
-
-    #[tokio::test]
-    async fn a_run_wakes_itself_its_model_and_its_requests_only() {
-        let changed = run("digits-1", "digits", &["forget-digits"]);
-        let woken = woken(|t, s| t.on_run(s, Change::Applied(&changed)));
-        assert_eq!(woken, [names(["digits"]), names(["forget-digits"]), names(["digits-1"])]);
-    }
-
-    #[tokio::test]
-    async fn a_policy_wakes_every_model_under_it_and_their_requests() {
-        let spec = json!({"trainer": {"image": "x"}, "gates": []});
-        let created = object("UnlearnPolicy", "standard", spec);
-        let woken = woken(|t, s| t.on_policy(s, Change::Applied(&created)));
-        assert_eq!(
-            woken,
-            [names(["digits", "faces"]), names(["forget-digits", "forget-faces", "same"]), vec![]]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_policy_of_the_cluster_wakes_the_models_that_name_its_kind() {
-        let spec = json!({"trainer": {"image": "x"}, "gates": []});
-        let mut created: ClusterUnlearnPolicy = object("ClusterUnlearnPolicy", "standard", spec);
-        created.metadata.namespace = None;
-        let woken = woken(|t, s| t.on_cluster_policy(s, Change::Applied(&created)));
-        assert_eq!(woken, [names(["voices"]), vec![], vec![]]);
-    }
-
-    #[tokio::test]
-    async fn a_serving_target_wakes_its_model_and_a_child_its_run() {
-        let deployment: PartialObjectMeta<Deployment> =
-            serde_json::from_value(json!({"metadata": {"name": "faces-server", "namespace": "studio"}}))
-                .unwrap();
-        let pod: Packed<Pod> = serde_json::from_value(json!({
-            "metadata": {"name": "p", "namespace": "studio", "labels": {labels::RUN: "digits-1"}},
-        }))
-        .unwrap();
-        let woken = woken(|t, s| {
-            t.on_deployment(s, Change::Applied(&deployment));
-            t.on_child(s, Change::Deleted(&pod));
-        });
-        assert_eq!(woken, [names(["faces"]), vec![], names(["digits-1"])]);
-    }
-
-    #[tokio::test]
-    async fn what_people_said_in_another_namespace_is_not_heard() {
-        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
-        let (stores, mut writers) = Stores::new(Client::try_from(config).unwrap());
-        for (name, namespace, request) in [
-            ("ada", "studio", "forget-digits"),
-            ("ben", "elsewhere", "forget-digits"),
-            ("cleo", "studio", "other"),
-        ] {
-            let spec = json!({
-                "requestRef": {"name": request, "uid": "u"}, "decision": "Approve", "approver": name,
-                "reason": "as agreed",
-            });
-            let mut approval: UnlearnApproval = object("UnlearnApproval", name, spec);
-            approval.metadata.namespace = Some(namespace.into());
-            writers.approvals.apply_watcher_event(&Event::Apply(approval));
-        }
-        let heard = stores.approvals_of("studio", |said| said.request_ref.name == "forget-digits");
-        let by: Vec<_> = heard.iter().map(|approval| approval.spec.approver.as_str()).collect();
-        assert_eq!(by, ["ada"]);
-    }
-
-    #[tokio::test]
-    async fn a_model_that_goes_wakes_those_that_wait_for_its_target() {
-        let gone = model("earlier", "standard", "faces-server");
-        let woken = woken(|t, s| t.on_model(s, Change::Deleted(&gone), &mut LastTold::default()));
-        assert_eq!(woken, [names(["faces"]), vec![], vec![]]);
-    }
-
-    #[tokio::test]
-    async fn a_model_wakes_its_requests_only_if_it_tells_them_something_new() {
-        let mut told = LastTold::default();
-        let mut after = |change: &dyn Fn(&mut DiffusionModelStatus)| {
-            let mut changed = model("digits", "standard", "digits-server");
-            changed.status = Some(DiffusionModelStatus::default());
-            change(changed.status.as_mut().unwrap());
-            woken(|t, s| t.on_model(s, Change::Applied(&changed), &mut told))[1].clone()
-        };
-        assert_eq!(after(&|_| {}), names(["forget-digits", "same"]));
-        assert_eq!(after(&|status| status.phase = Some(ModelPhase::Ready)), names([]));
-        assert_eq!(
-            after(&|status| status.active_run = Some("digits-1".into())),
-            names(["forget-digits", "same"])
-        );
-        assert_eq!(after(&|status| status.active_run = Some("digits-2".into())), names([]));
-    }
-
-    #[tokio::test]
-    async fn after_a_new_list_everything_is_looked_at() {
-        let woken = woken(|t, s| t.on_child::<Pod>(s, Change::Listed));
-        let requests = names(["forget-digits", "forget-faces", "same"]);
-        assert_eq!(woken, [names(["digits", "faces", "voices"]), requests, names(["digits-1"])]);
-    }
 }

@@ -81,9 +81,9 @@ fn keep_log(
     let scribe =
         Scribe::new(keeping.clone(), watching.client.clone(), leadership.clone(), metrics.clone(), problem);
     if let every @ 1.. = args.audit_log_check_seconds {
-        let (leadership, written) = (leadership.clone(), scribe.head());
+        let (leadership, known) = (leadership.clone(), scribe.known());
         let every = Duration::from_secs(every.into());
-        tasks.spawn(Inspector { keeping, every, leadership, metrics, written }.run());
+        tasks.spawn(Inspector { keeping, every, leadership, metrics, known }.run());
     }
     tasks.spawn(async move {
         scribe.run(messages).await;

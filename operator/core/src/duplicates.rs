@@ -64,7 +64,8 @@ fn age(request: &UnlearnRequest) -> (Option<Timestamp>, Option<&str>) {
     (meta.creation_timestamp.as_ref().map(|at| at.0), meta.name.as_deref())
 }
 
-fn is_in_the_queue(request: &UnlearnRequest) -> bool {
+/// Whether a request waits for a run, or is worked for.
+pub fn is_in_the_queue(request: &UnlearnRequest) -> bool {
     let conditions = request.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
     ConditionType::Accepted.is_true(conditions)
         && ConditionType::Scheduled.find(conditions).is_some()

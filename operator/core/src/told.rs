@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::Resource;
 use lethe_api::v1alpha1::{
-    ConditionType, DiffusionModel, DiffusionModelStatus, Reason, Rollout, RolloutState, UnlearnRequest,
+    Canary, ConditionType, DiffusionModel, DiffusionModelStatus, Reason, Rollout, RolloutState,
+    UnlearnRequest,
 };
 use serde::Serialize;
 
@@ -107,15 +108,32 @@ fn rollout(known: Rollout) -> Rollout {
         written_again_at: None,
         turned_back_at: None,
         audit: None,
-        canary: known.canary.filter(|_| told),
+        canary: known.canary.filter(|_| told).map(place),
         message: known.message.filter(|_| told),
         ..known
     }
 }
 
+/// Of a canary, at which step it is.
+fn place(canary: Canary) -> Canary {
+    Canary {
+        at: canary.at,
+        name: String::new(),
+        step: 0,
+        since: Time(Timestamp::UNIX_EPOCH),
+        weight: None,
+        replicas: 0,
+        unready_since: None,
+        audit: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use lethe_api::{Digest, v1alpha1::ModelPhase};
+    use lethe_api::{
+        Digest,
+        v1alpha1::{KnownLabel, LedgerEntry, ModelPhase, NeverSaw},
+    };
     use serde_json::json;
 
     use super::*;
@@ -183,6 +201,31 @@ mod tests {
             message(status);
         };
         assert_eq!(is_news(told), (true, false));
+    }
+
+    #[test]
+    fn what_a_model_knows_has_forgotten_and_compares_with_is_news_for_those_without_an_answer() {
+        let labels = |status: &mut DiffusionModelStatus| {
+            status.labels.push(KnownLabel { name: "3".into(), nearest: vec!["8".into()] });
+        };
+        assert_eq!(is_news(labels), (true, false));
+        let entry = json!({
+            "targets": ["3"], "override": {"strategy": "Fixed", "label": "8"}, "digest": Digest::of(b"b"),
+            "request": {"name": "forget-three", "uid": "u"}, "run": "digits-1", "at": "2026-01-01T00:00:00Z",
+        });
+        let entry: LedgerEntry = serde_json::from_value(entry).unwrap();
+        assert_eq!(is_news(|status| status.ledger.push(entry)), (true, false));
+        let before = model();
+        let mut after = before.clone();
+        after.spec.never_saw.push(NeverSaw {
+            bundle: Digest::of(b"n"),
+            base: Digest::of(b""),
+            labels: vec!["3".into()],
+        });
+        assert_ne!(json!(Told::to_open(&before)), json!(Told::to_open(&after)));
+        after = before.clone();
+        after.metadata.uid = Some("another".into());
+        assert_ne!(json!(Told::to_open(&before)), json!(Told::to_open(&after)));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::{
     objects::{Created, Objects},
 };
 
+pub use check::Known;
 pub use reader::{Fault, Reading};
 pub use writer::Writer;
 

@@ -67,7 +67,7 @@ impl Checkpoint {
         self.extensions.iter().fold(head, |text, line| text + line + "\n")
     }
 
-    fn parse(text: &str) -> Result<Self, CheckpointError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, CheckpointError> {
         let lines = text.strip_suffix('\n').ok_or(CheckpointError::Malformed("its last line has no end"))?;
         let mut lines = lines.split('\n').map(str::to_owned);
         let mut next =

@@ -22,7 +22,7 @@ use crate::{
     checkpoint::{Checkpoint, CheckpointError},
     entry::{Entry, EntryError},
     merkle::{self, Edge, Hash},
-    note::NoteError,
+    note::{self, NoteError},
     tile,
 };
 
@@ -98,10 +98,28 @@ impl Commit {
     /// # Errors
     /// If it is not.
     pub fn open(bytes: &[u8], origin: &str, trusted: &TrustedKeys, first: u64) -> Result<Self, CommitError> {
-        let end = bytes.windows(2).position(|pair| pair == b"\n\n");
-        let end = end.ok_or(CommitError::Malformed("no empty line is after its entries"))?;
-        let (lines, note) = (&bytes[..end], &bytes[end + 2..]);
-        let head = Checkpoint::open(note, &format!("{origin}{COMMITS}"), trusted)?;
+        let (lines, note) = parts(bytes)?;
+        Self::of(lines, &Checkpoint::open(note, &format!("{origin}{COMMITS}"), trusted)?, first)
+    }
+
+    /// What says that it is one, **whoever signed it**: to be believed once something that is signed by a trusted key continues it.
+    ///
+    /// # Errors
+    /// If it cannot be one.
+    pub fn read(bytes: &[u8], origin: &str, first: u64) -> Result<Self, CommitError> {
+        let (lines, note) = parts(bytes)?;
+        let wanted = format!("{origin}{COMMITS}");
+        let head = Checkpoint::parse(note::claimed(note, &wanted).map_err(CheckpointError::from)?)?;
+        match head.origin == wanted {
+            true => Self::of(lines, &head, first),
+            false => {
+                Err(CheckpointError::Another { found: head.origin.chars().take(200).collect(), wanted }
+                    .into())
+            }
+        }
+    }
+
+    fn of(lines: &[u8], head: &Checkpoint, first: u64) -> Result<Self, CommitError> {
         let entries: Vec<_> = lines.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
         for (number, entry) in (first..).zip(&entries) {
             Entry::parse(entry).map_err(|error| CommitError::Entry { number, error })?;
@@ -109,7 +127,7 @@ impl Commit {
         if head.size != first + entries.len() as u64 {
             return Err(CommitError::Another("it is of another place in the log"));
         }
-        let (edge, open) = extensions(&head)?;
+        let (edge, open) = extensions(head)?;
         Ok(Self { entries, edge, open })
     }
 
@@ -124,6 +142,13 @@ impl Commit {
             false => Err(CommitError::Another("the hash of the log after it is another one")),
         }
     }
+}
+
+/// The entries, and the note after them.
+fn parts(bytes: &[u8]) -> Result<(&[u8], &[u8]), CommitError> {
+    let end = bytes.windows(2).position(|pair| pair == b"\n\n");
+    let end = end.ok_or(CommitError::Malformed("no empty line is after its entries"))?;
+    Ok((&bytes[..end], &bytes[end + 2..]))
 }
 
 fn extensions(head: &Checkpoint) -> Result<(Edge, Vec<u64>), CommitError> {

@@ -63,6 +63,18 @@ pub fn open<'a>(note: &'a [u8], name: &str, trusted: &TrustedKeys) -> Result<&'a
     Err(NoteError::Unknown { name: name.into(), by: by.join(", ").chars().take(300).collect() })
 }
 
+/// The text of a note that somebody says to have signed in this name, **whoever that is**.
+///
+/// # Errors
+/// If it is no note, or nobody says so.
+pub fn claimed<'a>(note: &'a [u8], name: &str) -> Result<&'a str, NoteError> {
+    let (text, signatures) = parse(note)?;
+    match signatures.iter().any(|signature| signature.name == name) {
+        true => Ok(text),
+        false => Err(NoteError::Malformed("nobody says to have signed it in the name of the log")),
+    }
+}
+
 /// What names a key in a note: the beginning of a hash of both names.
 pub fn id(name: &str, key: &PublicKey) -> u32 {
     let hash =

@@ -36,8 +36,6 @@ use crate::{
 
 /// The figures are promised for no more requests than this.
 const PROMISED: usize = 10_000;
-/// Labels that a model may have to forget: each of its requests asks for another one, as long as there are so many.
-const MOST_FORGOTTEN: usize = 250;
 /// As Prometheus asks, if the chart's ServiceMonitor tells it to.
 const SCRAPE_EVERY: Duration = Duration::from_secs(30);
 /// Nothing more is done if nothing was done for this long: longer than the slowest poll.
@@ -114,7 +112,7 @@ impl Life<'_> {
 
     /// How many labels are forgotten of each model.
     fn forgotten(&self) -> usize {
-        self.n.div_ceil(self.args.models).min(MOST_FORGOTTEN)
+        self.n.div_ceil(self.args.models).min(self.args.labels)
     }
 
     /// Its models know the forgotten labels and two more, of which one is the override.

@@ -34,6 +34,10 @@ pub struct Args {
     requests: Vec<usize>,
     #[arg(long, default_value_t = 100)]
     models: usize,
+    /// How many labels are forgotten of each model, at most. Further requests ask for one of them again, and are fulfilled without
+    /// a run
+    #[arg(long, default_value_t = 250)]
+    labels: usize,
     /// How many of the requests come at once, while nothing else happens
     #[arg(long, default_value_t = 1000)]
     burst: usize,
@@ -70,6 +74,7 @@ impl Row {
 /// If something could not be measured. What exceeds its limit is in the exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(args.models > 0 && !args.requests.is_empty(), "there is nothing to measure");
+    ensure!(args.labels > 0 && args.labels <= 250, "a model's ledger has room for 250 labels, and some");
     ensure!(args.nodes > 0, "without a node no trainer ever runs");
     wait::set_patience(PATIENCE);
     let kwok = setup::kwok::binary()?;

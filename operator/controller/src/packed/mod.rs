@@ -12,11 +12,13 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::kept::{self, Kept};
 
+mod by_model;
 mod child;
 mod dictionary;
 mod request;
 mod run;
 
+pub use by_model::ByModel;
 pub use child::Parents;
 pub use dictionary::Dictionary;
 

@@ -1,11 +1,16 @@
 //! By what requests are found.
 
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
 use kube::ResourceExt;
 use lethe_api::v1alpha1::UnlearnRequest;
 use lethe_core::{duplicates, request};
 
-use super::{Dictionary, Pack, Packed};
-use crate::stores::{Stores, in_namespace, namespace};
+use super::{Dictionary, Pack, Packed, by_model::OfModel};
+use crate::stores::{Stores, namespace};
 
 #[derive(Clone, Debug)]
 pub struct RequestIndex {
@@ -13,6 +18,10 @@ pub struct RequestIndex {
     /// It says that it waits for these, or that they have forgotten for it.
     duplicate_of: Box<[Box<str>]>,
     is_over: bool,
+    /// It is in the queue, or worked for.
+    waits: bool,
+    /// Hashes of the labels that it asks for.
+    labels: Box<[u32]>,
 }
 
 impl Pack for UnlearnRequest {
@@ -24,6 +33,8 @@ impl Pack for UnlearnRequest {
             model: self.spec.model_ref.name.as_str().into(),
             duplicate_of: others.map(|name| name.as_str().into()).collect(),
             is_over: request::is_over(self),
+            waits: duplicates::is_in_the_queue(self),
+            labels: self.spec.targets.iter().map(|target| hash_of(&target.label)).collect(),
         }
     }
 
@@ -33,43 +44,65 @@ impl Pack for UnlearnRequest {
     }
 }
 
+impl OfModel for RequestIndex {
+    fn model(&self) -> &str {
+        &self.model
+    }
+}
+
+impl RequestIndex {
+    /// Whether it asks for a label that the other asks for as well. It may be said of some that do not.
+    fn shares_with(&self, other: &Self) -> bool {
+        self.labels.iter().any(|label| other.labels.contains(label))
+    }
+}
+
 impl Stores {
     /// The requests that name a model.
     pub fn requests_of(&self, namespace: &str, model: &str) -> Vec<UnlearnRequest> {
-        let of_it = self.requests.state_filter(|request| is_of(request, namespace, model));
-        of_it.iter().map(|request| request.open()).collect()
+        self.find_requests((namespace, model), |_| true).iter().map(|request| request.open()).collect()
     }
 
     /// The names of those of them that have their answer, or of those that have none.
     pub fn names_of_requests_of(&self, namespace: &str, model: &str, is_over: bool) -> Vec<String> {
-        let is_it = |request: &Packed<UnlearnRequest>| {
-            request.index.is_over == is_over && is_of(request, namespace, model)
-        };
-        self.requests.state_filter(is_it).iter().map(|request| request.name_any()).collect()
+        let found = self.find_requests((namespace, model), |request| request.index.is_over == is_over);
+        found.iter().map(|request| request.name_any()).collect()
     }
 
     /// Other requests for the same model that may ask for what this one asks for.
     pub fn requests_like(&self, request: &UnlearnRequest) -> Vec<UnlearnRequest> {
-        let (namespace, model) = (namespace(request), &request.spec.model_ref.name);
+        let (namespace, own) = (namespace(request), request.index());
         // One that is over covers nothing.
-        let is_open =
-            |other: &Packed<UnlearnRequest>| !other.index.is_over && is_of(other, &namespace, model);
-        let open = self.requests.state_filter(is_open);
+        let is_like = |other: &Packed<UnlearnRequest>| !other.index.is_over && other.index.shares_with(&own);
+        let open = self.find_requests((&namespace, &own.model), is_like);
         open.iter().map(|other| other.open()).filter(|other| duplicates::may_cover(request, other)).collect()
     }
 
-    /// The names of the requests that say that they wait for the one of this name, or that it has forgotten for them.
-    pub fn duplicates_of(&self, namespace: &str, name: &str) -> Vec<String> {
-        let names_it = |other: &Packed<UnlearnRequest>| {
+    /// The names of the requests that say that they wait for this one, or that it has forgotten for them; and if it is in the
+    /// queue, of those that may have to say so.
+    pub fn duplicates_of(&self, request: &Packed<UnlearnRequest>) -> Vec<String> {
+        let (namespace, name, own) = (namespace(request), request.name_any(), &request.index);
+        let concerns = |other: &Packed<UnlearnRequest>| {
             let index = &other.index;
-            !index.is_over
-                && in_namespace(other, namespace)
-                && index.duplicate_of.iter().any(|named| **named == *name)
+            let names_it = index.duplicate_of.iter().any(|named| **named == *name);
+            !index.is_over && (names_it || own.waits && index.shares_with(own))
         };
-        self.requests.state_filter(names_it).iter().map(|other| other.name_any()).collect()
+        let found = self.find_requests((&namespace, &own.model), concerns);
+        found.iter().map(|other| other.name_any()).filter(|other| *other != name).collect()
+    }
+
+    fn find_requests(
+        &self,
+        of: (&str, &str),
+        is_such: impl Fn(&Packed<UnlearnRequest>) -> bool,
+    ) -> Vec<Arc<Packed<UnlearnRequest>>> {
+        self.requests_by_model.find(&self.requests, of, is_such)
     }
 }
 
-fn is_of(request: &Packed<UnlearnRequest>, namespace: &str, model: &str) -> bool {
-    *request.index.model == *model && in_namespace(request, namespace)
+/// Labels may be long, and are compared for being the same alone.
+fn hash_of(label: &str) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    label.hash(&mut hasher);
+    hasher.finish() as u32
 }

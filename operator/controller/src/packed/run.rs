@@ -1,10 +1,12 @@
 //! By what runs are found.
 
+use std::sync::Arc;
+
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{ConditionType, UnlearnRequest, UnlearnRun, UnlearnRunStatus};
 
-use super::{Dictionary, Pack, Packed};
-use crate::stores::{Stores, in_namespace, namespace};
+use super::{Dictionary, Pack, Packed, by_model::OfModel};
+use crate::stores::{Stores, namespace};
 
 #[derive(Clone, Debug)]
 pub struct RunIndex {
@@ -47,20 +49,40 @@ impl RunIndex {
     }
 }
 
+impl OfModel for RunIndex {
+    fn model(&self) -> &str {
+        &self.model
+    }
+}
+
 impl Stores {
     /// The runs of a model.
     pub fn runs_of(&self, namespace: &str, model: &str) -> Vec<UnlearnRun> {
-        self.open_runs(|run| in_namespace(run, namespace) && *run.index.model == *model)
+        self.find_runs((namespace, model), |_| true).iter().map(|run| run.open()).collect()
     }
 
     /// The runs that work for a request.
     pub fn runs_for(&self, request: &UnlearnRequest) -> Vec<UnlearnRun> {
         let (namespace, uid) = (namespace(request), request.uid().unwrap_or_default());
-        self.open_runs(|run| in_namespace(run, &namespace) && run.index.is_for(&uid))
+        let of = (namespace.as_str(), request.spec.model_ref.name.as_str());
+        self.find_runs(of, |run| run.index.is_for(&uid)).iter().map(|run| run.open()).collect()
     }
 
-    fn open_runs(&self, is_such: impl Fn(&Packed<UnlearnRun>) -> bool) -> Vec<UnlearnRun> {
-        self.runs.state_filter(is_such).iter().map(|run| run.open()).collect()
+    /// The names of the runs that work for a request of this name, or have worked for another one of it.
+    pub fn names_of_runs_for(&self, request: &Packed<UnlearnRequest>) -> Vec<String> {
+        let (namespace, name) = (namespace(request), request.name_any());
+        let works_for_it =
+            |run: &Packed<UnlearnRun>| run.index.requests.iter().any(|request| *request.name == *name);
+        let found = self.find_runs((&namespace, &request.index.model), works_for_it);
+        found.iter().map(|run| run.name_any()).collect()
+    }
+
+    fn find_runs(
+        &self,
+        of: (&str, &str),
+        is_such: impl Fn(&Packed<UnlearnRun>) -> bool,
+    ) -> Vec<Arc<Packed<UnlearnRun>>> {
+        self.runs_by_model.find(&self.runs, of, is_such)
     }
 }
 

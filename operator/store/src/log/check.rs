@@ -6,57 +6,110 @@ use lethe_transparency::{Checkpoint, Commit, merkle, tile};
 use super::{CHECKPOINT, ENTRIES, Head, Log, LogError, cursor::Cursor};
 use crate::error::Error;
 
+/// What is known of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// How far it was seen to go, at different times. The last has the most entries.
+    pub heads: Vec<Head>,
+    /// So many entries were seen to be in a checkpoint and in the tiles before it.
+    pub shown: u64,
+}
+
+/// More heads are not kept while nobody goes through the log: the first and the last.
+const MOST_HEADS: usize = 64;
+
+impl Known {
+    /// Somebody has found the end of the log. It may be another log than before, so that what was known of that is kept beside it.
+    ///
+    /// # Errors
+    /// If it is shorter than it was.
+    pub fn opened(&mut self, head: Head) -> Result<(), LogError> {
+        let had = self.heads.last().map_or(0, |last| last.size);
+        if head.size < had {
+            return Err(LogError::damaged(
+                "the log",
+                format!("it had {had} entries, and {} are there", head.size),
+            ));
+        }
+        self.heads.push(head);
+        self.heads.dedup();
+        if self.heads.len() > MOST_HEADS {
+            self.heads.remove(1);
+        }
+        Ok(())
+    }
+
+    /// Who has opened it last has appended to it, or shown more of it.
+    pub fn continued(&mut self, head: Head, shown: u64) {
+        if let Some(last) = self.heads.last_mut() {
+            *last = head;
+        }
+        self.shown = self.shown.max(shown);
+    }
+
+    /// All of this was found in the log: of that, only the last head is of use.
+    pub fn found(&mut self, known: &Self) {
+        let Some(last) = self.heads.pop() else { return };
+        self.heads.retain(|head| !known.heads.contains(head));
+        self.heads.push(last);
+    }
+}
+
 impl Log {
-    /// Goes through the whole log, in the memory of one tile: every signature, that each commit continues the one before it,
-    /// that full tiles are of their entries, and that it begins with what was `seen`. Objects beside it are left to
-    /// [`Self::read`].
+    /// Goes through the log as far as it is known, in the memory of one tile: every signature, that each commit continues the one
+    /// before it, that full tiles are of their entries, and that it has every head that it had. Of what was appended since, and of
+    /// objects beside it, nothing is said: that is [`Self::read`]'s.
+    ///
+    /// The first commits may be by a key that is not trusted any more: what follows them vouches for their entries.
     ///
     /// # Errors
     /// [`LogError::Damaged`] names the first object that is not as it was written; otherwise the store's: nothing is known then.
-    pub async fn check(
-        &self,
-        origin: &str,
-        trusted: &TrustedKeys,
-        seen: Option<&Head>,
-    ) -> Result<(), LogError> {
-        let shown = self.checkpoint().await?;
-        let shown = shown.map(|bytes| Checkpoint::open(&bytes, origin, trusted)).transpose();
-        let shown = shown.map_err(|error| LogError::damaged(CHECKPOINT, error))?;
-        let shown = shown.map(|shown| Head { size: shown.size, root: shown.root });
-        // Whoever writes a checkpoint has written all tiles that are full by then.
-        let mut tiles = Tiles { log: self, written: shown.map_or(0, |shown| shown.size), upper: Vec::new() };
-        let mut heads = [(CHECKPOINT, shown.as_ref()), ("the log", seen)];
+    pub async fn check(&self, origin: &str, trusted: &TrustedKeys, known: &Known) -> Result<(), LogError> {
+        let checkpoint = self.checkpoint().await?;
+        let checkpoint = checkpoint.map(|bytes| Checkpoint::open(&bytes, origin, trusted)).transpose();
+        let checkpoint = checkpoint.map_err(|error| LogError::damaged(CHECKPOINT, error))?;
+        if checkpoint.is_none() && known.shown > 0 {
+            return Err(LogError::damaged(CHECKPOINT, "it is missing"));
+        }
+        let shown = checkpoint.map(|shown| Head { size: shown.size, root: shown.root });
+        // Whoever writes a checkpoint has written all tiles that are full by then. Who was slow may have set it back.
+        let written = known.shown.max(shown.map_or(0, |shown| shown.size));
+        let mut tiles = Tiles { log: self, written, upper: Vec::new() };
+        let heads = known.heads.iter().map(|head| ("the log", *head));
+        let mut heads: Vec<_> = heads.chain(shown.map(|head| (CHECKPOINT, head))).collect();
+        let is_known = !heads.is_empty();
         let mut cursor = Cursor::new(self.clone(), origin, trusted.clone());
-        loop {
-            pass(&mut heads, &cursor)?;
+        cursor.former_keys = true;
+        let mut is_enough = pass(&mut heads, &mut cursor)? && is_known;
+        while !is_enough {
             let tile = cursor.size() / tile::WIDTH;
-            for (first, bytes) in cursor.read_tile(tile).await.map_err(gone)? {
-                cursor.take(first, &bytes)?;
-                pass(&mut heads, &cursor)?;
-            }
+            let went_on = cursor.go_on(tile, |cursor| Ok(pass(&mut heads, cursor)? && is_known));
+            is_enough = went_on.await.map_err(gone)?;
             let Some((index, entries)) = cursor.full.pop() else { break };
             tiles.check(index, &entries).await?;
         }
-        match heads.into_iter().find_map(|(what, head)| Some((what, head?.size))) {
-            None => Ok(()),
-            Some((what, size)) => {
-                let why = format!("it had {size} entries, and {} are there", cursor.size());
-                Err(LogError::damaged(what, why))
+        match (heads.first(), cursor.unvouched) {
+            (Some((what, head)), _) => {
+                let why = format!("it had {} entries, and {} are there", head.size, cursor.edge.size());
+                Err(LogError::damaged(*what, why))
             }
+            (None, Some(unvouched)) => Err(unvouched),
+            (None, None) => Ok(()),
         }
     }
 }
 
-/// Compares a head with the log up to here, if it is of so many entries.
-fn pass(heads: &mut [(&str, Option<&Head>); 2], cursor: &Cursor) -> Result<(), LogError> {
-    for (what, head) in heads {
-        if let Some(found) = head.take_if(|head| head.size == cursor.size())
-            && found.root != cursor.edge.root()
-        {
-            return Err(LogError::damaged(*what, format!("its first {} entries were others", found.size)));
+/// Compares what is known of the log up to here with it, and returns whether nothing more is known.
+fn pass(heads: &mut Vec<(&str, Head)>, cursor: &mut Cursor) -> Result<bool, LogError> {
+    let (size, root) = (cursor.size(), cursor.edge.root());
+    for (what, found) in heads.extract_if(.., |(_, head)| head.size <= size) {
+        // It is not even known where a commit ended.
+        if found != (Head { size, root }) {
+            return Err(LogError::damaged(what, format!("its first {} entries were others", found.size)));
         }
+        cursor.unvouched = None;
     }
-    Ok(())
+    Ok(heads.is_empty())
 }
 
 /// What was listed a moment ago, and what is too long, is no fault of the store's.
@@ -110,5 +163,43 @@ impl Tiles<'_> {
             Err(Error::NotFound { .. }) => Err(damaged("it is missing")),
             Err(error) => Err(gone(error.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(size: u64) -> Head {
+        Head { size, root: merkle::Hash([size as u8; 32]) }
+    }
+
+    #[test]
+    fn a_log_that_is_opened_anew_does_away_with_nothing_that_was_known() {
+        let mut known = Known::default();
+        known.opened(head(3)).unwrap();
+        known.continued(head(5), 4);
+        known.opened(head(5)).unwrap();
+        known.continued(head(6), 3);
+        assert_eq!(known, Known { heads: vec![head(6)], shown: 4 });
+        known.opened(head(8)).unwrap();
+        assert_eq!(known.heads, [head(6), head(8)]);
+        let shorter = known.opened(head(7)).unwrap_err();
+        assert!(shorter.to_string().contains("it had 8 entries, and 7 are there"), "{shorter}");
+        for size in 9..500 {
+            known.opened(head(size)).unwrap();
+        }
+        assert_eq!((known.heads.len(), known.heads[0], known.heads[63]), (64, head(6), head(499)));
+    }
+
+    #[test]
+    fn what_was_found_in_the_log_is_forgotten_and_what_came_meanwhile_is_not() {
+        let found = Known { heads: vec![head(3), head(5)], shown: 5 };
+        let mut now = Known { heads: vec![head(3), head(6), head(9)], shown: 9 };
+        now.found(&found);
+        assert_eq!(now, Known { heads: vec![head(6), head(9)], shown: 9 });
+        let mut same = found.clone();
+        same.found(&found);
+        assert_eq!(same.heads, [head(5)]);
     }
 }

@@ -1,8 +1,10 @@
 //! Going through a log commit by commit, in the memory of one tile. Whatever does not continue what was before ends it.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use lethe_evidence::TrustedKeys;
-use lethe_transparency::{Book, Commit, Entry, merkle::Edge, tile};
+use lethe_transparency::{
+    Book, CheckpointError, Commit, CommitError, Entry, merkle::Edge, note::NoteError, tile,
+};
 
 use super::{AT_ONCE, Log, LogError};
 
@@ -19,21 +21,28 @@ pub(super) struct Cursor {
     pub full: Vec<(u64, Vec<Vec<u8>>)>,
     /// The last commit.
     pub last: Option<u64>,
+    /// The first commits may be by a key that is not trusted any more, if a later one by a trusted key continues them.
+    pub former_keys: bool,
+    /// Of such a commit that nothing has vouched for yet, what is wrong with it.
+    pub unvouched: Option<LogError>,
+    vouches: bool,
 }
 
 impl Cursor {
     /// At the beginning of a log.
     pub fn new(log: Log, origin: &str, trusted: TrustedKeys) -> Self {
-        let (edge, book) = (Edge::default(), Book::default());
         Self {
             log,
             origin: origin.into(),
             trusted,
-            edge,
-            book,
+            edge: Edge::default(),
+            book: Book::default(),
             tail: Vec::new(),
             full: Vec::new(),
             last: None,
+            former_keys: false,
+            unvouched: None,
+            vouches: false,
         }
     }
 
@@ -62,8 +71,13 @@ impl Cursor {
         Ok(())
     }
 
-    /// Every commit of a tile, with the number of its first entry, in order.
-    pub async fn read_tile(&self, tile: u64) -> Result<Vec<(u64, Vec<u8>)>, LogError> {
+    /// Goes through the commits of a tile, in order, until `after` one of them says that it is enough. Returns whether it did. Few
+    /// of them are in memory at once: whoever may write there may make each as long as a commit can be.
+    pub async fn go_on(
+        &mut self,
+        tile: u64,
+        mut after: impl FnMut(&mut Self) -> Result<bool, LogError>,
+    ) -> Result<bool, LogError> {
         let folder = self.log.commits(tile);
         let names = folder.list().await?;
         let read = names.iter().map(|name| {
@@ -75,10 +89,18 @@ impl Cursor {
                 Ok::<_, LogError>((first, folder.read(name, Commit::MAX_BYTES).await?))
             }
         });
-        stream::iter(read.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
+        let mut read = stream::iter(read.collect::<Vec<_>>()).buffered(AT_ONCE);
+        while let Some(commit) = read.next().await {
+            let (first, bytes) = commit?;
+            self.take(first, &bytes)?;
+            if after(self)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    pub fn take(&mut self, first: u64, bytes: &[u8]) -> Result<(), LogError> {
+    fn take(&mut self, first: u64, bytes: &[u8]) -> Result<(), LogError> {
         let (folder, name) = self.log.place(first);
         let damaged = |why: String| LogError::damaged(folder.name(&name), why);
         if first != self.size() {
@@ -93,10 +115,23 @@ impl Cursor {
         }
     }
 
-    fn opened(&self, first: u64, bytes: &[u8]) -> Result<Commit, LogError> {
+    fn opened(&mut self, first: u64, bytes: &[u8]) -> Result<Commit, LogError> {
         let (folder, name) = self.log.place(first);
-        Commit::open(bytes, &self.origin, &self.trusted, first)
-            .map_err(|error| LogError::damaged(folder.name(&name), error))
+        let damaged = |error: &CommitError| LogError::damaged(folder.name(&name), error);
+        match Commit::open(bytes, &self.origin, &self.trusted, first) {
+            Ok(commit) => {
+                (self.vouches, self.unvouched) = (true, None);
+                Ok(commit)
+            }
+            Err(error @ CommitError::Checkpoint(CheckpointError::Note(NoteError::Unknown { .. })))
+                if self.former_keys && !self.vouches =>
+            {
+                let commit = Commit::read(bytes, &self.origin, first).map_err(|error| damaged(&error))?;
+                self.unvouched.get_or_insert(damaged(&error));
+                Ok(commit)
+            }
+            Err(error) => Err(damaged(&error)),
+        }
     }
 
     /// The commit is in the log.

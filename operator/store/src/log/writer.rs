@@ -61,6 +61,11 @@ impl Writer {
         Head { size: self.size(), root: self.cursor.edge.root() }
     }
 
+    /// How many entries the checkpoint that was written, and the tiles before it, are of.
+    pub fn shown(&self) -> u64 {
+        self.published
+    }
+
     /// What is open: without an outcome.
     pub fn book(&self) -> &Book {
         &self.cursor.book
@@ -185,10 +190,11 @@ impl Writer {
         };
         let mut is_known = fits(self.size(), &self.cursor.edge);
         loop {
-            for (first, bytes) in self.cursor.read_tile(tile).await? {
-                self.cursor.take(first, &bytes)?;
-                is_known |= fits(self.size(), &self.cursor.edge);
-            }
+            let after = |cursor: &mut Cursor| {
+                is_known |= fits(cursor.size(), &cursor.edge);
+                Ok(false)
+            };
+            self.cursor.go_on(tile, after).await?;
             if self.size() / tile::WIDTH == tile {
                 break;
             }
