@@ -6,7 +6,7 @@ use kube::Client;
 use lethe_evidence::{SigningKey, TrustedKeys};
 use lethe_store::{
     folder_uri,
-    log::{Log, Reading},
+    log::{Known, Log, LogError, Reading},
 };
 use lethe_transparency::{Action, Object, Said, Upshot};
 use tempfile::TempDir;
@@ -31,6 +31,7 @@ struct Desk {
     scribe: JoinHandle<()>,
     lease: watch::Sender<Option<Instant>>,
     metrics: Arc<Metrics>,
+    known: watch::Sender<Known>,
 }
 
 impl Desk {
@@ -42,27 +43,8 @@ impl Desk {
     }
 
     fn at(folder: TempDir) -> Self {
-        let (logbook, scribe, lease, metrics) = Self::writing(folder.path());
-        Self { folder, logbook, scribe, lease, metrics }
-    }
-
-    /// One who writes a log that lies there.
-    fn writing(folder: &Path) -> (Logbook, JoinHandle<()>, watch::Sender<Option<Instant>>, Arc<Metrics>) {
-        let (leadership, lease) = Leadership::granted();
-        let (logbook, messages, problem) = Logbook::new();
-        let keeping = Keeping {
-            uri: folder_uri(&folder.join("log")).unwrap(),
-            origin: ORIGIN.into(),
-            key: folder.join("key.pem"),
-            trusted: None,
-            replica: "lethe-0".into(),
-        };
-        // Nothing is asked of it where nothing was left open.
-        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let of_log = LogMetrics::new(&metrics).unwrap();
-        let scribe = tokio::spawn(Scribe::new(keeping, client, leadership, of_log, problem).run(messages));
-        (logbook, scribe, lease, metrics)
+        let (logbook, scribe, lease, metrics, known) = writing(folder.path());
+        Self { folder, logbook, scribe, lease, metrics, known }
     }
 
     fn log(&self) -> std::path::PathBuf {
@@ -82,6 +64,28 @@ impl Desk {
         self.scribe.await.unwrap();
         self.folder
     }
+}
+
+type Writing = (Logbook, JoinHandle<()>, watch::Sender<Option<Instant>>, Arc<Metrics>, watch::Sender<Known>);
+
+/// One who writes a log that lies there.
+fn writing(folder: &Path) -> Writing {
+    let (leadership, lease) = Leadership::granted();
+    let (logbook, messages, problem) = Logbook::new();
+    let keeping = Keeping {
+        uri: folder_uri(&folder.join("log")).unwrap(),
+        origin: ORIGIN.into(),
+        key: folder.join("key.pem"),
+        trusted: None,
+        replica: "lethe-0".into(),
+    };
+    // Nothing is asked of it where nothing was left open.
+    let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let of_log = LogMetrics::new(&metrics).unwrap();
+    let scribe = Scribe::new(keeping, client, leadership, of_log, problem);
+    let known = scribe.known();
+    (logbook, tokio::spawn(scribe.run(messages)), lease, metrics, known)
 }
 
 async fn read(folder: &Path) -> Reading {
@@ -262,7 +266,7 @@ async fn two_that_write_in_turn_leave_one_history() {
     let all = ["0", "1", "2", "3", "4", "5"];
     // What it found open it would ask an API server about.
     does(&desk.logbook, desk.folder.path(), all[0]).await;
-    let (other, scribe, _lease, _) = Desk::writing(desk.folder.path());
+    let (other, scribe, _lease, _, _) = writing(desk.folder.path());
     for (turn, name) in all.iter().enumerate().skip(1) {
         let logbook = if turn % 2 == 0 { &desk.logbook } else { &other };
         does(logbook, desk.folder.path(), name).await;
@@ -272,6 +276,36 @@ async fn two_that_write_in_turn_leave_one_history() {
     let folder = desk.close().await;
     let reading = read(folder.path()).await;
     assert_eq!((reading.faults.len(), names(&reading)), (0, all.map(String::from).to_vec()));
+}
+
+/// Somebody who has the key puts a longer log in the place of the one that is written: who writes is overtaken, and goes on in it.
+#[tokio::test]
+async fn a_log_that_was_put_in_the_place_of_another_is_written_on_and_found_by_the_next_check() {
+    let desk = Desk::new();
+    for name in ["0", "1"] {
+        does(&desk.logbook, desk.folder.path(), name).await;
+    }
+    let before = desk.known.borrow().heads.clone();
+    fs::remove_dir_all(desk.log()).unwrap();
+    fs::create_dir(desk.log()).unwrap();
+    let (stranger, scribe, _lease, _, _) = writing(desk.folder.path());
+    for name in ["a", "b", "c"] {
+        does(&stranger, desk.folder.path(), name).await;
+    }
+    drop(stranger);
+    scribe.await.unwrap();
+    does(&desk.logbook, desk.folder.path(), "2").await;
+    let known = desk.known.borrow().clone();
+    assert!(before.iter().all(|head| known.heads.contains(head)), "{before:?} {known:?}");
+    let folder = desk.close().await;
+    assert_eq!(read(folder.path()).await.faults, [], "an auditor who comes for the first time");
+    let key = SigningKey::load(&folder.path().join("key.pem")).unwrap();
+    let log = Log::open(&folder_uri(&folder.path().join("log")).unwrap()).unwrap();
+    let checked = log.check(ORIGIN, &TrustedKeys::only(key.public()), &known).await;
+    assert!(
+        matches!(&checked, Err(LogError::Damaged { why, .. }) if why.contains("were others")),
+        "{checked:?}"
+    );
 }
 
 #[tokio::test]
