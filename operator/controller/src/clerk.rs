@@ -44,23 +44,24 @@ impl Clerk {
     ///
     /// # Errors
     /// If the log cannot be written, or the first that could not be done.
-    pub async fn perform<E: From<Silent>>(
+    pub async fn perform<T, E: From<Silent>>(
         &mut self,
         action: Action,
-        items: &[&Item],
-        mut act: impl AsyncFnMut(&Item) -> Result<(), E>,
+        all: &[T],
+        item: impl Fn(&T) -> &Item,
+        mut act: impl AsyncFnMut(&T) -> Result<(), E>,
     ) -> Result<(), E> {
-        for (index, some) in items.chunks(AT_ONCE).enumerate() {
+        for (index, some) in all.chunks(AT_ONCE).enumerate() {
             if index > 0 && self.keeping.is_some() {
                 sleep(PAUSE).await;
             }
-            let numbers = self.say(some.iter().map(|item| intent(action, item)).collect()).await?;
+            let numbers = self.say(some.iter().map(|it| intent(action, item(it))).collect()).await?;
             let (mut done, mut upshots) = (Ok(()), Vec::new());
-            for item in some {
+            for it in some {
                 upshots.push(match &done {
                     Err(_) => Upshot::LeftUndone,
                     Ok(()) => {
-                        done = act(item).await;
+                        done = act(it).await;
                         if done.is_ok() { Upshot::Done } else { Upshot::Failed }
                     }
                 });

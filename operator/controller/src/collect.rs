@@ -101,7 +101,8 @@ pub async fn collect(args: CollectArgs) -> Result<(), CollectError> {
     let all: Vec<&Item> = all.collect();
     if args.delete {
         let mut clerk = Clerk::new(&args.operator);
-        clerk.perform(Action::Collect, &all, async |item| remove(&store, item).await).await?;
+        let act = async |item: &&Item| remove(&store, item).await;
+        clerk.perform(Action::Collect, &all, |item| *item, act).await?;
     } else {
         all.iter().for_each(|item| tell(item, false));
     }

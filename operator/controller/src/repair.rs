@@ -1,19 +1,23 @@
 //! Closing what a predecessor left open in the audit log: it said what it was about to do, and died before it could say what
 //! became of it. What is there now tells.
 
+use jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, Client,
     core::{ApiResource, DynamicObject},
 };
 use lethe_core::trail;
 use lethe_store::log::Writer;
-use lethe_transparency::{Object, Upshot};
+use lethe_transparency::{Action, Object, Said, Upshot};
 use serde_json::Value;
 
 use crate::{
     calls,
     error::{Category, Error},
 };
+
+/// What a command has left open for longer it has left for good. The chart's collector has an hour.
+const LONGEST_COMMAND: SignedDuration = SignedDuration::from_hours(2);
 
 /// Numbers of open entries, and what became of each. `own` are this process's, which says so itself.
 ///
@@ -23,8 +27,14 @@ pub async fn close(client: &Client, writer: &Writer, own: &[u64]) -> Result<Vec<
     let mut closed = Vec::new();
     for number in writer.book().open().filter(|number| !own.contains(number)) {
         let said = match writer.book().said(number) {
-            Some(said) => said.clone(),
-            None => writer.entry(number).await.map_err(|error| error.to_string())?.said,
+            Some(said) if !is_of_a_command(said) => said.clone(),
+            _ => {
+                let entry = writer.entry(number).await.map_err(|error| error.to_string())?;
+                if is_of_a_command(&entry.said) && may_be_at_work(&entry.at, Timestamp::now()) {
+                    continue;
+                }
+                entry.said
+            }
         };
         let upshot = match said.is_to_be() {
             Some((_, object)) => match live(client, object).await? {
@@ -38,6 +48,16 @@ pub async fn close(client: &Client, writer: &Writer, own: &[u64]) -> Result<Vec<
         closed.push((number, upshot));
     }
     Ok(closed)
+}
+
+/// Whether it was said beside the operator ([`crate::clerk`]), which is at work when this is read.
+fn is_of_a_command(said: &Said) -> bool {
+    matches!(said.is_to_be(), Some((Action::Collect | Action::SignAgain, _)))
+}
+
+/// Whether a command that said something then may still say what became of it.
+fn may_be_at_work(at: &str, now: Timestamp) -> bool {
+    at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) < LONGEST_COMMAND)
 }
 
 enum Seen {

@@ -2,13 +2,14 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use lethe_evidence::{SigningKey, TrustedKeys};
 use lethe_store::{
     folder_uri,
-    log::{Known, Log, LogError, Reading},
+    log::{Known, Log, LogError, Reading, Writer},
 };
-use lethe_transparency::{Action, Object, Said, Upshot};
+use lethe_transparency::{Action, Entry, Object, Said, Upshot};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
@@ -276,6 +277,39 @@ async fn two_that_write_in_turn_leave_one_history() {
     let folder = desk.close().await;
     let reading = read(folder.path()).await;
     assert_eq!((reading.faults.len(), names(&reading)), (0, all.map(String::from).to_vec()));
+}
+
+/// A collector is between its intent and its outcome while the leader writes.
+#[tokio::test]
+async fn what_a_command_is_about_to_do_is_left_open_until_it_cannot_be_at_work_any_more() {
+    let desk = Desk::new();
+    does(&desk.logbook, desk.folder.path(), "0").await;
+    let key = Arc::new(SigningKey::load(&desk.folder.path().join("key.pem")).unwrap());
+    let log = Log::open(&folder_uri(&desk.log()).unwrap()).unwrap();
+    let trusted = TrustedKeys::only(key.public());
+    let mut command = Writer::open(log, ORIGIN, key, trusted).await.unwrap();
+    let said = |name: &str, hours: i64| {
+        let Said::Intent { mut object, before, after, digests, reason, .. } = about(name, true).said else {
+            unreachable!()
+        };
+        object.kind = "bundle".into();
+        let said = Said::Intent { action: Action::Collect, object, before, after, digests, reason };
+        let by = lethe_transparency::Writer { version: "0.1.0".into(), replica: "collect".into() };
+        let at = Timestamp::now() - SignedDuration::from_hours(hours);
+        Entry { at: at.to_string(), by, late: false, said }
+    };
+    let first = command.size();
+    command.propose(&[said("died", 3), said("at work", 0)]).unwrap();
+    command.commit().await.unwrap();
+    let mut page = desk.logbook.announce(vec![about("1", true)]).await;
+    assert_eq!(page.unlogged(), None);
+    page.conclude(0, Upshot::Done, "");
+    drop(page);
+    let folder = desk.close().await;
+    let reading = read(folder.path()).await;
+    assert_eq!(reading.book.open().collect::<Vec<_>>(), [first + 1], "{:#?}", reading.entries);
+    let unknown = Said::Outcome { of: first, upshot: Upshot::Unknown, reason: String::new() };
+    assert!(reading.entries.iter().any(|entry| entry.said == unknown), "{:#?}", reading.entries);
 }
 
 /// Somebody who has the key puts a longer log in the place of the one that is written: who writes is overtaken, and goes on in it.

@@ -46,29 +46,29 @@ pub async fn sign_again(args: SignAgainArgs) -> Result<(), SignAgainError> {
     };
     let (key, trusted) = (SigningKey::load(signing)?, TrustedKeys::load(trusted)?);
     let store = Store::open(&args.operator.store)?;
-    let mut clerk = Clerk::new(&args.operator);
-    let (mut count, mut refused) = (0_u64, 0_u64);
-    for item in store.inventory().await?.iter().filter(|item| item.kind == Kind::Evidence) {
+    let (mut missing, mut refused) = (Vec::new(), 0_u64);
+    for item in store.inventory().await?.into_iter().filter(|item| item.kind == Kind::Evidence) {
         let found = store.evidence(&item.digest, &trusted).await?;
         let own = key.public().id();
         let has_own =
             |statement: &[u8]| found.good.iter().any(|(_, it)| it.key == own && it.statement == statement);
         for (_, proof) in found.good.iter().filter(|(_, proof)| !has_own(&proof.statement)) {
-            if !args.dry_run {
-                let again = async |item: &Item| {
-                    store.put_evidence(&item.digest, seal(&proof.statement, &key)).await?;
-                    Ok::<_, SignAgainError>(())
-                };
-                clerk.perform(Action::SignAgain, &[item], again).await?;
-            }
-            tracing::info!(bundle = %item.digest, before = proof.key.short(), signed = !args.dry_run, "signed again");
-            count += 1;
+            tracing::info!(bundle = %item.digest, before = proof.key.short(), signed = !args.dry_run, "to be signed again");
+            missing.push((item.clone(), proof.statement.clone()));
         }
         for doubt in &found.bad {
             tracing::warn!(bundle = %item.digest, %doubt, "not signed");
             refused += 1;
         }
     }
+    if !args.dry_run {
+        let again = async |(item, statement): &(Item, Vec<u8>)| {
+            store.put_evidence(&item.digest, seal(statement, &key)).await?;
+            Ok::<_, SignAgainError>(())
+        };
+        Clerk::new(&args.operator).perform(Action::SignAgain, &missing, |(item, _)| item, again).await?;
+    }
+    let count = missing.len();
     tracing::info!(count, refused, signed = !args.dry_run, key = own_name(&key), "done");
     Ok(())
 }

@@ -62,7 +62,8 @@ pub async fn nothing_that_trains_measures_or_serves_has_a_token(world: &World) -
 
 pub async fn network_policies_choose_the_pods_that_they_are_for_and_no_others(world: &World) -> Result<()> {
     let all = live_with_every_pod(world).await?;
-    let rendered = rights::render(&world.server, &world.home, world.reach)?;
+    let values = ["store.collect.schedule=@weekly"];
+    let rendered = rights::render_with(&world.server, &world.home, world.reach, &values)?;
     let policy = |name: &str| {
         let named = |object: &&Value| object["kind"] == "NetworkPolicy" && object["metadata"]["name"] == name;
         rendered.iter().find(named).with_context(|| format!("the chart renders no NetworkPolicy {name}"))
@@ -70,6 +71,9 @@ pub async fn network_policies_choose_the_pods_that_they_are_for_and_no_others(wo
     let both = json!(["Ingress", "Egress"]);
     for (name, types, is_meant) in [
         ("lethe", &both, is_operator as fn(&Pod) -> bool),
+        ("lethe-collect", &both, |pod| {
+            pod.labels().get("app.kubernetes.io/name").is_some_and(|name| name == "lethe-collect")
+        }),
         ("lethe-trainers", &both, |pod| pod.labels().contains_key(labels::STAGE)),
         ("lethe-audits", &json!(["Egress"]), |pod| {
             pod.labels().get(labels::STAGE).is_some_and(|stage| stage == Stage::Audit.as_str())

@@ -351,6 +351,13 @@ fn audits(said: &Compliance) -> Markup {
             }
         }
         (table("Audits", &columns, &rows.collect::<Vec<_>>()))
+        @if let Some(oldest) = said.audits.last().and_then(|audit| audit.at) {
+            p.soft {
+                "Listed are the " (said.audits.len().min(MOST_AUDITS)) " newest of the " (said.audits.len())
+                " whose runs are still there, the oldest of " (words::date(oldest))
+                "; a policy keeps the last ones of them. Earlier ones are in the audit log, where one is kept."
+            }
+        }
     }
 }
 

@@ -8,9 +8,10 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
+use kube::ResourceExt;
 use lethe_api::{
     Digest,
-    v1alpha1::{UnlearnApproval, UnlearnRequest},
+    v1alpha1::{UnlearnApproval, UnlearnRequest, annotations},
 };
 use regex::Regex;
 use serde_json::Value;
@@ -62,6 +63,14 @@ impl Redaction {
             }
             for name in request.status.iter().flat_map(|status| &status.approved_by) {
                 self.stand_in("person", name);
+            }
+            // Words that somebody typed, which messages repeat.
+            let asked = [annotations::RETRY, annotations::ABORT];
+            let typed = asked.iter().filter_map(|name| request.annotations().get(*name));
+            let heard = request.status.iter().flat_map(|status| [&status.retry, &status.abort]);
+            let heard = heard.flatten().map(|acknowledged| &acknowledged.token);
+            for word in typed.chain(heard) {
+                self.stand_in("word", word.trim());
             }
         }
         for approval in approvals {
@@ -187,7 +196,7 @@ mod tests {
                 "name": "forget-three", "managedFields": [{"manager": "kubectl"}],
                 "annotations": {
                     "kubectl.kubernetes.io/last-applied-configuration": "{\"reference\":\"DSR-2026-0042\"}",
-                    "lethe.dev/retry": "monday", "example.org/owner": "Alice Doe",
+                    "lethe.dev/retry": "as Erin said", "example.org/owner": "Alice Doe",
                 },
             },
             "spec": {
@@ -198,7 +207,10 @@ mod tests {
                     "extension": {"informedAt": "2026-11-21T09:00:00Z", "reason": "Jane Doe's case is complex"},
                 },
             },
-            "status": {"approvedBy": ["bob"], "conditions": []},
+            "status": {
+                "approvedBy": ["bob"], "conditions": [],
+                "abort": {"token": "for Mallory", "at": "2026-11-21T09:00:00Z", "message": "aborted, as somebody asked (for Mallory)"},
+            },
         })
     }
 
@@ -214,12 +226,15 @@ mod tests {
     fn people_and_references_have_a_stand_in_and_free_words_are_left_out() {
         let (_, value) = redacted();
         let text = value.to_string();
-        for secret in ["DSR-2026-0042", "alice", "Alice", "bob", "Jane", "complex", "managedFields"] {
+        for secret in
+            ["DSR-2026-0042", "alice", "Alice", "bob", "Jane", "complex", "Erin", "Mallory", "managedFields"]
+        {
             assert!(!text.contains(secret), "{secret}: {text}");
         }
         assert!(value["spec"]["dataSubjectRequest"]["reference"].as_str().unwrap().starts_with("subject-"));
         assert!(value["spec"]["requestedBy"].as_str().unwrap().starts_with("person-"));
-        assert_eq!(value["metadata"]["annotations"]["lethe.dev/retry"], "monday", "what Lethe reads stays");
+        let retry = value["metadata"]["annotations"]["lethe.dev/retry"].as_str().unwrap();
+        assert!(retry.starts_with("word-"), "{retry}");
         assert_eq!(value["spec"]["targets"][0]["label"], "3");
     }
 

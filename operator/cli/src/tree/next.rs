@@ -88,8 +88,56 @@ pub(super) fn of_request(
         RequestPhase::Tried if request.spec.mode == Mode::Pilot => {
             vec!["the same request with mode: Enforce has it forgotten".into()]
         }
-        _ => vec![],
+        _ => {
+            ready.filter(|c| c.status == "Unknown").and_then(|c| of_reason(request, c)).into_iter().collect()
+        }
     }
+}
+
+/// Of a request that waits, where the phase says nothing more than the reason does.
+fn of_reason(request: &UnlearnRequest, ready: &Condition) -> Option<String> {
+    let (name, at, model) = (request.name_any(), place(request), &request.spec.model_ref.name);
+    let is = |reasons: &[Reason]| reasons.iter().any(|reason| ready.reason == reason.to_string());
+    if goes_on(&ready.reason) {
+        return None;
+    }
+    Some(if is(&[Reason::WaitingForModel]) {
+        format!("kubectl lethe get dm/{model}{at}    # what it waits for")
+    } else if is(&[Reason::PolicyNotWatched]) {
+        format!(
+            "kubectl edit diffusionmodel {model}{at}    # this operator sees UnlearnPolicies alone: name one"
+        )
+    } else if is(&[Reason::LegalTermUnknown]) {
+        format!("kubectl edit unlearnpolicies{at}    # legalTerms has to name the regulation")
+    } else if is(&[Reason::GateOutOfReach]) {
+        format!("kubectl edit unlearnpolicies{at}    # the gate wants more than can be measured")
+    } else if is(&[Reason::WaitingForReference]) {
+        format!(
+            "kubectl edit diffusionmodel {model}{at}    # spec.neverSaw, or the policy's maxAboveNeverSaw"
+        )
+    } else {
+        format!("kubectl describe unlearnrequest {name}{at}    # its message says what has to be mended")
+    })
+}
+
+/// What nobody has to do anything about.
+pub(super) fn goes_on(reason: &str) -> bool {
+    let by_itself = [
+        Reason::WaitingForRun,
+        Reason::WaitingForAttempt,
+        Reason::WaitingForOthers,
+        Reason::Duplicate,
+        Reason::Aborting,
+        Reason::WaitingForServing,
+        Reason::Preempted,
+        Reason::Preparing,
+        Reason::Training,
+        Reason::Evaluating,
+        Reason::Auditing,
+        Reason::Signing,
+        Reason::RollingOut,
+    ];
+    by_itself.iter().any(|known| *reason == known.to_string())
 }
 
 /// What somebody has to do something about before any pod works.
@@ -106,7 +154,7 @@ pub(super) fn of_model(model: &DiffusionModel) -> Vec<String> {
         return vec![NOBODY.into()];
     };
     let ready = ConditionType::Ready.find(&status.conditions);
-    let stands = ready.filter(|c| c.status == "False");
+    let stands = ready.filter(|c| c.status == "False" || c.status == "Unknown" && !goes_on(&c.reason));
     stands
         .map(|_| vec![format!("kubectl describe diffusionmodel {name}{at}    # its events say more")])
         .unwrap_or_default()

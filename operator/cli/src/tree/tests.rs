@@ -1,4 +1,5 @@
 use jiff::Timestamp;
+use lethe_api::v1alpha1::Reason;
 use serde_json::{Value, json};
 
 use super::{Seen, draw, view};
@@ -180,12 +181,46 @@ fn whatever_waits_for_somebody_says_what_they_can_do() {
             "kubectl describe jobs,pods -l app.kubernetes.io/managed-by=lethe -n studio",
         ),
         ("Evaluating", "PodNotCreated", "kubectl describe jobs"),
+        ("Training", "RecordUnavailable", "kubectl describe unlearnrequest forget-seven -n studio"),
+        ("Pending", "WaitingForModel", "kubectl lethe get dm/digits -n studio"),
+        ("Pending", "PolicyNotWatched", "kubectl edit diffusionmodel digits -n studio"),
+        ("Pending", "LegalTermUnknown", "legalTerms"),
+        ("Queued", "WaitingForReference", "neverSaw"),
+        ("Queued", "GateOutOfReach", "kubectl edit unlearnpolicies -n studio"),
+        ("RollingOut", "EvidenceRefused", "kubectl describe unlearnrequest"),
         ("RollingOut", "AuditLogUnavailable", "kubectl get events"),
         ("RollingOut", "SigningKeyUnusable", "kubectl get events"),
     ] {
         assert!(next(phase, reason).contains(command), "{phase} {reason}: {}", next(phase, reason));
     }
     assert_eq!(next("Training", "Training"), "", "it goes on by itself");
+    // Of every reason there is, the tree has a command or says that none is needed.
+    let schema = schemars::schema_for!(Reason).to_value();
+    let listed = |one: &Value| one["enum"].as_array().cloned().unwrap_or_else(|| vec![one["const"].clone()]);
+    let all = schema["oneOf"]
+        .as_array()
+        .map_or_else(|| listed(&schema), |all| all.iter().flat_map(listed).collect());
+    let reasons: Vec<String> = all.iter().filter_map(|one| one.as_str().map(Into::into)).collect();
+    assert!(reasons.len() > 80, "{reasons:?}");
+    for reason in reasons {
+        for phase in ["Pending", "Queued", "Training", "Evaluating", "RollingOut"] {
+            let is_said = !next(phase, &reason).is_empty();
+            assert!(is_said || super::next::goes_on(&reason), "{phase} {reason}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_waits_for_what_is_not_there_says_what_to_do_and_one_that_is_at_work_does_not() {
+    let next = |reason: &str| {
+        let mut seen = seen(ask(), Value::Null);
+        let status = seen.models[0].status.get_or_insert_default();
+        let ready = condition("Ready", "Unknown", reason, "why");
+        status.conditions = serde_json::from_value(json!([ready])).unwrap();
+        super::next::of_model(&seen.models[0])
+    };
+    assert!(next("ServingTargetNotFound")[0].contains("kubectl describe diffusionmodel digits"));
+    assert!(next("Preparing").is_empty());
 }
 
 #[test]
