@@ -5,13 +5,20 @@ use lethe_api::{
     Digest,
     v1alpha1::{ConditionType, DiffusionModel, Reason, RequestPhase, Stage, UnlearnRequest, annotations},
 };
-use lethe_tests::{World, kubelet::Conduct, place::HasConditions, trainer, wait, world::policy};
+use lethe_tests::{
+    World,
+    kubelet::Conduct,
+    place::{HasConditions, condition},
+    trainer, wait,
+    world::policy,
+};
 use serde_json::json;
 
 use crate::{
     audits::{has_pods, prepare, soon, unserved, watchful},
     bases::{edit_base, is_in_service},
     crash::every_job_was_made_once,
+    rollout::somebody_names,
 };
 
 pub async fn dying_all_the_time_it_holds_what_leaks(world: &World) -> Result<()> {
@@ -217,6 +224,33 @@ pub async fn dying_all_the_time_it_gets_another_base(world: &World) -> Result<()
 }
 
 /// Everything but the operator. `patience` is how many seconds a roll-out may take.
+/// It changes no Deployment: what is to be served, somebody else has it name.
+pub async fn dying_all_the_time_it_publishes_what_somebody_promotes(world: &World) -> Result<()> {
+    let mut model = world.model()?;
+    model["spec"]["serving"]["promotion"] = json!("Publish");
+    world.lay_out(policy()?, model).await?;
+    let life = async {
+        let task = world.task(Stage::Prepare).await?;
+        world.succeed(&task).await?;
+        somebody_names(world, &trainer::baseline()).await?;
+        world.model_until("it is Ready", |model| condition(model, ConditionType::Ready, "True")).await?;
+        world.request("forget-three", "3", "8").await?;
+        let candidate = world.forget(|_| {}).await?;
+        world.request_says("forget-three", Reason::WaitingForPromotion, "").await?;
+        world.assert_serves(&trainer::baseline()).await?;
+        somebody_names(world, &candidate).await?;
+        world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+        rests(world).await?;
+        Ok(candidate)
+    };
+    let candidate = world.dying(life).await?;
+    world.died_more_than(12)?;
+    world.assert_serves(&candidate).await?;
+    let ledger = world.ledger().await?;
+    ensure!(ledger.len() == 1 && ledger[0].digest == candidate, "{ledger:?}");
+    every_job_was_made_once(world, &["prepare", "forget", "evaluate"]).await
+}
+
 async fn begin(world: &World, patience: u32) -> Result<()> {
     let mut policy = policy()?;
     policy["spec"]["rollout"]["progressDeadlineSeconds"] = json!(patience);

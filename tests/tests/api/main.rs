@@ -178,7 +178,8 @@ fn main() -> ExitCode {
             dying_all_the_time_it_lets_go_of_what_is_deleted,
             dying_all_the_time_it_tries_again,
             dying_all_the_time_it_says_what_an_audit_on_a_schedule_exposes,
-            dying_all_the_time_it_gets_another_base;
+            dying_all_the_time_it_gets_another_base,
+            dying_all_the_time_it_publishes_what_somebody_promotes;
         one_death:
             it_forgets_three,
             it_holds_what_leaks,
@@ -189,6 +190,7 @@ fn main() -> ExitCode {
             it_tries_again,
             it_says_what_an_audit_exposes,
             it_gets_another_base,
+            it_publishes_what_somebody_promotes,
             it_signs_what_it_rolls_out,
             it_tries_a_candidate_beside_the_target;
         refusals:

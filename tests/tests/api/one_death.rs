@@ -26,6 +26,7 @@ lives! {
     it_has_the_live_server_asked: deaths::dying_all_the_time_it_has_the_live_server_asked, 92;
     it_tries_again: deaths::dying_all_the_time_it_tries_again, 88;
     it_says_what_an_audit_exposes: deaths::dying_all_the_time_it_says_what_an_audit_on_a_schedule_exposes, 13;
+    it_publishes_what_somebody_promotes: deaths::dying_all_the_time_it_publishes_what_somebody_promotes, 40;
     it_gets_another_base: deaths::dying_all_the_time_it_gets_another_base, 72;
     it_signs_what_it_rolls_out: evidence::dying_all_the_time_it_signs_what_it_rolls_out, 47;
     it_tries_a_candidate_beside_the_target: canaries::dying_all_the_time_it_tries_a_candidate_beside_the_target, 77;

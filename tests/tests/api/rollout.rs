@@ -122,7 +122,7 @@ pub async fn what_is_published_is_served_once_somebody_names_it(world: &World) -
 }
 
 /// Waits until the model says that this is to be served, and has the Deployment name it.
-async fn somebody_names(world: &World, digest: &Digest) -> Result<()> {
+pub async fn somebody_names(world: &World, digest: &Digest) -> Result<()> {
     let is_published = |m: &DiffusionModel| {
         let published = m.status.as_ref().and_then(|status| status.published.as_ref());
         published.and_then(|published| published.bundle.as_ref()) == Some(digest)
