@@ -21,8 +21,12 @@ use crate::{Args, keeping::Keeping};
 const AT_ONCE: usize = 256;
 /// Between those. The leader, whom each of them overtakes, needs a moment to find the end of the log.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A leader that is busy may be faster several times.
-const TRIES: usize = 20;
+/// How often it is tried to say something: half a minute, and for what was done already, minutes. A leader that is busy may be faster
+/// several times, and a store may be away.
+const SOON: u32 = 10;
+const PATIENT: u32 = 60;
+/// Between two tries, at first and at most.
+const WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// Why nothing is done.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +59,14 @@ impl Clerk {
             if index > 0 && self.keeping.is_some() {
                 sleep(PAUSE).await;
             }
-            let numbers = self.say(some.iter().map(|it| intent(action, item(it))).collect()).await?;
+            let (numbers, said) =
+                self.say(some.iter().map(|it| intent(action, item(it))).collect(), SOON).await;
+            if let Err(silent) = said {
+                // A part of them may be in the log.
+                let undone = vec![Upshot::LeftUndone; numbers.len()];
+                let _ = self.conclude(&numbers, &undone).await;
+                return Err(silent.into());
+            }
             let (mut done, mut upshots) = (Ok(()), Vec::new());
             for it in some {
                 upshots.push(match &done {
@@ -77,42 +88,66 @@ impl Clerk {
         let outcomes = numbers.iter().zip(upshots);
         let outcomes =
             outcomes.map(|(of, upshot)| Said::Outcome { of: *of, upshot: *upshot, reason: String::new() });
-        self.say(outcomes.collect()).await.map(|_| ())
+        self.say(outcomes.collect(), PATIENT).await.1
     }
 
-    /// All of it is in the log when this returns, under these numbers. An outcome that a leader has said meanwhile is not said
-    /// again.
-    async fn say(&mut self, said: Vec<Said>) -> Result<Vec<u64>, Silent> {
-        let Some(keeping) = self.keeping.clone() else { return Ok(Vec::new()) };
-        let by = Signature { version: env!("CARGO_PKG_VERSION").into(), replica: keeping.replica.clone() };
-        let at = Timestamp::now().to_string();
-        let entry = |said: &Said| Entry { at: at.clone(), by: by.clone(), late: false, said: said.clone() };
-        let (mut rest, mut numbers) = (said, Vec::new());
-        for _ in 0..TRIES {
-            let mut writer = match self.writer.take() {
-                Some(writer) => writer,
-                None => open(&keeping).await?,
-            };
+    /// Says all of it. Returns the numbers of what is in the log, and why not all of it is. An outcome that a leader has said
+    /// meanwhile is not said again.
+    async fn say(&mut self, said: Vec<Said>, tries: u32) -> (Vec<u64>, Result<(), Silent>) {
+        let (mut numbers, mut rest) = (Vec::new(), said);
+        let Some(keeping) = self.keeping.clone() else { return (numbers, Ok(())) };
+        let (mut wait, mut last) = (WAIT.0, Ok(()));
+        for _ in 0..tries {
+            match self.say_some(&keeping, &mut rest, &mut numbers).await {
+                Ok(()) if rest.is_empty() => return (numbers, Ok(())),
+                Ok(()) => {
+                    wait = WAIT.0;
+                    continue;
+                }
+                Err(silent) => last = Err(silent),
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(WAIT.1);
+        }
+        (numbers, last)
+    }
+
+    /// As much as is written at once. What may be in the log or not is asked for again with the next try.
+    async fn say_some(
+        &mut self,
+        keeping: &Keeping,
+        rest: &mut Vec<Said>,
+        numbers: &mut Vec<u64>,
+    ) -> Result<(), Silent> {
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => open(keeping).await?,
+        };
+        let first = writer.size();
+        if !writer.is_pending() {
             let is_open = |of: &u64| writer.book().open().any(|open| open == *of);
             rest.retain(|said| !matches!(said, Said::Outcome { of, .. } if !is_open(of)));
-            if rest.is_empty() {
+            let by =
+                Signature { version: env!("CARGO_PKG_VERSION").into(), replica: keeping.replica.clone() };
+            let at = Timestamp::now().to_string();
+            let entry =
+                |said: &Said| Entry { at: at.clone(), by: by.clone(), late: false, said: said.clone() };
+            writer.propose(&rest.iter().map(entry).collect::<Vec<_>>()).map_err(silent)?;
+        }
+        match writer.commit().await {
+            Ok(()) => {
+                rest.drain(..(writer.size() - first) as usize);
+                numbers.extend(first..writer.size());
                 self.writer = Some(writer);
-                return Ok(numbers);
+                Ok(())
             }
-            let entries: Vec<_> = rest.iter().map(entry).collect();
-            let first = writer.size();
-            let taken = writer.propose(&entries).map_err(silent)?;
-            match writer.commit().await {
-                Ok(()) => {
-                    rest.drain(..taken);
-                    numbers.extend(first..first + taken as u64);
-                    self.writer = Some(writer);
-                }
-                Err(LogError::Overtaken) => {}
-                Err(error) => return Err(silent(error)),
+            // The end of the log is found anew.
+            Err(error @ LogError::Overtaken) => Err(silent(error)),
+            Err(error) => {
+                self.writer = Some(writer);
+                Err(silent(error))
             }
         }
-        Err(silent(LogError::Overtaken))
     }
 }
 

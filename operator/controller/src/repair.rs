@@ -26,16 +26,14 @@ const LONGEST_COMMAND: SignedDuration = SignedDuration::from_hours(2);
 pub async fn close(client: &Client, writer: &Writer, own: &[u64]) -> Result<Vec<(u64, Upshot)>, String> {
     let mut closed = Vec::new();
     for number in writer.book().open().filter(|number| !own.contains(number)) {
-        let said = match writer.book().said(number) {
-            Some(said) if !is_of_a_command(said) => said.clone(),
-            _ => {
-                let entry = writer.entry(number).await.map_err(|error| error.to_string())?;
-                if is_of_a_command(&entry.said) && may_be_at_work(&entry.at, Timestamp::now()) {
-                    continue;
-                }
-                entry.said
-            }
+        let entry = match writer.book().entry(number) {
+            Some(entry) => entry.clone(),
+            None => writer.entry(number).await.map_err(|error| error.to_string())?,
         };
+        let said = entry.said;
+        if is_of_a_command(&said) && may_be_at_work(&entry.at, Timestamp::now()) {
+            continue;
+        }
         let upshot = match said.is_to_be() {
             Some((_, object)) => match live(client, object).await? {
                 Seen::Nothing => trail::found(&said, None),

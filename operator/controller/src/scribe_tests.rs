@@ -109,6 +109,18 @@ fn about(name: &str, first: bool) -> Announcement {
     }
 }
 
+/// What a collector said so many hours ago.
+fn collects(name: &str, hours: i64) -> Entry {
+    let Said::Intent { mut object, before, after, digests, reason, .. } = about(name, true).said else {
+        unreachable!()
+    };
+    object.kind = "bundle".into();
+    let said = Said::Intent { action: Action::Collect, object, before, after, digests, reason };
+    let by = lethe_transparency::Writer { version: "0.1.0".into(), replica: "collect".into() };
+    let at = Timestamp::now() - SignedDuration::from_hours(hours);
+    Entry { at: at.to_string(), by, late: false, said }
+}
+
 fn names(reading: &Reading) -> Vec<String> {
     let name = |said: &Said| said.is_to_be().map(|(_, object)| object.name.clone());
     reading.entries.iter().filter_map(|entry| name(&entry.said)).collect()
@@ -288,18 +300,8 @@ async fn what_a_command_is_about_to_do_is_left_open_until_it_cannot_be_at_work_a
     let log = Log::open(&folder_uri(&desk.log()).unwrap()).unwrap();
     let trusted = TrustedKeys::only(key.public());
     let mut command = Writer::open(log, ORIGIN, key, trusted).await.unwrap();
-    let said = |name: &str, hours: i64| {
-        let Said::Intent { mut object, before, after, digests, reason, .. } = about(name, true).said else {
-            unreachable!()
-        };
-        object.kind = "bundle".into();
-        let said = Said::Intent { action: Action::Collect, object, before, after, digests, reason };
-        let by = lethe_transparency::Writer { version: "0.1.0".into(), replica: "collect".into() };
-        let at = Timestamp::now() - SignedDuration::from_hours(hours);
-        Entry { at: at.to_string(), by, late: false, said }
-    };
     let first = command.size();
-    command.propose(&[said("died", 3), said("at work", 0)]).unwrap();
+    command.propose(&[collects("died", 3), collects("at work", 0)]).unwrap();
     command.commit().await.unwrap();
     let mut page = desk.logbook.announce(vec![about("1", true)]).await;
     assert_eq!(page.unlogged(), None);
@@ -310,6 +312,32 @@ async fn what_a_command_is_about_to_do_is_left_open_until_it_cannot_be_at_work_a
     assert_eq!(reading.book.open().collect::<Vec<_>>(), [first + 1], "{:#?}", reading.entries);
     let unknown = Said::Outcome { of: first, upshot: Upshot::Unknown, reason: String::new() };
     assert!(reading.entries.iter().any(|entry| entry.said == unknown), "{:#?}", reading.entries);
+}
+
+/// It said what it is about to do across the end of a tile, which nobody has shown yet, and died.
+#[tokio::test]
+async fn a_command_that_died_does_not_keep_the_leader_from_its_log() {
+    let desk = Desk::new();
+    does(&desk.logbook, desk.folder.path(), "0").await;
+    let key = Arc::new(SigningKey::load(&desk.folder.path().join("key.pem")).unwrap());
+    let log = Log::open(&folder_uri(&desk.log()).unwrap()).unwrap();
+    let trusted = TrustedKeys::only(key.public());
+    let mut command = Writer::open(log, ORIGIN, key, trusted).await.unwrap();
+    let first = command.size();
+    let all: Vec<_> = (0..256).map(|n| collects(&n.to_string(), 0)).collect();
+    let taken = command.propose(&all).unwrap();
+    command.commit().await.unwrap();
+    assert!(taken < all.len(), "the tile is full");
+    command.propose(&all[taken..]).unwrap();
+    command.commit().await.unwrap();
+    drop(command);
+    let mut page = desk.logbook.announce(vec![about("1", true)]).await;
+    assert_eq!(page.unlogged(), None);
+    page.conclude(0, Upshot::Done, "");
+    drop(page);
+    let reading = read(desk.close().await.path()).await;
+    assert_eq!(reading.faults, []);
+    assert_eq!(reading.book.open().collect::<Vec<_>>(), Vec::from_iter(first..first + 256));
 }
 
 /// Somebody who has the key puts a longer log in the place of the one that is written: who writes is overtaken, and goes on in it.

@@ -217,11 +217,11 @@ async fn a_model_that_is_gone_or_listed_anew_wakes_its_requests_though_it_is_as_
 #[tokio::test]
 async fn a_request_that_enters_the_queue_wakes_those_that_ask_for_the_same() {
     let mut waits = asked("forget-digits", "digits");
-    let known = |type_: &str| {
+    let known = |type_: &str, status: &str| {
         let at = "2026-01-01T00:00:00Z";
-        json!({"type": type_, "status": "True", "reason": "R", "message": "", "lastTransitionTime": at})
+        json!({"type": type_, "status": status, "reason": "R", "message": "", "lastTransitionTime": at})
     };
-    let conditions = json!([known("Accepted"), known("Scheduled")]);
+    let conditions = json!([known("Accepted", "True"), known("Scheduled", "Unknown")]);
     let status = UnlearnRequestStatus {
         conditions: serde_json::from_value(conditions).unwrap(),
         ..UnlearnRequestStatus::default()

@@ -8,7 +8,7 @@ use crate::entry::{Entry, Said};
 #[derive(Clone, Debug, Default)]
 pub struct Book {
     /// By number: what was said and has no outcome yet. Of what was said before one began to read, nothing is known.
-    open: BTreeMap<u64, Option<Said>>,
+    open: BTreeMap<u64, Option<Entry>>,
 }
 
 /// An outcome of something that has one already, or that nobody said.
@@ -31,8 +31,8 @@ impl Book {
     /// If it is an outcome of nothing.
     pub fn read(&mut self, number: u64, entry: &Entry) -> Result<(), Unruly> {
         match &entry.said {
-            said @ (Said::Intent { .. } | Said::Decision { .. }) => {
-                self.open.insert(number, Some(said.clone()));
+            Said::Intent { .. } | Said::Decision { .. } => {
+                self.open.insert(number, Some(entry.clone()));
             }
             Said::Outcome { of, .. } => {
                 self.open.remove(of).ok_or(Unruly { number, of: *of })?;
@@ -47,8 +47,8 @@ impl Book {
         self.open.keys().copied()
     }
 
-    /// What was said in an open entry, if it was read.
-    pub fn said(&self, number: u64) -> Option<&Said> {
+    /// An open entry, if it was read.
+    pub fn entry(&self, number: u64) -> Option<&Entry> {
         self.open.get(&number)?.as_ref()
     }
 }
@@ -66,7 +66,7 @@ mod tests {
         book.read(2, &intent("b")).unwrap();
         book.read(3, &outcome(1)).unwrap();
         assert_eq!(book.open().collect::<Vec<_>>(), [2]);
-        assert_eq!(book.said(2), Some(&intent("b").said));
+        assert_eq!(book.entry(2), Some(&intent("b")));
         assert_eq!(book.read(4, &outcome(1)), Err(Unruly { number: 4, of: 1 }));
         assert_eq!(book.read(4, &outcome(0)), Err(Unruly { number: 4, of: 0 }));
         assert_eq!(book.read(4, &outcome(4)), Err(Unruly { number: 4, of: 4 }));

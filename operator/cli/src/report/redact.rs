@@ -4,13 +4,14 @@
 //! bundle are others: a short reference cannot be found by trying.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
 };
 
 use kube::ResourceExt;
 use lethe_api::{
     Digest,
+    printable::printable,
     v1alpha1::{UnlearnApproval, UnlearnRequest, annotations},
 };
 use regex::Regex;
@@ -27,6 +28,10 @@ pub struct Redaction {
     /// Of this bundle, and kept nowhere.
     salt: String,
     names: BTreeMap<String, String>,
+    /// Reasons that people gave, which messages repeat.
+    typed: BTreeSet<String>,
+    /// Words of `retry` and `abort`, which messages repeat in brackets.
+    asked: BTreeSet<String>,
     secrets: [Regex; 3],
 }
 
@@ -49,7 +54,7 @@ impl Redaction {
             pattern(r"(://)[^/@\s]+@"),
             pattern(r"(?i)((?:password|passwd|secret|token|api-?key|access-?key)[a-z_-]*\s*[=:]\s*)\S+"),
         ];
-        Self { salt, names: BTreeMap::new(), secrets }
+        Self { salt, names: BTreeMap::new(), typed: BTreeSet::new(), asked: BTreeSet::new(), secrets }
     }
 
     /// Whoever and whatever is named in these objects gets a stand-in.
@@ -64,17 +69,22 @@ impl Redaction {
             for name in request.status.iter().flat_map(|status| &status.approved_by) {
                 self.stand_in("person", name);
             }
-            // Words that somebody typed, which messages repeat.
+            if let Some(extension) =
+                request.spec.data_subject_request.as_ref().and_then(|it| it.extension.as_ref())
+            {
+                self.typed.insert(extension.reason.clone());
+            }
             let asked = [annotations::RETRY, annotations::ABORT];
             let typed = asked.iter().filter_map(|name| request.annotations().get(*name));
+            // As messages repeat them.
+            let typed = typed.map(|word| printable(word).trim().chars().take(annotations::LENGTH).collect());
             let heard = request.status.iter().flat_map(|status| [&status.retry, &status.abort]);
-            let heard = heard.flatten().map(|acknowledged| &acknowledged.token);
-            for word in typed.chain(heard) {
-                self.stand_in("word", word.trim());
-            }
+            let heard = heard.flatten().map(|acknowledged| acknowledged.token.clone());
+            self.asked.extend(typed.chain(heard).filter(|word: &String| !word.is_empty()));
         }
         for approval in approvals {
             self.stand_in("person", &approval.spec.approver);
+            self.typed.insert(approval.spec.reason.clone());
         }
     }
 
@@ -96,7 +106,8 @@ impl Redaction {
             for (name, text) in
                 metadata.get_mut("annotations").and_then(Value::as_object_mut).into_iter().flatten()
             {
-                if !ANNOTATIONS.iter().any(|known| name.starts_with(known)) {
+                let is_asked = [annotations::RETRY, annotations::ABORT].contains(&name.as_str());
+                if is_asked || !ANNOTATIONS.iter().any(|known| name.starts_with(known)) {
                     *text = LEFT_OUT.into();
                 }
             }
@@ -122,6 +133,10 @@ impl Redaction {
                             }
                         }
                         ("dataSubjectRequest", subject) => self.subject(subject),
+                        ("retry" | "abort", Value::Object(said)) if said.contains_key("token") => {
+                            said.insert("token".into(), LEFT_OUT.into());
+                            said.values_mut().for_each(|value| self.walk(value));
+                        }
                         // What a person typed: who is named in it, nobody knows.
                         ("last-applied-configuration", value) => *value = LEFT_OUT.into(),
                         (_, value) => self.walk(value),
@@ -144,6 +159,13 @@ impl Redaction {
     /// A text without the names that are known, and without what looks like a secret.
     pub fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();
+        // A shorter one names nobody, and stands in many words.
+        for reason in self.typed.iter().filter(|reason| reason.chars().count() > 3) {
+            text = replace_word(&text, reason, LEFT_OUT);
+        }
+        for word in &self.asked {
+            text = text.replace(&format!("({word})"), LEFT_OUT);
+        }
         // The longest first: one name may be a part of another.
         let mut names: Vec<_> = self.names.iter().collect();
         names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
@@ -223,6 +245,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_message_repeats_of_a_reason_is_left_out_of_it() {
+        let mut approval: UnlearnApproval = serde_json::from_value(json!({
+            "apiVersion": "lethe.dev/v1alpha1", "kind": "UnlearnApproval", "metadata": {"name": "no"},
+            "spec": {
+                "requestRef": {"name": "forget-three", "uid": "u"}, "decision": "Deny", "approver": "eve",
+                "reason": "Jane Doe withdrew",
+            },
+        }))
+        .unwrap();
+        let mut redaction = Redaction::new();
+        redaction.learn(&[serde_json::from_value(request()).unwrap()], std::slice::from_ref(&approval));
+        let said = redaction.text("eve said no: Jane Doe withdrew; extended: Jane Doe's case is complex");
+        assert!(
+            !said.contains("Jane") && !said.contains("eve") && said.contains("said no: (left out)"),
+            "{said}"
+        );
+        approval.spec.reason = "ok".into();
+        let mut short = Redaction::new();
+        short.learn(&[], &[approval]);
+        assert_eq!(short.text("it took a look"), "it took a look");
+    }
+
+    #[test]
     fn people_and_references_have_a_stand_in_and_free_words_are_left_out() {
         let (_, value) = redacted();
         let text = value.to_string();
@@ -233,8 +278,8 @@ mod tests {
         }
         assert!(value["spec"]["dataSubjectRequest"]["reference"].as_str().unwrap().starts_with("subject-"));
         assert!(value["spec"]["requestedBy"].as_str().unwrap().starts_with("person-"));
-        let retry = value["metadata"]["annotations"]["lethe.dev/retry"].as_str().unwrap();
-        assert!(retry.starts_with("word-"), "{retry}");
+        assert_eq!(value["metadata"]["annotations"]["lethe.dev/retry"], LEFT_OUT);
+        assert_eq!(value["status"]["abort"]["message"], "aborted, as somebody asked (left out)");
         assert_eq!(value["spec"]["targets"][0]["label"], "3");
     }
 

@@ -3,7 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use lethe_api::v1alpha1::{
-    ConditionType, DiffusionModel, Mode, Reason, RequestPhase, RolloutState, UnlearnRequest,
+    ConditionType, DiffusionModel, Mode, PolicyKind, PolicyRef, Reason, RequestPhase, RolloutState,
+    UnlearnRequest,
 };
 use lethe_core::kueue;
 
@@ -88,19 +89,28 @@ pub(super) fn of_request(
         RequestPhase::Tried if request.spec.mode == Mode::Pilot => {
             vec!["the same request with mode: Enforce has it forgotten".into()]
         }
-        _ => {
-            ready.filter(|c| c.status == "Unknown").and_then(|c| of_reason(request, c)).into_iter().collect()
-        }
+        _ => ready
+            .filter(|c| c.status == "Unknown")
+            .and_then(|c| of_reason(request, model, c))
+            .into_iter()
+            .collect(),
     }
 }
 
 /// Of a request that waits, where the phase says nothing more than the reason does.
-fn of_reason(request: &UnlearnRequest, ready: &Condition) -> Option<String> {
+fn of_reason(request: &UnlearnRequest, of: Option<&DiffusionModel>, ready: &Condition) -> Option<String> {
     let (name, at, model) = (request.name_any(), place(request), &request.spec.model_ref.name);
     let is = |reasons: &[Reason]| reasons.iter().any(|reason| ready.reason == reason.to_string());
     if goes_on(&ready.reason) {
         return None;
     }
+    let policy = || match of.map(|model| &model.spec.policy_ref) {
+        Some(PolicyRef { kind: PolicyKind::ClusterUnlearnPolicy, name }) => {
+            format!("kubectl edit clusterunlearnpolicy {name}")
+        }
+        Some(PolicyRef { name, .. }) => format!("kubectl edit unlearnpolicy {name}{at}"),
+        None => format!("kubectl edit unlearnpolicies{at}"),
+    };
     Some(if is(&[Reason::WaitingForModel]) {
         format!("kubectl lethe get dm/{model}{at}    # what it waits for")
     } else if is(&[Reason::PolicyNotWatched]) {
@@ -108,9 +118,9 @@ fn of_reason(request: &UnlearnRequest, ready: &Condition) -> Option<String> {
             "kubectl edit diffusionmodel {model}{at}    # this operator sees UnlearnPolicies alone: name one"
         )
     } else if is(&[Reason::LegalTermUnknown]) {
-        format!("kubectl edit unlearnpolicies{at}    # legalTerms has to name the regulation")
+        policy() + "    # legalTerms has to name the regulation"
     } else if is(&[Reason::GateOutOfReach]) {
-        format!("kubectl edit unlearnpolicies{at}    # the gate wants more than can be measured")
+        policy() + "    # the gate wants more than can be measured"
     } else if is(&[Reason::WaitingForReference]) {
         format!(
             "kubectl edit diffusionmodel {model}{at}    # spec.neverSaw, or the policy's maxAboveNeverSaw"

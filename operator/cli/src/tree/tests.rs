@@ -186,7 +186,7 @@ fn whatever_waits_for_somebody_says_what_they_can_do() {
         ("Pending", "PolicyNotWatched", "kubectl edit diffusionmodel digits -n studio"),
         ("Pending", "LegalTermUnknown", "legalTerms"),
         ("Queued", "WaitingForReference", "neverSaw"),
-        ("Queued", "GateOutOfReach", "kubectl edit unlearnpolicies -n studio"),
+        ("Queued", "GateOutOfReach", "kubectl edit unlearnpolicy standard -n studio"),
         ("RollingOut", "EvidenceRefused", "kubectl describe unlearnrequest"),
         ("RollingOut", "AuditLogUnavailable", "kubectl get events"),
         ("RollingOut", "SigningKeyUnusable", "kubectl get events"),

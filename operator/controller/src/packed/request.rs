@@ -6,7 +6,7 @@ use std::{
 };
 
 use kube::ResourceExt;
-use lethe_api::v1alpha1::UnlearnRequest;
+use lethe_api::v1alpha1::{ConditionType, UnlearnRequest};
 use lethe_core::{duplicates, request};
 
 use super::{Dictionary, Pack, Packed, by_model::OfModel};
@@ -18,7 +18,7 @@ pub struct RequestIndex {
     /// It says that it waits for these, or that they have forgotten for it.
     duplicate_of: Box<[Box<str>]>,
     is_over: bool,
-    /// It is in the queue, or worked for.
+    /// It is in the queue, and not worked for.
     waits: bool,
     /// Hashes of the labels that it asks for.
     labels: Box<[u32]>,
@@ -33,7 +33,7 @@ impl Pack for UnlearnRequest {
             model: self.spec.model_ref.name.as_str().into(),
             duplicate_of: others.map(|name| name.as_str().into()).collect(),
             is_over: request::is_over(self),
-            waits: duplicates::is_in_the_queue(self),
+            waits: duplicates::is_in_the_queue(self) && !is_worked_for(self),
             labels: self.spec.targets.iter().map(|target| hash_of(&target.label)).collect(),
         }
     }
@@ -42,6 +42,11 @@ impl Pack for UnlearnRequest {
         static REQUESTS: Dictionary = Dictionary::new();
         &REQUESTS
     }
+}
+
+fn is_worked_for(request: &UnlearnRequest) -> bool {
+    let conditions = request.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    ConditionType::Scheduled.is_true(conditions)
 }
 
 impl OfModel for RequestIndex {

@@ -60,7 +60,8 @@ impl Log {
     /// before it, that full tiles are of their entries, and that it has every head that it had. Of what was appended since, and of
     /// objects beside it, nothing is said: that is [`Self::read`]'s.
     ///
-    /// The first commits may be by a key that is not trusted any more: what follows them vouches for their entries.
+    /// Commits may be by a key that is not trusted any more: what follows them vouches for their entries, as whoever wrote that had
+    /// verified them.
     ///
     /// # Errors
     /// [`LogError::Damaged`] names the first object that is not as it was written; otherwise the store's: nothing is known then.

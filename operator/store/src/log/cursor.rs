@@ -21,11 +21,10 @@ pub(super) struct Cursor {
     pub full: Vec<(u64, Vec<Vec<u8>>)>,
     /// The last commit.
     pub last: Option<u64>,
-    /// The first commits may be by a key that is not trusted any more, if a later one by a trusted key continues them.
+    /// Commits may be by a key that is not trusted any more, if a later one by a trusted key continues them.
     pub former_keys: bool,
     /// Of such a commit that nothing has vouched for yet, what is wrong with it.
     pub unvouched: Option<LogError>,
-    vouches: bool,
 }
 
 impl Cursor {
@@ -42,7 +41,6 @@ impl Cursor {
             last: None,
             former_keys: false,
             unvouched: None,
-            vouches: false,
         }
     }
 
@@ -120,11 +118,11 @@ impl Cursor {
         let damaged = |error: &CommitError| LogError::damaged(folder.name(&name), error);
         match Commit::open(bytes, &self.origin, &self.trusted, first) {
             Ok(commit) => {
-                (self.vouches, self.unvouched) = (true, None);
+                self.unvouched = None;
                 Ok(commit)
             }
             Err(error @ CommitError::Checkpoint(CheckpointError::Note(NoteError::Unknown { .. })))
-                if self.former_keys && !self.vouches =>
+                if self.former_keys =>
             {
                 let commit = Commit::read(bytes, &self.origin, first).map_err(|error| damaged(&error))?;
                 self.unvouched.get_or_insert(damaged(&error));

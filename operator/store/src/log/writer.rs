@@ -78,8 +78,11 @@ impl Writer {
     pub async fn entry(&self, number: u64) -> Result<Entry, LogError> {
         let (index, place) = (number / tile::WIDTH, (number % tile::WIDTH) as usize);
         let damaged = |why: &str| LogError::damaged(format!("entry {number}"), why);
+        let not_shown = self.cursor.full.iter().find(|(full, _)| *full == index);
         let bytes = if index == self.size() / tile::WIDTH {
             self.cursor.tail.get(place).cloned()
+        } else if let Some((_, entries)) = not_shown {
+            entries.get(place).cloned()
         } else {
             let (folder, name) = self.cursor.log.tile(ENTRIES, index);
             let bundle = folder.read(&name, Commit::MAX_BYTES).await?;
