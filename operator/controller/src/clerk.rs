@@ -95,7 +95,9 @@ impl Clerk {
     /// meanwhile is not said again.
     async fn say(&mut self, said: Vec<Said>, tries: u32) -> (Vec<u64>, Result<(), Silent>) {
         let (mut numbers, mut rest) = (Vec::new(), said);
-        let Some(keeping) = self.keeping.clone() else { return (numbers, Ok(())) };
+        let Some(keeping) = self.keeping.clone().filter(|_| !rest.is_empty()) else {
+            return (numbers, Ok(()));
+        };
         let (mut wait, mut last) = (WAIT.0, Ok(()));
         for _ in 0..tries {
             match self.say_some(&keeping, &mut rest, &mut numbers).await {
