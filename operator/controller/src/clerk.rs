@@ -7,17 +7,16 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use lethe_api::Digest;
 use lethe_store::{
     Item,
     log::{LogError, Writer},
 };
-use lethe_transparency::{Action, Entry, Object, Said, Upshot, Writer as Signature};
+use lethe_transparency::{Action, Entry, Object, Said, Upshot};
 use tokio::time::sleep;
 
 use crate::{Args, keeping::Keeping};
 
-/// More at once are not open. A leader that begins meanwhile closes them as it would those of a command that has died.
+/// More at once are not open: as many as a command that dies leaves behind.
 const AT_ONCE: usize = 256;
 /// Between those. The leader, whom each of them overtakes, needs a moment to find the end of the log.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -129,8 +128,7 @@ impl Clerk {
         if !writer.is_pending() {
             let is_open = |of: &u64| writer.book().open().any(|open| open == *of);
             rest.retain(|said| !matches!(said, Said::Outcome { of, .. } if !is_open(of)));
-            let by =
-                Signature { version: env!("CARGO_PKG_VERSION").into(), replica: keeping.replica.clone() };
+            let by = keeping.signature();
             let at = Timestamp::now().to_string();
             let entry =
                 |said: &Said| Entry { at: at.clone(), by: by.clone(), late: false, said: said.clone() };
@@ -163,7 +161,7 @@ async fn open(keeping: &Keeping) -> Result<Writer, Silent> {
 }
 
 fn intent(action: Action, item: &Item) -> Said {
-    let what: Digest = item.digest.clone();
+    let what = item.digest.clone();
     Said::Intent {
         action,
         object: Object {

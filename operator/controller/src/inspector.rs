@@ -77,26 +77,25 @@ impl Inspector {
 
     /// In a task of its own, which a store that hangs keeps: it is waited for, and no other one is begun.
     async fn check(&self, known: &Known) -> Result<(), LogError> {
-        let (keeping, known) = (self.keeping.clone(), known.clone());
-        let mut checking = tokio::spawn(async move {
-            let unreadable =
-                |reason| Error::Unavailable { action: "read", what: keeping.uri.clone(), reason };
-            let to_open = keeping.clone();
-            let opened = tokio::task::spawn_blocking(move || to_open.open_to_read()).await;
-            let opened = opened.map_err(|error| error.to_string()).and_then(|opened| opened);
-            let (log, trusted) = opened.map_err(unreadable)?;
-            log.check(&keeping.origin, &trusted, &known).await
-        });
+        let mut checking = tokio::spawn(read(self.keeping.clone(), known.clone()));
         loop {
             match timeout(self.every.max(AGAIN), &mut checking).await {
-                Ok(checked) => {
-                    return checked.unwrap_or_else(|error| {
-                        let (action, what) = ("read", self.keeping.uri.clone());
-                        Err(Error::Unavailable { action, what, reason: error.to_string() }.into())
-                    });
-                }
+                Ok(Ok(checked)) => return checked,
+                Ok(Err(error)) => return Err(unread(&self.keeping, error.to_string())),
                 Err(_) => tracing::warn!(log = self.keeping.uri, "the audit log is still being read"),
             }
         }
     }
+}
+
+async fn read(keeping: Keeping, known: Known) -> Result<(), LogError> {
+    let to_open = keeping.clone();
+    let opened = tokio::task::spawn_blocking(move || to_open.open_to_read()).await;
+    let opened = opened.map_err(|error| error.to_string()).flatten();
+    let (log, trusted) = opened.map_err(|why| unread(&keeping, why))?;
+    log.check(&keeping.origin, &trusted, &known).await
+}
+
+fn unread(keeping: &Keeping, reason: String) -> LogError {
+    Error::Unavailable { action: "read", what: keeping.uri.clone(), reason }.into()
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use lethe_evidence::{SigningKey, TrustedKeys};
 use lethe_store::log::Log;
+use lethe_transparency::Writer as Signature;
 
 #[derive(Clone, Debug)]
 pub struct Keeping {
@@ -21,6 +22,11 @@ pub struct Keeping {
 pub type Keys = [Option<Vec<u8>>; 2];
 
 impl Keeping {
+    /// What each entry says of who wrote it.
+    pub fn signature(&self) -> Signature {
+        Signature { version: env!("CARGO_PKG_VERSION").into(), replica: self.replica.clone() }
+    }
+
     /// The files of the keys as they are now.
     pub fn keys(&self) -> Keys {
         let trusted = self.trusted.as_ref().and_then(|file| std::fs::read(file).ok());

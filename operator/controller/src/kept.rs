@@ -85,7 +85,7 @@ pub fn trim(object: &mut impl Kept) {
 /// Annotations are as large as whoever writes them likes; two of them are questions to the operator.
 fn trim_annotations(meta: &mut ObjectMeta) {
     if let Some(known) = &mut meta.annotations {
-        known.retain(|name, _| [annotations::RETRY, annotations::ABORT].contains(&name.as_str()));
+        known.retain(|name, _| annotations::ASKED.contains(&name.as_str()));
         if known.is_empty() {
             meta.annotations = None;
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
 };
 
 use kube::ResourceExt;
@@ -26,6 +26,10 @@ pub struct News<T> {
     pub open: T,
     /// Those that have one.
     pub settled: T,
+}
+
+impl News<bool> {
+    pub const FOR_ALL: Self = Self { open: true, settled: true };
 }
 
 impl LastTold {
@@ -64,7 +68,7 @@ impl Triggers {
             }
             Change::Deleted(model) => {
                 told.forget(model);
-                self.around_model(stores, model, News { open: true, settled: true });
+                self.around_model(stores, model, News::FOR_ALL);
             }
         }
     }
@@ -75,9 +79,7 @@ impl Triggers {
         for rival in stores.rivals_of(model) {
             self.model(&namespace, &rival.name_any());
         }
-        for is_over in
-            [(news.open, false), (news.settled, true)].into_iter().filter_map(|(any, who)| any.then_some(who))
-        {
+        for (is_over, _) in [(false, news.open), (true, news.settled)].into_iter().filter(|(_, any)| *any) {
             for request in stores.names_of_requests_of(&namespace, &name, is_over) {
                 self.request(&namespace, &request);
             }
@@ -86,7 +88,6 @@ impl Triggers {
 }
 
 fn hash_of(told: &Told) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    serde_json::to_vec(told).expect("objects have string keys").hash(&mut hasher);
-    hasher.finish()
+    let told = serde_json::to_vec(told).expect("objects have string keys");
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(told)
 }

@@ -69,7 +69,7 @@ impl Triggers {
         };
         for model in stores.models.state_filter(names_it) {
             self.model(&namespace(&*model), &model.name_any());
-            self.around_model(stores, &model, News { open: true, settled: true });
+            self.around_model(stores, &model, News::FOR_ALL);
         }
     }
 }

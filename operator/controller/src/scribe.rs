@@ -14,7 +14,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use kube::Client;
 use lethe_store::log::{Known, LogError, Writer};
-use lethe_transparency::{Entry, Said, Upshot, Writer as Signature};
+use lethe_transparency::{Entry, Said, Upshot};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -383,8 +383,7 @@ impl Scribe {
     /// Takes from the queue what can be written at once.
     fn propose(&mut self) -> Result<(), LogError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        let by =
-            Signature { version: env!("CARGO_PKG_VERSION").into(), replica: self.keeping.replica.clone() };
+        let by = self.keeping.signature();
         let mut numbers = self.numbers.clone();
         let (mut lines, mut entries) = (Vec::new(), Vec::new());
         while entries.len() < AT_ONCE

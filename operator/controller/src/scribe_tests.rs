@@ -89,10 +89,22 @@ fn writing(folder: &Path) -> Writing {
     (logbook, tokio::spawn(scribe.run(messages)), lease, metrics, known)
 }
 
-async fn read(folder: &Path) -> Reading {
+/// The log that lies there, and the key that it is signed with.
+fn opened(folder: &Path) -> (Log, SigningKey, TrustedKeys) {
     let key = SigningKey::load(&folder.join("key.pem")).unwrap();
-    let log = Log::open(&folder_uri(&folder.join("log")).unwrap()).unwrap();
-    log.read(ORIGIN, &TrustedKeys::only(key.public())).await.unwrap()
+    let trusted = TrustedKeys::only(key.public());
+    (Log::open(&folder_uri(&folder.join("log")).unwrap()).unwrap(), key, trusted)
+}
+
+async fn read(folder: &Path) -> Reading {
+    let (log, _, trusted) = opened(folder);
+    log.read(ORIGIN, &trusted).await.unwrap()
+}
+
+/// Somebody who writes beside the one at the desk.
+async fn command(folder: &Path) -> Writer {
+    let (log, key, trusted) = opened(folder);
+    Writer::open(log, ORIGIN, Arc::new(key), trusted).await.unwrap()
 }
 
 fn about(name: &str, first: bool) -> Announcement {
@@ -256,11 +268,15 @@ async fn whoever_comes_next_goes_on_and_a_key_that_cannot_be_read_is_said() {
 }
 
 /// Says that something is done, and waits until the log has it with its outcome.
-async fn does(logbook: &Logbook, folder: &Path, name: &str) {
+async fn says(logbook: &Logbook, name: &str) {
     let mut page = logbook.announce(vec![about(name, true)]).await;
     assert_eq!(page.unlogged(), None, "{name}");
     page.conclude(0, Upshot::Done, "");
-    drop(page);
+}
+
+/// The same, until it is written.
+async fn does(logbook: &Logbook, folder: &Path, name: &str) {
+    says(logbook, name).await;
     let end = Instant::now() + Duration::from_secs(30);
     loop {
         let reading = read(folder).await;
@@ -296,17 +312,11 @@ async fn two_that_write_in_turn_leave_one_history() {
 async fn what_a_command_is_about_to_do_is_left_open_until_it_cannot_be_at_work_any_more() {
     let desk = Desk::new();
     does(&desk.logbook, desk.folder.path(), "0").await;
-    let key = Arc::new(SigningKey::load(&desk.folder.path().join("key.pem")).unwrap());
-    let log = Log::open(&folder_uri(&desk.log()).unwrap()).unwrap();
-    let trusted = TrustedKeys::only(key.public());
-    let mut command = Writer::open(log, ORIGIN, key, trusted).await.unwrap();
+    let mut command = command(desk.folder.path()).await;
     let first = command.size();
     command.propose(&[collects("died", 3), collects("at work", 0)]).unwrap();
     command.commit().await.unwrap();
-    let mut page = desk.logbook.announce(vec![about("1", true)]).await;
-    assert_eq!(page.unlogged(), None);
-    page.conclude(0, Upshot::Done, "");
-    drop(page);
+    says(&desk.logbook, "1").await;
     let folder = desk.close().await;
     let reading = read(folder.path()).await;
     assert_eq!(reading.book.open().collect::<Vec<_>>(), [first + 1], "{:#?}", reading.entries);
@@ -319,10 +329,7 @@ async fn what_a_command_is_about_to_do_is_left_open_until_it_cannot_be_at_work_a
 async fn a_command_that_died_does_not_keep_the_leader_from_its_log() {
     let desk = Desk::new();
     does(&desk.logbook, desk.folder.path(), "0").await;
-    let key = Arc::new(SigningKey::load(&desk.folder.path().join("key.pem")).unwrap());
-    let log = Log::open(&folder_uri(&desk.log()).unwrap()).unwrap();
-    let trusted = TrustedKeys::only(key.public());
-    let mut command = Writer::open(log, ORIGIN, key, trusted).await.unwrap();
+    let mut command = command(desk.folder.path()).await;
     let first = command.size();
     let all: Vec<_> = (0..256).map(|n| collects(&n.to_string(), 0)).collect();
     let taken = command.propose(&all).unwrap();
@@ -331,10 +338,7 @@ async fn a_command_that_died_does_not_keep_the_leader_from_its_log() {
     command.propose(&all[taken..]).unwrap();
     command.commit().await.unwrap();
     drop(command);
-    let mut page = desk.logbook.announce(vec![about("1", true)]).await;
-    assert_eq!(page.unlogged(), None);
-    page.conclude(0, Upshot::Done, "");
-    drop(page);
+    says(&desk.logbook, "1").await;
     let reading = read(desk.close().await.path()).await;
     assert_eq!(reading.faults, []);
     assert_eq!(reading.book.open().collect::<Vec<_>>(), Vec::from_iter(first..first + 256));
@@ -361,9 +365,8 @@ async fn a_log_that_was_put_in_the_place_of_another_is_written_on_and_found_by_t
     assert!(before.iter().all(|head| known.heads.contains(head)), "{before:?} {known:?}");
     let folder = desk.close().await;
     assert_eq!(read(folder.path()).await.faults, [], "an auditor who comes for the first time");
-    let key = SigningKey::load(&folder.path().join("key.pem")).unwrap();
-    let log = Log::open(&folder_uri(&folder.path().join("log")).unwrap()).unwrap();
-    let checked = log.check(ORIGIN, &TrustedKeys::only(key.public()), &known).await;
+    let (log, _, trusted) = opened(folder.path());
+    let checked = log.check(ORIGIN, &trusted, &known).await;
     assert!(
         matches!(&checked, Err(LogError::Damaged { why, .. }) if why.contains("were others")),
         "{checked:?}"

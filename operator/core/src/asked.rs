@@ -25,10 +25,15 @@ pub fn abort(request: &UnlearnRequest) -> Option<String> {
     unanswered(request, annotations::ABORT, known)
 }
 
-fn unanswered(request: &UnlearnRequest, annotation: &str, known: Option<&Acknowledged>) -> Option<String> {
+/// The word of an annotation, as it is acted upon and repeated; none if there is none.
+pub fn word(request: &UnlearnRequest, annotation: &str) -> Option<String> {
     let word = printable(request.annotations().get(annotation)?);
     let word: String = word.trim().chars().take(annotations::LENGTH).collect();
-    (!word.is_empty() && known.is_none_or(|known| known.token != word)).then_some(word)
+    (!word.is_empty()).then_some(word)
+}
+
+fn unanswered(request: &UnlearnRequest, annotation: &str, known: Option<&Acknowledged>) -> Option<String> {
+    word(request, annotation).filter(|word| known.is_none_or(|known| known.token != *word))
 }
 
 /// Whether a request was given up because somebody asked for that.

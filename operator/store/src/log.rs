@@ -19,7 +19,8 @@ mod writer;
 
 use std::collections::BTreeMap;
 
-use lethe_transparency::{merkle::Hash, note::NoteError, tile};
+use lethe_evidence::TrustedKeys;
+use lethe_transparency::{Checkpoint, merkle::Hash, note::NoteError, tile};
 
 use crate::{
     error::{Error, Result},
@@ -104,6 +105,18 @@ impl Log {
     /// If it cannot be read.
     pub async fn checkpoint(&self) -> Result<Option<Vec<u8>>> {
         found(self.objects.read(CHECKPOINT, MAX_CHECKPOINT).await)
+    }
+
+    /// What the checkpoint says, if there is one.
+    async fn shown(
+        &self,
+        origin: &str,
+        trusted: &TrustedKeys,
+    ) -> std::result::Result<Option<Head>, LogError> {
+        let Some(bytes) = self.checkpoint().await? else { return Ok(None) };
+        let shown = Checkpoint::open(&bytes, origin, trusted);
+        let shown = shown.map_err(|error| LogError::damaged(CHECKPOINT, error))?;
+        Ok(Some(Head { size: shown.size, root: shown.root }))
     }
 
     fn commits(&self, tile: u64) -> Objects {

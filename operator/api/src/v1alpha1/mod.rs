@@ -55,6 +55,8 @@ pub mod annotations {
     pub const RETRY: &str = "lethe.dev/retry";
     /// On a request: give it up, unless its roll-out has begun.
     pub const ABORT: &str = "lethe.dev/abort";
+    /// Both of them: what people ask of the operator.
+    pub const ASKED: [&str; 2] = [RETRY, ABORT];
     /// So many characters of a value count.
     pub const LENGTH: usize = 64;
 }

@@ -8,12 +8,11 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use kube::ResourceExt;
 use lethe_api::{
     Digest,
-    printable::printable,
     v1alpha1::{UnlearnApproval, UnlearnRequest, annotations},
 };
+use lethe_core::asked;
 use regex::Regex;
 use serde_json::Value;
 
@@ -74,13 +73,10 @@ impl Redaction {
             {
                 self.typed.insert(extension.reason.clone());
             }
-            let asked = [annotations::RETRY, annotations::ABORT];
-            let typed = asked.iter().filter_map(|name| request.annotations().get(*name));
-            // As messages repeat them.
-            let typed = typed.map(|word| printable(word).trim().chars().take(annotations::LENGTH).collect());
+            let typed = annotations::ASKED.iter().filter_map(|annotation| asked::word(request, annotation));
             let heard = request.status.iter().flat_map(|status| [&status.retry, &status.abort]);
             let heard = heard.flatten().map(|acknowledged| acknowledged.token.clone());
-            self.asked.extend(typed.chain(heard).filter(|word: &String| !word.is_empty()));
+            self.asked.extend(typed.chain(heard));
         }
         for approval in approvals {
             self.stand_in("person", &approval.spec.approver);
@@ -106,7 +102,7 @@ impl Redaction {
             for (name, text) in
                 metadata.get_mut("annotations").and_then(Value::as_object_mut).into_iter().flatten()
             {
-                let is_asked = [annotations::RETRY, annotations::ABORT].contains(&name.as_str());
+                let is_asked = annotations::ASKED.contains(&name.as_str());
                 if is_asked || !ANNOTATIONS.iter().any(|known| name.starts_with(known)) {
                     *text = LEFT_OUT.into();
                 }

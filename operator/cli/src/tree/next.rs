@@ -100,7 +100,7 @@ pub(super) fn of_request(
 /// Of a request that waits, where the phase says nothing more than the reason does.
 fn of_reason(request: &UnlearnRequest, of: Option<&DiffusionModel>, ready: &Condition) -> Option<String> {
     let (name, at, model) = (request.name_any(), place(request), &request.spec.model_ref.name);
-    let is = |reasons: &[Reason]| reasons.iter().any(|reason| ready.reason == reason.to_string());
+    let is = |reason: Reason| ready.reason == reason.to_string();
     if goes_on(&ready.reason) {
         return None;
     }
@@ -111,17 +111,17 @@ fn of_reason(request: &UnlearnRequest, of: Option<&DiffusionModel>, ready: &Cond
         Some(PolicyRef { name, .. }) => format!("kubectl edit unlearnpolicy {name}{at}"),
         None => format!("kubectl edit unlearnpolicies{at}"),
     };
-    Some(if is(&[Reason::WaitingForModel]) {
+    Some(if is(Reason::WaitingForModel) {
         format!("kubectl lethe get dm/{model}{at}    # what it waits for")
-    } else if is(&[Reason::PolicyNotWatched]) {
+    } else if is(Reason::PolicyNotWatched) {
         format!(
             "kubectl edit diffusionmodel {model}{at}    # this operator sees UnlearnPolicies alone: name one"
         )
-    } else if is(&[Reason::LegalTermUnknown]) {
+    } else if is(Reason::LegalTermUnknown) {
         policy() + "    # legalTerms has to name the regulation"
-    } else if is(&[Reason::GateOutOfReach]) {
+    } else if is(Reason::GateOutOfReach) {
         policy() + "    # the gate wants more than can be measured"
-    } else if is(&[Reason::WaitingForReference]) {
+    } else if is(Reason::WaitingForReference) {
         format!(
             "kubectl edit diffusionmodel {model}{at}    # spec.neverSaw, or the policy's maxAboveNeverSaw"
         )

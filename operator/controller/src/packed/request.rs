@@ -1,7 +1,7 @@
 //! By what requests are found.
 
 use std::{
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::Arc,
 };
 
@@ -107,7 +107,5 @@ impl Stores {
 
 /// Labels may be long, and are compared for being the same alone.
 fn hash_of(label: &str) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    label.hash(&mut hasher);
-    hasher.finish() as u32
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(label) as u32
 }

@@ -1,7 +1,7 @@
 //! What somebody who appends to a log asks of it once in a while: whether all of it is still what was appended.
 
 use lethe_evidence::TrustedKeys;
-use lethe_transparency::{Checkpoint, Commit, merkle, tile};
+use lethe_transparency::{Commit, merkle, tile};
 
 use super::{CHECKPOINT, ENTRIES, Head, Log, LogError, cursor::Cursor};
 use crate::error::Error;
@@ -66,13 +66,10 @@ impl Log {
     /// # Errors
     /// [`LogError::Damaged`] names the first object that is not as it was written; otherwise the store's: nothing is known then.
     pub async fn check(&self, origin: &str, trusted: &TrustedKeys, known: &Known) -> Result<(), LogError> {
-        let checkpoint = self.checkpoint().await?;
-        let checkpoint = checkpoint.map(|bytes| Checkpoint::open(&bytes, origin, trusted)).transpose();
-        let checkpoint = checkpoint.map_err(|error| LogError::damaged(CHECKPOINT, error))?;
-        if checkpoint.is_none() && known.shown > 0 {
+        let shown = self.shown(origin, trusted).await?;
+        if shown.is_none() && known.shown > 0 {
             return Err(LogError::damaged(CHECKPOINT, "it is missing"));
         }
-        let shown = checkpoint.map(|shown| Head { size: shown.size, root: shown.root });
         // Whoever writes a checkpoint has written all tiles that are full by then. Who was slow may have set it back.
         let written = known.shown.max(shown.map_or(0, |shown| shown.size));
         let mut tiles = Tiles { log: self, written, upper: Vec::new() };
@@ -102,10 +99,10 @@ impl Log {
 
 /// Compares what is known of the log up to here with it, and returns whether nothing more is known.
 fn pass(heads: &mut Vec<(&str, Head)>, cursor: &mut Cursor) -> Result<bool, LogError> {
-    let (size, root) = (cursor.size(), cursor.edge.root());
-    for (what, found) in heads.extract_if(.., |(_, head)| head.size <= size) {
-        // It is not even known where a commit ended.
-        if found != (Head { size, root }) {
+    let here = cursor.head();
+    for (what, found) in heads.extract_if(.., |(_, head)| head.size <= here.size) {
+        // A smaller one is not even known as where a commit ended.
+        if found != here {
             return Err(LogError::damaged(what, format!("its first {} entries were others", found.size)));
         }
         cursor.unvouched = None;

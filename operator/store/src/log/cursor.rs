@@ -6,7 +6,7 @@ use lethe_transparency::{
     Book, CheckpointError, Commit, CommitError, Entry, merkle::Edge, note::NoteError, tile,
 };
 
-use super::{AT_ONCE, Log, LogError};
+use super::{AT_ONCE, Head, Log, LogError};
 
 /// A place in a log, and all that is needed to go on from there.
 pub(super) struct Cursor {
@@ -46,6 +46,10 @@ impl Cursor {
 
     pub fn size(&self) -> u64 {
         self.edge.size()
+    }
+
+    pub fn head(&self) -> Head {
+        Head { size: self.size(), root: self.edge.root() }
     }
 
     /// Begins at the end of this tile, of which only the last commit is read: it says all that is needed.

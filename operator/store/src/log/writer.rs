@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use lethe_evidence::{SigningKey, TrustedKeys};
-use lethe_transparency::{Book, Checkpoint, Commit, Entry, merkle, merkle::Edge, note, tile};
+use lethe_transparency::{Book, Checkpoint, Commit, Entry, merkle, note, tile};
 
 use super::{AT_ONCE, CHECKPOINT, ENTRIES, Head, Log, LogError, cursor::Cursor, found};
 use crate::objects::Created;
@@ -58,7 +58,7 @@ impl Writer {
 
     /// How far the log was written, for whoever goes through it later.
     pub fn head(&self) -> Head {
-        Head { size: self.size(), root: self.cursor.edge.root() }
+        self.cursor.head()
     }
 
     /// How many entries the checkpoint that was written, and the tiles before it, are of.
@@ -167,7 +167,7 @@ impl Writer {
     /// # Errors
     /// If not.
     pub async fn write_checkpoint(&mut self) -> Result<(), LogError> {
-        let (size, root) = (self.size(), self.cursor.edge.root());
+        let Head { size, root } = self.head();
         let head = Checkpoint { origin: self.cursor.origin.clone(), size, root, extensions: Vec::new() };
         self.cursor.log.objects.write(CHECKPOINT, head.sign(&self.key)?.into_bytes()).await?;
         self.published = size;
@@ -176,25 +176,17 @@ impl Writer {
 
     /// From the tile of the checkpoint to the end.
     async fn walk(&mut self) -> Result<(), LogError> {
-        let known = match self.cursor.log.checkpoint().await? {
-            None => None,
-            Some(bytes) => {
-                let opened = Checkpoint::open(&bytes, &self.cursor.origin, &self.cursor.trusted);
-                Some(opened.map_err(|error| LogError::damaged(CHECKPOINT, error))?)
-            }
-        };
-        let size = known.as_ref().map_or(0, |known| known.size);
+        let known = self.cursor.log.shown(&self.cursor.origin, &self.cursor.trusted).await?;
+        let size = known.map_or(0, |known| known.size);
         let mut tile = size / tile::WIDTH;
         if let Some(before) = tile.checked_sub(1) {
             self.cursor.begin_after(before).await?;
         }
-        let fits = |size: u64, edge: &Edge| {
-            known.as_ref().is_none_or(|it| it.size == size && it.root == edge.root())
-        };
-        let mut is_known = fits(self.size(), &self.cursor.edge);
+        let fits = |cursor: &Cursor| known.is_none_or(|it| it == cursor.head());
+        let mut is_known = fits(&self.cursor);
         loop {
             let after = |cursor: &mut Cursor| {
-                is_known |= fits(cursor.size(), &cursor.edge);
+                is_known |= fits(cursor);
                 Ok(false)
             };
             self.cursor.go_on(tile, after).await?;
