@@ -148,6 +148,12 @@ fn trainer(filter: Option<&str>) -> Result<Counts> {
     setup::trainer_test_packages()?;
     let libtorch = setup::libtorch::directory()?;
     let mut command = cargo::command(&Build { libtorch: Some(&libtorch), ..Build::default() })?;
+    // What `lethe_sfd::process::settle` says of a program that computes; a test has no `main` that could.
+    command.env("GOMP_SPINCOUNT", "2000");
+    command.env(
+        "GLIBC_TUNABLES",
+        "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=268435456",
+    );
     command.args([
         "test",
         "--locked",

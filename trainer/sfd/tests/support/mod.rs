@@ -73,8 +73,18 @@ pub fn images(config: &ModelConfig) -> TrainingImages {
 
 /// Stage 2 with the default settings.
 pub fn forget(prepared: &Prepared, start: Baseline, concept: Concept, seed: u64) -> Denoiser {
+    forget_with(prepared, start, concept, ForgetSettings::default(), seed)
+}
+
+/// The same with others.
+pub fn forget_with(
+    prepared: &Prepared,
+    start: Baseline,
+    concept: Concept,
+    settings: ForgetSettings,
+    seed: u64,
+) -> Denoiser {
     timed("forget", || {
-        let settings = ForgetSettings::default();
         let mut forgetting =
             Forgetting::new(prepared.teacher.duplicate(), start, concept, settings, seed).expect("forget");
         run(&mut forgetting);
