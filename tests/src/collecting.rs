@@ -27,7 +27,7 @@ impl World {
     /// If it fails; the message has what it said.
     pub async fn collect(&self, variables: BTreeMap<String, String>, flags: &[&str]) -> Result<String> {
         let values = ["store.collect.schedule=@weekly"];
-        rights::grant_with(&self.server, &self.home, Reach::Namespace, &values).await?;
+        rights::grant_with(&self.server, &self.home, self.reach, &values).await?;
         let kubeconfig = rights::kubeconfig_of(&self.server, &self.home, ACCOUNT).await?;
         let folder = tempfile::tempdir()?;
         let mut command = Command::new(&self.server.operator);
@@ -37,8 +37,10 @@ impl World {
             .env("KUBECONFIG", rights::write(&kubeconfig, folder.path(), "kubeconfig")?)
             .args(["collect", "--log-format=text", "--older-than-hours=1"])
             .arg(format!("--store={}", self.store.uri()))
-            .arg(format!("--watch-namespaces={}", self.namespace))
             .args(flags);
+        if self.reach == Reach::Namespace {
+            command.arg(format!("--watch-namespaces={}", self.namespace));
+        }
         said_by(&mut command).await
     }
 }

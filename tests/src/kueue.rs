@@ -182,6 +182,25 @@ pub async fn start_operator(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// Makes the API server know Workloads, as Kueue does; nobody writes any.
+///
+/// # Errors
+/// If it refuses.
+pub async fn define_workloads(world: &World) -> Result<()> {
+    let anything = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let version = json!({"name": "v1beta2", "served": true, "storage": true, "schema": anything});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "workloads.kueue.x-k8s.io"},
+        "spec": {
+            "group": "kueue.x-k8s.io", "scope": "Namespaced", "versions": [version],
+            "names": {"kind": "Workload", "plural": "workloads", "singular": "workload"},
+        },
+    });
+    apply(&world.client, None, &definition).await?;
+    Ok(())
+}
+
 /// Applies `examples/queues/FILE`, as it stands.
 ///
 /// # Errors

@@ -57,6 +57,18 @@ impl Page {
     }
 }
 
+/// The block of commands in `docs/PAGE` in which these words stand, for a page that nobody reads from its beginning to its end.
+///
+/// # Errors
+/// If there is none.
+pub fn commands(page: &str, words: &str) -> Result<String> {
+    let path = repository("docs").join(page);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let block = blocks.find(|block| block.contains(words));
+    block.map(str::to_owned).with_context(|| format!("no commands in docs/{page} say {words:?}"))
+}
+
 impl Reader {
     /// In front of an empty cluster.
     ///

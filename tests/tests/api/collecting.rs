@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::{apps::v1::Deployment, rbac::v1::Role};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    rbac::v1::{ClusterRole, Role},
+};
 use kube::Api;
 use lethe_api::{
     Digest,
@@ -19,6 +22,7 @@ use lethe_tests::{
     collecting::{ACCOUNT, make_old},
     examples,
     place::MODEL,
+    rights::Reach,
     trainer, wait,
 };
 
@@ -120,14 +124,21 @@ async fn scratch(world: &World) -> Result<BTreeSet<Digest>> {
     Ok(items.map(|item| item.digest).collect())
 }
 
-async fn it_took_exactly_the_rights_of_the_chart(world: &World) -> Result<()> {
+/// The collector, in one namespace or in all.
+pub async fn it_took_exactly_the_rights_of_the_chart(world: &World) -> Result<()> {
     let entries = audit::of(&world.server.audit_log(), &world.home)?;
     let entries: Vec<_> = entries.into_iter().filter(|entry| entry.is_by(ACCOUNT)).collect();
     let forbidden: Vec<_> = entries.iter().filter(|entry| entry.is_forbidden()).collect();
     ensure!(forbidden.is_empty(), "the chart lacks a right: {forbidden:#?}");
     let used: BTreeSet<_> = entries.iter().filter_map(audit::Entry::used).collect();
-    let role = Api::<Role>::namespaced(world.client.clone(), &world.home).get(ACCOUNT).await?;
-    let allowed = audit::allowed(&role.rules.unwrap_or_default());
+    let rules = match world.reach {
+        Reach::Namespace => Api::<Role>::namespaced(world.client.clone(), &world.home).get(ACCOUNT).await?.rules,
+        Reach::Cluster => {
+            let name = format!("{ACCOUNT}-{}", world.home);
+            Api::<ClusterRole>::all(world.client.clone()).get(&name).await?.rules
+        }
+    };
+    let allowed = audit::allowed(&rules.unwrap_or_default());
     ensure!(used == allowed && !used.is_empty(), "it used {used:?} of {allowed:?}");
     Ok(())
 }

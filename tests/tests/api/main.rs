@@ -9,6 +9,7 @@ mod attempts;
 mod audit_log;
 mod audits;
 mod bases;
+mod by_hand;
 mod canaries;
 mod charts;
 mod cli;
@@ -115,6 +116,10 @@ fn main() -> ExitCode {
             an_auditor_verifies_the_audit_log_and_finds_what_was_changed,
             an_audit_log_that_is_changed_where_nobody_appends_is_found_by_the_operator,
             what_the_collector_removes_is_in_the_audit_log_and_stays_without_one;
+        by_hand:
+            openssl_finds_that_evidence_is_signed,
+            openssl_finds_that_a_checkpoint_is_signed,
+            a_key_is_changed_by_the_commands_of_the_page;
         collecting:
             what_nothing_refers_to_is_removed_and_a_ledger_keeps_its_own,
             bundles_that_nothing_names_and_scratch_of_what_is_over_are_removed_once_they_are_old;

@@ -1,7 +1,10 @@
 //! What the operator does to the API server: nothing when nothing happens, and nothing that it has no right to,
 //! nor a right to anything that it does not do.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
@@ -15,7 +18,7 @@ use lethe_api::v1alpha1::{
 use lethe_tests::{
     Server, Tier, World,
     audit::{self, Use},
-    examples,
+    examples, kueue,
     operator::{Launch, Operator},
     place::{self, HasConditions, MODEL, bundle, refused, request},
     rights::{self, Reach},
@@ -24,7 +27,7 @@ use lethe_tests::{
 };
 use serde_json::json;
 
-use crate::policies::of_the_cluster;
+use crate::{collecting, policies::of_the_cluster};
 
 /// Renewals of the lease: several polls, and whatever else would show itself.
 const LONG_ENOUGH: usize = 8;
@@ -91,9 +94,34 @@ pub async fn an_operator_of_all_namespaces_has_exactly_the_same_rights(_: &World
     // alive.
     let server = Arc::new(tokio::task::block_in_place(Server::that_streams_no_lists)?);
     let world = World::of_all_namespaces(server).await?;
-    a_life_takes_exactly_the_rights_of_the_chart(&world, Lists::PageByPage)
-        .await
-        .with_context(|| xtask::cmd::tail(&world.operator_log()))
+    let life = async {
+        a_life_takes_exactly_the_rights_of_the_chart(&world, Lists::PageByPage).await?;
+        what_kueue_writes_is_read_with_the_rights_of_the_chart(&world).await?;
+        world.apply(&world.model()?).await?;
+        world.collect(BTreeMap::new(), &[]).await?;
+        collecting::it_took_exactly_the_rights_of_the_chart(&world).await
+    };
+    life.await.with_context(|| xtask::cmd::tail(&world.operator_log()))
+}
+
+/// Kueue's words are a kind of its own, which the operator lists and watches only where it is told to.
+async fn what_kueue_writes_is_read_with_the_rights_of_the_chart(world: &World) -> Result<()> {
+    kueue::define_workloads(world).await?;
+    kueue::start_operator(world).await?;
+    let wanted = ["list", "watch"].map(|verb| (verb.to_owned(), "kueue.x-k8s.io/workloads".to_owned()));
+    let used = async || {
+        let entries = audit::of(&world.server.audit_log(), &world.home)?;
+        Ok(entries.iter().filter_map(audit::Entry::used).collect::<BTreeSet<Use>>())
+    };
+    let is_read = |used: &BTreeSet<Use>| wanted.iter().all(|right| used.contains(right));
+    wait::until_answer("Workloads are listed and watched", used, is_read).await?;
+    let granted = granted(world).await?;
+    let of_kueue = granted.iter().filter(|(_, resource)| resource.starts_with("kueue"));
+    ensure!(of_kueue.eq(&wanted), "{granted:?}");
+    let entries = audit::of(&world.server.audit_log(), &world.home)?;
+    let forbidden: Vec<_> = entries.iter().filter(|entry| entry.is_forbidden()).collect();
+    ensure!(forbidden.is_empty(), "the chart lacks a right: {forbidden:#?}");
+    world.take_operator().await?.stop().await.map(|_| ())
 }
 
 async fn a_life_takes_exactly_the_rights_of_the_chart(world: &World, lists: Lists) -> Result<()> {

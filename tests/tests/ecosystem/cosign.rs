@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lethe_api::v1alpha1::RequestPhase;
-use lethe_tests::{World, keys::Key, server::repository};
+use lethe_tests::{World, keys::Key, pages};
 use tokio::task::spawn_blocking;
 use xtask::setup::{cosign, page_packages};
 
@@ -63,7 +63,7 @@ impl Auditor {
 
     /// The commands as they stand in the documentation, but for the two names that are to be put in.
     fn verify(&self, key: &Key) -> Result<String> {
-        let script = documented()?
+        let script = pages::commands("evidence.md", "cosign verify-blob-attestation")?
             .replace("evidence/<bundle>/<sha256>.json", &self.envelope)
             .replace("bundles/<bundle>/manifest.json", &self.manifest);
         ensure!(!script.contains('<'), "something else is to be put in: {script}");
@@ -93,12 +93,4 @@ impl Auditor {
         ensure!(found.is_err(), "byte {at} of {file} was changed: {found:?}");
         Ok(())
     }
-}
-
-/// What `docs/evidence.md` has a person type.
-fn documented() -> Result<String> {
-    let text = fs::read_to_string(repository("docs/evidence.md"))?;
-    let mut blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let block = blocks.find(|block| block.contains("cosign verify-blob-attestation"));
-    block.map(str::to_owned).context("docs/evidence.md says nothing of cosign")
 }
