@@ -187,7 +187,8 @@ pub async fn start_operator(world: &World) -> Result<()> {
 /// # Errors
 /// If it refuses.
 pub async fn define_workloads(world: &World) -> Result<()> {
-    let anything = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let anything =
+        json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
     let version = json!({"name": "v1beta2", "served": true, "storage": true, "schema": anything});
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

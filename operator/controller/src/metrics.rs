@@ -271,8 +271,11 @@ impl Metrics {
         for job in &after.jobs {
             let ended_before =
                 before.and_then(|s| s.job(job.stage)).is_some_and(|old| old.finished_at.is_some());
-            if let (Some(start), Some(end), false) = (&job.started_at, &job.finished_at, ended_before) {
-                let seconds = seconds_between(start.0, end.0) + job.earlier_seconds as f64;
+            let Some(end) = job.finished_at.as_ref().filter(|_| !ended_before) else { continue };
+            // Of a Job that was made again and never worked, the first one has.
+            if job.started_at.is_some() || job.earlier_seconds > 0 {
+                let last = job.started_at.as_ref().map_or(0.0, |start| seconds_between(start.0, end.0));
+                let seconds = last + job.earlier_seconds as f64;
                 self.run_duration.with_label_values(&[job.stage.as_str()]).observe(seconds);
                 self.gpu_seconds.inc_by(seconds * gpus(run, job.stage));
             }
@@ -381,6 +384,18 @@ mod tests {
         let text = metrics.render().unwrap();
         assert!(text.contains("lethe_run_duration_seconds_sum{stage=\"forget\"} 140\n"), "{text}");
         assert!(text.contains("lethe_gpu_seconds_total 280\n"), "{text}");
+    }
+
+    #[test]
+    fn of_a_job_that_was_made_again_and_never_worked_the_first_one_counts() {
+        let metrics = Metrics::new().unwrap();
+        let mut waiting = status(json!({"jobs": [job("Forget", None)]}));
+        (waiting.jobs[0].started_at, waiting.jobs[0].earlier_seconds) = (None, 100);
+        let mut done = status(json!({"jobs": [job("Forget", Some("2026-11-24T21:00:40Z"))]}));
+        (done.jobs[0].started_at, done.jobs[0].earlier_seconds) = (None, 100);
+        metrics.run_progressed(&run(waiting), &done);
+        let text = metrics.render().unwrap();
+        assert!(text.contains("lethe_gpu_seconds_total 200\n"), "{text}");
     }
 
     #[test]

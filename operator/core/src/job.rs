@@ -21,7 +21,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 use lethe_api::{
-    contract::{Progress, STORE_CREDENTIALS, exit},
+    contract::{MADE_AGAIN, Progress, STORE_CREDENTIALS, exit},
     v1alpha1::{Stage, UnlearnRun, labels},
 };
 
@@ -163,7 +163,7 @@ fn container(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Con
         image: Some(policy.image.clone()),
         image_pull_policy: Some(policy.image_pull_policy.clone()),
         args: Some(vec![stage.as_str().into(), "--plan".into(), format!("{PLAN_FOLDER}/{PLAN_FILE}")]),
-        env: Some(store_variables(installation)).filter(|list| !list.is_empty()),
+        env: Some(variables(run, stage, installation)).filter(|list| !list.is_empty()),
         ports: Some(vec![ContainerPort {
             name: Some("http".into()),
             container_port: Progress::PORT.into(),
@@ -186,6 +186,14 @@ fn container(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Con
         ),
         ..Default::default()
     }
+}
+
+fn variables(run: &UnlearnRun, stage: Stage, installation: &Installation) -> Vec<EnvVar> {
+    let was_lost =
+        run.status.as_ref().and_then(|status| status.job(stage)).is_some_and(|job| job.lost.is_some());
+    let made_again =
+        was_lost.then(|| EnvVar { name: MADE_AGAIN.into(), value: Some("1".into()), value_from: None });
+    store_variables(installation).into_iter().chain(made_again).collect()
 }
 
 fn store_variables(installation: &Installation) -> Vec<EnvVar> {

@@ -5,6 +5,7 @@ use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ContainerStateTerminated, Event, Pod},
 };
+use kube::ResourceExt;
 use lethe_api::{
     Digest,
     contract::{Outcome, exit},
@@ -36,6 +37,10 @@ pub enum JobState {
         message: String,
     },
     Running,
+    /// The Job of this uid succeeded, and its pod is gone with what it said.
+    Lost {
+        uid: String,
+    },
     /// The Job succeeded and its pod left an outcome for this plan.
     Succeeded(Box<Outcome>),
     Failed {
@@ -88,12 +93,10 @@ pub fn is_suspended(job: &Job) -> bool {
 fn succeeded(job: &Job, pods: &[Pod], plan: &Digest, now: Timestamp) -> JobState {
     let done = pods.iter().filter_map(terminated).find(|t| t.exit_code == exit::DONE);
     let Some(done) = done else {
-        let completed = job.status.as_ref().and_then(|status| status.completion_time.as_ref());
-        if completed.is_some_and(|at| now.duration_since(at.0) < POD_GRACE) {
+        if completed_at(job).is_some_and(|at| now.duration_since(at) < POD_GRACE) {
             return JobState::Running;
         }
-        let message = "the Job completed and its pod is gone: nobody can say what it found".into();
-        return JobState::Failed { reason: Reason::NoOutcome, message };
+        return JobState::Lost { uid: job.uid().unwrap_or_default() };
     };
     match Outcome::parse(done.message.as_deref().unwrap_or_default(), plan) {
         Ok(outcome) if outcome.failure.is_none() => JobState::Succeeded(Box::new(outcome)),
@@ -179,6 +182,11 @@ pub fn started_at(pods: &[Pod], since: Option<Timestamp>) -> Option<Timestamp> {
 /// Since when the Job is not suspended.
 pub fn begun_at(job: &Job) -> Option<Timestamp> {
     job.status.as_ref()?.start_time.as_ref().map(|at| at.0)
+}
+
+/// When the Job was seen to have succeeded.
+pub fn completed_at(job: &Job) -> Option<Timestamp> {
+    job.status.as_ref()?.completion_time.as_ref().map(|at| at.0)
 }
 
 /// When the trainer last ended, in any of a Job's pods.

@@ -101,9 +101,11 @@ pub enum Effect {
     CreateConfigMap(Box<ConfigMap>),
     /// Create; "already exists" is success. Never re-applied: queues and admission change Jobs.
     CreateJob(Box<Job>),
-    /// Delete the run's own Job in the background; "not found" is success, and so is somebody else's of that name.
+    /// Delete the run's own Job in the background, or this very one; "not found" is success, and so is another one of that
+    /// name.
     DeleteJob {
         name: String,
+        uid: Option<String>,
     },
     /// Delete this very run in the background, and with it what it owns; "not found" is success, and so is another one of
     /// that name.

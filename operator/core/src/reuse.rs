@@ -79,6 +79,7 @@ pub(crate) fn adopt(run: &UnlearnRun, status: &mut UnlearnRunStatus, conditions:
         finished_at: None,
         preemptions: 0,
         earlier_seconds: 0,
+        lost: None,
         device: made.device,
         image: made.image.clone(),
         record: Some(made.record.clone()),

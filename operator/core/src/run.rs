@@ -14,8 +14,8 @@ use lethe_api::{
     contract::{Device, Plan, Progress},
     printable::printable,
     v1alpha1::{
-        ConditionType, Reason, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRequest, UnlearnRun,
-        UnlearnRunStatus, annotations,
+        ConditionType, LostJob, Reason, RunJob, RunPhase, RunProgress, RunType, Stage, UnlearnRequest,
+        UnlearnRun, UnlearnRunStatus, annotations,
     },
 };
 
@@ -96,6 +96,9 @@ pub fn works_for_nobody(job: &Job) -> bool {
     !job_state::is_finished(job) && job.metadata.deletion_timestamp.is_none()
 }
 
+/// Why nobody knows what a Job found.
+const IS_LOST: &str = "the Job completed and its pod is gone";
+
 /// The record to read from the store before deciding, if the stage's Job has left one.
 pub fn wanted_record(run: &UnlearnRun, job: Option<&Job>, pods: &[Pod], now: Timestamp) -> Option<Digest> {
     let stage = stage(run)?;
@@ -147,6 +150,11 @@ pub fn decide(
         JobState::Waiting { reason, message } => step.wait(reason, message),
         JobState::Suspended { reason, message } => step.set_aside(reason, message),
         JobState::Running => step.work(observed.progress.as_ref()),
+        // What was not heard did not pass: a live server gets no second chance.
+        JobState::Lost { .. } if stage == Stage::Audit => {
+            step.fail(Reason::NoOutcome, format!("{IS_LOST}: nobody can say what it found"));
+        }
+        JobState::Lost { uid } => step.make_again(uid, seen.job),
         JobState::Failed { reason, message } => {
             let message = message + &step.what_it_waited_for(reason);
             step.fail(reason, message);
@@ -178,7 +186,7 @@ fn ended(observed: &Observed, installation: &Installation, now: Timestamp) -> De
     let run = &observed.run;
     let mut status = run.status.clone().unwrap_or_default();
     let late = observed.job.as_ref().filter(|job| works_for_nobody(job));
-    let effects = late.map(|job| Effect::DeleteJob { name: job.name_any() }).into_iter().collect();
+    let effects = late.map(|job| Effect::DeleteJob { name: job.name_any(), uid: None }).into_iter().collect();
     if let Some(found) = &observed.evidence {
         evidence::say(run, &mut status, found, now);
     }
@@ -258,6 +266,7 @@ impl<'a> Step<'a> {
                 finished_at: None,
                 preemptions: 0,
                 earlier_seconds: 0,
+                lost: None,
                 device: None,
                 image: None,
                 record: None,
@@ -271,7 +280,10 @@ impl<'a> Step<'a> {
     fn note_times(&mut self, Seen { job, pods, .. }: Seen<'_>) {
         self.ended = job_state::finished_at(pods);
         self.image = job_state::image(pods);
-        if job.is_some_and(job_state::is_suspended) {
+        let lost = self.lost().map(|lost| lost.uid.as_str());
+        // What a lost Job's pods worked is counted.
+        let is_lost = job.is_some_and(|job| lost.is_some() && lost == job.metadata.uid.as_deref());
+        if is_lost || job.is_some_and(job_state::is_suspended) {
             return;
         }
         // Pods from before a queue took the Job back may still be there; what they worked is counted.
@@ -284,16 +296,51 @@ impl<'a> Step<'a> {
 
     /// A queue holds the Job. It may have been at work before.
     fn set_aside(&mut self, reason: Reason, message: String) {
-        let now = self.now;
-        let job = self.job();
-        if let Some(started) = job.started_at.take() {
+        if self.count_as_earlier(self.now) {
+            let job = self.job();
             job.preemptions = job.preemptions.saturating_add(1);
-            let worked = now.duration_since(started.0).as_secs().try_into().unwrap_or_default();
-            job.earlier_seconds = job.earlier_seconds.saturating_add(worked).min(MAX_NUMBER);
         }
         self.status.progress = None;
         self.wait(reason, message);
         self.recheck = kueue::PATIENCE.try_into().ok();
+    }
+
+    /// What the Job's pods have worked until now is no longer of its present ones. Returns whether any has worked.
+    fn count_as_earlier(&mut self, now: Timestamp) -> bool {
+        let job = self.job();
+        let Some(started) = job.started_at.take() else { return false };
+        let worked = now.duration_since(started.0).as_secs().try_into().unwrap_or_default();
+        job.earlier_seconds = job.earlier_seconds.saturating_add(worked).min(MAX_NUMBER);
+        true
+    }
+
+    /// The first Job of the stage, if it was lost.
+    fn lost(&self) -> Option<&LostJob> {
+        self.status.job(self.stage)?.lost.as_ref()
+    }
+
+    /// The Job completed, and its pod went before anybody had read what it found: a node that is drained, or lost, just then.
+    fn make_again(&mut self, uid: String, job: Option<&Job>) {
+        let message = format!("{IS_LOST}, so nobody can say what it found: the Job is made again, once");
+        match self.lost() {
+            Some(lost) if lost.uid != uid => {
+                let again = "and so it was with the one before: nobody can say what they found";
+                return self.fail(Reason::NoOutcome, format!("{IS_LOST}, {again}"));
+            }
+            Some(_) => {}
+            None => {
+                self.count_as_earlier(job.and_then(job_state::completed_at).unwrap_or(self.now));
+                let at = Time(self.now);
+                self.job().lost = Some(LostJob { uid: uid.clone(), at });
+                let reason = Reason::NoOutcome.to_string();
+                self.events.push(Event { warning: true, reason, note: message.clone() });
+            }
+        }
+        // By its uid: what is seen may be old, and the next one be there already.
+        let name = names::job(&self.run.name_any(), self.stage);
+        self.effects.push(Effect::DeleteJob { name, uid: Some(uid) });
+        self.status.progress = None;
+        self.wait(Reason::NoOutcome, message);
     }
 
     /// Whether a Job that is not there may have been there, done its work, and outlived its time.
@@ -301,6 +348,7 @@ impl<'a> Step<'a> {
         let (_, _, condition) = self.at_work();
         let announced = self.status.jobs.iter().any(|job| job.stage == self.stage);
         let since = self.conditions.find(condition).map(|condition| condition.last_transition_time.0);
+        let since = since.max(self.lost().map(|lost| lost.at.0));
         let kept = SignedDuration::from_secs(self.run.spec.policy.trainer.ttl_seconds_after_finished.into());
         announced && since.is_some_and(|since| self.now.duration_since(since) > kept)
     }
@@ -359,7 +407,8 @@ impl<'a> Step<'a> {
 
     /// Nobody asks for this run any more. Its Job goes first: a run that is over is not looked at again.
     fn withdraw(&mut self, why: &str, has_job: bool) {
-        self.effects.push(Effect::DeleteJob { name: names::job(&self.run.name_any(), self.stage) });
+        self.effects
+            .push(Effect::DeleteJob { name: names::job(&self.run.name_any(), self.stage), uid: None });
         if has_job {
             return self.wait(Reason::Superseded, format!("withdrawn: {why}; stopping its Job"));
         }

@@ -93,7 +93,9 @@ pub fn intent(effect: &Effect, of: &Object) -> Said {
         Effect::CreateService(service) => created("Service", &|| service.name_any()),
         Effect::CreateDeployment(deployment) => created("Deployment", &|| deployment.name_any())
             .digest("bundle", rollout::reference(deployment).as_ref()),
-        Effect::DeleteJob { name } => Entry::of(Action::Delete, by_name("Job", name)),
+        Effect::DeleteJob { name, uid } => {
+            Entry::of(Action::Delete, other("Job", name, uid.as_deref().unwrap_or_default()))
+        }
         Effect::DeleteRun { name, uid } => Entry::of(Action::Delete, other("UnlearnRun", name, uid)),
         Effect::DeleteService { name, uid } => Entry::of(Action::Delete, other("Service", name, uid)),
         Effect::DeleteDeployment { name, uid } => Entry::of(Action::Delete, other("Deployment", name, uid)),

@@ -92,8 +92,10 @@ pub struct Audit {
     signed: Vec<(Digest, Digest)>,
     /// The longest ledger that there ever was.
     pub ledger: Shared<Vec<LedgerEntry>>,
-    /// Jobs that were created, each with the uid of its run, but for those that somebody else took away unfinished.
+    /// Jobs that were created, each with the uid of its run, but for those that somebody else took away, with what they found.
     jobs: Vec<Arc<str>>,
+    /// Jobs whose pods were taken away after they had succeeded.
+    lost: Vec<Arc<str>>,
     /// A run came to be that an operator had planned before it died. Its successor gives up one of two.
     pub stray: bool,
     pub broken: Option<Box<Broken>>,
@@ -110,6 +112,7 @@ impl Audit {
             asks: policy.spec.gates.iter().any(|gate| gate.name == GateName::ServedLeak),
             ledger: Shared::new(vec![]),
             jobs: vec![],
+            lost: vec![],
             stray: false,
             broken: None,
         }
@@ -275,6 +278,8 @@ impl Audit {
             status.jobs.iter().any(|known| known.name == job.name_any() && known.record.is_some())
         });
         self.demand(!recorded, Invariant::Crash, "a Job was made again whose record is known");
+        let lost = self.lost.iter().filter(|lost| **lost == entry).count();
+        self.demand(lost <= 1, Invariant::Crash, "a Job that was lost twice was made again");
         match self.jobs.binary_search(&entry) {
             Ok(_) => self.breaks(Invariant::Crash, "a Job was made twice"),
             Err(at) => self.jobs.insert(at, entry),
@@ -283,6 +288,12 @@ impl Audit {
 
     pub fn has_made(&self, job: &Job) -> bool {
         self.jobs.binary_search(&entry(job)).is_ok()
+    }
+
+    /// Somebody else deletes the pods of a Job that has succeeded. If nobody knows what it found, it may be made again, once.
+    pub fn lost_outcome(&mut self, job: &Job) {
+        self.lost_job(job);
+        self.lost.push(entry(job));
     }
 
     /// Somebody else deletes a Job. The operator may make it again.

@@ -143,6 +143,11 @@ impl Work {
         self.job.status.as_ref().is_some_and(|status| status.conditions.is_some())
     }
 
+    pub fn has_succeeded(&self) -> bool {
+        let conditions = self.job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|condition| condition.type_ == "Complete")
+    }
+
     pub fn is_running(&self) -> bool {
         !self.is_finished() && self.pods.iter().any(|pod| phase(pod) == "Running")
     }

@@ -86,9 +86,13 @@ impl State {
         }
     }
 
-    /// The pods of a finished Job are deleted by somebody.
+    /// The pods of a finished Job are deleted by somebody. The operator may make one that succeeded again.
     pub fn lose_pods(&mut self, index: usize) {
         let work = &mut self.objects.jobs[index];
+        if work.has_succeeded() {
+            self.audit.lost_outcome(&work.job);
+            self.births.add(&work.job.name_any());
+        }
         *work = work.with(|work| work.pods.clear());
     }
 

@@ -106,7 +106,7 @@ impl State {
             Effect::CreateRun(run) => self.create_run(run),
             Effect::CreateConfigMap(map) => self.create_plan(map),
             Effect::CreateJob(job) => self.create_job(job),
-            Effect::DeleteJob { name } => self.delete_job(key, name),
+            Effect::DeleteJob { name, uid } => self.delete_job(key, name, uid.as_deref()),
             Effect::DeleteRun { uid, .. } => {
                 self.objects.runs.retain(|run| run.metadata.uid.as_ref() != Some(uid));
                 true
@@ -223,18 +223,19 @@ impl State {
         }
         self.audit.created_job(&self.objects, job);
         let mut job = job.clone();
-        job.metadata.uid = Some(format!("uid-{}", job.name_any()));
+        job.metadata.uid = Some(format!("uid-{}-{}", job.name_any(), self.births.of(&job.name_any())));
         job.metadata.creation_timestamp = Some(Time(written()));
         self.objects.jobs.push(Shared::new(Work::new(job)));
         self.objects.jobs.sort_by_key(|work| work.job.name_any());
         true
     }
 
-    fn delete_job(&mut self, key: &Key, name: &str) -> bool {
+    fn delete_job(&mut self, key: &Key, name: &str, uid: Option<&str>) -> bool {
         let Key::Run(run) = key else { unreachable!("only runs have Jobs, not {key:?}") };
         let owner = find(&self.objects.runs, run).cloned();
         let is_own = |work: &Work| owner.as_ref().is_some_and(|owner| is_owned_by(&work.job, &**owner));
-        self.objects.jobs.retain(|work| work.job.name_any() != name || !is_own(work));
+        let is_meant = |work: &Work| uid.is_none_or(|uid| work.job.metadata.uid.as_deref() == Some(uid));
+        self.objects.jobs.retain(|work| work.job.name_any() != name || !is_own(work) || !is_meant(work));
         true
     }
 

@@ -143,10 +143,10 @@ impl Scratch {
         self.objects.remove(TRIED).await
     }
 
-    /// Removes everything that was kept.
-    pub async fn clear(&self) -> Result<()> {
-        for name in self.objects.list().await? {
-            self.objects.remove(&name).await?;
+    /// Removes everything that was kept, but for what is named.
+    pub async fn clear(&self, but: &[&str]) -> Result<()> {
+        for name in self.objects.list().await?.iter().filter(|name| !but.contains(&name.as_str())) {
+            self.objects.remove(name).await?;
         }
         Ok(())
     }

@@ -239,8 +239,8 @@ async fn scratch_is_replaced_verified_and_cleared() {
     scratch.show("metrics.jsonl", b"{}\n".to_vec()).await.unwrap();
     assert_eq!(fs::read(path.with_file_name("metrics.jsonl")).unwrap(), b"{}\n");
 
-    scratch.clear().await.unwrap();
-    scratch.clear().await.unwrap();
+    scratch.clear(&[]).await.unwrap();
+    scratch.clear(&[]).await.unwrap();
     assert!(!path.with_file_name("metrics.jsonl").exists());
     assert_eq!(scratch.get("checkpoint", 1000).await.unwrap(), None);
 }

@@ -75,8 +75,12 @@ pub async fn openssl_finds_that_evidence_is_signed(world: &World) -> Result<()> 
     ensure!(!script.contains("='<"), "something else is to be put in: {script}");
     let said = auditor.types("", &script)?;
     ensure!(said.contains("Signature Verified Successfully"), "{said}");
-    ensure!(said.contains(&envelope[envelope.len() - 69..envelope.len() - 5]), "it is not its own name: {said}");
-    let manifest = fs::read(auditor.store.path().join("bundles").join(auditor.bundle.hex()).join("manifest.json"))?;
+    ensure!(
+        said.contains(&envelope[envelope.len() - 69..envelope.len() - 5]),
+        "it is not its own name: {said}"
+    );
+    let manifest =
+        fs::read(auditor.store.path().join("bundles").join(auditor.bundle.hex()).join("manifest.json"))?;
     ensure!(said.contains(Digest::of(&manifest).hex()), "it is about another bundle: {said}");
     ensure!(said.contains(r#""verdict": "Pass""#), "{said}");
     auditor.notices_another_byte(&auditor.store.path().join(&envelope), 20, "", &script)
@@ -99,7 +103,8 @@ pub async fn openssl_finds_that_a_checkpoint_is_signed(world: &World) -> Result<
     };
     let note = fs::read_to_string(&checkpoint)?;
     let signed = note.lines().last().and_then(|line| line.rsplit(' ').next()).context("no signature")?;
-    let decoded = auditor.types("log", &format!("printf %s '{signed}' | base64 -d | head -c4 | od -An -tx1 | tr -d ' \\n'"))?;
+    let decoded = auditor
+        .types("log", &format!("printf %s '{signed}' | base64 -d | head -c4 | od -An -tx1 | tr -d ' \\n'"))?;
     ensure!((origin, hash) == (ORIGIN, &*decoded), "the key is {said}, and the note is signed by {decoded}");
     Ok(())
 }
@@ -113,7 +118,10 @@ pub async fn a_key_is_changed_by_the_commands_of_the_page(world: &World) -> Resu
     auditor.types("", &pages::commands("evidence.md", "cat old.pub.pem new.pub.pem")?)?;
     let place = auditor.store.path().display().to_string();
     let script = pages::commands("evidence.md", "sign-again")?
-        .replace("kubectl exec -n studio deploy/lethe -- /usr/bin/lethe-operator", &world.server.operator.display().to_string())
+        .replace(
+            "kubectl exec -n studio deploy/lethe -- /usr/bin/lethe-operator",
+            &world.server.operator.display().to_string(),
+        )
         .replace("file:///artifacts", &format!("file://{place}"))
         .replace("/etc/lethe-signing-key/signing-key.pem", &new.private.display().to_string())
         .replace("/etc/lethe-trusted-keys", &place)

@@ -132,7 +132,9 @@ pub async fn it_took_exactly_the_rights_of_the_chart(world: &World) -> Result<()
     ensure!(forbidden.is_empty(), "the chart lacks a right: {forbidden:#?}");
     let used: BTreeSet<_> = entries.iter().filter_map(audit::Entry::used).collect();
     let rules = match world.reach {
-        Reach::Namespace => Api::<Role>::namespaced(world.client.clone(), &world.home).get(ACCOUNT).await?.rules,
+        Reach::Namespace => {
+            Api::<Role>::namespaced(world.client.clone(), &world.home).get(ACCOUNT).await?.rules
+        }
         Reach::Cluster => {
             let name = format!("{ACCOUNT}-{}", world.home);
             Api::<ClusterRole>::all(world.client.clone()).get(&name).await?.rules

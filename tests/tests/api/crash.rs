@@ -5,9 +5,12 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{ResourceExt, api::ListParams};
 use lethe_api::{
     Digest,
-    v1alpha1::{RequestPhase, Stage},
+    contract::MADE_AGAIN,
+    v1alpha1::{RequestPhase, Stage, UnlearnRun},
 };
-use lethe_tests::{World, operator::Operator, place::MODEL, proxy::Proxy, trainer, wait, world::policy};
+use lethe_tests::{
+    Task, World, operator::Operator, place::MODEL, proxy::Proxy, trainer, wait, world::policy,
+};
 use rustix::process::Signal;
 
 pub async fn an_operator_that_dies_after_every_write_comes_to_the_same_end(world: &World) -> Result<()> {
@@ -46,12 +49,7 @@ pub async fn an_operator_that_is_killed_at_every_stage_goes_on(world: &World) ->
     // While it is dead the stage ends.
     world.take_operator().await?.kill().await?;
     world.succeed(&task).await?;
-    let job = task.pod.owner_references().first().context("a pod without a Job")?.name.clone();
-    let complete = |job: &Job| {
-        let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Complete" && c.status == "True"))
-    };
-    wait::until(&world.api::<Job>(), &job, "it is complete", complete).await?;
+    completed(world, &task).await?;
     world.start_operator().await?;
     let evaluation = world.task(Stage::Evaluate).await?;
     world.crash_operator().await?;
@@ -61,6 +59,56 @@ pub async fn an_operator_that_is_killed_at_every_stage_goes_on(world: &World) ->
     world.request_until("forget-three", RequestPhase::Fulfilled).await?;
     world.assert_serves(&trainer::product(&task.digest)).await?;
     one_job_per_stage(world).await
+}
+
+/// The Job of a trainer, once it is complete.
+async fn completed(world: &World, task: &Task) -> Result<Job> {
+    let job = task.pod.owner_references().first().context("a pod without a Job")?.name.clone();
+    let complete = |job: &Job| {
+        let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Complete" && c.status == "True"))
+    };
+    wait::until(&world.api(), &job, "it is complete", complete).await
+}
+
+/// A node that is drained just then takes the pod away; nobody has read what it said.
+pub async fn a_job_whose_pod_went_before_anybody_read_it_is_made_again(world: &World) -> Result<()> {
+    world.begin_ready().await?;
+    world.request("forget-three", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    world.take_operator().await?.kill().await?;
+    world.succeed(&task).await?;
+    let lost = completed(world, &task).await?.uid().context("a Job without a uid")?;
+    world.delete::<Pod>(&task.pod.name_any()).await?;
+    wait::until_gone(&world.api::<Pod>(), &task.pod.name_any(), None).await?;
+    world.start_operator().await?;
+    // Before the Job is there again, and after: it is made once.
+    let run: UnlearnRun = wait::until(&world.api(), &task.plan.run, "it says that a Job was lost", |run| {
+        lost_job(run).is_some()
+    })
+    .await?;
+    world.crash_operator().await?;
+    ensure!(lost_job(&run) == Some(&lost), "{:?}", run.status);
+    let again = world.task(Stage::Forget).await?;
+    world.crash_operator().await?;
+    ensure!(again.digest == task.digest, "another plan");
+    let containers = again.pod.spec.as_ref().map(|spec| &spec.containers[..]).unwrap_or_default();
+    let says_so = containers.iter().flat_map(|it| it.env.iter().flatten()).any(|it| it.name == MADE_AGAIN);
+    ensure!(says_so, "a pod of a Job that was made again does not say so: {containers:?}");
+    world.succeed(&again).await?;
+    let second = completed(world, &again).await?.uid();
+    world.evaluate(|_| {}).await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    world.assert_serves(&trainer::product(&task.digest)).await?;
+    ensure!(
+        second == completed(world, &again).await?.uid() && second != Some(lost),
+        "it was made a third time"
+    );
+    one_job_per_stage(world).await
+}
+
+fn lost_job(run: &UnlearnRun) -> Option<&String> {
+    run.status.as_ref()?.job(Stage::Forget)?.lost.as_ref().map(|lost| &lost.uid)
 }
 
 pub async fn a_job_that_vanishes_after_its_run_is_not_created_again(world: &World) -> Result<()> {

@@ -165,6 +165,7 @@ fn main() -> ExitCode {
         crash:
             an_operator_that_dies_after_every_write_comes_to_the_same_end,
             an_operator_that_is_killed_at_every_stage_goes_on,
+            a_job_whose_pod_went_before_anybody_read_it_is_made_again,
             a_job_that_vanishes_after_its_run_is_not_created_again,
             of_two_replicas_one_acts_and_hands_over_when_it_is_stopped,
             a_leader_that_was_frozen_does_not_write_when_it_wakes,

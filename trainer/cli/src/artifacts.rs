@@ -1,6 +1,6 @@
 //! The store as the commands see it: blocking, and failing in the contract's words.
 
-use lethe_api::contract::{BundleKind, Digest, Record};
+use lethe_api::contract::{BundleKind, Digest, Failure, Record};
 use lethe_store::{Bundle, Folder, Scratch, Store};
 use tokio::runtime::Runtime;
 
@@ -12,6 +12,8 @@ use crate::{
 /// What is kept in a run's scratch space: the state of its training, and how it went so far.
 const CHECKPOINT: &str = "checkpoint";
 const METRICS: &str = "metrics.jsonl";
+/// And, once it is done, the digest of its record.
+const DONE: &str = "done";
 /// A checkpoint holds five times the weights; a larger one is not read.
 const MAX_CHECKPOINT: u64 = 64 << 30;
 const MAX_BLOB: usize = 256 << 20;
@@ -49,9 +51,14 @@ impl Artifacts {
 
     pub(crate) fn put_bundle(&self, kind: BundleKind, weights: Vec<u8>, model: Vec<u8>) -> Result<Digest> {
         let bundle = Bundle::new(kind, weights, model)?;
-        self.runtime.block_on(self.store.put_bundle(&bundle))?;
+        self.keep(&bundle)?;
         tracing::info!(?kind, digest = %bundle.digest(), "stored");
         Ok(bundle.digest().clone())
+    }
+
+    /// Writes a bundle, be it there already or not.
+    pub(crate) fn keep(&self, bundle: &Bundle) -> Result<()> {
+        Ok(self.runtime.block_on(self.store.put_bundle(bundle))?)
     }
 
     pub(crate) fn put_record(&self, bytes: Vec<u8>) -> Result<Digest> {
@@ -133,8 +140,25 @@ impl Checkpoint<'_> {
 
     /// Removes what was kept, once it is not needed. Leaving it behind does no harm.
     pub(crate) fn clear(&self) {
-        if let Err(error) = self.artifacts.runtime.block_on(self.scratch.clear()) {
+        if let Err(error) = self.artifacts.runtime.block_on(self.scratch.clear(&[DONE])) {
             tracing::warn!(%error, "the scratch space could not be removed");
+        }
+    }
+
+    /// Says to a pod that comes later that the work is done. Without it, that one would only do it again.
+    pub(crate) fn say_done(&self, record: &Digest) {
+        let said = self.scratch.put(DONE, record.as_str().as_bytes());
+        if let Err(error) = self.artifacts.runtime.block_on(said) {
+            tracing::warn!(%error, "that the work is done could not be kept");
+        }
+    }
+
+    /// The digest that [`Checkpoint::say_done`] left; none if there is none that can be read.
+    pub(crate) fn done(&self) -> Result<Option<Digest>> {
+        const MAX: u64 = 1 << 10;
+        match self.artifacts.runtime.block_on(self.scratch.get(DONE, MAX)) {
+            Ok(said) => Ok(said.and_then(|said| String::from_utf8(said).ok()?.parse().ok())),
+            Err(error) => if_usable(Err(error.into())),
         }
     }
 }
@@ -161,6 +185,17 @@ pub(crate) fn exported(uri: &str) -> Result<Option<Digest>> {
 pub(crate) fn export(uri: &str, bundle: &Bundle) -> Result<()> {
     let folder = Folder::open(uri)?;
     Ok(runtime()?.block_on(folder.write(bundle))?)
+}
+
+/// What is missing or damaged is worth no more than nothing; a store that does not answer may have it.
+pub(crate) fn if_usable<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(failed) if failed.failure == Failure::BadArtifact => {
+            tracing::warn!(%failed, "what an earlier pod left is not used");
+            Ok(None)
+        }
+        other => Ok(Some(other?)),
+    }
 }
 
 fn if_found<T>(result: lethe_store::Result<T>) -> Result<Option<T>> {

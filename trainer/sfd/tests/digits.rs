@@ -3,7 +3,9 @@
 
 mod support;
 
-use lethe_sfd::{Baseline, Concept, Confusion, Denoiser, ForgetSettings, Override, Replacement, Target, measure};
+use lethe_sfd::{
+    Baseline, Concept, Confusion, Denoiser, ForgetSettings, Override, Replacement, Target, measure,
+};
 use support::{Prepared, SAMPLES, forget, forget_with};
 
 const FIRST: i64 = 3;

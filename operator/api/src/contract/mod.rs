@@ -8,6 +8,10 @@
 //! JSON schemas of every type are generated into `docs/contract/`.
 
 pub mod audit;
+/// A variable of pods whose Job was made again, since nobody had heard what the pod before found. What that did may be done, and
+/// need not be done again.
+pub const MADE_AGAIN: &str = "LETHE_MADE_AGAIN";
+
 pub mod bundle;
 pub mod digest;
 pub mod evidence;

@@ -37,8 +37,8 @@ pub use request::{
     Strategy, Target, UnlearnRequest, UnlearnRequestSpec, UnlearnRequestStatus,
 };
 pub use run::{
-    Attempts, MadeBefore, NewBase, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType, Stage,
-    UnlearnRun, UnlearnRunSpec, UnlearnRunStatus,
+    Attempts, LostJob, MadeBefore, NewBase, Prepared, RequestRef, RunJob, RunPhase, RunProgress, RunType,
+    Stage, UnlearnRun, UnlearnRunSpec, UnlearnRunStatus,
 };
 
 /// The API group of every kind.

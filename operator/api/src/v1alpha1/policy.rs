@@ -238,7 +238,8 @@ pub struct TrainerPolicy {
     #[serde(default = "two_hours")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub active_deadline_seconds: i64,
-    /// Retries of a pod that failed for a reason that may pass.
+    /// Retries of a pod that failed for a reason that may pass. A Job that is made again (`status.jobs[].lost` of a run) has all of
+    /// them, and the whole deadline.
     #[serde(default = "three")]
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: i32,

@@ -221,7 +221,7 @@ pub struct RunJob {
     #[schemars(length(max = 63))]
     pub name: String,
     pub plan_digest: Digest,
-    /// When its first pod began to work; of a Job that a queue took back, the first one since then.
+    /// When its first pod began to work; of a Job that a queue took back, or that was made again, the first one since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
     /// When its last pod ended; if it left none, when that was seen.
@@ -230,9 +230,12 @@ pub struct RunJob {
     /// How often a queue took it back after it had begun.
     #[serde(default, skip_serializing_if = "is_never")]
     pub preemptions: u32,
-    /// Seconds that its pods had worked by then.
+    /// Seconds that its pods had worked by then, or before it was made again.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub earlier_seconds: u64,
+    /// The first one, if it completed and nobody saw what it found, since its pod was gone. It was made again, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostJob>,
     /// Where it ran: `cpu` or `cuda`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
@@ -243,6 +246,17 @@ pub struct RunJob {
     /// Digest of its record in the store, once the Job has succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<Digest>,
+}
+
+/// A Job whose pod was gone before anybody had read what it found.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LostJob {
+    /// Which of those of its name.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// When that was seen.
+    pub at: Time,
 }
 
 /// How often a request was tried.

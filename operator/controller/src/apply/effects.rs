@@ -103,7 +103,7 @@ async fn carry_out_one<K: Kind>(context: &Context, current: &mut K, effect: &Eff
         Effect::CreateRun(run) => create(context, &namespace, &**run, same_run).await?,
         Effect::CreateConfigMap(map) => create(context, &namespace, &**map, |a, b| a.data == b.data).await?,
         Effect::CreateJob(job) => create(context, &namespace, &**job, |_, _| true).await?,
-        Effect::DeleteJob { name } => delete_job(context, current, name).await?,
+        Effect::DeleteJob { name, uid } => delete_job(context, current, name, uid.as_deref()).await?,
         Effect::DeleteRun { name, uid } => {
             delete_exactly::<UnlearnRun>(context, &namespace, name, uid).await?
         }
@@ -197,12 +197,13 @@ fn same_run(a: &UnlearnRun, b: &UnlearnRun) -> bool {
 }
 
 /// Deletes the Job of this name if it belongs to `run`, and only that very Job: anybody else's stays.
-async fn delete_job(context: &Context, run: &impl Resource, name: &str) -> Result<()> {
+async fn delete_job(context: &Context, run: &impl Resource, name: &str, uid: Option<&str>) -> Result<()> {
     let namespace = &run.namespace().unwrap_or_default();
     let jobs: Api<Job> = Api::namespaced(context.client.clone(), namespace);
     let found = calls::read(format!("read Job {namespace}/{name}"), jobs.get_opt(name)).await?;
     let is_owned = |job: &Job| run.meta().uid.as_deref().is_some_and(|uid| owners(job).contains(uid));
-    let Some(job) = found.filter(is_owned) else { return Ok(()) };
+    let is_meant = |job: &Job| is_owned(job) && uid.is_none_or(|uid| job.uid().as_deref() == Some(uid));
+    let Some(job) = found.filter(is_meant) else { return Ok(()) };
     delete(context, &jobs, "Job", namespace, name, job.uid()).await
 }
 

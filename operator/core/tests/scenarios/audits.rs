@@ -1,6 +1,7 @@
 //! What the live server shows: it is asked after a roll-out, and believed only if it was seen.
 
 use jiff::SignedDuration;
+use kube::ResourceExt;
 use lethe_api::{
     contract::Count,
     v1alpha1::{
@@ -10,7 +11,7 @@ use lethe_api::{
 };
 
 use crate::{
-    cluster::{deployment, replicas},
+    cluster::{Work, deployment, replicas},
     script::{MODEL, crashes, everywhere, fixed, model, watchful},
     trainer::{Fate, honest, shows},
     world::World,
@@ -103,6 +104,24 @@ fn an_audit_that_measures_nothing_is_not_one_that_passed() {
         assert_eq!(world.named_bundle(), Some(world.baseline()));
         assert!(world.ledger().is_empty());
     }
+}
+
+/// What was not heard did not pass: no second Job asks until it does.
+#[test]
+fn an_audit_of_a_roll_out_whose_pod_is_gone_with_its_message_turns_it_back() {
+    let world = everywhere(|world| {
+        begin(world, watchful(), InitialServing::Baseline);
+        world.ask("forget-three", &["3"], fixed("8"));
+        world.until("the live server is asked", |world| world.cluster.jobs.values().any(is_asking));
+        crate::trainers::lose_what_it_found(world);
+    });
+    world.ended("forget-three", RequestPhase::Failed, Reason::GateError, "serving went back");
+    assert_eq!(world.named_bundle(), Some(world.baseline()));
+    assert!(world.ledger().is_empty());
+}
+
+fn is_asking(work: &Work) -> bool {
+    work.is_running() && work.job.name_any().ends_with("-audit")
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl World {
                 found.owner_references() == map.owner_references() && found.data == map.data
             }
             Effect::CreateJob(job) => self.create_job(*job),
-            Effect::DeleteJob { name } => self.delete_job(key, &name),
+            Effect::DeleteJob { name, uid } => self.delete_job(key, &name, uid.as_deref()),
             Effect::DeleteRun { name, uid } => self.delete_run(&name, &uid),
             Effect::PatchServing { deployment, bundle, .. } => self.patch_serving(&deployment, bundle),
             Effect::ScaleServing { replicas, .. } => {
@@ -207,12 +207,13 @@ impl World {
         true
     }
 
-    fn delete_job(&mut self, key: &Key, name: &str) -> bool {
+    fn delete_job(&mut self, key: &Key, name: &str, meant: Option<&str>) -> bool {
         let Key::Run(run) = key else { panic!("only runs have Jobs, not {key:?}") };
         let uid = self.cluster.runs.get(run).and_then(|run| run.uid());
         let is_own =
             |work: &Work| work.job.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref());
-        if self.cluster.jobs.get(name).is_some_and(is_own) {
+        let is_meant = |work: &Work| meant.is_none_or(|meant| work.job.uid().as_deref() == Some(meant));
+        if self.cluster.jobs.get(name).is_some_and(|work| is_own(work) && is_meant(work)) {
             self.cluster.jobs.remove(name);
         }
         true

@@ -1,5 +1,6 @@
 //! Trainers that fail, lie, hang or never start. Nothing that is served changes, and the message says why.
 
+use kube::ResourceExt;
 use lethe_api::{
     contract::{Failure, Outcome, Record, RecordBody, Status, Task},
     v1alpha1::{ConditionType, Reason, RequestPhase, Stage},
@@ -7,7 +8,7 @@ use lethe_api::{
 use lethe_core::run::RecordProblem;
 
 use crate::{
-    cluster::Waits,
+    cluster::{Waits, Work},
     script::{everywhere, fixed},
     trainer::{Fate, digest, honest, honest_body, measures, outcome, reports},
     world::World,
@@ -233,20 +234,80 @@ fn a_job_that_is_gone_before_the_store_answers_is_not_run_again() {
     assert_eq!(world.audit.jobs_created.len(), 3, "each Job was made once");
 }
 
+/// The Job at work completes, and a node that is drained just then takes its pod away. Another one may be made for it.
+pub fn lose_what_it_found(world: &mut World) {
+    let now = world.now;
+    let mut lost = String::new();
+    world.change(|cluster| {
+        let job = cluster.jobs.values_mut().find(|work| work.is_running()).unwrap();
+        job.pods.pop();
+        job.end("Complete", "CompletionsReached", "", now);
+        lost = job.job.name_any();
+    });
+    world.audit.jobs_created.retain(|made| !made.starts_with(&format!("{lost} of ")));
+}
+
 #[test]
-fn a_pod_that_is_gone_with_its_message_is_a_failure() {
+fn a_job_whose_pod_is_gone_with_its_message_is_made_again() {
+    for (stage, pods) in [(Stage::Forget, 2), (Stage::Evaluate, 1)] {
+        let world = everywhere(|world| {
+            // Of two pods, the first has failed, and stays.
+            world.trainer = Box::new(|plan, pod| match plan.task {
+                Task::Forget(_) if pod == 0 => Fate::Exits { code: 70, message: String::new() },
+                _ => honest(plan),
+            });
+            world.ready();
+            world.ask("forget-three", &["3"], fixed("8"));
+            world.until("its last pod is at work", |world| {
+                let has_all = |work: &Work| work.is_running() && work.pods.len() == pods;
+                world.is_running("forget-three", stage) && world.cluster.jobs.values().any(has_all)
+            });
+            lose_what_it_found(world);
+        });
+        world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+        let run = world.run_for("forget-three").unwrap();
+        let job = run.status.as_ref().unwrap().job(stage).unwrap();
+        assert!(job.record.is_some(), "{job:?}");
+        let (lost, began) = (job.lost.as_ref().unwrap().at.0, job.started_at.as_ref().unwrap().0);
+        assert!(began >= lost, "of the one that was made again: {job:?}");
+    }
+}
+
+#[test]
+fn a_job_whose_pod_is_gone_twice_is_a_failure() {
     let world = everywhere(|world| {
         world.ready();
         world.ask("forget-three", &["3"], fixed("8"));
-        world.until("it is trained", |world| world.is_running("forget-three", Stage::Forget));
-        let now = world.now;
-        world.change(|cluster| {
-            let job = cluster.jobs.values_mut().find(|work| work.is_running()).unwrap();
-            job.pods.clear();
-            job.end("Complete", "CompletionsReached", "", now);
-        });
+        for time in ["first", "second"] {
+            world.until(&format!("it is at work for the {time} time"), |world| {
+                world.is_running("forget-three", Stage::Forget)
+            });
+            lose_what_it_found(world);
+        }
     });
-    failed(&world, Reason::NoOutcome, "its pod is gone");
+    failed(&world, Reason::NoOutcome, "and so it was with the one before");
+}
+
+#[test]
+fn a_job_that_is_made_again_is_not_taken_for_one_that_was_cleaned_up() {
+    let mut world = World::new();
+    world.ready();
+    world.ask("forget-three", &["3"], fixed("8"));
+    world.until("it is seen to be at work", |world| {
+        let status = world.run_for("forget-three").and_then(|run| run.status.as_ref());
+        status.and_then(|status| status.job(Stage::Forget)).is_some_and(|job| job.started_at.is_some())
+    });
+    // Longer than a finished Job is kept.
+    world.now += jiff::SignedDuration::from_hours(30);
+    lose_what_it_found(&mut world);
+    world.settle();
+    world.ended("forget-three", RequestPhase::Fulfilled, Reason::Fulfilled, "");
+    let run = world.run_for("forget-three").unwrap();
+    let worked = run.status.as_ref().unwrap().job(Stage::Forget).unwrap().earlier_seconds;
+    assert!(
+        (30 * 3600..31 * 3600).contains(&worked),
+        "what the first one worked is counted once: {worked} s"
+    );
 }
 
 #[test]
@@ -280,4 +341,14 @@ fn a_preparation_that_measured_too_little_is_refused() {
         assert!(message.contains(says), "{message}");
         assert_eq!(world.named_bundle(), None, "nothing is served");
     }
+}
+
+#[test]
+fn a_preparation_whose_pod_is_gone_with_its_message_is_made_again() {
+    let mut world = World::new();
+    world.with_model();
+    world.until("it is at work", |world| world.cluster.jobs.values().any(Work::is_running));
+    lose_what_it_found(&mut world);
+    world.settle();
+    assert!(world.model_is(ConditionType::Ready));
 }

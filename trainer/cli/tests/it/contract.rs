@@ -38,7 +38,7 @@ fn preparing_the_same_base_again_gives_the_same_bytes() {
 }
 
 #[test]
-fn a_run_that_succeeded_says_so_and_leaves_no_scratch() {
+fn a_run_that_succeeded_says_so_and_leaves_in_its_scratch_only_that_it_is_done() {
     let world = World::new();
     let plan = world.forget(&[("three", fixed("one"))], 3);
     let ended = world.run(&plan);
@@ -51,7 +51,7 @@ fn a_run_that_succeeded_says_so_and_leaves_no_scratch() {
     assert!(ended.stderr.contains("no CUDA device"), "{}", ended.stderr);
     assert_eq!(ended.outcome.run, plan.run);
     assert!(ended.outcome.figures["forgetSeconds"] >= 0.0);
-    assert_eq!(world.scratch_files(&plan.digest()), [""; 0], "what a run kept for itself is removed");
+    assert_eq!(world.scratch_files(&plan.digest()), ["done"], "what a run kept for itself is removed");
 }
 
 #[test]

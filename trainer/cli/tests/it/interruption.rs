@@ -76,6 +76,61 @@ fn an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened() {
     assert_eq!(forgotten(&world, &plan), forgotten(&undisturbed, &other));
 }
 
+/// Whether the pod has trained.
+fn has_trained(ended: &Ended) -> bool {
+    ended.outcome.figures.contains_key("forgetSeconds")
+}
+
+#[test]
+fn a_forgetting_that_was_done_and_not_heard_of_is_not_done_again() {
+    let world = World::new();
+    let plan = world.forget(&[("three", fixed("one"))], 3);
+    let first = world.run(&plan);
+    assert!(has_trained(&first));
+    let heard_again = world.run_again(&plan);
+    assert!(heard_again.stderr.contains("an earlier pod did this work"), "{}", heard_again.stderr);
+    assert!(!has_trained(&heard_again));
+    assert_eq!((heard_again.code, &heard_again.outcome.record), (Some(exit::DONE), &first.outcome.record));
+    // Whoever asks for it by hand wants it done: to compare.
+    assert!(has_trained(&world.run(&plan)));
+}
+
+#[test]
+fn what_was_done_and_is_damaged_or_anothers_is_done_again() {
+    let world = World::new();
+    let plan = world.forget(&[("three", fixed("one"))], 3);
+    let first = world.run(&plan).outcome.record;
+    let is_done_anew = |what: &str| {
+        let again = world.run_again(&plan);
+        assert!(has_trained(&again) && again.outcome.record == first, "{what}: {}", again.stderr);
+    };
+    let (candidate, _) = forgotten(&world, &plan);
+    fs::remove_dir_all(world.file(&candidate, "model.safetensors").parent().unwrap()).unwrap();
+    is_done_anew("its candidate is gone");
+    fs::write(world.scratch(&plan.digest()).join("done"), "damaged").unwrap();
+    is_done_anew("what says so is damaged");
+    world.say_done(&plan, |record| record.trainer = "another 0.1.0".into());
+    is_done_anew("another trainer did it");
+    world.say_done(&plan, |record| record.plan = Digest::of("another"));
+    is_done_anew("it is another plan's");
+}
+
+/// Whoever can write into the store could leave a word there: even a record that would do for a forgetting.
+#[test]
+fn what_measures_does_not_believe_that_it_is_done() {
+    let world = World::new();
+    let targets = [("three", fixed("one"))];
+    let forget = world.forget(&targets, 3);
+    let plan = world.evaluate(&world.candidate(&targets), &targets);
+    world.run(&forget);
+    world.say_done_of(&forget, &plan);
+    let measured = world.run_again(&plan);
+    assert_eq!(measured.code, Some(exit::DONE));
+    assert!(matches!(world.record(&plan), RecordBody::Evaluate(_)));
+    let said = measured.outcome.record.expect("it measured");
+    assert_eq!(Some(&said), world.run(&plan).outcome.record.as_ref(), "it says what it measured itself");
+}
+
 #[test]
 fn a_run_killed_while_it_saves_leaves_a_state_that_loads() {
     let world = World::new();
@@ -110,7 +165,6 @@ fn the_state_of_a_killed_run_with_other_settings_is_not_gone_on_from() {
     pod.0.kill().unwrap();
     pod.wait();
     // Another plan has a scratch space of its own: nothing but a mistake brings its state here.
-    fs::create_dir_all(world.scratch(&other.digest())).unwrap();
     let state = |plan: &Plan| world.scratch(&plan.digest()).join("checkpoint");
     fs::copy(state(&usual), state(&other)).unwrap();
     let ended = world.run(&other);
@@ -171,7 +225,6 @@ fn a_damaged_state_is_not_used_and_changes_nothing() {
     let world = World::new();
     let plan = world.forget(&[("three", fixed("one"))], 20);
     let expected = forgotten(&world, &plan);
-    fs::create_dir_all(world.scratch(&plan.digest())).unwrap();
     let sealed = |content: &[u8]| [Digest::of(content).as_str().as_bytes(), b"\n", content].concat();
     let long = [&u64::MAX.to_le_bytes()[..], b"lines"].concat();
     // The second to last is whole, and of a version that kept no lines; the last is neither.

@@ -11,9 +11,9 @@ use std::{
 };
 
 use lethe_api::contract::{
-    AuditTask, BaseArtifact, BundleKind, Device, Digest, EvaluateTask, ForgetTask, Manifest, Metrics,
-    Outcome, Override, Plan, PlannedTarget, Precision, PrepareRecord, PrepareTask, Record, RecordBody,
-    Samples, Task, TaskKind,
+    AuditTask, BaseArtifact, BundleKind, Device, Digest, EvaluateTask, ForgetTask, MADE_AGAIN, Manifest,
+    Metrics, Outcome, Override, Plan, PlannedTarget, Precision, PrepareRecord, PrepareTask, Record,
+    RecordBody, Samples, Task, TaskKind,
 };
 use lethe_sfd::{
     Denoiser, ImageShape, MlpConfig, ModelConfig, NoiseConfig, Parametrisation, TeachSettings, Teaching,
@@ -149,6 +149,38 @@ impl World {
 
     pub(crate) fn run(&self, plan: &Plan) -> Ended {
         run(self.path(), plan.task.kind(), plan.to_json().as_bytes())
+    }
+
+    /// Says of a plan that was carried out that it is done, with its record as `change` leaves it.
+    pub(crate) fn say_done(&self, plan: &Plan, change: impl FnOnce(&mut Record)) {
+        self.say_done_with(plan, &plan.digest(), change);
+    }
+
+    /// Says of another plan that it is done, with the record that this one left.
+    pub(crate) fn say_done_of(&self, from: &Plan, plan: &Plan) {
+        let digest = plan.digest();
+        self.say_done_with(from, &digest, |record| record.plan = digest.clone());
+    }
+
+    fn say_done_with(&self, from: &Plan, of: &Digest, change: impl FnOnce(&mut Record)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let store = Store::open(&self.store_uri()).unwrap();
+        runtime.block_on(async {
+            let done = store.scratch(&from.digest()).get("done", 1 << 10).await.unwrap().unwrap();
+            let record = String::from_utf8(done).unwrap().parse().unwrap();
+            let bytes = store.get_record(&record, Record::MAX_BYTES).await.unwrap();
+            let mut record = Record::parse(&bytes, &from.digest()).unwrap();
+            change(&mut record);
+            let record = store.put_record(serde_json::to_vec(&record).unwrap()).await.unwrap();
+            store.scratch(of).put("done", record.as_str().as_bytes()).await.unwrap();
+        });
+    }
+
+    /// Runs the plan to its end in a pod whose Job was made again.
+    pub(crate) fn run_again(&self, plan: &Plan) -> Ended {
+        let mut command = command(self.path(), plan.task.kind(), plan.to_json().as_bytes());
+        let output = command.env(MADE_AGAIN, "1").output().unwrap();
+        ended(self.path(), &plan.digest(), output)
     }
 
     /// Runs the plan to its end and reads its record.
