@@ -45,6 +45,8 @@ struct Shared {
     writes: Mutex<Vec<String>>,
     jobs: Mutex<Vec<String>>,
     victim: Mutex<Option<Victim>>,
+    /// A process that dies before a write whose method and path begin so.
+    too_early: Mutex<Option<(String, Victim)>>,
     /// Where the next write of a lease waits for others.
     meeting: Mutex<Option<Arc<Barrier>>>,
 }
@@ -85,6 +87,15 @@ impl Proxy {
         told
     }
 
+    /// Kills process `id` when it sends the first write whose method and path begin like this, which is never carried out.
+    /// Returns what is told then: the write.
+    pub fn kill_before(&self, id: u32, write: &str) -> mpsc::UnboundedReceiver<String> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let victim = Victim { id, before: 0, tell };
+        *self.shared.too_early.lock().unwrap_or_else(PoisonError::into_inner) = Some((write.into(), victim));
+        told
+    }
+
     pub fn weather(&self) -> &Weather {
         &self.shared.weather
     }
@@ -116,6 +127,12 @@ impl Proxy {
 }
 
 impl Shared {
+    /// Who is to die before this write is carried out.
+    fn dies_before(&self, write: &str) -> Option<Victim> {
+        let mut early = self.too_early.lock().unwrap_or_else(PoisonError::into_inner);
+        early.take_if(|(beginning, _)| write.starts_with(&**beginning)).map(|(_, victim)| victim)
+    }
+
     /// Who is to die after the write that was just carried out.
     fn dies_now(&self) -> Option<Victim> {
         let mut victim = self.victim.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,6 +144,13 @@ impl Shared {
             _ => victim.take(),
         }
     }
+}
+
+/// Ends a process. It never hears an answer.
+async fn kill(victim: &Victim, write: String) -> Result<Response> {
+    signal_process(victim.id, Signal::KILL)?;
+    let _ = victim.tell.send(write);
+    std::future::pending().await
 }
 
 async fn forward(State(route): State<Route>, request: Request) -> Response {
@@ -174,16 +198,17 @@ async fn pass_on(route: Route, request: Request, stumble: Option<Stumble>) -> Re
             meeting.wait().await;
         }
     }
+    let too_early = route.shared.dies_before(&write);
+    if let Some(victim) = too_early {
+        return kill(&victim, write).await;
+    }
     let job = job_in(&parts.method, parts.uri.path(), &body);
     let answer = route.client.send(Request::from_parts(parts, body.into())).await?;
     if is_write && answer.status().is_success() {
         route.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).extend(job);
         route.shared.writes.lock().unwrap_or_else(PoisonError::into_inner).push(write.clone());
         if let Some(victim) = route.shared.dies_now() {
-            signal_process(victim.id, Signal::KILL)?;
-            let _ = victim.tell.send(write);
-            // Nobody is there to hear the answer.
-            return std::future::pending().await;
+            return kill(&victim, write).await;
         }
     }
     let (mut parts, body) = answer.into_parts();

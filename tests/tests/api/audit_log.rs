@@ -18,6 +18,7 @@ use lethe_tests::{
     cli::Person,
     collecting::make_old,
     keys::Key,
+    operator::Operator,
     place::MODEL,
     trainer, wait,
 };
@@ -145,6 +146,39 @@ pub async fn an_operator_that_dies_after_every_write_leaves_one_log_in_which_all
     let deaths = world.fate.deaths().len();
     ensure!(began > deaths / 2, "{began} began, and {deaths} died");
     one_job_per_stage(world).await
+}
+
+/// Between what it says it will do and doing it.
+pub async fn what_was_announced_and_not_done_is_found_undone_and_done_then(world: &World) -> Result<()> {
+    let key = world.keep_log().await?;
+    world.begin_ready().await?;
+    world.request("forget-three", "3", "8").await?;
+    let task = world.task(Stage::Forget).await?;
+    world.take_operator().await?.stop().await?;
+    let proxy = world.proxy().await?;
+    let launch = world.through(&world.launch().await?, &proxy.url, "operator-0")?;
+    let mut operator = Operator::start(&launch)?;
+    let write = format!("PATCH /apis/apps/v1/namespaces/{}/deployments/", world.namespace);
+    let mut died = proxy.kill_before(operator.id()?, &write);
+    world.succeed(&task).await?;
+    world.evaluate(|_| {}).await?;
+    died.recv().await.context("it has not died")?;
+    operator.ended().await?;
+    world.assert_serves(&trainer::baseline()).await?;
+    world.start_operator().await?;
+    world.request_until("forget-three", RequestPhase::Fulfilled).await?;
+    world.take_operator().await?.stop().await?;
+
+    let reading = world.read_log(&key).await?;
+    is_whole(&reading)?;
+    let candidate = trainer::product(&task.digest);
+    let served: Vec<_> = told(&reading.entries)
+        .into_iter()
+        .filter(|it| it.action == Action::Serve && it.after == candidate.as_str())
+        .filter_map(|it| it.outcome.map(|(_, upshot)| upshot))
+        .collect();
+    ensure!(served == [Upshot::FoundUndone, Upshot::Done], "{served:?}");
+    Ok(())
 }
 
 pub async fn two_operators_of_which_one_was_frozen_write_one_audit_log(world: &World) -> Result<()> {

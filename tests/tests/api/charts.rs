@@ -8,9 +8,13 @@ use lethe_tests::{Server, World, examples, operator::Operator, server::repositor
 use serde_json::Value;
 use xtask::{cmd, setup};
 
-/// Every chart, without and with the values that turn everything on.
-const VARIANTS: [(&str, Option<&str>); 3] =
-    [("lethe-crds", None), ("lethe", None), ("lethe", Some("ci/everything-values.yaml"))];
+/// Every chart, without and with the values that turn everything on, and with a store in a bucket.
+const VARIANTS: [(&str, Option<&str>); 4] = [
+    ("lethe-crds", None),
+    ("lethe", None),
+    ("lethe", Some("ci/everything-values.yaml")),
+    ("lethe", Some("ci/bucket-values.yaml")),
+];
 
 pub async fn the_api_server_takes_what_the_charts_render(world: &World) -> Result<()> {
     let server = &*world.server;

@@ -112,6 +112,7 @@ fn main() -> ExitCode {
             what_is_done_and_decided_is_in_the_audit_log_in_order,
             what_passed_waits_for_an_audit_log_that_cannot_be_written,
             an_operator_that_dies_after_every_write_leaves_one_log_in_which_all_is_closed,
+            what_was_announced_and_not_done_is_found_undone_and_done_then,
             two_operators_of_which_one_was_frozen_write_one_audit_log,
             an_auditor_verifies_the_audit_log_and_finds_what_was_changed,
             an_audit_log_that_is_changed_where_nobody_appends_is_found_by_the_operator,
@@ -232,6 +233,7 @@ fn main() -> ExitCode {
         pods:
             a_namespace_that_enforces_restricted_takes_every_pod,
             nothing_that_trains_measures_or_serves_has_a_token,
+            where_the_store_is_a_bucket_it_and_names_are_what_pods_reach_besides,
             network_policies_choose_the_pods_that_they_are_for_and_no_others;
         pages:
             the_platform_engineers_page_does_what_it_says,

@@ -1,5 +1,5 @@
 //! Whichever write it dies after, it comes to the same end: the scenarios of an operator that dies all the time, once for each of their
-//! writes with one that dies after that write alone.
+//! writes with one that dies after that write alone. A death after a read leaves the API server as one after the write before it.
 
 use anyhow::{Context, Result, ensure};
 use futures::future::LocalBoxFuture;

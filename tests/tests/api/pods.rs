@@ -127,6 +127,29 @@ pub async fn network_policies_choose_the_pods_that_they_are_for_and_no_others(wo
     Ok(())
 }
 
+pub async fn where_the_store_is_a_bucket_it_and_names_are_what_pods_reach_besides(
+    world: &World,
+) -> Result<()> {
+    let values =
+        ["store.collect.schedule=@weekly", "store.uri=s3://lethe/store", "networkPolicy.storePorts={9443}"];
+    let bucket = json!({"ports": [{"port": 9443, "protocol": "TCP"}]});
+    let egress = |values: &[&str], name: &str| -> Result<Vec<Value>> {
+        let rendered = rights::render_with(&world.server, &world.home, world.reach, values)?;
+        let policy =
+            rendered.into_iter().find(|it| it["kind"] == "NetworkPolicy" && it["metadata"]["name"] == name);
+        let rules = policy.with_context(|| format!("no NetworkPolicy {name}"))?["spec"]["egress"].take();
+        Ok(rules.as_array().cloned().unwrap_or_default())
+    };
+    for name in ["lethe", "lethe-collect", "lethe-trainers"] {
+        let (on_a_volume, in_a_bucket) = (egress(&values[..1], name)?, egress(&values, name)?);
+        ensure!(!on_a_volume.contains(&bucket) && in_a_bucket.contains(&bucket), "{name}: {in_a_bucket:?}");
+    }
+    let trainers = egress(&values, "lethe-trainers")?;
+    let names = json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]);
+    ensure!(trainers.len() == 2 && trainers.iter().any(|rule| rule["ports"] == names), "{trainers:?}");
+    Ok(())
+}
+
 fn is_operator(pod: &Pod) -> bool {
     pod.labels().get("app.kubernetes.io/name").is_some_and(|name| name == "lethe")
 }

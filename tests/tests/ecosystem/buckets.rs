@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Error, Result, ensure};
 use futures::future::LocalBoxFuture;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use kube::api::ListParams;
 use lethe_api::{
     Digest,
@@ -129,10 +129,11 @@ async fn in_a_bucket(world: &World, life: InABucket) -> Result<()> {
 }
 
 async fn is_put_right(world: &World, bucket: &Bucket) -> Result<()> {
-    start_operator(world, bucket, vec![]).await?;
+    start_operator(world, bucket, vec!["--store-credentials-secret=lethe-store".into()]).await?;
     world.lay_out(policy()?, world.model()?).await?;
     let secret = bucket.mounted_credentials()?.join("AWS_SECRET_ACCESS_KEY");
     let (right, task) = (fs::read(&secret)?, world.task(Stage::Prepare).await?);
+    has_its_credentials_in_files(&task.pod, "lethe-store")?;
     fs::write(&secret, "another")?;
     world.succeed(&task).await?;
     run_waits(world, RunType::Prepare, Problem::Unauthorized).await?;
@@ -335,6 +336,21 @@ async fn start_operator(world: &World, bucket: &Bucket, mut flags: Vec<String>) 
     flags.extend(bucket.place().iter().map(|(name, value)| format!("--store-env={name}={value}")));
     let launch = Launch { store: bucket.uri(), env, flags, ..world.launch().await? };
     world.keep_operator(Operator::start(&launch)?).await;
+    Ok(())
+}
+
+/// A trainer's pod mounts the Secret, read-only, where the variable says.
+fn has_its_credentials_in_files(pod: &Pod, secret: &str) -> Result<()> {
+    let spec = pod.spec.as_ref().context("a pod without a spec")?;
+    let is_it =
+        |volume: &&Volume| volume.secret.as_ref().is_some_and(|it| it.secret_name.as_deref() == Some(secret));
+    let volume = spec.volumes.iter().flatten().find(is_it).context("no volume is of the Secret")?;
+    let container = spec.containers.first().context("a pod without a container")?;
+    let mount = container.volume_mounts.iter().flatten().find(|mount| mount.name == volume.name);
+    let mount = mount.context("the Secret is not mounted")?;
+    let variable = container.env.iter().flatten().find(|variable| variable.name == CREDENTIALS);
+    let said = variable.and_then(|variable| variable.value.as_ref());
+    ensure!(said == Some(&mount.mount_path) && mount.read_only == Some(true), "{said:?}: {mount:?}");
     Ok(())
 }
 
